@@ -1,0 +1,254 @@
+"""config.json -> ModelConfig, in the field names of Hugging Face's `glm`."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+from calculator.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+MAX_CONFIG_BYTES = 1 << 20
+SUPPORTED = "glm, glm4 and chatglm"
+
+# THUDM/glm-4-9b-chat-hf and its 1M sibling were converted with `getattr` on a dict, which lost
+# rope_ratio: the files say 10000 although the models were trained with these bases.
+# https://github.com/huggingface/transformers/blob/eaed17f4467e2956ee690f37f32842a9ac0c1fd2/src/transformers/models/glm/convert_glm_weights_to_hf.py
+TRAINED_ROPE_THETA = {131_072: 5e6, 1_048_576: 1e8}
+
+# No model of this family comes near these; a larger number is a damaged file.
+LIMITS = {
+    "vocab_size": 10**7,
+    "hidden_size": 10**6,
+    "intermediate_size": 10**7,
+    "num_hidden_layers": 10**4,
+    "num_attention_heads": 10**4,
+    "num_key_value_heads": 10**4,
+    "head_dim": 10**5,
+    "max_position_embeddings": 10**9,
+}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What config.json says of the architecture. `glm4` has two norms more per layer than `glm`."""
+
+    model_type: str
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_position_embeddings: int
+    rms_norm_eps: float
+    rope_theta: float
+    partial_rotary_factor: float = 0.5
+    """The part of each head that is rotated."""
+    attention_bias: bool = True
+    tie_word_embeddings: bool = False
+    eos_token_ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            _check_type(field.name, getattr(self, field.name), field.type)
+        for name, limit in LIMITS.items():
+            if not 0 < getattr(self, name) <= limit:
+                raise ConfigError(f"{name} must be 1 to {limit}, not {getattr(self, name)}")
+        if not 0 < self.rms_norm_eps < 1:
+            raise ConfigError(f"rms_norm_eps must be between 0 and 1, not {self.rms_norm_eps}")
+        if not 1 < self.rope_theta < 1e15:
+            raise ConfigError(f"rope_theta must be above 1 and below 1e15, not {self.rope_theta}")
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ConfigError(
+                f"num_key_value_heads must divide num_attention_heads, and "
+                f"{self.num_key_value_heads} does not divide {self.num_attention_heads}"
+            )
+        if not 0 < self.partial_rotary_factor <= 1 or self.rotary_dim % 2 or not self.rotary_dim:
+            raise ConfigError(
+                f"partial_rotary_factor {self.partial_rotary_factor} of head_dim {self.head_dim} "
+                "must be an even number of dimensions, at most all of them"
+            )
+
+    @property
+    def rotary_dim(self) -> int:
+        """How many dimensions of each head the rotary embedding turns."""
+        return int(self.head_dim * self.partial_rotary_factor)
+
+    @property
+    def kv_heads_of_model(self) -> int:
+        """Key heads and value heads over all layers: each stores one vector a token."""
+        return 2 * self.num_hidden_layers * self.num_key_value_heads
+
+    @classmethod
+    def from_json(cls, path: Path) -> Self:
+        """Read a config.json. Raises ConfigError where it is not whole or not of this family."""
+        try:
+            return cls.from_dict(read_json_object(path))
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
+        """Read a parsed config of `model_type` glm, glm4 or chatglm."""
+        model_type = raw.get("model_type")
+        if model_type in ("glm", "glm4"):
+            return cls(**_from_hugging_face(raw))
+        if model_type == "chatglm":
+            return cls(**_from_native(raw))
+        raise ConfigError(f"model type {model_type!r} is not supported; {SUPPORTED} are")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The config.json that transformers, vLLM and SGLang read; inverse of `from_dict`."""
+        plain = asdict(self)
+        eos_token_ids = plain.pop("eos_token_ids")
+        architecture = {"glm": "GlmForCausalLM", "glm4": "Glm4ForCausalLM"}[self.model_type]
+        rope = {name: plain[name] for name in ("rope_theta", "partial_rotary_factor")}
+        return {
+            "architectures": [architecture],
+            **plain,
+            # transformers 5 reads the rotary facts here, earlier releases and vLLM above.
+            "rope_parameters": {"rope_type": "default", **rope},
+            "hidden_act": "silu",
+            "eos_token_id": list(eos_token_ids),
+            "pad_token_id": None,  # left out, transformers would take GLM-4's own
+        }
+
+    def untied(self) -> Self:
+        """The same model with a head of its own, as it is after the head alone is quantized."""
+        return replace(self, tie_word_embeddings=False)
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """A small JSON file that holds one object. Raises ConfigError."""
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise ConfigError(
+                f"is {path.stat().st_size} bytes; at most {MAX_CONFIG_BYTES} are read"
+            )
+        parsed = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"is not JSON: {error}") from None
+    if not isinstance(parsed, dict):
+        raise ConfigError(f"must hold a JSON object, not a {type(parsed).__name__}")
+    return parsed
+
+
+def _from_hugging_face(raw: Mapping[str, Any]) -> dict[str, Any]:
+    if raw.get("hidden_act", "silu") != "silu":
+        raise ConfigError(f"hidden_act must be silu, not {raw['hidden_act']!r}")
+    rope = _object(raw, "rope_parameters")
+    scaling = _object(raw, "rope_scaling") or rope
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind != "default":
+        raise ConfigError(f"rope type {kind!r} is not supported; only the default one is")
+    facts = {
+        name: _required(raw, name)
+        for name in (
+            "model_type",
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "max_position_embeddings",
+            "rms_norm_eps",
+        )
+    }
+    # Where config.json is silent, transformers' own defaults hold.
+    facts["head_dim"] = raw.get("head_dim", 128)
+    facts["rope_theta"] = _rope_theta(raw, rope, facts)
+    facts["partial_rotary_factor"] = rope.get(
+        "partial_rotary_factor", raw.get("partial_rotary_factor", 0.5)
+    )
+    facts["attention_bias"] = raw.get("attention_bias", True)
+    facts["tie_word_embeddings"] = raw.get("tie_word_embeddings", False)
+    facts["eos_token_ids"] = _token_ids(raw.get("eos_token_id"))
+    return facts
+
+
+def _rope_theta(raw: Mapping[str, Any], rope: Mapping[str, Any], facts: Mapping[str, Any]) -> Any:
+    _check_type("max_position_embeddings", facts["max_position_embeddings"], int)
+    stated = rope.get("rope_theta", raw.get("rope_theta", 10_000.0))
+    trained = TRAINED_ROPE_THETA.get(facts["max_position_embeddings"])
+    if facts["model_type"] == "glm" and trained and stated == 10_000:
+        logger.warning(
+            "config.json says rope_theta 10000 for %d positions, a known defect of the converted "
+            "glm-4-9b-chat files; using the base it was trained with, %g",
+            facts["max_position_embeddings"],
+            trained,
+        )
+        return trained
+    return stated
+
+
+def _from_native(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The authors' own config. Defaults are those of their configuration_chatglm.py."""
+    expected = {
+        "rmsnorm": True,
+        "post_layer_norm": True,
+        "add_bias_linear": False,
+        "apply_residual_connection_post_layernorm": False,
+    }
+    for name, value in expected.items():
+        if raw.get(name, value) is not value:
+            raise ConfigError(f"{name} must be {str(value).lower()}, not {raw[name]!r}")
+    heads = _required(raw, "num_attention_heads")
+    grouped = raw.get("multi_query_attention", False)
+    rope_ratio = raw.get("rope_ratio", 1)
+    _check_type("rope_ratio", rope_ratio, float)
+    if not 0 < rope_ratio < 1e11:
+        raise ConfigError(f"rope_ratio must be above 0 and below 1e11, not {rope_ratio}")
+    return {
+        "model_type": "glm",
+        "vocab_size": _required(raw, "padded_vocab_size"),
+        "hidden_size": _required(raw, "hidden_size"),
+        "intermediate_size": _required(raw, "ffn_hidden_size"),
+        "num_hidden_layers": _required(raw, "num_layers"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": _required(raw, "multi_query_group_num") if grouped else heads,
+        "head_dim": _required(raw, "kv_channels"),
+        "max_position_embeddings": _required(raw, "seq_length"),
+        "rms_norm_eps": _required(raw, "layernorm_epsilon"),
+        "rope_theta": 10_000.0 * rope_ratio,
+        "attention_bias": raw.get("add_qkv_bias", False),
+        "tie_word_embeddings": raw.get("tie_word_embeddings", False),
+        "eos_token_ids": _token_ids(raw.get("eos_token_id")),
+    }
+
+
+def _required(raw: Mapping[str, Any], name: str) -> Any:
+    if name not in raw:
+        raise ConfigError(f"has no {name}")
+    return raw[name]
+
+
+def _object(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = raw.get(name)
+    if not isinstance(value, Mapping | None):
+        raise ConfigError(f"{name} must be a JSON object, not {value!r}")
+    return value or {}
+
+
+def _token_ids(value: Any) -> tuple[int, ...]:
+    if value is None:
+        return ()
+    ids = value if isinstance(value, list) else [value]
+    if not all(type(item) is int and item >= 0 for item in ids):
+        raise ConfigError(f"eos_token_id must be a token id or a list of them, not {value!r}")
+    return tuple(ids)
+
+
+def _check_type(name: str, value: Any, expected: Any) -> None:
+    accepted = (int, float) if expected is float else expected
+    if expected in (int, float, bool, str) and (
+        not isinstance(value, accepted) or (isinstance(value, bool) and expected is not bool)
+    ):
+        raise ConfigError(f"{name} must be {expected.__name__}, not {value!r}")

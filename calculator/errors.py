@@ -1,0 +1,42 @@
+"""Every error that glm4q raises on purpose. A message is one line: the thing, the rule, the value.
+
+Glm4qError
+├── OptionError        an option or argument that cannot be (exit code 2)
+├── ConfigError        a config.json that is not one of ours, or not whole
+├── CheckpointError    a checkpoint that is missing, damaged, or not what its config says
+├── TokenizerError     a tokenizer or chat template that cannot be read or applied
+├── KernelError        no kernel takes a layer
+└── SourceError        a model that could not be fetched
+"""
+
+
+class Glm4qError(Exception):
+    """Base of all errors that are the input's fault, not the program's."""
+
+    exit_code = 1
+
+
+class OptionError(Glm4qError):
+    """An option or argument that cannot be."""
+
+    exit_code = 2
+
+
+class ConfigError(Glm4qError):
+    """A config.json that is not one of ours, or not whole."""
+
+
+class CheckpointError(Glm4qError):
+    """A checkpoint that is missing, damaged, or not what its config says."""
+
+
+class TokenizerError(Glm4qError):
+    """A tokenizer or chat template that cannot be read or applied."""
+
+
+class KernelError(Glm4qError):
+    """No kernel takes a layer."""
+
+
+class SourceError(Glm4qError):
+    """A model that could not be fetched."""

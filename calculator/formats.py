@@ -1,0 +1,107 @@
+"""How numbers are stored, in a file and in memory: bits, groups, zero points, bytes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+
+from calculator.architecture import Weight
+from calculator.errors import OptionError
+
+GROUP_SIZES = (32, 64, 128)
+SCALE_BYTES = 2
+PACK_BITS = 32
+"""GPTQ packs codes into 32-bit words, along inputs (codes) and along outputs (zero points)."""
+
+
+@dataclass(frozen=True)
+class WeightFormat:
+    """How a weight is stored: w = (code - zero_point) * scale, group by group along its inputs."""
+
+    bits: int
+    """16 is bfloat16, 32 is float32; fewer are codes."""
+    group_size: int | None = None
+    """Inputs that share a scale; None is a whole row (per channel)."""
+    zero_bits: int = 0
+    """Bits of each stored zero point; none in a symmetric format, whose zero is the middle code."""
+    act_order: bool = False
+    """Groups follow the order of activations: each input stores its group's number."""
+
+    @property
+    def is_quantized(self) -> bool:
+        return self.bits < 16
+
+    @property
+    def symmetric(self) -> bool:
+        return self.zero_bits == 0
+
+    def groups(self, inputs: int) -> int:
+        """Groups in a row of `inputs` weights."""
+        return ceil(inputs / self.group_size) if self.group_size else 1
+
+    def parts(self, weight: Weight) -> dict[str, int]:
+        """Bytes of each tensor that holds the weight, by its stored name (GPTQ's)."""
+        if not self.is_quantized:
+            return {"weight": weight.numel * self.bits // 8}
+        outputs, inputs = weight.shape
+        scales = outputs * self.groups(inputs)
+        parts = {"qweight": weight.numel * self.bits // 8, "scales": scales * SCALE_BYTES}
+        if self.zero_bits:
+            parts["qzeros"] = scales * self.zero_bits // 8
+        if self.act_order:
+            parts["g_idx"] = inputs * 4
+        return parts
+
+    def __str__(self) -> str:
+        if not self.is_quantized:
+            return {16: "bf16", 32: "fp32"}[self.bits]
+        group = f"g{self.group_size}" if self.group_size else "channel"
+        return f"int{self.bits} {group}" + ("" if self.symmetric else " asymmetric")
+
+
+BF16 = WeightFormat(16)
+FP32 = WeightFormat(32)
+
+
+@dataclass(frozen=True)
+class KVFormat:
+    """How the vector that one token leaves in one key or value head is stored."""
+
+    bits: int
+    group_size: int | None = None
+    """Numbers that share a scale; None is the whole head."""
+    group_bytes: int = 0
+    """Scale, and zero point where there is one, of each group."""
+
+    def head_bytes(self, head_dim: int) -> int:
+        """Bytes of one head's vector of one token."""
+        groups = ceil(head_dim / self.group_size) if self.group_size else 1
+        return ceil(head_dim * self.bits / 8) + groups * self.group_bytes
+
+
+KV_FORMATS: dict[str, KVFormat] = {
+    "fp32": KVFormat(32),
+    "bf16": KVFormat(16),
+    "int8": KVFormat(8, group_bytes=2),  # a scale
+    "int4": KVFormat(4, group_size=64, group_bytes=4),  # a scale and a zero point
+}
+
+
+def refuse_unfit(formats: Mapping[Weight, WeightFormat]) -> None:
+    """Raise OptionError at the first weight whose shape cannot be stored in its format."""
+    quantized = {weight: form for weight, form in formats.items() if form.is_quantized}
+    widths = {weight.shape[1] for weight in quantized}
+    fitting = [str(size) for size in GROUP_SIZES if not any(width % size for width in widths)]
+    for weight, form in quantized.items():
+        outputs, inputs = weight.shape
+        if form.group_size and inputs % form.group_size:
+            raise OptionError(
+                f"group size {form.group_size} does not divide {weight.module}, {inputs} wide; "
+                f"{', '.join([*fitting, 'channel'])} would do"
+            )
+        pack = PACK_BITS // form.bits
+        for side, size in (("inputs", inputs), ("outputs", outputs)):
+            if size % pack:
+                raise OptionError(
+                    f"{weight.module} has {size} {side}; GPTQ's {form.bits}-bit format "
+                    f"needs a multiple of {pack}"
+                )

@@ -1,0 +1,136 @@
+"""Read safetensors headers: names, dtypes and shapes of a checkpoint's tensors, not their data.
+
+A header is 8 bytes of length and a JSON object: https://huggingface.co/docs/safetensors. All that
+it and an index claim is checked against the files before anything is believed.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from calculator.errors import CheckpointError
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+MAX_HEADER_BYTES = 100_000_000
+"""The limit of the safetensors library itself."""
+
+DTYPE_BYTES = {
+    **{"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4},
+    **{"F16": 2, "BF16": 2, "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1},
+    **{"F8_E4M3": 1, "F8_E5M2": 1},
+}
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+@dataclass(frozen=True)
+class TensorHeader:
+    """One stored tensor, as its file's header describes it."""
+
+    name: str
+    dtype: str
+    """safetensors' word: BF16, F16, F32, I32, ..."""
+    shape: tuple[int, ...]
+    file: Path
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * DTYPE_BYTES[self.dtype]
+
+
+def read_headers(directory: Path) -> dict[str, TensorHeader]:
+    """Every tensor of a checkpoint directory by name. Raises CheckpointError."""
+    index = directory / INDEX
+    if index.is_file():
+        return _read_sharded(directory, _weight_map(index))
+    single = directory / SINGLE
+    if single.is_file():
+        return read_header(single)
+    pickles = sorted(path.name for pattern in PICKLES for path in directory.glob(pattern))
+    if pickles:
+        raise CheckpointError(
+            f"{directory} holds {pickles[0]}, a pickle, which can run code when loaded; convert it "
+            "to safetensors where you trust it (transformers: model.save_pretrained)"
+        )
+    raise CheckpointError(f"{directory} has neither {SINGLE} nor {INDEX}")
+
+
+def read_header(file: Path) -> dict[str, TensorHeader]:
+    """The tensors of one safetensors file. Raises CheckpointError where the file is not whole."""
+    file_bytes = file.stat().st_size
+    with file.open("rb") as stream:
+        header_bytes = int.from_bytes(stream.read(8), "little")
+        if not 2 <= header_bytes <= min(MAX_HEADER_BYTES, file_bytes - 8):
+            raise CheckpointError(
+                f"{file} is truncated or no safetensors file: {file_bytes} bytes, "
+                f"and its header claims {header_bytes}"
+            )
+        raw = stream.read(header_bytes)
+    try:
+        entries = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise CheckpointError(f"{file} has a header that is not JSON") from None
+    if not isinstance(entries, dict):
+        raise CheckpointError(f"{file} has a header that is not a JSON object")
+    entries.pop("__metadata__", None)
+    data_bytes = file_bytes - 8 - header_bytes
+    tensors = {
+        name: _tensor_header(file, name, entry, data_bytes) for name, entry in entries.items()
+    }
+    spans = sorted(entry["data_offsets"] for entry in entries.values())
+    if [*(begin for begin, _ in spans), data_bytes] != [0, *(end for _, end in spans)]:
+        raise CheckpointError(f"{file}: the tensors of its header overlap or leave gaps")
+    return tensors
+
+
+def _tensor_header(file: Path, name: str, entry: Any, data_bytes: int) -> TensorHeader:
+    try:
+        dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        sizes = (*shape, begin, end)
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError(f"{file}: the header of {name} is not whole") from None
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
+        raise CheckpointError(f"{file}: {name} has dtype {dtype!r}, which is not known")
+    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in sizes):
+        raise CheckpointError(f"{file}: {name} has shape {shape!r} at bytes {begin!r} to {end!r}")
+    if end > data_bytes:
+        raise CheckpointError(
+            f"{file} is truncated: {name} ends at byte {end} of {data_bytes} bytes of data"
+        )
+    header = TensorHeader(name, dtype, tuple(shape), file)
+    if end - begin != header.nbytes:
+        raise CheckpointError(
+            f"{file}: {name} of shape {shape} and dtype {dtype} is given {end - begin} bytes"
+        )
+    return header
+
+
+def _weight_map(index: Path) -> Mapping[str, str]:
+    if index.stat().st_size > MAX_HEADER_BYTES:
+        raise CheckpointError(f"{index} is {index.stat().st_size} bytes, over {MAX_HEADER_BYTES}")
+    try:
+        weight_map = json.loads(index.read_bytes())["weight_map"]
+        if all(isinstance(file, str) for file in weight_map.values()):
+            return dict(weight_map)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        pass
+    raise CheckpointError(f"{index} has no weight_map from tensor names to file names")
+
+
+def _read_sharded(directory: Path, weight_map: Mapping[str, str]) -> dict[str, TensorHeader]:
+    stored: dict[str, TensorHeader] = {}
+    for file_name in sorted(set(weight_map.values())):
+        # A shard stands beside its index: anything else could read files that are not the model's.
+        if Path(file_name).name != file_name:
+            raise CheckpointError(f"{directory / INDEX} points outside its directory: {file_name}")
+        file = directory / file_name
+        if not file.is_file():
+            raise CheckpointError(f"{directory / INDEX} names {file_name}, which is not there")
+        stored.update(read_header(file))
+    absent = sorted(set(weight_map) - set(stored))
+    if absent:
+        raise CheckpointError(f"{directory / INDEX} names {absent[0]}, which no shard holds")
+    return stored

@@ -1,0 +1,90 @@
+"""Tensors out of a checkpoint, one weight at a time, whatever names and pieces it is stored in."""
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from calculator.architecture import Weight
+from calculator.errors import CheckpointError
+from calculator.headers import TensorHeader
+from calculator.names import Piece
+from calculator.stored import StoredModel
+from glm4q.packing import QuantizedWeight, middle, pack, unpack
+
+
+def read_weight(
+    stored: StoredModel, weight: Weight, start: int = 0, stop: int | None = None
+) -> Tensor:
+    """Rows `start` to `stop` of an unquantized weight, in the dtype of the file.
+
+    Raises CheckpointError where a number is not finite.
+    """
+    part = weight.name.rpartition(".")[2]
+    stop = weight.shape[0] if stop is None else stop
+    runs, first = [], 0  # first: the row of the weight at which the piece begins
+    for piece in stored.pieces(weight):
+        header = stored.part(piece, part)
+        last = first + (piece.stop or header.shape[0]) - piece.start
+        if start < last and first < stop:
+            offset = piece.start - first
+            runs.append(_read(header, max(start, first) + offset, min(stop, last) + offset))
+        first = last
+    rows = runs[0] if len(runs) == 1 else torch.cat(runs)
+    # A sum is finite only where every number is, and needs no copy of the tensor.
+    if not torch.isfinite(rows.sum(dtype=torch.float32)):
+        raise CheckpointError(
+            f"{stored.directory}: {weight.name} holds a number that is not finite"
+        )
+    return rows
+
+
+def read_quantized(stored: StoredModel, weight: Weight) -> QuantizedWeight:
+    """A quantized weight with true zero points. Raises CheckpointError."""
+    form = stored.format(weight)
+    pieces = stored.pieces(weight)
+
+    def joined(part: str) -> Tensor:  # pieces are runs of outputs, the last dimension
+        tensors = [_read(stored.part(piece, part)) for piece in pieces]
+        return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=-1)
+
+    scales = joined("scales").half()
+    if not scales.isfinite().all():
+        raise CheckpointError(f"{stored.directory}: {weight.module}.scales are not all finite")
+    zero_points = unpack(joined("qzeros").T, form.bits) + stored.zero_point_offset
+    if form.symmetric and not bool((zero_points == middle(form.bits)).all()):
+        raise CheckpointError(
+            f"{stored.directory}: {weight.module} is said to be symmetric, and its zero points are "
+            f"not all {middle(form.bits)} (is checkpoint_format right: gptq or gptq_v2?)"
+        )
+    return QuantizedWeight(
+        form.bits,
+        joined("qweight"),
+        scales,
+        None if form.symmetric else pack(zero_points, form.bits).T.contiguous(),
+        _group_index(stored, weight, pieces) if form.act_order else None,
+    )
+
+
+def _group_index(stored: StoredModel, weight: Weight, pieces: tuple[Piece, ...]) -> Tensor:
+    first, *others = (_read(stored.part(piece, "g_idx")) for piece in pieces)
+    if any(not torch.equal(first, other) for other in others):
+        raise CheckpointError(
+            f"{stored.directory}: the halves of {weight.module} order their inputs differently"
+        )
+    groups = stored.format(weight).groups(weight.shape[1])
+    if first.min() < 0 or first.max() >= groups:
+        raise CheckpointError(
+            f"{stored.directory}: {weight.module}.g_idx must be 0 to {groups - 1}"
+        )
+    return first
+
+
+def _read(header: TensorHeader, start: int = 0, stop: int | None = None) -> Tensor:
+    """Rows of a stored tensor. The file is mapped, so pages are read as they are touched."""
+    try:
+        with safe_open(header.file, framework="pt") as file:
+            if start == 0 and stop in (None, header.shape[0]):
+                return file.get_tensor(header.name)
+            return file.get_slice(header.name)[start:stop]
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{header.file}: {header.name} cannot be read: {error}") from None

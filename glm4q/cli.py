@@ -1,0 +1,65 @@
+"""`glm4q`: the only place above all three packages. Commands import their heavy halves when run."""
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+
+import typer
+from typer.exceptions import TyperException
+
+from calculator.cli import calc
+from calculator.errors import Glm4qError
+from glm4q import __version__
+from glm4q.commands.chat import chat
+from quantize.commands.demo_model import demo_model
+from quantize.commands.evaluate import evaluate
+from quantize.commands.quantize import quantize
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "calc": calc,
+    "quantize": quantize,
+    "chat": chat,
+    "eval": evaluate,
+    "demo-model": demo_model,
+}
+
+app = typer.Typer(
+    name="glm4q",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for name, command in COMMANDS.items():
+    app.command(name)(command)
+
+
+@app.callback(invoke_without_command=True)
+def glm4q(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
+    """Plan, quantize and chat with GLM-4-9B-Chat on the GPU you own."""
+    if version:
+        typer.echo(f"glm4q {__version__}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command. An error that is the input's fault becomes one line on stderr."""
+    # A terminated command unwinds, so that what it had half made is removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    logging.basicConfig(format="glm4q: %(levelname)s: %(message)s", level=logging.WARNING)
+    try:
+        return app(argv, prog_name="glm4q", standalone_mode=False) or 0
+    except Glm4qError as error:
+        return _fail(str(error), error.exit_code)
+    except TyperException as error:
+        return _fail(error.format_message(), error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output is gone: nothing is left to be said
+        return 1
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
+
+
+def _fail(message: str, exit_code: int) -> int:
+    print(f"glm4q: {' '.join(message.split())}", file=sys.stderr)
+    return exit_code

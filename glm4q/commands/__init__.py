@@ -1,0 +1,1 @@
+"""The commands of the runtime. Thin: options in, calls down, text out."""

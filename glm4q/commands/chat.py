@@ -1,0 +1,114 @@
+"""`glm4q chat`: talk to a model, in a terminal or through a pipe."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from calculator.options import parse_tokens
+from calculator.workspace import PREFILL_CHUNK
+
+if TYPE_CHECKING:
+    from glm4q.engine import LLM
+    from glm4q.sampling import SamplingParams
+
+
+def chat(
+    model: Annotated[Path, typer.Argument(help="A checkpoint directory: bf16, INT8 or INT4.")],
+    prompt: Annotated[
+        str | None, typer.Option(help="Ask this one question, print the answer, and leave.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
+    context: Annotated[
+        str | None, typer.Option(help="Tokens of context: 8192, 32k. 8k if not given.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Tokens of an answer at most.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="0 is greedy; the model's own if not given.")
+    ] = None,
+    top_p: Annotated[float | None, typer.Option(help="Nucleus sampling.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Sample among this many tokens.")] = None,
+    min_p: Annotated[
+        float | None, typer.Option(help="Drop tokens below this share of the likeliest.")
+    ] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1, repeat less.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed, the same answer.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
+    kernel: Annotated[str, typer.Option(help="auto, or a kernel by name.")] = "auto",
+    prefill_chunk: Annotated[
+        int, typer.Option(help="Prompt tokens in one forward pass.")
+    ] = PREFILL_CHUNK,
+) -> None:
+    """Chat with a checkpoint. Without a terminal, the question is read from standard input."""
+    from calculator.errors import OptionError
+
+    tokens = parse_tokens(context) if context else None
+    question = prompt if prompt is not None or sys.stdin.isatty() else sys.stdin.read()
+    if question is not None and not question.strip():
+        raise OptionError("the question is empty")
+    changes = {
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "seed": seed,
+        "max_tokens": max_tokens,
+    }
+    params = _params(model, {name: value for name, value in changes.items() if value is not None})
+    llm = _load(model, device, dtype, tokens, prefill_chunk, kernel)
+    if question is None:
+        _converse(llm, system, params)
+    else:
+        _answer_once(llm, system, params, question)
+
+
+def _params(model: Path, changes: dict[str, float | int]) -> "SamplingParams":
+    from dataclasses import replace
+
+    from glm4q.generation_config import read_sampling_params
+
+    return replace(read_sampling_params(model), **changes)  # type: ignore[arg-type]
+
+
+def _load(
+    model: Path, device: str, dtype: str, context: int | None, chunk: int, kernel: str
+) -> "LLM":
+    from rich.console import Console
+
+    from glm4q.engine import LLM
+
+    with Console(file=sys.stderr).status(f"loading {model}"):
+        return LLM.load(
+            model, device=device, dtype=dtype, context=context, prefill_chunk=chunk, kernel=kernel
+        )
+
+
+def _converse(llm: "LLM", system: str | None, params: "SamplingParams") -> None:
+    import readline  # noqa: F401  # gives input() editing and history
+
+    from rich.console import Console
+
+    from glm4q.chat.terminal import Terminal
+
+    Terminal(llm.chat(system), params, Console()).run()
+
+
+def _answer_once(llm: "LLM", system: str | None, params: "SamplingParams", question: str) -> None:
+    from rich.console import Console
+
+    from glm4q.chat.markdown import MarkdownStream
+
+    pieces = llm.chat(system).ask(question, params)
+    console = Console()
+    if console.is_terminal:
+        with MarkdownStream(console) as stream:
+            for piece in pieces:
+                stream.write(piece)
+        return
+    for piece in pieces:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    sys.stdout.write("\n")

@@ -1,0 +1,35 @@
+"""Where and in which dtype to compute."""
+
+import torch
+
+from calculator.errors import OptionError
+
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+"""GLM-4's activations overflow float16, so it is not offered."""
+
+
+def choose_device(name: str) -> torch.device:
+    """ "cuda", "cpu", or "auto": CUDA where there is one. Raises OptionError."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name not in ("cuda", "cpu"):
+        raise OptionError(f"device must be auto, cuda or cpu, not {name}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise OptionError("device cuda was asked for, and torch finds no CUDA device")
+    return torch.device(name)
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of that name; for "auto" the fastest that holds GLM-4's range."""
+    if name == "auto":
+        return torch.bfloat16 if _computes_bf16(device) else torch.float32
+    if name not in DTYPES:
+        raise OptionError(f"dtype must be auto, {' or '.join(DTYPES)}, not {name}")
+    return DTYPES[name]
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    """CPUs with bfloat16 dot products are faster in it, others slower (benchmarks/kernels.py)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.cpu._is_avx512_bf16_supported())

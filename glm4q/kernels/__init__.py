@@ -1,0 +1,1 @@
+"""Kernels: they multiply activations by codes. What codes mean is packing's business."""

@@ -1,0 +1,38 @@
+"""The slow, obvious kernel: dequantize, then multiply. Every other kernel is held against it."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from calculator.formats import WeightFormat
+from calculator.workspace import dequantized_outputs
+from glm4q.kernels.spec import LinearSpec
+from glm4q.packing import WORD_BITS, QuantizedWeight
+
+
+class Reference:
+    """Takes every format on every device; keeps GPTQ's own layout."""
+
+    name = "reference"
+
+    def refuses(self, spec: LinearSpec) -> str | None:
+        return None
+
+    def held(self, form: WeightFormat) -> WeightFormat:
+        return form
+
+    def pack(self, weight: QuantizedWeight) -> dict[str, Tensor]:
+        parts = {name: getattr(weight, name) for name in ("qweight", "scales", "qzeros", "g_idx")}
+        return {name: tensor for name, tensor in parts.items() if tensor is not None}
+
+    def matmul(self, x: Tensor, packed: Mapping[str, Tensor]) -> Tensor:
+        """[..., K] by the packed [N, K] weight -> [..., N], in x's dtype."""
+        bits = packed["qweight"].shape[0] * WORD_BITS // x.shape[-1]
+        weight = QuantizedWeight(bits, **packed)
+        tile = dequantized_outputs(weight.inputs)
+        tiles = [
+            x @ weight.columns(start, min(start + tile, weight.outputs)).dequantize().to(x.dtype)
+            for start in range(0, weight.outputs, tile)
+        ]
+        return tiles[0] if len(tiles) == 1 else torch.cat(tiles, dim=-1)

@@ -1,0 +1,56 @@
+"""torch's packed 4-bit operator for the CPU: bfloat16 activations, one scale and zero a group."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from calculator.formats import WeightFormat
+from glm4q.kernels.spec import LinearSpec
+from glm4q.packing import QuantizedWeight, middle
+
+GROUP_SIZES = (32, 64, 128)
+OUTPUTS_MULTIPLE = 16
+
+
+class TorchInt4:
+    """aten::_weight_int4pack_mm_for_cpu."""
+
+    name = "torch-int4"
+
+    def refuses(self, spec: LinearSpec) -> str | None:
+        if spec.device.type != "cpu":
+            return "runs on the CPU only"
+        if spec.form.bits != 4:
+            return f"takes 4-bit weights, not {spec.form.bits}"
+        if spec.form.group_size not in GROUP_SIZES:
+            return f"takes groups of 32, 64 or 128, not {spec.form.group_size or 'whole rows'}"
+        if spec.form.act_order:
+            return "takes groups of consecutive inputs only"
+        if spec.outputs % OUTPUTS_MULTIPLE:
+            return f"takes multiples of {OUTPUTS_MULTIPLE} outputs, not {spec.outputs}"
+        return None
+
+    def held(self, form: WeightFormat) -> WeightFormat:
+        return replace(form, zero_bits=16)  # it keeps a bf16 zero beside every scale
+
+    def pack(self, weight: QuantizedWeight) -> dict[str, Tensor]:
+        codes = weight.codes().T.contiguous()
+        scales = weight.scales.float()
+        # The operator computes (code - 8) * scale + zero.
+        zeros = (middle(4) - weight.zero_points()) * scales
+        return {
+            "qweight": torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1),
+            "scales_and_zeros": torch.stack((scales, zeros), dim=-1).bfloat16(),
+        }
+
+    def matmul(self, x: Tensor, packed: Mapping[str, Tensor]) -> Tensor:
+        group_size = x.shape[-1] // packed["scales_and_zeros"].shape[0]
+        y = torch.ops.aten._weight_int4pack_mm_for_cpu(
+            x.reshape(-1, x.shape[-1]).bfloat16(),
+            packed["qweight"],
+            group_size,
+            packed["scales_and_zeros"],
+        )
+        return y.view(*x.shape[:-1], -1).to(x.dtype)

@@ -1,0 +1,95 @@
+"""From logits to the next token."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from calculator.errors import OptionError
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How the next token is picked, and when to stop."""
+
+    temperature: float = 1.0
+    """0 takes the likeliest token every time."""
+    top_p: float = 1.0
+    """Keep the smallest set of tokens whose probabilities reach this."""
+    top_k: int = 0
+    """Keep this many of the likeliest tokens; 0 keeps all."""
+    min_p: float = 0.0
+    """Drop tokens less likely than this share of the likeliest."""
+    repetition_penalty: float = 1.0
+    """Divide the logits of tokens already in the context by this (https://arxiv.org/abs/1909.05858)."""
+    seed: int | None = None
+    """The same seed gives the same answer."""
+    max_tokens: int | None = None
+    """Tokens to produce at most; None is what the context has room for."""
+    stop_token_ids: frozenset[int] = frozenset()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature <= 100:
+            raise OptionError(f"temperature must be 0 to 100, not {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise OptionError(f"top_p must be above 0 and at most 1, not {self.top_p}")
+        if self.top_k < 0:
+            raise OptionError(f"top_k must be 0 or more, not {self.top_k}")
+        if not 0 <= self.min_p <= 1:
+            raise OptionError(f"min_p must be 0 to 1, not {self.min_p}")
+        if not 0 < self.repetition_penalty <= 100:
+            raise OptionError(
+                f"repetition_penalty must be above 0 and at most 100, not {self.repetition_penalty}"
+            )
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise OptionError(f"seed must be 0 to 2**63 - 1, not {self.seed}")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise OptionError(f"max_tokens must be at least 1, not {self.max_tokens}")
+
+
+class Sampler:
+    """Picks tokens one after another; owns the random state of one answer."""
+
+    def __init__(self, params: SamplingParams, device: torch.device) -> None:
+        self.params = params
+        self._generator = torch.Generator(device)
+        if params.seed is None:
+            self._generator.seed()
+        else:
+            self._generator.manual_seed(params.seed)
+
+    def __call__(self, logits: Tensor, context: Collection[int]) -> int:
+        """The next token. logits: float32 [V]; context: all token ids so far."""
+        logits = penalize(logits, context, self.params.repetition_penalty)
+        if self.params.temperature == 0:
+            return int(logits.argmax())
+        kept = keep_likely(logits / self.params.temperature, self.params)
+        return int(torch.multinomial(kept.softmax(-1), 1, generator=self._generator))
+
+
+def penalize(logits: Tensor, context: Collection[int], penalty: float) -> Tensor:
+    """Make tokens of the context less likely: positive logits shrink, negative ones grow."""
+    if penalty == 1.0 or not context:
+        return logits
+    seen = torch.tensor(sorted(set(context)), device=logits.device)
+    chosen = logits[seen]
+    return logits.index_put((seen,), torch.where(chosen > 0, chosen / penalty, chosen * penalty))
+
+
+def keep_likely(logits: Tensor, params: SamplingParams) -> Tensor:
+    """Set the logits of all tokens outside top_k, top_p and min_p to -inf, in that order."""
+    if params.top_k:
+        weakest = logits.topk(min(params.top_k, logits.numel())).values[-1]
+        logits = logits.masked_fill(logits < weakest, -torch.inf)
+    if params.top_p < 1:
+        ordered, order = logits.sort(descending=True)
+        probabilities = ordered.softmax(-1)
+        # A token is dropped where those before it already reach top_p; the first never is.
+        reached = probabilities.cumsum(-1) - probabilities >= params.top_p
+        logits = logits.index_fill(0, order[reached], -torch.inf)
+    if params.min_p:
+        probabilities = logits.softmax(-1)
+        unlikely = probabilities < params.min_p * probabilities.max()
+        logits = logits.masked_fill(unlikely, -torch.inf)
+    return logits

@@ -1,0 +1,33 @@
+"""Where a model comes from: a local directory, or a Hugging Face repository, fetched first."""
+
+import re
+from pathlib import Path
+
+from calculator.errors import OptionError, SourceError
+from calculator.stored import StoredModel
+
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+FETCHED = ["*.safetensors", "*.json", "tokenizer.model", "*.jinja", "LICENSE"]
+"""Weights as safetensors and what lies beside them: no pickles and no code."""
+
+
+def open_source(source: str) -> StoredModel:
+    """A directory, or an id such as THUDM/glm-4-9b-chat. Raises OptionError or SourceError."""
+    directory = Path(source)
+    if directory.exists():
+        return StoredModel.open(directory)
+    if not REPOSITORY.fullmatch(source):
+        raise OptionError(f"{source} is neither a directory nor a Hugging Face repository id")
+    return StoredModel.open(fetch(source))
+
+
+def fetch(repository: str) -> Path:
+    """Download a repository to the Hugging Face cache; what is there is not fetched again."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=FETCHED))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise SourceError(f"{repository} cannot be fetched: {reason}") from None

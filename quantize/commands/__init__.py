@@ -1,0 +1,1 @@
+"""The commands of the pipeline. Thin: options in, calls down, text out."""

@@ -1,0 +1,82 @@
+"""The files of a quantized checkpoint, planned before a byte is read: tensors, shards, offsets."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from calculator.architecture import Weight
+from calculator.formats import PACK_BITS, WeightFormat
+from calculator.headers import DTYPE_BYTES, SINGLE, TensorHeader
+from calculator.stored import StoredModel
+
+SHARD_BYTES = 4 << 30
+"""A shard is closed before it grows over this; one larger tensor gets a shard of its own."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of the output."""
+
+    name: str
+    dtype: str
+    """safetensors' word: BF16, F16, I32."""
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        count = DTYPE_BYTES[self.dtype]
+        for size in self.shape:
+            count *= size
+        return count
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One output file and its tensors in file order."""
+
+    file_name: str
+    tensors: tuple[Tensor, ...]
+
+
+def output_tensors(weight: Weight, form: WeightFormat, source: TensorHeader) -> Iterator[Tensor]:
+    """The tensors that store a weight: itself in the source's dtype, or GPTQ's four."""
+    if not form.is_quantized:
+        yield Tensor(weight.name, source.dtype, weight.shape)
+        return
+    outputs, inputs = weight.shape
+    groups, pack = form.groups(inputs), PACK_BITS // form.bits
+    yield Tensor(f"{weight.module}.qweight", "I32", (inputs // pack, outputs))
+    yield Tensor(f"{weight.module}.qzeros", "I32", (groups, outputs // pack))
+    yield Tensor(f"{weight.module}.scales", "F16", (groups, outputs))
+    yield Tensor(f"{weight.module}.g_idx", "I32", (inputs,))
+
+
+def lay_out(
+    stored: StoredModel, formats: Mapping[Weight, WeightFormat], shard_bytes: int = SHARD_BYTES
+) -> list[Shard]:
+    """Divide the output's tensors into shards, in the order of the inventory."""
+    runs: list[list[Tensor]] = [[]]
+    filled = 0
+    for weight, form in formats.items():
+        for tensor in output_tensors(weight, form, source_header(stored, weight)):
+            if runs[-1] and filled + tensor.nbytes > shard_bytes:
+                runs.append([])
+                filled = 0
+            runs[-1].append(tensor)
+            filled += tensor.nbytes
+    return [Shard(name, tuple(run)) for name, run in zip(_names(len(runs)), runs, strict=True)]
+
+
+def source_header(stored: StoredModel, weight: Weight) -> TensorHeader:
+    """The stored tensor that a weight, or its first rows, come from."""
+    return stored.part(stored.pieces(weight)[0], weight.name.rpartition(".")[2])
+
+
+def total_bytes(shards: Iterable[Shard]) -> int:
+    """All tensors of all shards."""
+    return sum(tensor.nbytes for shard in shards for tensor in shard.tensors)
+
+
+def _names(count: int) -> list[str]:
+    if count == 1:
+        return [SINGLE]
+    return [f"model-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)]

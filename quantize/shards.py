@@ -1,0 +1,96 @@
+"""Write safetensors files a run of rows at a time: the header first, then data as it is made.
+
+The safetensors library saves tensors that are all in memory; here none is held longer than needed.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import torch
+
+from calculator.headers import INDEX
+from quantize.layout import Shard, Tensor, total_bytes
+
+DTYPES = {
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "F32": torch.float32,
+    "I32": torch.int32,
+}
+
+
+class ShardWriter:
+    """Takes every tensor of every shard in the planned order, each in one or more runs of rows."""
+
+    def __init__(self, directory: Path, shards: Iterable[Shard]) -> None:
+        self._directory = directory
+        self._steps = [(shard, tensor) for shard in shards for tensor in shard.tensors]
+        self._left = 0
+        self._position = -1
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._file:
+            self._file.close()
+        if kind is None and (self._left or self._position + 1 != len(self._steps)):
+            raise ValueError("not every planned tensor was written")
+
+    def write(self, name: str, rows: torch.Tensor) -> None:
+        """Append rows to the tensor `name`: the one begun last, or the next in the plan."""
+        if not self._left:
+            self._begin_next()
+        planned = self._steps[self._position][1]
+        if (name, DTYPES[planned.dtype], planned.shape[1:]) != (name, rows.dtype, rows.shape[1:]):
+            raise ValueError(f"{name}: {rows.dtype} {list(rows.shape)} is not what was planned")
+        if name != planned.name or rows.nbytes > self._left:
+            raise ValueError(f"{name} is not what was planned: {planned}")
+        assert self._file
+        self._file.write(rows.contiguous().view(torch.uint8).numpy().data)
+        self._left -= rows.nbytes
+
+    def _begin_next(self) -> None:
+        self._position += 1
+        shard, tensor = self._steps[self._position]
+        if tensor is shard.tensors[0]:
+            if self._file:
+                self._file.close()
+            self._file = (self._directory / shard.file_name).open("wb")
+            self._file.write(header(shard.tensors))
+        self._left = tensor.nbytes
+
+
+def header(tensors: Iterable[Tensor]) -> bytes:
+    """A safetensors header: its length in 8 bytes, then JSON padded with spaces to 8 bytes."""
+    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for tensor in tensors:
+        end = offset + tensor.nbytes
+        entries[tensor.name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def write_index(directory: Path, shards: list[Shard]) -> None:
+    """The index that says which shard holds what; a single file needs none."""
+    if len(shards) == 1:
+        return
+    weight_map = {tensor.name: shard.file_name for shard in shards for tensor in shard.tensors}
+    index = {"metadata": {"total_size": total_bytes(shards)}, "weight_map": weight_map}
+    (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n")

@@ -1,0 +1,82 @@
+"""Every CPU kernel beside the reference and beside float matmuls, on GLM-4-9B's widest layer.
+
+    python benchmarks/kernels.py [--outputs 27392] [--inputs 4096]
+
+Times are medians of interleaved runs; GB/s is the weight's bytes over the time.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch.nn import functional as F
+
+from calculator.formats import WeightFormat
+from glm4q.kernels.choose import KERNELS
+from glm4q.kernels.spec import Kernel, LinearSpec
+from glm4q.packing import QuantizedWeight, pack
+
+RUNS = 5
+Run = Callable[[torch.Tensor], torch.Tensor]
+
+
+def random_weight(outputs: int, inputs: int, form: WeightFormat) -> QuantizedWeight:
+    codes = torch.randint(2**form.bits, (inputs, outputs), dtype=torch.uint8)
+    scales = torch.rand(form.groups(inputs), outputs).half()
+    return QuantizedWeight(form.bits, pack(codes, form.bits), scales)
+
+
+def dense_matmul(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return F.linear(x.to(weight.dtype), weight)
+
+
+def packed_matmul(kernel: Kernel, packed: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    return kernel.matmul(x, packed)
+
+
+def candidates(outputs: int, inputs: int) -> dict[str, tuple[int, Run]]:
+    """What is compared: bytes of the weight, and the multiplication."""
+    found: dict[str, tuple[int, Run]] = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        dense = torch.randn(outputs, inputs).to(dtype)
+        found[f"F.linear {dtype}"] = dense.nbytes, partial(dense_matmul, dense)
+    for form in (WeightFormat(4, 128), WeightFormat(8, 128)):
+        weight = random_weight(outputs, inputs, form)
+        for kernel in KERNELS:
+            if kernel.refuses(LinearSpec(outputs, inputs, form, torch.device("cpu"))) is None:
+                packed = kernel.pack(weight)
+                held = sum(tensor.nbytes for tensor in packed.values())
+                found[f"{kernel.name} {form}"] = held, partial(packed_matmul, kernel, packed)
+    return found
+
+
+def seconds(run: Run, x: torch.Tensor) -> float:
+    begun = time.perf_counter()
+    run(x)
+    return time.perf_counter() - begun
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--outputs", type=int, default=27_392)
+    parser.add_argument("--inputs", type=int, default=4096)
+    options = parser.parse_args()
+    compared = candidates(options.outputs, options.inputs)
+    print(f"[{options.outputs}, {options.inputs}], {torch.get_num_threads()} threads")
+    for rows in (1, 16, 256):
+        x = torch.randn(rows, options.inputs, dtype=torch.bfloat16)
+        times: dict[str, list[float]] = {name: [] for name in compared}
+        for _ in range(RUNS + 1):
+            for name, (_, run) in compared.items():
+                times[name].append(seconds(run, x))
+        print(f"\n{rows} rows of activations")
+        for name, (held, _) in compared.items():
+            median = statistics.median(times[name][1:])  # the first run warms caches
+            print(f"  {name:<26} {median * 1e3:9.2f} ms  {held / median / 1e9:6.1f} GB/s")
+
+
+if __name__ == "__main__":
+    main()

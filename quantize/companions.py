@@ -9,6 +9,7 @@ from calculator.config import ModelConfig, read_json_object
 from calculator.formats import WeightFormat
 from calculator.stored import StoredModel
 from glm4q import __version__
+from glm4q.tokenizer import Tokenizer
 
 CARRIED = (
     "generation_config.json",
@@ -46,6 +47,7 @@ def write_companions(
     for name in CARRIED:
         if (stored.directory / name).is_file():
             shutil.copyfile(stored.directory / name, directory / name)
+    _convert_tokenizer(directory)
 
 
 def quantization_config(linear: WeightFormat, head: WeightFormat) -> dict[str, Any]:
@@ -66,6 +68,16 @@ def quantization_config(linear: WeightFormat, head: WeightFormat) -> dict[str, A
         differs = {"bits": head.bits, "group_size": head.group_size or -1, "sym": head.symmetric}
         settings["dynamic"] = {r"+:^lm_head$": differs}
     return settings
+
+
+def _convert_tokenizer(directory: Path) -> None:
+    """Give a tokenizer that came as code and a tiktoken file the form that all readers know."""
+    if (directory / "tokenizer.model").is_file() and not (directory / "tokenizer.json").is_file():
+        Tokenizer.from_directory(directory).save(directory)
+    path = directory / "tokenizer_config.json"
+    if path.is_file() and "auto_map" in (settings := read_json_object(path)):
+        del settings["auto_map"]
+        _write_json(path, {**settings, "tokenizer_class": "PreTrainedTokenizerFast"})
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -1,0 +1,403 @@
+"""A checkpoint directory is what its config says, whatever names it uses, or it is refused."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from calculator.architecture import weights
+from calculator.config import ModelConfig
+from calculator.errors import CheckpointError, ConfigError
+from calculator.formats import BF16, WeightFormat
+from calculator.headers import INDEX, SINGLE
+from calculator.names import IGNORED, pieces
+from calculator.plan import assign_formats
+from calculator.stored import StoredModel
+from quantize.pipeline import Recipe, quantize_checkpoint
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"GLM-4's indices are not in {DATA}")
+
+Q, K, V = "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"
+Change = Callable[[dict[str, Tensor]], object]
+
+
+def change_tensors(checkpoint: Path, change: Change) -> None:
+    tensors = load_file(checkpoint / SINGLE)
+    change(tensors)
+    save_file(tensors, checkpoint / SINGLE)
+
+
+def change_config(checkpoint: Path, **changes: Any) -> None:
+    path = checkpoint / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def quantized(checkpoint: Path, linear: WeightFormat, head: WeightFormat = BF16) -> Path:
+    output = checkpoint.parent / str(linear)
+    quantize_checkpoint(StoredModel.open(checkpoint), output, Recipe(linear, head))
+    return output
+
+
+@pytest.fixture
+def int4(checkpoint: Path) -> Path:
+    """The tiny checkpoint in INT4, groups of 32."""
+    return quantized(checkpoint, WeightFormat(4, group_size=32))
+
+
+# Sound checkpoints
+
+
+def test_a_whole_checkpoint_is_held_as_its_inventory_in_bf16(checkpoint: Path) -> None:
+    stored = StoredModel.open(checkpoint)
+    assert stored.formats() == dict.fromkeys(weights(stored.config), BF16)
+    assert not stored.is_quantized
+
+
+def test_any_float_on_disk_is_bf16_in_memory(checkpoint: Path) -> None:
+    def widen(tensors: dict[str, Tensor]) -> None:
+        tensors.update({name: tensor.float() for name, tensor in tensors.items()})
+
+    change_tensors(checkpoint, widen)
+    assert set(StoredModel.open(checkpoint).formats().values()) == {BF16}
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["left-out", "kept"])
+def test_a_tied_head_may_be_left_out_or_kept(checkpoint: Path, kept: bool) -> None:
+    change_config(checkpoint, tie_word_embeddings=True)
+    if not kept:
+        change_tensors(checkpoint, lambda tensors: tensors.pop("lm_head.weight"))
+    assert "head" not in {weight.role for weight in StoredModel.open(checkpoint).formats()}
+
+
+def test_halves_of_gate_up_proj_may_be_stored_apart(checkpoint: Path) -> None:
+    def split(tensors: dict[str, Tensor]) -> None:
+        for name in [name for name in tensors if "gate_up_proj" in name]:
+            gate, up = tensors.pop(name).chunk(2)
+            tensors[name.replace("gate_up_proj", "gate_proj")] = gate.clone()
+            tensors[name.replace("gate_up_proj", "up_proj")] = up.clone()
+
+    change_tensors(checkpoint, split)
+    stored = StoredModel.open(checkpoint)
+    (gate_up, *_) = (weight for weight in weights(stored.config) if "gate_up" in weight.name)
+    assert [piece.module for piece in stored.pieces(gate_up)] == [
+        "model.layers.0.mlp.gate_proj",
+        "model.layers.0.mlp.up_proj",
+    ]
+
+
+def to_native(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tiny checkpoint under the names of the authors' own modeling_chatglm.py."""
+    old = "model.layers"
+    new = "transformer.encoder.layers"
+    native = {
+        "transformer.embedding.word_embeddings.weight": tensors["model.embed_tokens.weight"],
+        "transformer.rotary_pos_emb.inv_freq": torch.ones(4),
+        "transformer.encoder.final_layernorm.weight": tensors["model.norm.weight"],
+        "transformer.output_layer.weight": tensors["lm_head.weight"],
+    }
+    for layer in range(2):
+        for ours, theirs in {
+            "input_layernorm.weight": "input_layernorm.weight",
+            "self_attn.o_proj.weight": "self_attention.dense.weight",
+            "post_attention_layernorm.weight": "post_attention_layernorm.weight",
+            "mlp.gate_up_proj.weight": "mlp.dense_h_to_4h.weight",
+            "mlp.down_proj.weight": "mlp.dense_4h_to_h.weight",
+        }.items():
+            native[f"{new}.{layer}.{theirs}"] = tensors[f"{old}.{layer}.{ours}"]
+        for part in ("weight", "bias"):
+            rows = [tensors[f"{old}.{layer}.{name}.{part}"] for name in (Q, K, V)]
+            native[f"{new}.{layer}.self_attention.query_key_value.{part}"] = torch.cat(rows)
+    return native
+
+
+@pytest.fixture
+def native(checkpoint: Path) -> Path:
+    """The tiny checkpoint as the authors of GLM-4-9B-Chat publish theirs."""
+    save_file(to_native(load_file(checkpoint / SINGLE)), checkpoint / SINGLE)
+    config = {
+        "model_type": "chatglm",
+        "padded_vocab_size": 96,
+        "hidden_size": 64,
+        "ffn_hidden_size": 128,
+        "num_layers": 2,
+        "num_attention_heads": 4,
+        "multi_query_attention": True,
+        "multi_query_group_num": 2,
+        "kv_channels": 16,
+        "seq_length": 256,
+        "layernorm_epsilon": 1e-5,
+        "add_qkv_bias": True,
+    }
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    return checkpoint
+
+
+def test_native_names_are_read_and_q_k_v_are_runs_of_rows(native: Path) -> None:
+    stored = StoredModel.open(native)
+    by_name = {weight.name: weight for weight in weights(stored.config)}
+    assert set(stored.formats()) == set(by_name.values())
+    for part in ("weight", "bias"):
+        runs = [stored.pieces(by_name[f"model.layers.1.{name}.{part}"]) for name in (Q, K, V)]
+        assert [(piece.start, piece.stop) for (piece,) in runs] == [(0, 64), (64, 96), (96, 128)]
+
+
+@needs_data
+@pytest.mark.parametrize("name", ["glm-4-9b-chat", "glm-4-9b-chat-1m", "glm-4-9b"])
+def test_every_tensor_that_the_authors_publish_is_known(name: str) -> None:
+    config = ModelConfig.from_json(DATA / name / "config.json")
+    published = set(json.loads((DATA / name / INDEX).read_text())["weight_map"])
+    modules = {tensor.rpartition(".")[0] for tensor in published}
+    known = {
+        f"{piece.module}.{weight.name.rpartition('.')[2]}"
+        for weight in weights(config)
+        for piece in pieces(config, weight.module, modules)
+    }
+    assert known == {tensor for tensor in published if not IGNORED.search(tensor)}
+
+
+# Damaged directories
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda path: path.rename(path.with_name("moved")), "is not a directory"),
+        (lambda path: (path / "config.json").unlink(), "not a checkpoint: it has no config.json"),
+        (lambda path: (path / SINGLE).unlink(), f"neither {SINGLE}"),
+        (lambda path: (path / SINGLE).rename(path / "pytorch_model.bin"), "a pickle"),
+        (lambda path: (path / SINGLE).write_bytes(b""), "is truncated"),
+    ],
+    ids=["missing", "no-config", "no-weights", "pickle", "empty"],
+)
+def test_a_directory_that_is_no_checkpoint_is_refused(
+    checkpoint: Path, damage: Callable[[Path], object], reason: str
+) -> None:
+    damage(checkpoint)
+    with pytest.raises(CheckpointError, match=reason):
+        StoredModel.open(checkpoint)
+
+
+def test_a_config_of_another_model_is_refused_by_path(checkpoint: Path) -> None:
+    change_config(checkpoint, model_type="llama")
+    with pytest.raises(ConfigError, match=r"config\.json: model type 'llama' is not supported"):
+        StoredModel.open(checkpoint)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.embed_tokens.weight",
+        "model.norm.weight",
+        "lm_head.weight",
+        f"model.layers.1.{K}.weight",
+        f"model.layers.1.{K}.bias",
+    ],
+)
+def test_a_missing_tensor_is_named(checkpoint: Path, name: str) -> None:
+    change_tensors(checkpoint, lambda tensors: tensors.pop(name))
+    with pytest.raises(CheckpointError, match=f"has no {name}$"):
+        StoredModel.open(checkpoint)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.layers.2.input_layernorm.weight",
+        "model.layers.0.post_mlp_layernorm.weight",
+        "model.layers.0.self_attn.o_proj.bias",
+        "model.norm.qweight",
+        "score.weight",
+        "stray",
+    ],
+)
+def test_a_tensor_that_would_be_ignored_is_named(checkpoint: Path, name: str) -> None:
+    change_tensors(checkpoint, lambda tensors: tensors.update({name: torch.zeros(64)}))
+    with pytest.raises(CheckpointError, match=f"has {name}, which a glm model of 2 layers has not"):
+        StoredModel.open(checkpoint)
+
+
+def test_biases_that_the_config_denies_are_surplus(checkpoint: Path) -> None:
+    change_config(checkpoint, attention_bias=False)
+    with pytest.raises(CheckpointError, match=r"has model\.layers\.0\.self_attn\.k_proj\.bias"):
+        StoredModel.open(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "reason"),
+    [
+        ("model.norm.weight", (63,), "has 63 rows of model.norm, which has 64"),
+        ("model.norm.weight", (64, 1), r"has shape \[64, 1\]"),
+        ("lm_head.weight", (97, 64), "has 97 rows of lm_head, which has 96"),
+        ("lm_head.weight", (96, 32), r"has shape \[96, 32\].*must have \[96, 64\]"),
+        ("lm_head.weight", (), r"has shape \[\]"),
+        (f"model.layers.0.{Q}.bias", (65,), "has 65 rows"),
+    ],
+)
+def test_a_wrong_shape_is_named(
+    checkpoint: Path, name: str, shape: tuple[int, ...], reason: str
+) -> None:
+    change_tensors(
+        checkpoint, lambda tensors: tensors.update({name: torch.zeros(shape).bfloat16()})
+    )
+    with pytest.raises(CheckpointError, match=reason):
+        StoredModel.open(checkpoint)
+
+
+def test_whole_numbers_are_no_weights(checkpoint: Path) -> None:
+    change_tensors(
+        checkpoint, lambda tensors: tensors.update({"model.norm.weight": torch.zeros(64).long()})
+    )
+    with pytest.raises(CheckpointError, match=r"model\.norm\.weight has dtype I64"):
+        StoredModel.open(checkpoint)
+
+
+def test_a_native_tensor_with_too_few_rows_is_refused(native: Path) -> None:
+    name = "transformer.encoder.layers.0.self_attention.query_key_value.weight"
+    change_tensors(native, lambda tensors: tensors.update({name: tensors[name][:100].clone()}))
+    with pytest.raises(CheckpointError, match="has 100 rows, and 128 are needed"):
+        StoredModel.open(native)
+
+
+# GPTQ checkpoints
+
+
+@pytest.mark.parametrize(
+    ("linear", "head"),
+    [
+        (WeightFormat(4, group_size=32), BF16),
+        (WeightFormat(4, group_size=32), WeightFormat(8)),
+        (WeightFormat(4, group_size=32, zero_bits=4), BF16),
+        (WeightFormat(8, group_size=32), WeightFormat(8, group_size=32)),
+        (WeightFormat(8), BF16),
+    ],
+    ids=str,
+)
+def test_headers_tell_the_format_of_every_weight(
+    checkpoint: Path, linear: WeightFormat, head: WeightFormat
+) -> None:
+    stored = StoredModel.open(quantized(checkpoint, linear, head))
+    assert stored.formats() == assign_formats(stored.config, linear, head)
+
+
+def test_symmetric_zero_points_and_plain_group_order_are_not_held(int4: Path) -> None:
+    held: set[str] = set()
+    for weight, form in StoredModel.open(int4).formats().items():
+        held.update(form.parts(weight))
+    assert held == {"weight", "qweight", "scales"}
+
+
+def test_act_order_is_held(int4: Path) -> None:
+    plain = StoredModel.open(int4).formats()
+    quantization = json.loads((int4 / "config.json").read_text())["quantization_config"]
+    change_config(int4, quantization_config={**quantization, "desc_act": True})
+    for weight, form in StoredModel.open(int4).formats().items():
+        extra = {"g_idx": weight.shape[1] * 4} if form.is_quantized else {}
+        assert form.parts(weight) == {**plain[weight].parts(weight), **extra}
+
+
+def test_act_order_without_an_order_is_refused(int4: Path) -> None:
+    quantization = json.loads((int4 / "config.json").read_text())["quantization_config"]
+    change_config(int4, quantization_config={**quantization, "desc_act": True})
+    change_tensors(int4, lambda tensors: tensors.pop("model.layers.0.mlp.down_proj.g_idx"))
+    with pytest.raises(CheckpointError, match=r"has no model\.layers\.0\.mlp\.down_proj\.g_idx"):
+        StoredModel.open(int4)
+
+
+@pytest.mark.parametrize(
+    ("stated", "offset"),
+    [
+        ({}, 1),
+        ({"checkpoint_format": "gptq"}, 1),
+        ({"checkpoint_format": "gptq_v2"}, 0),
+        ({"format": "gptq_v2"}, 0),
+    ],
+    ids=str,
+)
+def test_zero_points_are_stored_less_one_in_v1_only(
+    int4: Path, stated: Mapping[str, str], offset: int
+) -> None:
+    change_config(int4, quantization_config={"quant_method": "gptq", **stated})
+    assert StoredModel.open(int4).zero_point_offset == offset
+
+
+def test_settings_in_a_file_of_their_own_are_read(int4: Path) -> None:
+    change_config(int4, quantization_config=None)
+    assert StoredModel.open(int4).is_quantized
+    (int4 / "quantize_config.json").unlink()
+    with pytest.raises(CheckpointError, match="qweight but no quantization_config"):
+        StoredModel.open(int4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"quant_method": "awq"}, "is quantized by 'awq'; only gptq is read"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "by 'bitsandbytes'"),
+        ({"quant_method": "compressed-tensors"}, "by 'compressed-tensors'"),
+        ({"bits": 4}, "by None"),
+        ("gptq", "by 'gptq'; only"),
+        ({"quant_method": "gptq", "checkpoint_format": "marlin"}, "GPTQ format 'marlin'"),
+        ({"quant_method": "gptq", "sym": "false"}, "sym must be true or false, not 'false'"),
+        ({"quant_method": "gptq", "desc_act": 1}, "desc_act must be true or false, not 1"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_another_quantization_is_refused_by_name(
+    checkpoint: Path, settings: Any, named: str
+) -> None:
+    change_config(checkpoint, quantization_config=settings)
+    with pytest.raises((CheckpointError, ConfigError), match=named):
+        StoredModel.open(checkpoint)
+
+
+DOWN = "model.layers.0.mlp.down_proj"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"qweight": torch.zeros(12, 64).int()}, r"\[12, 64\] is not 4 or 8 bits wide"),
+        ({"qweight": torch.zeros(16 * 64).int()}, r"\[1024\] is not 4 or 8 bits wide"),
+        ({"qweight": torch.zeros(16, 64)}, "dtype F32"),
+        ({"qweight": torch.zeros(16, 56).int()}, "scales has shape"),
+        ({"scales": torch.zeros(3, 64).half()}, "has 3 groups for 128 inputs"),
+        ({"scales": torch.zeros(0, 64).half()}, "has 0 groups for 128 inputs"),
+        ({"scales": torch.zeros(()).half()}, "has 0 groups for 128 inputs"),
+        ({"scales": torch.zeros(4, 64).int()}, "scales has shape .* and dtype I32"),
+        ({"qzeros": torch.zeros(4, 64).int()}, r"qzeros has shape \[4, 64\].*; \[4, 8\] is needed"),
+        ({"scales": None}, f"has no {DOWN}.scales"),
+        ({"qzeros": None}, f"has no {DOWN}.qzeros"),
+        ({"weight": torch.zeros(64, 128).half()}, f"has {DOWN}.weight, which"),
+    ],
+    ids=lambda value: "" if isinstance(value, dict) else value[:30],
+)
+def test_a_damaged_quantized_layer_is_refused(
+    int4: Path, changes: Mapping[str, Tensor | None], reason: str
+) -> None:
+    def change(tensors: dict[str, Tensor]) -> None:
+        for part, tensor in changes.items():
+            if tensor is None:
+                del tensors[f"{DOWN}.{part}"]
+            else:
+                tensors[f"{DOWN}.{part}"] = tensor
+
+    change_tensors(int4, change)
+    with pytest.raises(CheckpointError, match=reason):
+        StoredModel.open(int4)
+
+
+@pytest.mark.parametrize("module", ["model.norm", "model.embed_tokens"])
+def test_only_matrices_that_multiply_may_be_stored_as_codes(int4: Path, module: str) -> None:
+    def encode(tensors: dict[str, Tensor]) -> None:
+        tensors[f"{module}.qweight"] = torch.zeros(12, 64).int()
+        del tensors[f"{module}.weight"]
+
+    change_tensors(int4, encode)
+    with pytest.raises(CheckpointError, match=f"{module}.qweight"):
+        StoredModel.open(int4)

@@ -1,0 +1,75 @@
+"""Each sampling rule, on distributions small enough to reckon by hand."""
+
+from collections import Counter
+
+import pytest
+import torch
+
+from calculator.errors import OptionError
+from glm4q.sampling import Sampler, SamplingParams, keep_likely, penalize
+
+CPU = torch.device("cpu")
+LOGITS = torch.tensor([0.5, 0.25, 0.125, 0.0625, 0.0625]).log()
+
+
+def _kept(**rules: float) -> list[int]:
+    logits = keep_likely(LOGITS, SamplingParams(**rules))  # type: ignore[arg-type]
+    return logits.isfinite().nonzero().flatten().tolist()
+
+
+def test_temperature_zero_takes_the_likeliest() -> None:
+    assert Sampler(SamplingParams(temperature=0), CPU)(torch.tensor([0.1, 3.0, 2.9]), []) == 1
+
+
+@pytest.mark.parametrize(
+    ("top_p", "kept"), [(0.4, [0]), (0.5, [0]), (0.6, [0, 1]), (0.8, [0, 1, 2])]
+)
+def test_top_p_keeps_the_smallest_set_that_reaches_it(top_p: float, kept: list[int]) -> None:
+    assert _kept(top_p=top_p) == kept
+
+
+def test_top_k_and_min_p() -> None:
+    assert _kept(top_k=2) == [0, 1]
+    assert _kept(top_k=99) == [0, 1, 2, 3, 4]
+    assert _kept(min_p=0.25) == [0, 1, 2]
+
+
+def test_samples_follow_the_distribution() -> None:
+    sampler = Sampler(SamplingParams(seed=1), CPU)
+    counts = Counter(sampler(LOGITS, []) for _ in range(4000))
+    assert counts[0] / 4000 == pytest.approx(0.5, abs=0.03)
+    assert counts[2] / 4000 == pytest.approx(0.125, abs=0.02)
+
+
+def test_same_seed_same_tokens() -> None:
+    def draw(seed: int) -> list[int]:
+        sampler = Sampler(SamplingParams(seed=seed), CPU)
+        return [sampler(LOGITS, []) for _ in range(50)]
+
+    assert draw(7) == draw(7)
+    assert draw(7) != draw(8)
+
+
+def test_repetition_penalty_makes_seen_tokens_less_likely() -> None:
+    logits = torch.tensor([2.0, -2.0, 1.0])
+    assert penalize(logits, [0, 1, 1], 2.0).tolist() == [1.0, -4.0, 1.0]
+    assert logits.tolist() == [2.0, -2.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", -1),
+        ("temperature", float("nan")),
+        ("top_p", 0),
+        ("top_p", 1.5),
+        ("top_k", -1),
+        ("min_p", 2),
+        ("repetition_penalty", 0),
+        ("seed", -1),
+        ("max_tokens", 0),
+    ],
+)
+def test_impossible_values_are_refused_by_name(name: str, value: float) -> None:
+    with pytest.raises(OptionError, match=name):
+        SamplingParams(**{name: value})  # type: ignore[arg-type]

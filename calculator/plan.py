@@ -205,7 +205,7 @@ def _formula(name: str, counts: Mapping[WeightFormat, int]) -> str:
             return form.zero_bits
         return 32 if name.endswith("group order") else form.bits
 
-    return " + ".join(f"{count} x {bits(form)} bits" for form, count in counts.items())
+    return " + ".join(f"{count:,} x {bits(form)} bits" for form, count in counts.items())
 
 
 def _kv_cache(config: ModelConfig, settings: Settings) -> Term:
@@ -215,7 +215,7 @@ def _kv_cache(config: ModelConfig, settings: Settings) -> Term:
     return Term(
         "KV cache",
         settings.compute,
-        f"{settings.batch} x {settings.context} tokens x {config.kv_heads_of_model} heads "
+        f"{settings.batch} x {settings.context:,} tokens x {config.kv_heads_of_model} heads "
         f"x {head_bytes} B",
         "config",
         (Buffer("keys", total // 2), Buffer("values", total // 2)),

@@ -155,7 +155,7 @@ class StoredModel:
             "scales": (FLOATS, (groups, outputs)),
             "qzeros": (("I32",), (groups, outputs // pack)),
         }
-        if form.act_order:
+        if form.act_order or f"{piece.module}.g_idx" in self.tensors:
             expected["g_idx"] = (("I32",), (inputs,))
         for part, (dtypes, shape) in expected.items():
             header = self.part(piece, part)

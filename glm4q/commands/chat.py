@@ -9,6 +9,8 @@ import typer
 from calculator.options import parse_tokens
 from calculator.workspace import PREFILL_CHUNK
 
+DEFAULT_MAX_TOKENS = 1024
+
 if TYPE_CHECKING:
     from glm4q.engine import LLM
     from glm4q.sampling import SamplingParams
@@ -23,7 +25,9 @@ def chat(
     context: Annotated[
         str | None, typer.Option(help="Tokens of context: 8192, 32k. 8k if not given.")
     ] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Tokens of an answer at most.")] = None,
+    max_tokens: Annotated[
+        int, typer.Option(help="Tokens of an answer at most.")
+    ] = DEFAULT_MAX_TOKENS,
     temperature: Annotated[
         float | None, typer.Option(help="0 is greedy; the model's own if not given.")
     ] = None,

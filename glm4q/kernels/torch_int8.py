@@ -18,7 +18,7 @@ from glm4q.packing import QuantizedWeight, middle
 
 INPUTS_MULTIPLE = 32
 OUTPUTS_MULTIPLE = 16
-MAX_OPERATOR_ROWS = 64
+MAX_OPERATOR_ROWS = 32
 
 
 class TorchInt8:

@@ -14,7 +14,7 @@ from calculator.errors import OptionError
 from calculator.formats import BF16, KV_FORMATS, WeightFormat, refuse_unfit
 from calculator.plan import MemoryPlan, Settings, assign_formats, kv_bytes_per_token, make_plan
 from calculator.presets import PRESETS
-from calculator.workspace import ATTENTION_TILE, PREFILL_CHUNK
+from calculator.workspace import ATTENTION_TILE, DEQUANTIZED_NUMBERS, PREFILL_CHUNK
 
 CHAT = PRESETS["glm-4-9b-chat"]
 INT4 = WeightFormat(4, group_size=128)
@@ -194,6 +194,10 @@ def test_workspace_of_a_chunk_is_not_that_of_the_whole_prompt() -> None:
         return plan(settings=settings).workspace.bytes
 
     assert workspace_bytes(131_072) > 100 * workspace_bytes(PREFILL_CHUNK)
+
+
+def test_workspace_holds_one_tile_of_dequantized_weights() -> None:
+    assert plan(linear=INT4).workspace.bytes == plan().workspace.bytes + 8 * DEQUANTIZED_NUMBERS
 
 
 # Refusals

@@ -19,6 +19,7 @@ from calculator.names import IGNORED, pieces
 from calculator.plan import assign_formats
 from calculator.stored import StoredModel
 from quantize.pipeline import Recipe, quantize_checkpoint
+from tests import tiny
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"GLM-4's indices are not in {DATA}")
@@ -59,11 +60,12 @@ def test_a_whole_checkpoint_is_held_as_its_inventory_in_bf16(checkpoint: Path) -
     assert not stored.is_quantized
 
 
-def test_any_float_on_disk_is_bf16_in_memory(checkpoint: Path) -> None:
-    def widen(tensors: dict[str, Tensor]) -> None:
-        tensors.update({name: tensor.float() for name, tensor in tensors.items()})
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_any_float_on_disk_is_bf16_in_memory(checkpoint: Path, dtype: torch.dtype) -> None:
+    def cast(tensors: dict[str, Tensor]) -> None:
+        tensors.update({name: tensor.to(dtype) for name, tensor in tensors.items()})
 
-    change_tensors(checkpoint, widen)
+    change_tensors(checkpoint, cast)
     assert set(StoredModel.open(checkpoint).formats().values()) == {BF16}
 
 
@@ -91,51 +93,10 @@ def test_halves_of_gate_up_proj_may_be_stored_apart(checkpoint: Path) -> None:
     ]
 
 
-def to_native(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tiny checkpoint under the names of the authors' own modeling_chatglm.py."""
-    old = "model.layers"
-    new = "transformer.encoder.layers"
-    native = {
-        "transformer.embedding.word_embeddings.weight": tensors["model.embed_tokens.weight"],
-        "transformer.rotary_pos_emb.inv_freq": torch.ones(4),
-        "transformer.encoder.final_layernorm.weight": tensors["model.norm.weight"],
-        "transformer.output_layer.weight": tensors["lm_head.weight"],
-    }
-    for layer in range(2):
-        for ours, theirs in {
-            "input_layernorm.weight": "input_layernorm.weight",
-            "self_attn.o_proj.weight": "self_attention.dense.weight",
-            "post_attention_layernorm.weight": "post_attention_layernorm.weight",
-            "mlp.gate_up_proj.weight": "mlp.dense_h_to_4h.weight",
-            "mlp.down_proj.weight": "mlp.dense_4h_to_h.weight",
-        }.items():
-            native[f"{new}.{layer}.{theirs}"] = tensors[f"{old}.{layer}.{ours}"]
-        for part in ("weight", "bias"):
-            rows = [tensors[f"{old}.{layer}.{name}.{part}"] for name in (Q, K, V)]
-            native[f"{new}.{layer}.self_attention.query_key_value.{part}"] = torch.cat(rows)
-    return native
-
-
 @pytest.fixture
-def native(checkpoint: Path) -> Path:
-    """The tiny checkpoint as the authors of GLM-4-9B-Chat publish theirs."""
-    save_file(to_native(load_file(checkpoint / SINGLE)), checkpoint / SINGLE)
-    config = {
-        "model_type": "chatglm",
-        "padded_vocab_size": 96,
-        "hidden_size": 64,
-        "ffn_hidden_size": 128,
-        "num_layers": 2,
-        "num_attention_heads": 4,
-        "multi_query_attention": True,
-        "multi_query_group_num": 2,
-        "kv_channels": 16,
-        "seq_length": 256,
-        "layernorm_epsilon": 1e-5,
-        "add_qkv_bias": True,
-    }
-    (checkpoint / "config.json").write_text(json.dumps(config))
-    return checkpoint
+def native(tmp_path: Path) -> Path:
+    """A tiny checkpoint as the authors of GLM-4-9B-Chat publish theirs."""
+    return tiny.save_native(tiny.transformers_model(tiny.BASE), tiny.BASE, tmp_path / "native")
 
 
 def test_native_names_are_read_and_q_k_v_are_runs_of_rows(native: Path) -> None:
@@ -144,7 +105,11 @@ def test_native_names_are_read_and_q_k_v_are_runs_of_rows(native: Path) -> None:
     assert set(stored.formats()) == set(by_name.values())
     for part in ("weight", "bias"):
         runs = [stored.pieces(by_name[f"model.layers.1.{name}.{part}"]) for name in (Q, K, V)]
-        assert [(piece.start, piece.stop) for (piece,) in runs] == [(0, 64), (64, 96), (96, 128)]
+        assert [(piece.start, piece.stop) for (piece,) in runs] == [
+            (0, 192),
+            (192, 288),
+            (288, 384),
+        ]
 
 
 @needs_data
@@ -217,7 +182,7 @@ def test_a_missing_tensor_is_named(checkpoint: Path, name: str) -> None:
     ],
 )
 def test_a_tensor_that_would_be_ignored_is_named(checkpoint: Path, name: str) -> None:
-    change_tensors(checkpoint, lambda tensors: tensors.update({name: torch.zeros(64)}))
+    change_tensors(checkpoint, lambda tensors: tensors.update({name: torch.zeros(96)}))
     with pytest.raises(CheckpointError, match=f"has {name}, which a glm model of 2 layers has not"):
         StoredModel.open(checkpoint)
 
@@ -231,12 +196,12 @@ def test_biases_that_the_config_denies_are_surplus(checkpoint: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "shape", "reason"),
     [
-        ("model.norm.weight", (63,), "has 63 rows of model.norm, which has 64"),
-        ("model.norm.weight", (64, 1), r"has shape \[64, 1\]"),
-        ("lm_head.weight", (97, 64), "has 97 rows of lm_head, which has 96"),
-        ("lm_head.weight", (96, 32), r"has shape \[96, 32\].*must have \[96, 64\]"),
+        ("model.norm.weight", (95,), "has 95 rows of model.norm, which has 96"),
+        ("model.norm.weight", (96, 1), r"has shape \[96, 1\]"),
+        ("lm_head.weight", (97, 96), "has 97 rows of lm_head, which has 96"),
+        ("lm_head.weight", (96, 32), r"has shape \[96, 32\].*must have \[96, 96\]"),
         ("lm_head.weight", (), r"has shape \[\]"),
-        (f"model.layers.0.{Q}.bias", (65,), "has 65 rows"),
+        (f"model.layers.0.{Q}.bias", (193,), "has 193 rows"),
     ],
 )
 def test_a_wrong_shape_is_named(
@@ -251,7 +216,7 @@ def test_a_wrong_shape_is_named(
 
 def test_whole_numbers_are_no_weights(checkpoint: Path) -> None:
     change_tensors(
-        checkpoint, lambda tensors: tensors.update({"model.norm.weight": torch.zeros(64).long()})
+        checkpoint, lambda tensors: tensors.update({"model.norm.weight": torch.zeros(96).long()})
     )
     with pytest.raises(CheckpointError, match=r"model\.norm\.weight has dtype I64"):
         StoredModel.open(checkpoint)
@@ -259,8 +224,8 @@ def test_whole_numbers_are_no_weights(checkpoint: Path) -> None:
 
 def test_a_native_tensor_with_too_few_rows_is_refused(native: Path) -> None:
     name = "transformer.encoder.layers.0.self_attention.query_key_value.weight"
-    change_tensors(native, lambda tensors: tensors.update({name: tensors[name][:100].clone()}))
-    with pytest.raises(CheckpointError, match="has 100 rows, and 128 are needed"):
+    change_tensors(native, lambda tensors: tensors.update({name: tensors[name][:300].clone()}))
+    with pytest.raises(CheckpointError, match="has 300 rows, and 384 are needed"):
         StoredModel.open(native)
 
 
@@ -362,18 +327,19 @@ DOWN = "model.layers.0.mlp.down_proj"
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"qweight": torch.zeros(12, 64).int()}, r"\[12, 64\] is not 4 or 8 bits wide"),
-        ({"qweight": torch.zeros(16 * 64).int()}, r"\[1024\] is not 4 or 8 bits wide"),
-        ({"qweight": torch.zeros(16, 64)}, "dtype F32"),
-        ({"qweight": torch.zeros(16, 56).int()}, "scales has shape"),
-        ({"scales": torch.zeros(3, 64).half()}, "has 3 groups for 128 inputs"),
-        ({"scales": torch.zeros(0, 64).half()}, "has 0 groups for 128 inputs"),
-        ({"scales": torch.zeros(()).half()}, "has 0 groups for 128 inputs"),
-        ({"scales": torch.zeros(4, 64).int()}, "scales has shape .* and dtype I32"),
-        ({"qzeros": torch.zeros(4, 64).int()}, r"qzeros has shape \[4, 64\].*; \[4, 8\] is needed"),
+        ({"qweight": torch.zeros(25, 96).int()}, r"\[25, 96\] is not 4 or 8 bits wide"),
+        ({"qweight": torch.zeros(20 * 96).int()}, r"\[1920\] is not 4 or 8 bits wide"),
+        ({"qweight": torch.zeros(20, 96)}, "dtype F32"),
+        ({"qweight": torch.zeros(20, 88).int()}, "scales has shape"),
+        ({"scales": torch.zeros(3, 96).half()}, "has 3 groups for 160 inputs"),
+        ({"scales": torch.zeros(0, 96).half()}, "has 0 groups for 160 inputs"),
+        ({"scales": torch.zeros(()).half()}, "has 0 groups for 160 inputs"),
+        ({"scales": torch.zeros(5, 96).int()}, "scales has shape .* and dtype I32"),
+        ({"qzeros": torch.zeros(5, 96).int()}, r"qzeros has shape \[5, 96\].*\[5, 12\] is needed"),
+        ({"g_idx": torch.zeros(96).int()}, r"g_idx has shape \[96\].*\[160\] is needed"),
         ({"scales": None}, f"has no {DOWN}.scales"),
         ({"qzeros": None}, f"has no {DOWN}.qzeros"),
-        ({"weight": torch.zeros(64, 128).half()}, f"has {DOWN}.weight, which"),
+        ({"weight": torch.zeros(96, 160).half()}, f"has {DOWN}.weight, which"),
     ],
     ids=lambda value: "" if isinstance(value, dict) else value[:30],
 )
@@ -395,7 +361,7 @@ def test_a_damaged_quantized_layer_is_refused(
 @pytest.mark.parametrize("module", ["model.norm", "model.embed_tokens"])
 def test_only_matrices_that_multiply_may_be_stored_as_codes(int4: Path, module: str) -> None:
     def encode(tensors: dict[str, Tensor]) -> None:
-        tensors[f"{module}.qweight"] = torch.zeros(12, 64).int()
+        tensors[f"{module}.qweight"] = torch.zeros(12, 96).int()
         del tensors[f"{module}.weight"]
 
     change_tensors(int4, encode)

@@ -41,7 +41,7 @@ def _weight(outputs: int, inputs: int, form: WeightFormat) -> QuantizedWeight:
     )
 
 
-@pytest.mark.parametrize("rows", [1, 3, 33])
+@pytest.mark.parametrize("rows", [1, 3, 15, 33])
 @pytest.mark.parametrize("form", FORMATS, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)

@@ -6,7 +6,7 @@ from pathlib import Path
 from calculator.errors import OptionError, SourceError
 from calculator.stored import StoredModel
 
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 FETCHED = ["*.safetensors", "*.json", "tokenizer.model", "*.jinja", "LICENSE"]
 """Weights as safetensors and what lies beside them: no pickles and no code."""
 

@@ -1,0 +1,76 @@
+"""A checkpoint that GPTQModel makes, gate and up apart, loads here to the numbers it reads."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from glm4q.engine import LLM
+
+pytestmark = [
+    pytest.mark.peers,
+    pytest.mark.demo,
+    pytest.mark.skipif(
+        not importlib.util.find_spec("gptqmodel"),
+        reason="GPTQModel is not installed: pip install glm4q[peers], which needs a C compiler",
+    ),
+]
+
+PROMPT = [504, 3575, 282, 4649, 314]
+LAYERS = 2
+
+MAKER = """
+import json, sys, torch
+from gptqmodel import GPTQModel, QuantizeConfig
+source, output, prompt = json.load(sys.stdin)
+model = GPTQModel.load(source, QuantizeConfig(bits=4, group_size=64))
+text = {"input_ids": list(range(300, 400)), "attention_mask": [1] * 100}
+model.quantize([dict(text) for _ in range(4)], batch_size=1)
+model.save(output)
+model = GPTQModel.load(output, device="cpu", dtype=torch.float32)
+with torch.no_grad():
+    logits = model.model(torch.tensor([prompt])).logits[0, -1]
+print("LOGITS" + json.dumps(logits.float().tolist()))
+"""
+
+
+def _first_layers(checkpoint: Path, directory: Path) -> Path:
+    """The demo model cut after two layers: enough to read, and quick to quantize."""
+    directory.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(checkpoint / name, directory / name)
+    config = json.loads((checkpoint / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({**config, "num_hidden_layers": LAYERS}))
+    kept = tuple(f"model.layers.{layer}." for layer in range(LAYERS))
+    tensors = {
+        name: tensor
+        for name, tensor in load_file(checkpoint / "model.safetensors").items()
+        if not name.startswith("model.layers.") or name.startswith(kept)
+    }
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    return directory
+
+
+def test_logits_are_those_of_its_maker(demo_checkpoint: Path, tmp_path: Path) -> None:
+    source, output = _first_layers(demo_checkpoint, tmp_path / "source"), tmp_path / "made"
+    ran = subprocess.run(
+        [sys.executable, "-c", MAKER],
+        input=json.dumps([str(source), str(output), PROMPT]),
+        capture_output=True,
+        text=True,
+        # It starts no worker on two cores unless told to.
+        env={**os.environ, "TORCHDYNAMO_DISABLE": "1", "GPTQMODEL_CPU_WORKERS": "3"},
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    theirs = torch.tensor(json.loads(ran.stdout.rpartition("LOGITS")[2].splitlines()[0]))
+    llm = LLM.load(output, device="cpu", dtype="fp32", kernel="reference")
+    ours = llm.model(torch.tensor([PROMPT]), llm.new_cache())[0]
+    difference = (ours - theirs).square().mean().sqrt()
+    assert difference < 0.005 * theirs.square().mean().sqrt()  # its kernel rounds its scales

@@ -61,6 +61,7 @@ def attend(q: Tensor, cache: LayerCache) -> Tensor:
         total = total.mul_(shrink).add_(weights.sum(-1, keepdim=True))
         mixed = mixed.mul_(shrink).add_(weights @ v)
         best = new_best
+        del k, v, scores, weights  # before the next tile's are made: the plan counts one
     heads = mixed.div_(total).unflatten(2, (-1, tokens))  # [B, Hkv, G, T, D]
     return heads.permute(0, 3, 1, 2, 4).flatten(2, 3).to(q.dtype)
 

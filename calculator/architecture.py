@@ -36,6 +36,11 @@ class Weight:
         return self.name.rpartition(".")[0]
 
     @property
+    def layer(self) -> int | None:
+        """The decoder layer that it belongs to; None for the embedding, last norm and head."""
+        return int(self.name.split(".", 3)[2]) if self.name.startswith("model.layers.") else None
+
+    @property
     def can_be_quantized(self) -> bool:
         """Embedding rows are looked up, norms and biases are small: only matmuls gain."""
         return self.role in ("linear", "head")

@@ -17,6 +17,7 @@ SUPPORTED = "glm, glm4 and chatglm"
 # THUDM/glm-4-9b-chat-hf and its 1M sibling were converted with `getattr` on a dict, which lost
 # rope_ratio: the files say 10000 although the models were trained with these bases.
 # https://github.com/huggingface/transformers/blob/eaed17f4467e2956ee690f37f32842a9ac0c1fd2/src/transformers/models/glm/convert_glm_weights_to_hf.py
+DEFAULT_ROPE_THETA = 10_000.0
 TRAINED_ROPE_THETA = {131_072: 5e6, 1_048_576: 1e8}
 
 # No model of this family comes near these; a larger number is a damaged file.
@@ -97,7 +98,7 @@ class ModelConfig:
         """Read a parsed config of `model_type` glm, glm4 or chatglm."""
         model_type = raw.get("model_type")
         if model_type in ("glm", "glm4"):
-            return cls(**_from_hugging_face(raw))
+            return cls(**_from_hugging_face(raw))._with_trained_rope()
         if model_type == "chatglm":
             return cls(**_from_native(raw))
         raise ConfigError(f"model type {model_type!r} is not supported; {SUPPORTED} are")
@@ -122,14 +123,24 @@ class ModelConfig:
         """The same model with a head of its own, as it is after the head alone is quantized."""
         return replace(self, tie_word_embeddings=False)
 
+    def _with_trained_rope(self) -> Self:
+        trained = TRAINED_ROPE_THETA.get(self.max_position_embeddings)
+        if self.model_type != "glm" or trained is None or self.rope_theta != DEFAULT_ROPE_THETA:
+            return self
+        logger.warning(
+            "config.json says rope_theta 10000 for %d positions, a known defect of the converted "
+            "glm-4-9b-chat files; using the base it was trained with, %g",
+            self.max_position_embeddings,
+            trained,
+        )
+        return replace(self, rope_theta=trained)
 
-def read_json_object(path: Path) -> dict[str, Any]:
-    """A small JSON file that holds one object. Raises ConfigError."""
+
+def read_json_object(path: Path, *, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
+    """A JSON file of at most `limit` bytes that holds one object. Raises ConfigError."""
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigError(
-                f"is {path.stat().st_size} bytes; at most {MAX_CONFIG_BYTES} are read"
-            )
+        if path.stat().st_size > limit:
+            raise ConfigError(f"is {path.stat().st_size} bytes; at most {limit} are read")
         parsed = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}") from None
@@ -164,7 +175,7 @@ def _from_hugging_face(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
     # Where config.json is silent, transformers' own defaults hold.
     facts["head_dim"] = raw.get("head_dim", 128)
-    facts["rope_theta"] = _rope_theta(raw, rope, facts)
+    facts["rope_theta"] = rope.get("rope_theta", raw.get("rope_theta", DEFAULT_ROPE_THETA))
     facts["partial_rotary_factor"] = rope.get(
         "partial_rotary_factor", raw.get("partial_rotary_factor", 0.5)
     )
@@ -172,21 +183,6 @@ def _from_hugging_face(raw: Mapping[str, Any]) -> dict[str, Any]:
     facts["tie_word_embeddings"] = raw.get("tie_word_embeddings", False)
     facts["eos_token_ids"] = _token_ids(raw.get("eos_token_id"))
     return facts
-
-
-def _rope_theta(raw: Mapping[str, Any], rope: Mapping[str, Any], facts: Mapping[str, Any]) -> Any:
-    _check_type("max_position_embeddings", facts["max_position_embeddings"], int)
-    stated = rope.get("rope_theta", raw.get("rope_theta", 10_000.0))
-    trained = TRAINED_ROPE_THETA.get(facts["max_position_embeddings"])
-    if facts["model_type"] == "glm" and trained and stated == 10_000:
-        logger.warning(
-            "config.json says rope_theta 10000 for %d positions, a known defect of the converted "
-            "glm-4-9b-chat files; using the base it was trained with, %g",
-            facts["max_position_embeddings"],
-            trained,
-        )
-        return trained
-    return stated
 
 
 def _from_native(raw: Mapping[str, Any]) -> dict[str, Any]:

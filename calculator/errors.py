@@ -1,7 +1,7 @@
 """Every error that glm4q raises on purpose. A message is one line: the thing, the rule, the value.
 
 Glm4qError
-├── OptionError        an option or argument that cannot be (exit code 2)
+├── OptionError        an option or argument that cannot be
 ├── ConfigError        a config.json that is not one of ours, or not whole
 ├── CheckpointError    a checkpoint that is missing, damaged, or not what its config says
 ├── TokenizerError     a tokenizer or chat template that cannot be read or applied
@@ -13,13 +13,9 @@ Glm4qError
 class Glm4qError(Exception):
     """Base of all errors that are the input's fault, not the program's."""
 
-    exit_code = 1
-
 
 class OptionError(Glm4qError):
     """An option or argument that cannot be."""
-
-    exit_code = 2
 
 
 class ConfigError(Glm4qError):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
+from typing import Literal
 
 from calculator.architecture import Weight
 from calculator.errors import OptionError
@@ -11,6 +12,14 @@ GROUP_SIZES = (32, 64, 128)
 SCALE_BYTES = 2
 PACK_BITS = 32
 """GPTQ packs codes into 32-bit words, along inputs (codes) and along outputs (zero points)."""
+
+
+Scheme = Literal["groups", "nf4", "nf4-double", "llm-int8"]
+"""Who lays the codes out: this project and GPTQ by groups of a row's inputs, or bitsandbytes, whose
+NF4 knows no rows (blocks of the flattened weight; "double" quantizes their scales once more)."""
+
+NF4_BLOCK = 64
+NF4_NESTED_BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -25,6 +34,7 @@ class WeightFormat:
     """Bits of each stored zero point; none in a symmetric format, whose zero is the middle code."""
     act_order: bool = False
     """Groups follow the order of activations: each input stores its group's number."""
+    scheme: Scheme = "groups"
 
     @property
     def is_quantized(self) -> bool:
@@ -39,27 +49,54 @@ class WeightFormat:
         return ceil(inputs / self.group_size) if self.group_size else 1
 
     def parts(self, weight: Weight) -> dict[str, int]:
-        """Bytes of each tensor that holds the weight, by its stored name (GPTQ's)."""
+        """Bytes of each tensor that holds the weight, by its stored name."""
+        return {
+            name: ceil(count * bits / 8) for name, (count, bits) in self.numbers(weight).items()
+        }
+
+    def numbers(self, weight: Weight) -> dict[str, tuple[int, int]]:
+        """(how many numbers, bits of each) of each tensor that holds the weight."""
         if not self.is_quantized:
-            return {"weight": weight.numel * self.bits // 8}
+            return {"weight": (weight.numel, self.bits)}
+        if self.scheme != "groups":
+            return self._bitsandbytes(weight)
         outputs, inputs = weight.shape
         scales = outputs * self.groups(inputs)
-        parts = {"qweight": weight.numel * self.bits // 8, "scales": scales * SCALE_BYTES}
+        parts = {"qweight": (weight.numel, self.bits), "scales": (scales, 8 * SCALE_BYTES)}
         if self.zero_bits:
-            parts["qzeros"] = scales * self.zero_bits // 8
+            parts["qzeros"] = (scales, self.zero_bits)
         if self.act_order:
-            parts["g_idx"] = inputs * 4
+            parts["g_idx"] = (inputs, 32)
         return parts
+
+    def _bitsandbytes(self, weight: Weight) -> dict[str, tuple[int, int]]:
+        """bitsandbytes 0.50: functional.quantize_4bit, nn.Linear8bitLt."""
+        if self.scheme == "llm-int8":
+            return {"weight": (weight.numel, 8), "SCB": (weight.shape[0], 32)}
+        blocks = ceil(weight.numel / NF4_BLOCK)
+        parts = {"weight": (weight.numel, 4), "weight.quant_map": (16, 32)}
+        if self.scheme == "nf4":
+            return {**parts, "weight.absmax": (blocks, 32)}
+        return {
+            **parts,
+            "weight.absmax": (blocks, 8),
+            "weight.nested_absmax": (ceil(blocks / NF4_NESTED_BLOCK), 32),
+            "weight.nested_quant_map": (256, 32),
+        }
 
     def __str__(self) -> str:
         if not self.is_quantized:
             return {16: "bf16", 32: "fp32"}[self.bits]
+        if self.scheme != "groups":
+            return self.scheme
         group = f"g{self.group_size}" if self.group_size else "channel"
         return f"int{self.bits} {group}" + ("" if self.symmetric else " asymmetric")
 
 
 BF16 = WeightFormat(16)
 FP32 = WeightFormat(32)
+NF4 = WeightFormat(4, NF4_BLOCK, scheme="nf4")
+LLM_INT8 = WeightFormat(8, scheme="llm-int8")
 
 
 @dataclass(frozen=True)
@@ -74,8 +111,16 @@ class KVFormat:
 
     def head_bytes(self, head_dim: int) -> int:
         """Bytes of one head's vector of one token."""
+        return self.code_bytes(head_dim) + self.scale_bytes(head_dim)
+
+    def code_bytes(self, head_dim: int) -> int:
+        """Bytes of its numbers or codes alone."""
+        return ceil(head_dim * self.bits / 8)
+
+    def scale_bytes(self, head_dim: int) -> int:
+        """Bytes of its scales and zero points; 0 where it is not quantized."""
         groups = ceil(head_dim / self.group_size) if self.group_size else 1
-        return ceil(head_dim * self.bits / 8) + groups * self.group_bytes
+        return groups * self.group_bytes
 
 
 KV_FORMATS: dict[str, KVFormat] = {
@@ -87,8 +132,15 @@ KV_FORMATS: dict[str, KVFormat] = {
 
 
 def refuse_unfit(formats: Mapping[Weight, WeightFormat]) -> None:
-    """Raise OptionError at the first weight whose shape cannot be stored in its format."""
-    quantized = {weight: form for weight, form in formats.items() if form.is_quantized}
+    """Raise OptionError at the first weight whose shape cannot be stored in its format.
+
+    bitsandbytes' formats take every shape.
+    """
+    quantized = {
+        weight: form
+        for weight, form in formats.items()
+        if form.is_quantized and form.scheme == "groups"
+    }
     widths = {weight.shape[1] for weight in quantized}
     fitting = [str(size) for size in GROUP_SIZES if not any(width % size for width in widths)]
     for weight, form in quantized.items():

@@ -1,89 +1,21 @@
 """MemoryPlan: every buffer that the runtime holds for a model, variant and context, in bytes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
 
+from calculator.allocator import CACHE_SLACK, STEP_SLACK, reserved_bytes
 from calculator.architecture import EMBEDDING, Role, Weight, weights
 from calculator.config import ModelConfig
 from calculator.errors import OptionError
 from calculator.formats import BF16, KV_FORMATS, WeightFormat
-from calculator.workspace import PREFILL_CHUNK, workspace
-
-Device = Literal["gpu", "host"]
+from calculator.settings import Device, Settings
+from calculator.terms import Term, kv_terms, weight_terms
+from calculator.workspace import Moment, dequantization_scratch, moments, quantized_kinds
 
 CUDA_CONTEXT_BYTES = 457 << 20
 """What a process takes on a GPU before its first tensor: ollama's constant; llama.cpp's users saw
 451 to 456 MiB on an RTX 4090. Not yet measured by this project."""
-
-MAX_TOKENS = 10**9
-"""More context, sequences or tokens at once than any machine holds: a slip of the finger."""
-
-TERM_OF_ROLE: dict[Role, str] = {
-    "embedding": "embedding",
-    "linear": "linear",
-    "head": "head",
-    "norm": "norms and biases",
-    "bias": "norms and biases",
-}
-PART_NAMES = {
-    "weight": "weights",
-    "qweight": "codes",
-    "scales": "scales",
-    "qzeros": "zero points",
-    "g_idx": "group order",
-}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a user chooses beside the weights' formats."""
-
-    context: int = 8192
-    """Tokens that the KV cache has room for, of each sequence."""
-    batch: int = 1
-    """Sequences at once."""
-    prefill_chunk: int = PREFILL_CHUNK
-    """Prompt tokens in one forward pass."""
-    kv: str = "bf16"
-    """A key of KV_FORMATS."""
-    embedding: Device = "gpu"
-    """Where embedding rows are looked up; on the host they cost a small copy a step."""
-    compute: Device = "gpu"
-    """Where the layers run."""
-    activation_bits: int = 16
-    """Width of activations: 32 on a CPU without bfloat16 arithmetic."""
-
-    def __post_init__(self) -> None:
-        if self.kv not in KV_FORMATS:
-            raise OptionError(f"kv must be one of {', '.join(KV_FORMATS)}, not {self.kv}")
-        for name in ("context", "batch", "prefill_chunk"):
-            if not 0 < getattr(self, name) <= MAX_TOKENS:
-                raise OptionError(f"{name} must be 1 to {MAX_TOKENS}, not {getattr(self, name)}")
-
-
-@dataclass(frozen=True)
-class Buffer:
-    """One tensor, or the workspace of a step."""
-
-    name: str
-    bytes: int
-
-
-@dataclass(frozen=True)
-class Term:
-    """Buffers of one kind on one device, with the sum that gives their bytes."""
-
-    name: str
-    device: Device
-    formula: str
-    source: str
-    """Where the operands come from: config, headers, measured, assumed."""
-    buffers: tuple[Buffer, ...]
-
-    @property
-    def bytes(self) -> int:
-        return sum(buffer.bytes for buffer in self.buffers)
 
 
 @dataclass(frozen=True)
@@ -93,17 +25,32 @@ class MemoryPlan:
     config: ModelConfig
     settings: Settings
     weights: tuple[Term, ...]
-    kv_cache: Term
-    workspace: Term
-    runtime_overhead: Term
+    kv_cache: tuple[Term, ...]
+    workspace: tuple[Term, ...]
+    overhead: tuple[Term, ...]
+    """What is no buffer of ours: CUDA context, allocator slack, reserves."""
+    moments: tuple[Moment, ...]
+    """What shares the workspace: the fullest is its size."""
 
     @property
     def terms(self) -> tuple[Term, ...]:
-        return (*self.weights, self.kv_cache, self.workspace, self.runtime_overhead)
+        return (*self.weights, *self.kv_cache, *self.workspace, *self.overhead)
 
-    @property
+    @cached_property
     def weights_bytes(self) -> int:
         return sum(term.bytes for term in self.weights)
+
+    @property
+    def kv_cache_bytes(self) -> int:
+        return sum(term.bytes for term in self.kv_cache)
+
+    @property
+    def workspace_bytes(self) -> int:
+        return sum(term.bytes for term in self.workspace)
+
+    @property
+    def overhead_bytes(self) -> int:
+        return sum(term.bytes for term in self.overhead)
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -114,6 +61,116 @@ class MemoryPlan:
         return sum(term.bytes for term in self.terms if term.device == device)
 
 
+@dataclass(frozen=True)
+class _Placed:
+    """What does not change with the context: the weights in one placement."""
+
+    terms: tuple[Term, ...]
+    slack: int
+
+
+class Planner:
+    """Plans of one model in fixed formats for many settings; its weights are listed only once.
+
+    source: where the formats come from, "config" or "headers".
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        formats: Mapping[Weight, WeightFormat],
+        *,
+        source: str = "config",
+    ) -> None:
+        self.config = config
+        self.formats = formats
+        self._source = source
+        self._kinds = quantized_kinds(formats)
+        self.tied = all(weight.role != "head" for weight in formats)
+        self._placed: dict[tuple[Device, Device, int], _Placed] = {}
+
+    def plan(self, settings: Settings) -> MemoryPlan:
+        """The plan for these settings. Raises OptionError where they do not go together."""
+        self._refuse(settings)
+        placed = self._weights(settings)
+        kv_cache = tuple(
+            term
+            for device, layers in self._layers(settings).items()
+            for term in kv_terms(self.config, settings, device, layers)
+        )
+        shared = moments(
+            self.config,
+            context=settings.context,
+            batch=settings.batch,
+            chunk=settings.prefill_chunk,
+            activation_bytes=settings.activation_bits // 8,
+        )
+        return MemoryPlan(
+            config=self.config,
+            settings=settings,
+            weights=placed.terms,
+            kv_cache=kv_cache,
+            workspace=self._workspace(settings, shared),
+            overhead=_overhead(settings, placed.slack),
+            moments=shared,
+        )
+
+    def _refuse(self, settings: Settings) -> None:
+        if settings.context > self.config.max_position_embeddings:
+            raise OptionError(
+                f"context {settings.context} is longer than the model's "
+                f"{self.config.max_position_embeddings} positions"
+            )
+        if settings.embedding == "host" and settings.compute == "gpu" and self.tied:
+            raise OptionError(
+                "embedding must be gpu where the model's head is tied to it, not host"
+            )
+        if settings.gpu_layers is not None and settings.gpu_layers > self.config.num_hidden_layers:
+            raise OptionError(
+                f"gpu layers must be 0 to the model's {self.config.num_hidden_layers}, "
+                f"not {settings.gpu_layers}"
+            )
+
+    def _host_layers(self, settings: Settings) -> int:
+        """How many layers run on the host though the rest is on the GPU: the first ones."""
+        if settings.compute == "host" or settings.gpu_layers is None:
+            return 0
+        return self.config.num_hidden_layers - settings.gpu_layers
+
+    def _layers(self, settings: Settings) -> dict[Device, int]:
+        host = self._host_layers(settings)
+        layers: dict[Device, int] = {settings.compute: self.config.num_hidden_layers - host}
+        return {**layers, "host": host} if host else layers
+
+    def _weights(self, settings: Settings) -> _Placed:
+        host_layers = self._host_layers(settings)
+        placement = settings.embedding, settings.compute, host_layers
+        if placement not in self._placed:
+
+            def device_of(weight: Weight) -> Device:
+                if weight.name == EMBEDDING:
+                    return settings.embedding
+                on_host = weight.layer is not None and weight.layer < host_layers
+                return "host" if on_host else settings.compute
+
+            terms = weight_terms(self.formats, device_of, self._source)
+            self._placed[placement] = _Placed(terms, _weights_slack(self.formats, device_of))
+        return self._placed[placement]
+
+    def _workspace(self, settings: Settings, shared: tuple[Moment, ...]) -> tuple[Term, ...]:
+        fullest = max(shared, key=lambda moment: moment.bytes)
+        tokens = settings.batch * min(settings.prefill_chunk, settings.context)
+        scratch = dequantization_scratch(self._kinds, tokens=tokens)
+        return tuple(
+            Term.single(name, device, moment.bytes, moment.formula, "config")
+            for device in self._layers(settings)
+            for name, moment in (
+                (f"workspace ({fullest.name})", fullest),
+                ("dequantization scratch", scratch),
+            )
+        )
+
+
 def make_plan(
     config: ModelConfig,
     formats: Mapping[Weight, WeightFormat],
@@ -121,30 +178,8 @@ def make_plan(
     *,
     source: str = "config",
 ) -> MemoryPlan:
-    """The plan of a model whose weights lie in memory in `formats`. Raises OptionError.
-
-    source: where the formats come from, "config" or "headers".
-    """
-    if settings.context > config.max_position_embeddings:
-        raise OptionError(
-            f"context {settings.context} is longer than the model's "
-            f"{config.max_position_embeddings} positions"
-        )
-    tied = all(weight.role != "head" for weight in formats)
-    if settings.embedding == "host" and settings.compute == "gpu" and tied:
-        raise OptionError("embedding must be gpu where the model's head is tied to it, not host")
-    overhead = CUDA_CONTEXT_BYTES if settings.compute == "gpu" else 0
-    return MemoryPlan(
-        config=config,
-        settings=settings,
-        weights=_weight_terms(formats, settings, source),
-        kv_cache=_kv_cache(config, settings),
-        workspace=_workspace(config, formats, settings),
-        runtime_overhead=Term(
-            "CUDA context", settings.compute, "constant", "measured elsewhere",
-            (Buffer("context", overhead),),
-        ),
-    )  # fmt: skip
+    """The plan of a model whose weights lie in memory in `formats`. Raises OptionError."""
+    return Planner(config, formats, source=source).plan(settings)
 
 
 def assign_formats(
@@ -165,78 +200,31 @@ def kv_bytes_per_token(config: ModelConfig, kv: str) -> int:
     return config.kv_heads_of_model * KV_FORMATS[kv].head_bytes(config.head_dim)
 
 
-def _weight_terms(
-    formats: Mapping[Weight, WeightFormat], settings: Settings, source: str
-) -> tuple[Term, ...]:
-    buffers: dict[tuple[str, Device], list[Buffer]] = {}
-    sums: dict[tuple[str, Device], dict[WeightFormat, int]] = {}
-    for weight, form in formats.items():
-        device = settings.embedding if weight.name == EMBEDDING else settings.compute
-        for part, size in form.parts(weight).items():
-            term = _term_name(weight, form, part), device
-            name = weight.name if part == "weight" else f"{weight.module}.{part}"
-            buffers.setdefault(term, []).append(Buffer(name, size))
-            counts = sums.setdefault(term, {})
-            counts[form] = counts.get(form, 0) + _count(weight, form, part)
-    return tuple(
-        Term(name, device, _formula(name, sums[name, device]), source, tuple(held))
-        for (name, device), held in buffers.items()
-    )
+def _weights_slack(
+    formats: Mapping[Weight, WeightFormat], device_of: Callable[[Weight], Device]
+) -> int:
+    """What PyTorch's allocator takes beyond the weights on the GPU, loaded in their order."""
+    sizes = [
+        size
+        for weight, form in formats.items()
+        if device_of(weight) == "gpu"
+        for size in form.parts(weight).values()
+    ]
+    return reserved_bytes(sizes) - sum(sizes)
 
 
-def _term_name(weight: Weight, form: WeightFormat, part: str) -> str:
-    name = TERM_OF_ROLE[weight.role]
-    return f"{name} {PART_NAMES[part]}" if form.is_quantized or name == "linear" else name
-
-
-def _count(weight: Weight, form: WeightFormat, part: str) -> int:
-    if part in ("weight", "qweight"):
-        return weight.numel
-    if part == "g_idx":
-        return weight.shape[1]
-    return weight.shape[0] * form.groups(weight.shape[1])
-
-
-def _formula(name: str, counts: Mapping[WeightFormat, int]) -> str:
-    def bits(form: WeightFormat) -> int:
-        if name.endswith("scales"):
-            return 16
-        if name.endswith("zero points"):
-            return form.zero_bits
-        return 32 if name.endswith("group order") else form.bits
-
-    return " + ".join(f"{count:,} x {bits(form)} bits" for form, count in counts.items())
-
-
-def _kv_cache(config: ModelConfig, settings: Settings) -> Term:
-    per_token = kv_bytes_per_token(config, settings.kv)
-    total = settings.batch * settings.context * per_token
-    head_bytes = KV_FORMATS[settings.kv].head_bytes(config.head_dim)
-    return Term(
-        "KV cache",
-        settings.compute,
-        f"{settings.batch} x {settings.context:,} tokens x {config.kv_heads_of_model} heads "
-        f"x {head_bytes} B",
-        "config",
-        (Buffer("keys", total // 2), Buffer("values", total // 2)),
-    )
-
-
-def _workspace(
-    config: ModelConfig, formats: Mapping[Weight, WeightFormat], settings: Settings
-) -> Term:
-    moment = workspace(
-        config,
-        formats,
-        context=settings.context,
-        batch=settings.batch,
-        chunk=settings.prefill_chunk,
-        activation_bytes=settings.activation_bits // 8,
-    )
-    return Term(
-        f"workspace ({moment.name})",
-        settings.compute,
-        moment.formula,
-        "config",
-        (Buffer("workspace", moment.bytes),),
+def _overhead(settings: Settings, slack: int) -> tuple[Term, ...]:
+    if settings.compute == "host":
+        return ()
+    return (
+        Term.single("CUDA context", "gpu", CUDA_CONTEXT_BYTES, "constant", "measured elsewhere"),
+        Term.single(
+            "allocator slack",
+            "gpu",
+            slack + CACHE_SLACK + STEP_SLACK,
+            f"{slack:,} B weights + {CACHE_SLACK:,} B KV cache + {STEP_SLACK:,} B steps",
+            "assumed: PyTorch's segment sizes",
+        ),
+        Term.single("display reserve", "gpu", settings.display_reserve, "as asked for", "assumed"),
+        Term.single("safety margin", "gpu", settings.margin, "as asked for", "assumed"),
     )

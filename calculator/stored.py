@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from calculator import bitsandbytes
 from calculator.architecture import Weight, weights
 from calculator.config import ModelConfig, read_json_object
 from calculator.errors import CheckpointError, ConfigError
@@ -14,18 +15,19 @@ from calculator.headers import TensorHeader, read_headers
 from calculator.names import IGNORED, Piece, pieces
 
 FLOATS = ("BF16", "F16", "F32")
+METHODS = ("gptq", "bitsandbytes")
 GPTQ_PARTS = ("qweight", "qzeros", "scales", "g_idx")
 
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A directory of bf16 or GPTQ tensors under `glm`, `glm4` or native `chatglm` names."""
+    """A directory of bf16, GPTQ or bitsandbytes tensors under `glm`, `glm4` or native names."""
 
     directory: Path
     config: ModelConfig
     tensors: Mapping[str, TensorHeader]
     quantization: Mapping[str, Any]
-    """GPTQ's quantization_config; empty for an unquantized checkpoint."""
+    """Its quantization_config; empty for an unquantized checkpoint."""
 
     @classmethod
     def open(cls, directory: Path) -> Self:
@@ -39,11 +41,21 @@ class StoredModel:
         stored._check_names()
         for weight in weights(config):
             stored._check_shapes(weight)
+        if stored.by_bitsandbytes and not any(
+            form.is_quantized for form in stored.formats().values()
+        ):
+            raise CheckpointError(
+                f"{directory} says that it is quantized by bitsandbytes, but no tensor is"
+            )
         return stored
 
     @property
     def is_quantized(self) -> bool:
         return bool(self.quantization)
+
+    @property
+    def by_bitsandbytes(self) -> bool:
+        return self.quantization.get("quant_method") == "bitsandbytes"
 
     @cached_property
     def zero_point_offset(self) -> int:
@@ -71,6 +83,8 @@ class StoredModel:
     def format(self, weight: Weight) -> WeightFormat:
         """How the weight is held in memory; dense weights of any width are held as bf16."""
         module = self.pieces(weight)[0].module
+        if self.by_bitsandbytes and weight.can_be_quantized:
+            return bitsandbytes.stored_format(self.tensors, module)
         qweight = self.tensors.get(f"{module}.qweight")
         if not weight.can_be_quantized or qweight is None:
             return BF16
@@ -109,8 +123,12 @@ class StoredModel:
             )
 
     def _stored_names(self, weight: Weight) -> Iterator[str]:
-        own_part = weight.name.rpartition(".")[2]
-        parts = GPTQ_PARTS if self.format(weight).is_quantized else (own_part,)
+        form = self.format(weight)
+        parts: tuple[str, ...] = (weight.name.rpartition(".")[2],)
+        if form.is_quantized and self.by_bitsandbytes:
+            parts = (*form.parts(weight), *bitsandbytes.NOT_HELD)
+        elif form.is_quantized:
+            parts = GPTQ_PARTS
         for piece in self.pieces(weight):
             yield from (f"{piece.module}.{part}" for part in parts)
 
@@ -120,6 +138,8 @@ class StoredModel:
             raise CheckpointError(
                 f"{self.directory} holds {weight.module}.qweight but no quantization_config"
             )
+        if form.is_quantized and self.by_bitsandbytes:
+            return bitsandbytes.check(self.tensors, weight, form)
         found = self.pieces(weight)
         whole = sum(self._rows(piece, weight, form) for piece in found)
         if whole != weight.shape[0]:
@@ -168,7 +188,7 @@ class StoredModel:
 
 
 def _quantization(directory: Path) -> dict[str, Any]:
-    """GPTQ's settings, from config.json or the quantize_config.json beside it."""
+    """The quantizer's settings, from config.json or GPTQ's quantize_config.json beside it."""
     try:
         raw = read_json_object(directory / "config.json").get("quantization_config") or {}
         beside = directory / "quantize_config.json"
@@ -176,9 +196,13 @@ def _quantization(directory: Path) -> dict[str, Any]:
             raw = {"quant_method": "gptq", **read_json_object(beside)}
     except ConfigError as error:
         raise ConfigError(f"{directory}: {error}") from None
-    if not isinstance(raw, dict) or (raw and raw.get("quant_method") != "gptq"):
+    if not isinstance(raw, dict) or (raw and raw.get("quant_method") not in METHODS):
         method = raw.get("quant_method") if isinstance(raw, dict) else raw
-        raise CheckpointError(f"{directory} is quantized by {method!r}; only gptq is read")
+        raise CheckpointError(
+            f"{directory} is quantized by {method!r}; {' and '.join(METHODS)} are read"
+        )
+    if raw.get("quant_method") == "bitsandbytes":
+        return raw
     if _gptq_version(raw) not in ("gptq", "gptq_v2"):
         raise CheckpointError(
             f"{directory} is in GPTQ format {_gptq_version(raw)!r}; gptq and gptq_v2 are read"

@@ -35,34 +35,35 @@ class Moment:
     formula: str
 
 
-def workspace(
-    config: ModelConfig,
-    formats: Mapping[Weight, WeightFormat],
-    *,
-    context: int,
-    batch: int,
-    chunk: int,
-    activation_bytes: int,
-) -> Moment:
-    """The fullest moment of a prefill chunk, which is never less than a decode step's."""
-    tokens = min(chunk, context)
-    width = batch * tokens
-    moments = (
-        _attention(config, width, batch, min(ATTENTION_TILE, context), tokens, activation_bytes),
-        _feed_forward(config, width, activation_bytes),
-        _logits(config, batch, activation_bytes),
-    )
-    fullest = max(moments, key=lambda moment: moment.bytes)
-    scratch = _dequantization(formats)
-    if not scratch:
-        return fullest
-    return Moment(
-        fullest.name, fullest.bytes + scratch, f"{fullest.formula} + {scratch} B dequantized tile"
-    )
+def moments(
+    config: ModelConfig, *, context: int, batch: int, chunk: int, activation_bytes: int
+) -> tuple[Moment, ...]:
+    """Every moment of a prefill chunk and of a decode step; they share one workspace."""
+    tile = min(ATTENTION_TILE, context)
+    found = []
+    for step, tokens in (("prefill", min(chunk, context)), ("decode", 1)):
+        width = batch * tokens
+        found += [
+            _attention(step, config, width, batch, tile, tokens, activation_bytes),
+            _feed_forward(step, config, width, activation_bytes),
+        ]
+    return (*found, _logits(config, batch, activation_bytes))
+
+
+def dequantization_scratch(kinds: list[tuple[Weight, WeightFormat]], *, tokens: int) -> Moment:
+    """What the largest of these quantized weights needs while that many tokens are multiplied."""
+    needs = [_scratch(weight, form, tokens) for weight, form in kinds]
+    return max(needs, key=lambda moment: moment.bytes, default=Moment("none", 0, "0 B"))
 
 
 def _attention(
-    config: ModelConfig, width: int, batch: int, tile: int, tokens: int, activation_bytes: int
+    step: str,
+    config: ModelConfig,
+    width: int,
+    batch: int,
+    tile: int,
+    tokens: int,
+    activation_bytes: int,
 ) -> Moment:
     queries = config.num_attention_heads * config.head_dim
     keys = config.num_key_value_heads * config.head_dim
@@ -71,17 +72,17 @@ def _attention(
     scores = config.num_attention_heads * tile
     tiles = batch * 2 * keys * tile * 4 + tokens * tile * 17  # K and V tile; the causal mask
     return Moment(
-        "attention",
+        f"{step} attention",
         width * (held * activation_bytes + (streamed + scores) * 4) + tiles,
         f"{width} tokens x ({held} x {activation_bytes} B + {streamed + scores} x 4 B) "
         f"+ {tiles} B of K, V and mask tiles",
     )
 
 
-def _feed_forward(config: ModelConfig, width: int, activation_bytes: int) -> Moment:
+def _feed_forward(step: str, config: ModelConfig, width: int, activation_bytes: int) -> Moment:
     numbers = 3 * config.hidden_size + 3 * config.intermediate_size
     return Moment(
-        "feed-forward",
+        f"{step} feed-forward",
         width * numbers * activation_bytes,
         f"{width} tokens x {numbers} x {activation_bytes} B",
     )
@@ -96,10 +97,26 @@ def _logits(config: ModelConfig, batch: int, activation_bytes: int) -> Moment:
     )
 
 
-def _dequantization(formats: Mapping[Weight, WeightFormat]) -> int:
-    numbers = [
-        min(weight.shape[0], dequantized_outputs(weight.shape[1])) * weight.shape[1]
+def quantized_kinds(
+    formats: Mapping[Weight, WeightFormat],
+) -> list[tuple[Weight, WeightFormat]]:
+    """One quantized weight of each shape and format: layers are alike."""
+    kinds = {
+        (weight.shape, form): (weight, form)
         for weight, form in formats.items()
         if form.is_quantized
-    ]
-    return max(numbers, default=0) * 8
+    }
+    return list(kinds.values())
+
+
+def _scratch(weight: Weight, form: WeightFormat, tokens: int) -> Moment:
+    outputs, inputs = weight.shape
+    if form.scheme == "llm-int8":  # bitsandbytes: activations' codes, INT32 products
+        need = tokens * inputs + tokens * outputs * 4
+        return Moment(
+            "INT8 products", need, f"{tokens} tokens x ({inputs} x 1 B + {outputs} x 4 B)"
+        )
+    if form.scheme != "groups":  # bitsandbytes dequantizes the whole weight for a prefill chunk
+        return Moment("whole weight", weight.numel * 2, f"{outputs} x {inputs} x 2 B")
+    rows = min(outputs, dequantized_outputs(inputs))
+    return Moment("tile", rows * inputs * 8, f"{rows} x {inputs} x 8 B")

@@ -16,7 +16,7 @@ from quantize.commands.demo_model import demo_model
 from quantize.commands.evaluate import evaluate
 from quantize.commands.quantize import quantize
 
-COMMANDS: dict[str, Callable[..., None]] = {
+COMMANDS: dict[str, Callable[..., int | None]] = {
     "calc": calc,
     "quantize": quantize,
     "chat": chat,
@@ -50,16 +50,17 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return app(argv, prog_name="glm4q", standalone_mode=False) or 0
     except Glm4qError as error:
-        return _fail(str(error), error.exit_code)
+        return _fail(str(error))
     except TyperException as error:
-        return _fail(error.format_message(), error.exit_code)
+        return _fail(error.format_message())
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output is gone: nothing is left to be said
         return 1
     except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 
-def _fail(message: str, exit_code: int) -> int:
+def _fail(message: str) -> int:
+    """One line. 2, not 1: `calc` answers 1 where the question is right and the model too big."""
     print(f"glm4q: {' '.join(message.split())}", file=sys.stderr)
-    return exit_code
+    return 2

@@ -14,7 +14,8 @@ import torch
 
 from calculator.architecture import Weight
 from calculator.errors import OptionError
-from calculator.plan import MemoryPlan, Settings, make_plan
+from calculator.plan import MemoryPlan, make_plan
+from calculator.settings import Settings
 from calculator.stored import StoredModel
 from calculator.workspace import PREFILL_CHUNK
 from glm4q.cache import KVCache

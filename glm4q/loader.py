@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from calculator.architecture import Weight, weights
+from calculator.errors import CheckpointError
 from calculator.formats import BF16, FP32, WeightFormat
 from calculator.stored import StoredModel
 from glm4q.checkpoint import read_quantized, read_weight
@@ -28,6 +29,11 @@ def held_formats(
     kernels: tuple[Kernel, ...] = KERNELS,
 ) -> dict[Weight, WeightFormat]:
     """How each weight will lie in memory once loaded: what the plan counts."""
+    if stored.by_bitsandbytes:
+        raise CheckpointError(
+            f"{stored.directory} is quantized by bitsandbytes, which calc plans and chat does not "
+            "run; quantize the unquantized checkpoint to int8 or int4"
+        )
     held = {}
     for weight, form in stored.formats().items():
         if form.is_quantized:

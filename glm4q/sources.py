@@ -1,12 +1,11 @@
 """Where a model comes from: a local directory, or a Hugging Face repository, fetched first."""
 
-import re
 from pathlib import Path
 
 from calculator.errors import OptionError, SourceError
+from calculator.options import REPOSITORY
 from calculator.stored import StoredModel
 
-REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 FETCHED = ["*.safetensors", "*.json", "tokenizer.model", "*.jinja", "LICENSE"]
 """Weights as safetensors and what lies beside them: no pickles and no code."""
 

@@ -12,8 +12,9 @@ from calculator.architecture import HEAD, weights
 from calculator.config import ModelConfig
 from calculator.errors import OptionError
 from calculator.formats import BF16, KV_FORMATS, WeightFormat, refuse_unfit
-from calculator.plan import MemoryPlan, Settings, assign_formats, kv_bytes_per_token, make_plan
+from calculator.plan import MemoryPlan, assign_formats, kv_bytes_per_token, make_plan
 from calculator.presets import PRESETS
+from calculator.settings import Settings
 from calculator.workspace import ATTENTION_TILE, DEQUANTIZED_NUMBERS, PREFILL_CHUNK
 
 CHAT = PRESETS["glm-4-9b-chat"]
@@ -76,7 +77,7 @@ def test_a_token_in_the_cache(name: str, kv: str, token_bytes: int) -> None:
     assert kv_bytes_per_token(config, kv) == token_bytes
     whole = plan(config, settings=Settings(context=8192, batch=3, kv=kv))
     assert whole.kv_bytes_per_token == token_bytes
-    assert whole.kv_cache.bytes == 3 * 8192 * token_bytes
+    assert whole.kv_cache_bytes == 3 * 8192 * token_bytes
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ def test_a_part_of_a_group_takes_a_whole_scale(kv: str, head_dim: int, head_byte
 
 
 def test_128k_tokens_take_5_gib_in_bf16() -> None:
-    assert plan(settings=Settings(context=131_072)).kv_cache.bytes == 5 << 30
+    assert plan(settings=Settings(context=131_072)).kv_cache_bytes == 5 << 30
 
 
 # Sums
@@ -123,7 +124,7 @@ def test_every_formula_gives_the_bytes_of_its_term(
     chunk: int,
 ) -> None:
     for term in plan(config, linear, head, Settings(context, batch, chunk)).terms:
-        if term.formula != "constant":
+        if any(letter.isdigit() for letter in term.formula):
             sum_of_products = re.sub(r"[^0-9x+()]", "", term.formula).replace("x", "*")
             unit = 8 if "bits" in term.formula else 1
             assert eval(sum_of_products) == term.bytes * unit, term.formula
@@ -148,7 +149,7 @@ def test_every_tensor_is_one_buffer(config: ModelConfig) -> None:
 def test_nothing_is_on_the_gpu_when_layers_run_on_the_host() -> None:
     on_host = plan(settings=Settings(embedding="host", compute="host", activation_bits=32))
     assert on_host.device_bytes("gpu") == 0
-    assert on_host.runtime_overhead.bytes == 0
+    assert on_host.overhead_bytes == 0
 
 
 def test_a_quantized_head_is_no_longer_tied() -> None:
@@ -185,19 +186,19 @@ def test_more_never_costs_less(
 @given(context=st.integers(max(ATTENTION_TILE, PREFILL_CHUNK), CHAT.max_position_embeddings))
 def test_workspace_does_not_grow_with_context_beyond_a_tile(context: int) -> None:
     at_a_tile = plan(settings=Settings(context=max(ATTENTION_TILE, PREFILL_CHUNK)))
-    assert plan(settings=Settings(context=context)).workspace.bytes == at_a_tile.workspace.bytes
+    assert plan(settings=Settings(context=context)).workspace_bytes == at_a_tile.workspace_bytes
 
 
 def test_workspace_of_a_chunk_is_not_that_of_the_whole_prompt() -> None:
     def workspace_bytes(chunk: int) -> int:
         settings = Settings(context=131_072, prefill_chunk=chunk)
-        return plan(settings=settings).workspace.bytes
+        return plan(settings=settings).workspace_bytes
 
     assert workspace_bytes(131_072) > 100 * workspace_bytes(PREFILL_CHUNK)
 
 
 def test_workspace_holds_one_tile_of_dequantized_weights() -> None:
-    assert plan(linear=INT4).workspace.bytes == plan().workspace.bytes + 8 * DEQUANTIZED_NUMBERS
+    assert plan(linear=INT4).workspace_bytes == plan().workspace_bytes + 8 * DEQUANTIZED_NUMBERS
 
 
 # Refusals

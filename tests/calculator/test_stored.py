@@ -302,11 +302,11 @@ def test_settings_in_a_file_of_their_own_are_read(int4: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"quant_method": "awq"}, "is quantized by 'awq'; only gptq is read"),
-        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "by 'bitsandbytes'"),
+        ({"quant_method": "awq"}, "is quantized by 'awq'; gptq and bitsandbytes are read"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "by bitsandbytes, but no"),
         ({"quant_method": "compressed-tensors"}, "by 'compressed-tensors'"),
         ({"bits": 4}, "by None"),
-        ("gptq", "by 'gptq'; only"),
+        ("gptq", "by 'gptq'; gptq and"),
         ({"quant_method": "gptq", "checkpoint_format": "marlin"}, "GPTQ format 'marlin'"),
         ({"quant_method": "gptq", "sym": "false"}, "sym must be true or false, not 'false'"),
         ({"quant_method": "gptq", "desc_act": 1}, "desc_act must be true or false, not 1"),

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from calculator.errors import CheckpointError
 from calculator.formats import WeightFormat
-from calculator.plan import Term
 from calculator.stored import StoredModel
+from calculator.terms import Term
 from glm4q.engine import LLM
 from glm4q.kernels.choose import candidates
 from glm4q.loader import held_tensors, load_model
@@ -40,7 +40,7 @@ def test_plan_of_the_demo_is_what_is_held(
     directory = demo_checkpoint if bits == 16 else quantized_demo(bits)
     llm = LLM.load(directory, device="cpu", dtype=dtype, kernel=kernel)
     assert _held_bytes(llm) == llm.plan.weights_bytes
-    assert llm.new_cache().nbytes == llm.plan.kv_cache.bytes
+    assert llm.new_cache().nbytes == llm.plan.kv_cache_bytes
 
 
 @pytest.mark.parametrize("head", [WeightFormat(16), WeightFormat(8, 32)], ids=str)
@@ -63,7 +63,8 @@ def test_every_buffer_of_the_plan_is_held_by_name(
 
 
 def _planned(stored: StoredModel) -> dict[str, int]:
-    from calculator.plan import Settings, make_plan
+    from calculator.plan import make_plan
+    from calculator.settings import Settings
     from glm4q.loader import held_formats
 
     formats = held_formats(stored, device=CPU, dtype=torch.float32, kernels=candidates("reference"))

@@ -12,8 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from calculator.formats import BF16
-from calculator.plan import Settings, assign_formats, make_plan
+from calculator.plan import assign_formats, make_plan
 from calculator.presets import PRESETS
+from calculator.settings import Settings
 from glm4q.cache import KVCache
 from glm4q.engine import LLM
 from glm4q.loader import held_tensors
@@ -70,7 +71,7 @@ def test_last_chunk_of_a_full_context(shape: dict[str, Any], context: int, chunk
     with PeakBytes([*held_tensors(model).values(), cache.keys, cache.values, input_ids]) as peak:
         model(input_ids, cache)
     settings = Settings(context=context, prefill_chunk=chunk)
-    planned = make_plan(config, assign_formats(config, BF16), settings).workspace.bytes
+    planned = make_plan(config, assign_formats(config, BF16), settings).workspace_bytes
     assert 0.6 * planned < peak.peak <= planned
 
 
@@ -84,4 +85,4 @@ def test_quantized_model(quantized_demo: Callable[[int], Path]) -> None:
     held = held_tensors(llm.model).values()
     with PeakBytes([*held, cache.keys, cache.values, input_ids]) as peak:
         llm.model(input_ids, cache)
-    assert peak.peak <= llm.plan.workspace.bytes
+    assert peak.peak <= llm.plan.workspace_bytes

@@ -1,0 +1,114 @@
+"""Terms of the plan: buffers of one kind on one device, with the sum that gives their bytes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from calculator.architecture import Role, Weight
+from calculator.config import ModelConfig
+from calculator.formats import KV_FORMATS, WeightFormat
+from calculator.settings import Device, Settings
+
+NAME_OF_ROLE: dict[Role, str] = {
+    "embedding": "embedding",
+    "linear": "linear",
+    "head": "head",
+    "norm": "norms and biases",
+    "bias": "norms and biases",
+}
+NAME_OF_PART = {
+    "weight": "codes",
+    "qweight": "codes",
+    "scales": "scales",
+    "SCB": "scales",
+    "weight.absmax": "scales",
+    "weight.nested_absmax": "scales",
+    "qzeros": "zero points",
+    "g_idx": "group order",
+    "weight.quant_map": "code book",
+    "weight.nested_quant_map": "code book",
+}
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """One tensor, or the workspace of a step."""
+
+    name: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Term:
+    """Buffers of one kind on one device, with the sum that gives their bytes."""
+
+    name: str
+    device: Device
+    formula: str
+    source: str
+    """Where the operands come from: config, headers, measured elsewhere, assumed."""
+    buffers: tuple[Buffer, ...]
+
+    @cached_property
+    def bytes(self) -> int:
+        return sum(buffer.bytes for buffer in self.buffers)
+
+    @classmethod
+    def single(cls, name: str, device: Device, size: int, formula: str, source: str) -> "Term":
+        """A term of one buffer of its own name."""
+        return cls(name, device, formula, source, (Buffer(name, size),))
+
+
+def weight_terms(
+    formats: Mapping[Weight, WeightFormat], device_of: Callable[[Weight], Device], source: str
+) -> tuple[Term, ...]:
+    """One term for each (class of tensors, device), in the order of the forward pass."""
+    buffers: dict[tuple[str, Device], list[Buffer]] = {}
+    counts: dict[tuple[str, Device], dict[int, int]] = {}
+    for weight, form in formats.items():
+        device = device_of(weight)
+        for part, (count, bits) in form.numbers(weight).items():
+            term = _term_name(weight, form, part), device
+            name = weight.name if part == "weight" else f"{weight.module}.{part}"
+            buffers.setdefault(term, []).append(Buffer(name, -(-count * bits // 8)))
+            by_bits = counts.setdefault(term, {})
+            by_bits[bits] = by_bits.get(bits, 0) + count
+    return tuple(
+        Term(name, device, _formula(counts[name, device]), source, tuple(held))
+        for (name, device), held in buffers.items()
+    )
+
+
+def kv_terms(config: ModelConfig, settings: Settings, device: Device, layers: int) -> list[Term]:
+    """The cache of so many layers: codes, and scales where it is quantized."""
+    form = KV_FORMATS[settings.kv]
+    heads = 2 * layers * config.num_key_value_heads
+    parts = {
+        "KV cache codes" if form.group_bytes else "KV cache": form.code_bytes(config.head_dim),
+        "KV cache scales": form.scale_bytes(config.head_dim),
+    }
+    return [
+        Term(
+            name,
+            device,
+            f"{settings.batch} x {settings.context:,} tokens x {heads} heads x {head_bytes} B",
+            "config",
+            tuple(
+                Buffer(side, settings.batch * settings.context * heads * head_bytes // 2)
+                for side in ("keys", "values")
+            ),
+        )
+        for name, head_bytes in parts.items()
+        if head_bytes and heads
+    ]
+
+
+def _term_name(weight: Weight, form: WeightFormat, part: str) -> str:
+    name = NAME_OF_ROLE[weight.role]
+    if form.is_quantized:
+        return f"{name} {NAME_OF_PART[part]}"
+    return "linear weights" if name == "linear" else name
+
+
+def _formula(counts: Mapping[int, int]) -> str:
+    return " + ".join(f"{count:,} x {bits} bits" for bits, count in counts.items())

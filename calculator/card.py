@@ -1,0 +1,106 @@
+"""The card that is asked about: by name, by its bytes, or as the driver reports it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from calculator.errors import OptionError
+from calculator.gpus import Gpu, find_gpu
+from calculator.options import parse_size
+from calculator.roofline import Rates
+
+
+@dataclass(frozen=True)
+class Card:
+    """Memory that a plan may fill, on each of the cards alike."""
+
+    name: str
+    usable_bytes: int
+    source: str
+    """Where the bytes come from, in words."""
+    arguments: tuple[str, ...]
+    """The options that name it again."""
+    gpu: Gpu | None = None
+    """Its data sheet; None where only bytes are known, and then no speed is."""
+
+    @property
+    def rates(self) -> Rates | None:
+        return gpu_rates(self.gpu) if self.gpu else None
+
+
+def gpu_rates(gpu: Gpu) -> Rates:
+    """What its data sheet says that it moves and computes."""
+    return Rates(
+        bandwidth=gpu.bandwidth,
+        flops=gpu.matrix_tflops * 1e12,
+        bus_bandwidth=gpu.pcie_bytes_per_second,
+    )
+
+
+def find_card(gpu: str | None, vram: str | None) -> Card | None:
+    """The card that the options name; None where neither does. Raises OptionError.
+
+    gpu: a name, or "auto" for what the driver says is free on the first card.
+    vram: its memory, in words; with both, the named card's speed and that memory.
+    """
+    named = None
+    if gpu == "auto":
+        if vram is not None:
+            raise OptionError("vram is not for gpu auto, whose memory the driver tells")
+        return detect_card()
+    if gpu is not None:
+        found = find_gpu(gpu)
+        named = Card(
+            found.name,
+            found.reported_bytes,
+            "as its driver reports it",
+            ("--gpu", found.name),
+            found,
+        )
+    if vram is None:
+        return named
+    size = parse_size(vram, "vram")
+    if not 0 < size <= 1 << 50:
+        raise OptionError(f"vram must be above 0 and at most 1048576 GiB, not {vram}")
+    name = f"a card like {named.name}" if named else "a card"
+    arguments = (*(named.arguments if named else ()), "--vram", vram)
+    return Card(name, size, "as asked for", arguments, named.gpu if named else None)
+
+
+def detect_card() -> Card:
+    """The first NVIDIA card of this machine, its free memory. Raises OptionError without one."""
+    import pynvml as nvml  # only for those who ask
+
+    try:
+        nvml.nvmlInit()
+        handle = nvml.nvmlDeviceGetHandleByIndex(0)
+        name = nvml.nvmlDeviceGetName(handle)
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+        held = _held_by_others(nvml, handle)
+    except nvml.NVMLError as error:
+        raise OptionError(f"gpu auto: the driver reports no card ({error}); name it") from None
+    name = name.decode() if isinstance(name, bytes) else name
+    return Card(
+        name,
+        int(memory.free),
+        f"free now of {int(memory.total) >> 20:,} MiB, as the driver says; {held}",
+        ("--gpu", "auto"),
+        _known(name),
+    )
+
+
+def _held_by_others(nvml: Any, handle: Any) -> str:
+    found = [
+        *nvml.nvmlDeviceGetComputeRunningProcesses(handle),
+        *nvml.nvmlDeviceGetGraphicsRunningProcesses(handle),
+    ]
+    held = {process.pid: process.usedGpuMemory or 0 for process in found}
+    if not held:
+        return "no other process holds any"
+    return f"{len(held)} other processes hold {sum(held.values()) >> 20:,} MiB"
+
+
+def _known(name: str) -> Gpu | None:
+    try:
+        return find_gpu(name)
+    except OptionError:
+        return None

@@ -4,6 +4,10 @@ import re
 
 from calculator.errors import OptionError
 
+REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+"""A Hugging Face id: owner/name."""
+
+_SIZE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([mg]?)(?:i?b)?", re.IGNORECASE)
 _COUNT = re.compile(r"([0-9]{1,12})([km]?)", re.IGNORECASE)
 
 
@@ -17,3 +21,29 @@ def parse_tokens(text: str) -> int:
     if not match:
         raise OptionError(f"a number of tokens looks like 8192, 128k or 1m, not {text!r}")
     return int(match[1]) << {"": 0, "k": 10, "m": 20}[match[2].lower()]
+
+
+def parse_size(text: str, name: str) -> int:
+    """Bytes from GiB, or MiB where an M follows. Raises OptionError.
+
+    >>> parse_size("11.5", "vram"), parse_size("600M", "reserve")
+    (12348030976, 629145600)
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise OptionError(f"{name} is a size such as 11.5 (GiB) or 600M (MiB), not {text[:40]!r}")
+    return round(float(match[1]) * (1 << (20 if match[2].lower() == "m" else 30)))
+
+
+def one_of(name: str, value: str, known: tuple[str, ...]) -> str:
+    """The value, if it is one of those known. Raises OptionError."""
+    if value not in known:
+        raise OptionError(f"{name} must be one of {', '.join(known)}, not {value}")
+    return value
+
+
+def printable(text: str) -> str:
+    """A name on disk may hold bytes that no terminal prints."""
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )

@@ -1,18 +1,61 @@
-"""What `glm4q calc` is asked about: a preset by name, or a checkpoint directory."""
+"""What `glm4q calc` is asked about: a preset, a config.json, a checkpoint, a Hugging Face id."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from calculator.architecture import Weight
-from calculator.config import ModelConfig
-from calculator.errors import OptionError
-from calculator.formats import BF16, GROUP_SIZES, WeightFormat, refuse_unfit
+from calculator.config import ModelConfig, read_json_object
+from calculator.errors import ConfigError, OptionError
+from calculator.formats import BF16, GROUP_SIZES, LLM_INT8, NF4, WeightFormat, refuse_unfit
+from calculator.options import REPOSITORY, one_of, printable
 from calculator.plan import assign_formats
 from calculator.presets import PRESETS, find_preset
 from calculator.stored import StoredModel
 
 BITS = {"bf16": 16, "int8": 8, "int4": 4}
+BITSANDBYTES = {"nf4": NF4, "llm-int8": LLM_INT8}
+WEIGHTS = (*BITS, *BITSANDBYTES)
+HEADS = ("bf16", "int8")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How the weights are to be stored, in the words of the command line."""
+
+    weights: str = "bf16"
+    group_size: str = "128"
+    lm_head: str = "bf16"
+
+    def __post_init__(self) -> None:
+        one_of("weights", self.weights, WEIGHTS)
+        one_of("lm head", self.lm_head, HEADS)
+
+    @property
+    def linear(self) -> WeightFormat:
+        if self.weights in BITSANDBYTES:
+            return BITSANDBYTES[self.weights]
+        return parse_format(self.weights, self.group_size)
+
+    @property
+    def head(self) -> WeightFormat:
+        return parse_format(self.lm_head, self.group_size)
+
+    def formats(self, config: ModelConfig) -> dict[Weight, WeightFormat]:
+        """The format of every weight. Raises OptionError where a shape cannot be stored so."""
+        formats = assign_formats(config, self.linear, self.head)
+        refuse_unfit(formats)
+        return formats
+
+    def arguments(self) -> tuple[str, ...]:
+        """The options that ask for it."""
+        size = ("--group-size", self.group_size) if self.group_size != "128" else ()
+        head = ("--lm-head", self.lm_head) if self.lm_head != "bf16" else ()
+        return ("--weights", self.weights, *size, *head)
+
+    def __str__(self) -> str:
+        head = f", {self.lm_head} head" if self.lm_head != "bf16" else ""
+        return f"{self.linear}{head}"
 
 
 @dataclass(frozen=True)
@@ -23,62 +66,81 @@ class Subject:
     config: ModelConfig
     formats: Mapping[Weight, WeightFormat]
     source: str
+    variant: Variant | None
+    """None where the files are quantized already: they are what they are."""
+
+    def with_variant(self, variant: Variant) -> "Subject":
+        """The same model in another variant. Raises OptionError where its shapes refuse."""
+        return replace(self, formats=variant.formats(self.config), source="config", variant=variant)
 
 
 def find_subject(
     model: str, *, weights: str | None, group_size: str | None, lm_head: str | None
 ) -> Subject:
-    """A preset or directory in the asked variant; options that are None leave what is published.
+    """The model in the asked variant; options that are None leave what is published.
 
-    Raises OptionError, ConfigError or CheckpointError.
+    Raises OptionError, ConfigError, CheckpointError or SourceError.
     """
-    preset = find_preset(model)
-    if preset:
-        return Subject(model, preset, _variant(preset, weights, group_size, lm_head), "config")
-    directory = Path(model)
-    if not directory.exists():
+    variant = _variant(weights, group_size, lm_head)
+    path = Path(model)
+    if preset := find_preset(model):
+        return Subject(model, preset, variant.formats(preset), "config", variant)
+    if path.is_file():
+        config = _bare_config(path)
+        name = printable(str(path.resolve().relative_to(path.resolve().parents[1])))
+        return Subject(name, config, variant.formats(config), "config", variant)
+    asked = any(option is not None for option in (weights, group_size, lm_head))
+    if path.exists():
+        stored = StoredModel.open(path)
+    elif REPOSITORY.fullmatch(model):
+        from calculator.remote import open_remote  # urllib takes 50 ms to import
+
+        stored = open_remote(model)
+    else:
         raise OptionError(
-            f"{model} is neither a directory nor one of the presets {', '.join(PRESETS)}"
+            f"{model} is neither a directory, a config.json, a Hugging Face id such as "
+            f"THUDM/glm-4-9b-chat-hf nor one of the presets {', '.join(PRESETS)}"
         )
-    stored = StoredModel.open(directory)
-    letters = directory.resolve().name  # a name on disk may hold bytes that no terminal prints
-    name = "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in letters
-    )
-    if weights is None and group_size is None and lm_head is None:
-        return Subject(name, stored.config, stored.formats(), "headers")
+    name = printable(path.resolve().name if path.exists() else model)
+    if not asked:
+        kept = None if stored.is_quantized else variant
+        return Subject(name, stored.config, stored.formats(), "headers", kept)
     if stored.is_quantized:
         raise OptionError(
             f"{model} is quantized already; weights, group size and lm head are what its files say"
         )
-    return Subject(
-        name, stored.config, _variant(stored.config, weights, group_size, lm_head), "config"
-    )
+    return Subject(name, stored.config, variant.formats(stored.config), "config", variant)
 
 
 def parse_format(weights: str, group_size: str, *, symmetric: bool = True) -> WeightFormat:
     """A weight format from the words of the command line. Raises OptionError."""
-    if weights not in BITS:
-        raise OptionError(f"weights must be one of {', '.join(BITS)}, not {weights}")
+    bits = BITS[one_of("weights", weights, tuple(BITS))]
     known = {**{str(size): size for size in GROUP_SIZES}, "channel": None}
-    if group_size not in known:
-        raise OptionError(f"group size must be one of {', '.join(known)}, not {group_size}")
-    bits = BITS[weights]
+    one_of("group size", group_size, tuple(known))
     if bits == 16:
         return BF16
     return WeightFormat(bits, known[group_size], zero_bits=0 if symmetric else bits)
 
 
-def _variant(
-    config: ModelConfig, weights: str | None, group_size: str | None, lm_head: str | None
-) -> dict[Weight, WeightFormat]:
-    if lm_head not in (None, "bf16", "int8"):
-        raise OptionError(f"lm head must be bf16 or int8, not {lm_head}")
-    group = "128" if group_size is None else group_size
-    linear = parse_format("bf16" if weights is None else weights, group)
-    head = parse_format("bf16" if lm_head is None else lm_head, group)
-    if group_size is not None and not (linear.is_quantized or head.is_quantized):
+def _bare_config(path: Path) -> ModelConfig:
+    """A config.json without its weights. Raises ConfigError where it says they are quantized."""
+    config = ModelConfig.from_json(path)
+    if read_json_object(path).get("quantization_config"):
+        raise ConfigError(
+            f"{path} is of a quantized checkpoint, whose bytes only its headers tell; "
+            "name its directory"
+        )
+    return config
+
+
+def _variant(weights: str | None, group_size: str | None, lm_head: str | None) -> Variant:
+    variant = Variant(
+        "bf16" if weights is None else weights,
+        "128" if group_size is None else group_size,
+        "bf16" if lm_head is None else lm_head,
+    )
+    by_groups = variant.weights in ("int8", "int4") or variant.lm_head == "int8"
+    one_of("group size", variant.group_size, (*map(str, GROUP_SIZES), "channel"))
+    if group_size is not None and not by_groups:
         raise OptionError("group size is for int8 or int4, and neither is asked for")
-    formats = assign_formats(config, linear, head)
-    refuse_unfit(formats)
-    return formats
+    return variant

@@ -1,0 +1,68 @@
+"""Weights x KV x context on one card: what fits, and with what margin."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from calculator.errors import OptionError
+from calculator.question import Question
+from calculator.solve import KV_CHOICES, Verdict, verdict
+
+GRID_WEIGHTS = ("bf16", "int8", "int4", "llm-int8", "nf4")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination."""
+
+    context: int
+    need_bytes: int
+    margin_bytes: int | None
+    """None without a card."""
+
+    @property
+    def verdict(self) -> Verdict | None:
+        return None if self.margin_bytes is None else verdict(self.margin_bytes)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant and KV format, over all contexts."""
+
+    weights: str
+    kv: str
+    cells: tuple[Cell, ...]
+
+
+def grid_contexts(longest: int) -> tuple[int, ...]:
+    """1K, 2K, 4K ... up to the model's own limit, or 128K where that is longer."""
+    powers = [1 << power for power in range(10, 18) if 1 << power <= longest]
+    return tuple(powers) or (longest,)
+
+
+def make_grid(question: Question) -> tuple[Row, ...]:
+    """All rows, finest weights first. A stored quantized model has only its own formats."""
+    return tuple(
+        Row(str(weights), kv, tuple(_cells(variant, kv)))
+        for weights, variant in grid_variants(question)
+        for kv in KV_CHOICES
+    )
+
+
+def grid_variants(question: Question) -> Iterator[tuple[str, Question]]:
+    """The question in each kind of weights that its shapes allow, by the name of the kind."""
+    asked = question.subject.variant
+    if asked is None:
+        yield "as stored", question
+        return
+    for weights in GRID_WEIGHTS:
+        try:
+            yield weights, question.with_variant(replace(asked, weights=weights))
+        except OptionError:
+            continue  # the group size does not divide this model's shapes
+
+
+def _cells(question: Question, kv: str) -> Iterator[Cell]:
+    for context in grid_contexts(question.subject.config.max_position_embeddings):
+        settings = replace(question.settings, kv=kv, context=context)
+        asked = question.with_settings(settings)
+        yield Cell(context, asked.need_bytes, asked.margin_bytes)

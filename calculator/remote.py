@@ -1,0 +1,104 @@
+"""A checkpoint on the Hugging Face hub, described by its headers alone: kilobytes, not gigabytes.
+
+What is fetched is laid out as a directory of sparse files of the true sizes, so that the same
+reader and the same checks serve it as a checkpoint on disk.
+"""
+
+import re
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from calculator.config import MAX_CONFIG_BYTES, read_json_object
+from calculator.errors import CheckpointError, ConfigError, SourceError
+from calculator.headers import INDEX, MAX_HEADER_BYTES, SINGLE
+from calculator.stored import StoredModel
+
+HUB = "https://huggingface.co"
+TIMEOUT_SECONDS = 20
+_TOTAL = re.compile(r"bytes \d+-\d+/(\d+)")
+
+
+def open_remote(repository: str, *, hub: str = HUB) -> StoredModel:
+    """Read config and headers of a repository. Raises SourceError, ConfigError, CheckpointError."""
+    base = f"{hub}/{repository}/resolve/main"
+    with tempfile.TemporaryDirectory(prefix="glm4q-") as made:
+        directory = Path(made) / "model"
+        directory.mkdir()
+        try:
+            _mirror(base, directory)
+            return StoredModel.open(directory)
+        except (CheckpointError, ConfigError) as error:
+            raise type(error)(str(error).replace(str(directory), repository)) from None
+
+
+def _mirror(base: str, directory: Path) -> None:
+    (directory / "config.json").write_bytes(_get(f"{base}/config.json", MAX_CONFIG_BYTES))
+    index = _get_if_there(f"{base}/{INDEX}", MAX_HEADER_BYTES)
+    if index is None:
+        _mirror_header(f"{base}/{SINGLE}", directory / SINGLE)
+        return
+    (directory / INDEX).write_bytes(index)
+    weight_map = read_json_object(directory / INDEX, limit=MAX_HEADER_BYTES).get("weight_map")
+    shards = set(weight_map.values()) if isinstance(weight_map, dict) else set()
+    for shard in sorted(shards, key=str):
+        if isinstance(shard, str) and Path(shard).name == shard:  # StoredModel refuses the others
+            _mirror_header(f"{base}/{shard}", directory / shard)
+
+
+def _mirror_header(url: str, file: Path) -> None:
+    """The header of a safetensors file at its start, and nothing behind it up to its true size."""
+    length, total = _get_range(url, 0, 8)
+    header_bytes = int.from_bytes(length, "little")
+    if not 2 <= header_bytes <= min(MAX_HEADER_BYTES, total - 8):
+        raise CheckpointError(f"{file} claims a header of {header_bytes} bytes, of {total} in all")
+    header, _ = _get_range(url, 8, header_bytes)
+    with file.open("wb") as stream:
+        stream.write(length + header)
+        stream.truncate(total)
+
+
+def _get_range(url: str, start: int, count: int) -> tuple[bytes, int]:
+    """So many bytes of a file, and the size of the whole. Raises SourceError."""
+    headers = {"Range": f"bytes={start}-{start + count - 1}"}
+    try:
+        with _open(url, headers) as answer:
+            total = _TOTAL.fullmatch(answer.headers.get("Content-Range", ""))
+            if answer.status != 206 or not total:
+                raise SourceError(f"{url}: the server does not answer range requests")
+            data = answer.read(count)
+    except OSError as error:
+        raise SourceError(f"{url} cannot be fetched: {error}") from None
+    if len(data) != count:
+        raise SourceError(f"{url}: {len(data)} of {count} bytes came")
+    return data, int(total[1])
+
+
+def _get(url: str, limit: int) -> bytes:
+    """A small file whole. Raises SourceError."""
+    found = _get_if_there(url, limit)
+    if found is None:
+        raise SourceError(f"{url} is not there")
+    return found
+
+
+def _get_if_there(url: str, limit: int) -> bytes | None:
+    try:
+        with _open(url, {}) as answer:
+            data: bytes = answer.read(limit + 1)
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            return None
+        raise SourceError(f"{url} cannot be fetched: {error}") from None
+    except OSError as error:
+        raise SourceError(f"{url} cannot be fetched: {error}") from None
+    if len(data) > limit:
+        raise SourceError(f"{url} is over {limit} bytes")
+    return data
+
+
+def _open(url: str, headers: dict[str, str]) -> urllib.response.addinfourl:
+    request = urllib.request.Request(url, headers={"User-Agent": "glm4q", **headers})
+    answer: urllib.response.addinfourl = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+    return answer

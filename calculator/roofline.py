@@ -1,0 +1,99 @@
+"""Bounds on speed from the bytes of the plan: no step is faster than its bytes or its sums allow.
+
+A program reaches a part of what a card's data sheet says; how much is stated, as a band, and the
+band is what is printed, never one bare number.
+"""
+
+from dataclasses import dataclass
+
+from calculator.plan import MemoryPlan
+from calculator.settings import Device
+
+DECODE_EFFICIENCY = (0.45, 0.85)
+"""Share of the data sheet's bandwidth that decoding programs were seen to reach: 42 % (gpt-fast,
+INT4, A100) to 90 % (gpt-fast, bf16, RTX 4090), most between 61 and 80 (llama.cpp, GeForce)."""
+
+PREFILL_EFFICIENCY = (0.25, 0.65)
+"""Share of the data sheet's matrix rate: assumed. llama.cpp's published prefill lies in it."""
+
+HOST_BANDWIDTH = 51.2e9
+"""Bytes a second of a host's memory: two channels of DDR4-3200, assumed."""
+
+SHORT_CONTEXT = 1024
+"""Speed is told at this depth and at the full context."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """A lower and an upper bound, in tokens per second."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a machine can move and compute, by its data sheet; no efficiency in it."""
+
+    bandwidth: float
+    """Bytes a second of GPU memory."""
+    flops: float
+    """Multiply-adds count twice."""
+    host_bandwidth: float = HOST_BANDWIDTH
+    bus_bandwidth: float | None = None
+    """Bytes a second between host and GPU."""
+
+
+def decode_band(plan: MemoryPlan, rates: Rates, *, depth: int) -> Band:
+    """Tokens a second of each sequence, one at a time, with `depth` tokens in its cache."""
+    gpu, host = (step_bytes(plan, device, depth=depth) for device in ("gpu", "host"))
+
+    def speed(efficiency: float) -> float:
+        moved = gpu / rates.bandwidth + host / rates.host_bandwidth
+        computed = plan.settings.batch * _flops(plan, depth) / rates.flops
+        return efficiency / max(moved, computed)
+
+    return Band(*(speed(efficiency) for efficiency in DECODE_EFFICIENCY))
+
+
+def streamed_decode_band(plan: MemoryPlan, rates: Rates, *, depth: int) -> Band | None:
+    """The same if the host's layers were sent over the bus each step; None without a bus."""
+    if rates.bus_bandwidth is None:
+        return None
+    gpu, host = (step_bytes(plan, device, depth=depth) for device in ("gpu", "host"))
+    seconds = (gpu + host) / rates.bandwidth + host / rates.bus_bandwidth
+    return Band(*(efficiency / seconds for efficiency in DECODE_EFFICIENCY))
+
+
+def prefill_band(plan: MemoryPlan, rates: Rates, *, depth: int) -> Band:
+    """Prompt tokens a second, all sequences together, over a prompt of `depth` tokens."""
+    chunk = min(plan.settings.prefill_chunk, depth) * plan.settings.batch
+    computed = chunk * _flops(plan, depth // 2) / rates.flops  # half the prompt is there on average
+    moved = step_bytes(plan, "gpu", depth=depth // 2) / rates.bandwidth
+    moved += step_bytes(plan, "host", depth=depth // 2) / rates.host_bandwidth
+    low, high = PREFILL_EFFICIENCY
+    return Band(chunk * low / max(computed, moved), chunk * high / max(computed, moved))
+
+
+def step_bytes(plan: MemoryPlan, device: Device, *, depth: int) -> int:
+    """Bytes that one decode step reads on a device: all weights, and the cache up to `depth`.
+
+    Of an embedding only a few rows are read, unless the head is tied to it.
+    """
+    tied = not any(term.name.startswith("head") for term in plan.weights)
+    read = sum(
+        term.bytes
+        for term in plan.weights
+        if term.device == device and (tied or term.name != "embedding")
+    )
+    cached = sum(term.bytes for term in plan.kv_cache if term.device == device)
+    return read + cached * min(depth, plan.settings.context) // plan.settings.context
+
+
+def _flops(plan: MemoryPlan, depth: int) -> int:
+    """Of one token: twice each number of the linears, and scores and sums over the cache."""
+    config = plan.config
+    queries = config.num_attention_heads * config.head_dim
+    keys = config.num_key_value_heads * config.head_dim
+    layer = config.hidden_size * (2 * queries + 2 * keys + 3 * config.intermediate_size)
+    return 2 * config.num_hidden_layers * (layer + 2 * queries * depth)

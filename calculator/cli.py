@@ -1,13 +1,17 @@
-"""`glm4q calc`: what a model takes in memory, term by term."""
+"""`glm4q calc`: does it fit, in which variant, how much is left, how fast."""
 
-import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from calculator.card import find_card
 from calculator.errors import OptionError
-from calculator.options import parse_tokens
-from calculator.plan import Settings, make_plan
+from calculator.options import one_of, parse_size, parse_tokens
+from calculator.question import Question
+from calculator.settings import Settings
+from calculator.solve import KV_CHOICES, max_context
 from calculator.subject import find_subject
 from calculator.workspace import PREFILL_CHUNK
 
@@ -16,10 +20,15 @@ DEFAULT_CONTEXT = 8192
 
 def calc(
     model: Annotated[
-        str, typer.Argument(help="A preset such as glm-4-9b-chat, or a checkpoint directory.")
+        str,
+        typer.Argument(
+            help="A preset such as glm-4-9b-chat, a checkpoint directory, a config.json, or a "
+            "Hugging Face id, of which only headers are fetched."
+        ),
     ] = "glm-4-9b-chat",
     weights: Annotated[
-        str | None, typer.Option(help="bf16, int8 or int4; as published if not given.")
+        str | None,
+        typer.Option(help="bf16, int8, int4, nf4 or llm-int8; as published if not given."),
     ] = None,
     group_size: Annotated[
         str | None,
@@ -33,36 +42,86 @@ def calc(
     context: Annotated[
         str | None, typer.Option(help="Tokens of context: 8192, 128k. 8k if not given.")
     ] = None,
-    batch: Annotated[int, typer.Option(help="Sequences at once.")] = 1,
+    batch: Annotated[
+        int,
+        typer.Option("--batch", "--concurrency", help="Users at once, each with the context."),
+    ] = 1,
     prefill_chunk: Annotated[
         int, typer.Option(help="Prompt tokens in one forward pass.")
     ] = PREFILL_CHUNK,
+    gpu: Annotated[
+        str | None, typer.Option(help='A card, such as "4060 laptop"; auto asks the driver.')
+    ] = None,
+    vram: Annotated[str | None, typer.Option(help="The card's memory in GiB: 11.5.")] = None,
+    gpus: Annotated[int, typer.Option(help="Cards of that kind that share the model.")] = 1,
+    gpu_layers: Annotated[
+        int | None, typer.Option(help="Layers on the GPU; the others run on the host.")
+    ] = None,
+    reserve: Annotated[
+        str, typer.Option(help="Memory left to the desktop, in GiB; 600M is MiB.")
+    ] = "0",
+    margin: Annotated[str, typer.Option(help="Memory left free for safety.")] = "0",
+    find_max_context: Annotated[
+        bool, typer.Option("--max-context", help="Ask for the most context that the card holds.")
+    ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show each term's formula and its source.")
+    ] = False,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Show weights x KV x context instead of terms.")
+    ] = False,
+    chart: Annotated[
+        bool, typer.Option("--chart", help="Show memory over context, a curve a variant.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, in bytes.")] = False,
-) -> None:
-    """Say what a model takes in memory, term by term, without loading it."""
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, in bytes.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--md", help="Print Markdown.")] = False,
+    svg: Annotated[Path | None, typer.Option(help="Write the chart as SVG.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Write the chart as PNG.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page to try every variant in a browser.")
+    ] = None,
+) -> int:
+    """Say what a model takes in memory, term by term, and whether it fits a card.
+
+    Exit code: 0 it fits (or no card was named), 1 it does not, 2 the question is wrong.
+    """
+    if as_json + as_csv + as_markdown > 1:
+        raise OptionError("one of --json, --csv and --md may be given, not several")
     subject = find_subject(model, weights=weights, group_size=group_size, lm_head=lm_head)
     longest = subject.config.max_position_embeddings
     settings = Settings(
         context=min(DEFAULT_CONTEXT, longest) if context is None else parse_tokens(context),
         batch=batch,
         prefill_chunk=prefill_chunk,
-        kv=_one_of("kv", kv, ("bf16", "int8", "int4")),
-        embedding="host" if _one_of("embedding", embedding, ("gpu", "host")) == "host" else "gpu",
+        kv=one_of("kv", kv, KV_CHOICES),
+        embedding="host" if one_of("embedding", embedding, ("gpu", "host")) == "host" else "gpu",
+        gpu_layers=gpu_layers,
+        display_reserve=parse_size(reserve, "reserve"),
+        margin=parse_size(margin, "margin"),
     )
-    plan = make_plan(subject.config, subject.formats, settings, source=subject.source)
+    question = Question(subject, settings, find_card(gpu, vram), gpus, model)
+    if find_max_context:
+        question = _with_max_context(question)
+    question.plan  # noqa: B018 - refuses what does not go together, before anything is written
+    # Reports are imported when asked for: a cold start is mostly imports.
+    from calculator.report import answers
+
+    answers.write_files(question, svg=svg, png=png, html=html)
     if as_json:
-        from calculator.report.as_json import plan_as_json
+        print(answers.as_json(question, grid=grid))
+    elif as_csv:
+        print(answers.as_csv(question, grid=grid), end="")
+    elif as_markdown:
+        print(answers.as_markdown(question, explain=explain, grid=grid), end="")
+    else:
+        answers.show(question, explain=explain, grid=grid, chart=chart)
+    return 1 if question.margin_bytes is not None and question.margin_bytes < 0 else 0
 
-        print(json.dumps(plan_as_json(plan, subject.name), indent=2))
-        return
-    from rich.console import Console
 
-    from calculator.report.as_table import plan_as_table
-
-    Console(highlight=False).print(plan_as_table(plan, subject.name))
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> str:
-    if value not in known:
-        raise OptionError(f"{name} must be one of {', '.join(known)}, not {value}")
-    return value
+def _with_max_context(question: Question) -> Question:
+    if question.card is None:
+        raise OptionError("max context is of a card: name it with gpu or vram")
+    most = max_context(question, question.card.usable_bytes)
+    # Where not one token fits, one is asked for, and the answer says what lacks.
+    return question.with_settings(replace(question.settings, context=max(most, 1)))

@@ -1,0 +1,129 @@
+"""The answer to a question in the asked form: on the screen, as text, in files."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from calculator.errors import OptionError
+from calculator.grid import make_grid
+from calculator.question import Question
+from calculator.report import records, sheets
+from calculator.report.sentences import assumptions, card_sentences
+from calculator.report.sheets import Sheet
+from calculator.solve import best_variants, cards_that_fit
+
+
+def as_json(question: Question, *, grid: bool) -> str:
+    """Indented JSON."""
+    if grid:
+        return json.dumps(records.grid_record(question, make_grid(question)), indent=2)
+    return json.dumps(records.question_record(question), indent=2)
+
+
+def as_csv(question: Question, *, grid: bool) -> str:
+    """The terms, or the cells of the grid, a line each."""
+    from calculator.report.csv_text import records_as_csv
+
+    if grid:
+        return records_as_csv(records.grid_record(question, make_grid(question))["grid"])
+    return records_as_csv(records.question_record(question)["terms"])
+
+
+def as_markdown(question: Question, *, explain: bool, grid: bool) -> str:
+    """The screen's tables and sentences."""
+    from calculator.report.markdown import sheets_as_markdown
+
+    shown = [sheet for sheet, _ in _sheets(question, explain=explain, grid=grid)]
+    return sheets_as_markdown(shown, _sentences(question), _command(question, grid=grid))
+
+
+def show(question: Question, *, explain: bool, grid: bool, chart: bool) -> None:
+    """Print the screen; wide tables are not cut where the output is no terminal."""
+    from rich.console import Console
+
+    from calculator.report.terminal import sheet_as_table
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = 200
+    if chart:
+        from calculator.report.curves import make_curves
+        from calculator.report.terminal_chart import chart_lines
+
+        console.print("\n".join(chart_lines(make_curves(question))), soft_wrap=True)
+    else:
+        for number, (sheet, marked) in enumerate(_sheets(question, explain=explain, grid=grid)):
+            if number == 1:  # the verdict stands under the terms, before what else there is
+                console.print(*card_sentences(question), "", sep="\n")
+            console.print(sheet.title, style="bold", soft_wrap=True)
+            console.print(sheet_as_table(sheet, marked=marked), "")
+    if chart or grid:
+        console.print(*card_sentences(question), sep="\n")
+    console.print(assumptions(question))
+    console.print(f"again: {_command(question, grid=grid, chart=chart)}", soft_wrap=True)
+
+
+def write_files(
+    question: Question, *, svg: Path | None, png: Path | None, html: Path | None
+) -> None:
+    """Write each file that is asked for, whole or not at all. Raises OptionError."""
+    if svg is not None:
+        from calculator.report.curves import make_curves
+        from calculator.report.drawing import draw
+        from calculator.report.svg import as_svg
+
+        _write(svg, as_svg(draw(make_curves(question))).encode())
+    if png is not None:
+        from calculator.report.curves import make_curves
+        from calculator.report.drawing import draw
+
+        try:
+            from calculator.report.png import as_png
+        except ImportError:
+            raise OptionError("png needs the package pillow; svg needs none") from None
+        _write(png, as_png(draw(make_curves(question))))
+    if html is not None:
+        from calculator.report.page import as_page
+
+        _write(html, as_page(question).encode())
+
+
+def _sheets(question: Question, *, explain: bool, grid: bool) -> list[tuple[Sheet, bool]]:
+    """What is shown, each with whether its cells carry the grid's marks."""
+    if grid:
+        sheet = sheets.grid_sheet(question, make_grid(question))
+        return [(sheet, question.card is not None)]
+    shown = [sheets.terms_sheet(question)]
+    if explain:
+        shown += [sheets.explain_sheet(question), sheets.moments_sheet(question)]
+    card = question.card
+    if card is None or (question.margin_bytes or 0) < 0:
+        shown.append(sheets.offers_sheet(cards_that_fit(question)))
+    if card is not None:
+        shown.append(sheets.choices_sheet(best_variants(question, card.usable_bytes), card.name))
+    return [(sheet, False) for sheet in shown if sheet.rows]
+
+
+def _sentences(question: Question) -> list[str]:
+    return [*card_sentences(question), assumptions(question)]
+
+
+def _command(question: Question, *, grid: bool = False, chart: bool = False) -> str:
+    return question.command() + " --grid" * grid + " --chart" * chart
+
+
+def _write(path: Path, content: bytes) -> None:
+    """A file that is there stays as it is until the new one is whole."""
+    try:
+        handle, made = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}-")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
+            Path(made).chmod(0o644)
+            Path(made).replace(path)
+        except OSError:
+            Path(made).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise OptionError(f"{path} cannot be written: {error.strerror}") from None

@@ -1,0 +1,127 @@
+"""A question and its answer as plain data, for JSON and CSV: bytes everywhere."""
+
+from dataclasses import asdict
+from typing import Any
+
+from calculator.architecture import num_parameters
+from calculator.grid import Row
+from calculator.question import Question
+from calculator.roofline import SHORT_CONTEXT, Band, decode_band, prefill_band
+from calculator.solve import Offer, best_variants, cards_that_fit, cheapest_change, max_context
+from calculator.solve import verdict as verdict_of
+
+SCHEMA = "glm4q.calc/1"
+
+
+def question_record(question: Question) -> dict[str, Any]:
+    """What `glm4q calc --json` prints."""
+    plan, settings = question.plan, question.settings
+    answer: dict[str, Any] = {
+        "schema": SCHEMA,
+        "model": question.subject.name,
+        "parameters": num_parameters(question.subject.config),
+        "context": settings.context,
+        "batch": settings.batch,
+        "prefill_chunk": settings.prefill_chunk,
+        "terms": [
+            {
+                "name": term.name,
+                "device": term.device,
+                "bytes": term.bytes,
+                "formula": term.formula,
+                "source": term.source,
+            }
+            for term in plan.terms
+        ],
+        "moments": [
+            {"name": moment.name, "bytes": moment.bytes, "formula": moment.formula}
+            for moment in plan.moments
+        ],
+        "weights_bytes": plan.weights_bytes,
+        "kv_cache_bytes": plan.kv_cache_bytes,
+        "kv_bytes_per_token": plan.kv_bytes_per_token,
+        "workspace_bytes": plan.workspace_bytes,
+        "runtime_overhead_bytes": plan.overhead_bytes,
+        "total_gpu_bytes": plan.device_bytes("gpu"),
+        "total_host_bytes": plan.device_bytes("host"),
+        "command": question.command(),
+    }
+    if question.gpus != 1:
+        answer["gpus"] = question.gpus
+    return {**answer, **_of_the_card(question)}
+
+
+def grid_record(question: Question, rows: tuple[Row, ...]) -> dict[str, Any]:
+    """What `glm4q calc --grid --json` prints."""
+    return {
+        "schema": SCHEMA,
+        "model": question.subject.name,
+        "gpu": question.card.name if question.card else None,
+        "grid": [
+            {
+                "weights": row.weights,
+                "kv": row.kv,
+                **asdict(cell),
+                "verdict": cell.verdict,
+            }
+            for row in rows
+            for cell in row.cells
+        ],
+        "command": f"{question.command()} --grid",
+    }
+
+
+def _of_the_card(question: Question) -> dict[str, Any]:
+    card, margin = question.card, question.margin_bytes
+    offers = [_offer(offer) for offer in cards_that_fit(question)]
+    if card is None or margin is None:
+        return {"recommended_gpus": offers}
+    rates, context = card.rates, question.settings.context
+    change = cheapest_change(question, card.usable_bytes) if margin < 0 else None
+    answer: dict[str, Any] = {
+        "gpu": card.name,
+        "usable_bytes": card.usable_bytes,
+        "verdict": verdict_of(margin),
+        "margin_bytes": margin,
+        "max_context": max_context(question, card.usable_bytes),
+        "decode_tokens_per_second": None,
+        "cheapest_change": asdict(change) if change else None,
+        "recommended_gpus": offers,
+        "best_variants": [
+            {
+                "weights": str(choice.question.subject.variant or "as stored"),
+                "kv": choice.question.settings.kv,
+                "max_context": choice.max_context,
+                "decode_tokens_per_second": _band(choice.decode),
+                "command": choice.question.command(),
+            }
+            for choice in best_variants(question, card.usable_bytes)
+        ],
+    }
+    if rates:
+        short = min(SHORT_CONTEXT, context)
+        answer["decode_tokens_per_second"] = _band(decode_band(question.plan, rates, depth=context))
+        answer["speed"] = [
+            {
+                "depth": depth,
+                "decode_tokens_per_second": _band(decode_band(question.plan, rates, depth=depth)),
+                "prefill_tokens_per_second": _band(prefill_band(question.plan, rates, depth=depth)),
+            }
+            for depth in sorted({short, context})
+        ]
+    return answer
+
+
+def _offer(offer: Offer) -> dict[str, Any]:
+    return {
+        "gpu": offer.gpu.name,
+        "margin_bytes": offer.margin_bytes,
+        "verdict": verdict_of(offer.margin_bytes),
+        "decode_tokens_per_second": _band(offer.decode),
+        "tdp_watts": offer.gpu.tdp_watts,
+        "launch_usd": offer.gpu.launch_usd,
+    }
+
+
+def _band(band: Band | None) -> dict[str, float] | None:
+    return {"low": round(band.low, 1), "high": round(band.high, 1)} if band else None

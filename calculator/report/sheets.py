@@ -1,0 +1,140 @@
+"""An answer as tables and sentences, the same for a terminal and for Markdown."""
+
+from dataclasses import dataclass
+
+from calculator.architecture import num_parameters
+from calculator.grid import Cell, Row
+from calculator.question import Question
+from calculator.report.units import human_band, human_bytes, human_tokens
+from calculator.settings import Device
+from calculator.solve import Choice, Offer, verdict
+
+DEVICE_NAMES: dict[Device, str] = {"gpu": "GPU", "host": "host"}
+MARKS = {"fits": "", "tight": "~", "no": "!"}
+"""Beside a margin in the grid, so that it reads without colour."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A titled table of words."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    right: frozenset[str] = frozenset()
+    """Columns of numbers."""
+    totals: int = 0
+    """How many of the last rows are sums of those before."""
+
+
+def terms_sheet(question: Question) -> Sheet:
+    """Every term that takes bytes, and the totals."""
+    plan = question.plan
+    rows = [
+        (term.name, DEVICE_NAMES[term.device], f"{term.bytes:,}", human_bytes(term.bytes))
+        for term in plan.terms
+        if term.bytes
+    ]
+    totals = [
+        (f"total {name}", name, f"{total:,}", human_bytes(total))
+        for device, name in DEVICE_NAMES.items()
+        if (total := plan.device_bytes(device))
+    ]
+    parameters = num_parameters(question.subject.config)
+    variant = f", {question.subject.variant}" if question.subject.variant else ""
+    each = f", each of {question.gpus} GPUs" if question.gpus != 1 else ""
+    return Sheet(
+        f"{question.subject.name}: {parameters:,} parameters{variant}{each}",
+        ("term", "on", "bytes", "size"),
+        (*rows, *totals),
+        frozenset({"bytes", "size"}),
+        len(totals),
+    )
+
+
+def explain_sheet(question: Question) -> Sheet:
+    """Every term, also those of no bytes, with its formula and where its operands come from."""
+    rows = [
+        (term.name, DEVICE_NAMES[term.device], f"{term.bytes:,}", term.formula, term.source)
+        for term in question.plan.terms
+    ]
+    columns = ("term", "on", "bytes", "formula", "operands from")
+    return Sheet("How each term is computed", columns, tuple(rows), frozenset({"bytes"}))
+
+
+def moments_sheet(question: Question) -> Sheet:
+    """What shares the workspace."""
+    rows = [
+        (moment.name, f"{moment.bytes:,}", human_bytes(moment.bytes), moment.formula)
+        for moment in question.plan.moments
+    ]
+    return Sheet(
+        "These share the workspace, whose size is that of the largest",
+        ("moment", "bytes", "size", "formula"),
+        tuple(rows),
+        frozenset({"bytes", "size"}),
+    )
+
+
+def offers_sheet(offers: tuple[Offer, ...], shown: int = 8) -> Sheet:
+    """Cards that hold the plan, smallest first."""
+    more = f", {shown} of {len(offers)}" if len(offers) > shown else ""
+    return Sheet(
+        f"Cards that it fits, smallest first{more}",
+        ("card", "verdict", "left", "tokens/s", "power", "launch price"),
+        tuple(
+            (
+                offer.gpu.name,
+                verdict(offer.margin_bytes),
+                human_bytes(offer.margin_bytes),
+                human_band(offer.decode.low, offer.decode.high),
+                f"{offer.gpu.tdp_watts} W" if offer.gpu.tdp_watts else "",
+                f"${offer.gpu.launch_usd:,} ({offer.gpu.year})" if offer.gpu.launch_usd else "",
+            )
+            for offer in offers[:shown]
+        ),
+        frozenset({"left", "tokens/s", "power", "launch price"}),
+    )
+
+
+def choices_sheet(choices: tuple[Choice, ...], card: str, shown: int = 8) -> Sheet:
+    """The best variants for a card."""
+    return Sheet(
+        f"Best variants for {card}, by bits (a loss measured on this model there is not yet)",
+        ("weights", "KV", "embedding", "left", "largest context", "tokens/s"),
+        tuple(
+            (
+                str(choice.question.subject.variant or "as stored"),
+                choice.question.settings.kv,
+                DEVICE_NAMES[choice.question.settings.embedding],
+                human_bytes(choice.question.margin_bytes or 0),
+                f"{choice.max_context:,}",
+                human_band(choice.decode.low, choice.decode.high) if choice.decode else "",
+            )
+            for choice in choices[:shown]
+        ),
+        frozenset({"left", "largest context", "tokens/s"}),
+    )
+
+
+def grid_sheet(question: Question, rows: tuple[Row, ...]) -> Sheet:
+    """The grid: margins on a card, or needs without one."""
+    contexts = tuple(human_tokens(cell.context) for cell in rows[0].cells)
+    if question.card:
+        title = f"GiB left of {question.card.name}; ~ tight: the last GiB, ! does not fit"
+    else:
+        title = "GiB needed"
+    return Sheet(
+        f"{question.subject.name}: {title}",
+        ("weights", "KV", *contexts),
+        tuple((row.weights, row.kv, *map(grid_cell, row.cells)) for row in rows),
+        frozenset(contexts),
+    )
+
+
+def grid_cell(cell: Cell) -> str:
+    """A margin with its mark, or a need."""
+    if cell.margin_bytes is None or cell.verdict is None:
+        return f"{cell.need_bytes / (1 << 30):.1f}"
+    gib = cell.margin_bytes / (1 << 30)
+    return f"{MARKS[cell.verdict]}{gib:.{1 if abs(gib) >= 0.1 else 2}f}"

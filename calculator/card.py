@@ -36,6 +36,12 @@ def gpu_rates(gpu: Gpu) -> Rates:
     )
 
 
+def card_of(gpu: Gpu) -> Card:
+    """A card of the list, with nothing else on it."""
+    arguments = ("--gpu", gpu.name)
+    return Card(gpu.name, gpu.reported_bytes, "as its driver reports it", arguments, gpu)
+
+
 def find_card(gpu: str | None, vram: str | None) -> Card | None:
     """The card that the options name; None where neither does. Raises OptionError.
 
@@ -48,14 +54,7 @@ def find_card(gpu: str | None, vram: str | None) -> Card | None:
             raise OptionError("vram is not for gpu auto, whose memory the driver tells")
         return detect_card()
     if gpu is not None:
-        found = find_gpu(gpu)
-        named = Card(
-            found.name,
-            found.reported_bytes,
-            "as its driver reports it",
-            ("--gpu", found.name),
-            found,
-        )
+        named = card_of(find_gpu(gpu))
     if vram is None:
         return named
     size = parse_size(vram, "vram")

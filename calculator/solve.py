@@ -152,7 +152,7 @@ def best_variants(question: Question, usable_bytes: int) -> tuple[Choice, ...]:
     found = []
     for other in _variants(question):
         for kv in KV_CHOICES:
-            asked = other.with_settings(replace(other.settings, kv=kv))
+            asked = _placed(other.with_settings(replace(other.settings, kv=kv)), usable_bytes)
             if asked.need_bytes <= usable_bytes:
                 depth = asked.settings.context
                 speed = decode_band(asked.plan, rates, depth=depth) if rates else None
@@ -163,6 +163,13 @@ def best_variants(question: Question, usable_bytes: int) -> tuple[Choice, ...]:
         for place, choice in enumerate(found)
         if not any(_as_good(better, choice) for better in found[:place])
     )
+
+
+def _placed(question: Question, usable_bytes: int) -> Question:
+    """As asked where that fits, else with the embedding on the host, which costs no speed."""
+    if question.need_bytes <= usable_bytes or question.planner.tied:
+        return question
+    return question.with_settings(replace(question.settings, embedding="host"))
 
 
 def _as_good(better: Choice, choice: Choice) -> bool:
@@ -181,7 +188,7 @@ def _quality(question: Question) -> tuple[int, int, int, bool]:
 
 
 def _variants(question: Question) -> Iterator[Question]:
-    """The model in every combination of weights and head, its embedding on the host if it can."""
+    """The model in every combination of weights and head."""
     asked = question.subject.variant
     if asked is None:
         yield question

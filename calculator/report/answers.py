@@ -68,21 +68,21 @@ def write_files(
     question: Question, *, svg: Path | None, png: Path | None, html: Path | None
 ) -> None:
     """Write each file that is asked for, whole or not at all. Raises OptionError."""
-    if svg is not None:
+    if svg is not None or png is not None:
         from calculator.report.curves import make_curves
         from calculator.report.drawing import draw
+
+        drawing = draw(make_curves(question))
+    if svg is not None:
         from calculator.report.svg import as_svg
 
-        _write(svg, as_svg(draw(make_curves(question))).encode())
+        _write(svg, as_svg(drawing).encode())
     if png is not None:
-        from calculator.report.curves import make_curves
-        from calculator.report.drawing import draw
-
         try:
             from calculator.report.png import as_png
         except ImportError:
             raise OptionError("png needs the package pillow; svg needs none") from None
-        _write(png, as_png(draw(make_curves(question))))
+        _write(png, as_png(drawing))
     if html is not None:
         from calculator.report.page import as_page
 

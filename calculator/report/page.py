@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from calculator.card import Card, gpu_rates
+from calculator.card import Card, card_of, gpu_rates
 from calculator.errors import OptionError
 from calculator.gpus import load_gpus
 from calculator.grid import grid_contexts, grid_variants
 from calculator.plan import MemoryPlan
 from calculator.question import Question
-from calculator.report.sentences import assumptions
-from calculator.roofline import decode_band
+from calculator.report.sentences import assumptions, share
+from calculator.roofline import DECODE_EFFICIENCY, decode_band
 from calculator.settings import Device
 from calculator.solve import KV_CHOICES, TIGHT_BYTES
 from calculator.subject import HEADS
@@ -47,6 +47,7 @@ def page_data(question: Question) -> dict[str, Any]:
         "command": question.command(),
         "assumed": assumptions(question),
         "tight": TIGHT_BYTES,
+        "share": share(DECODE_EFFICIENCY),
         "contexts": contexts,
         "start": {
             "context": start % len(contexts),
@@ -69,10 +70,7 @@ def page_data(question: Question) -> dict[str, Any]:
 
 def _cards(question: Question) -> list[Card]:
     """The asked card, if it is none of the list's, and all of the list."""
-    known = [
-        Card(gpu.name, gpu.reported_bytes, "as its driver reports it", ("--gpu", gpu.name), gpu)
-        for gpu in load_gpus()
-    ]
+    known = [card_of(gpu) for gpu in load_gpus()]
     asked = question.card
     return known if asked is None or asked in known else [asked, *known]
 

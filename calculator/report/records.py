@@ -23,6 +23,12 @@ def question_record(question: Question) -> dict[str, Any]:
         "context": settings.context,
         "batch": settings.batch,
         "prefill_chunk": settings.prefill_chunk,
+        "weights": str(question.subject.variant or "as stored"),
+        "kv": settings.kv,
+        "embedding": settings.embedding,
+        "gpu_layers": settings.gpu_layers,
+        "display_reserve_bytes": settings.display_reserve,
+        "safety_margin_bytes": settings.margin,
         "terms": [
             {
                 "name": term.name,
@@ -91,6 +97,7 @@ def _of_the_card(question: Question) -> dict[str, Any]:
             {
                 "weights": str(choice.question.subject.variant or "as stored"),
                 "kv": choice.question.settings.kv,
+                "embedding": choice.question.settings.embedding,
                 "max_context": choice.max_context,
                 "decode_tokens_per_second": _band(choice.decode),
                 "command": choice.question.command(),

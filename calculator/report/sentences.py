@@ -87,9 +87,9 @@ def _speed(question: Question, rates: Rates) -> list[str]:
     decode = ", ".join(f"{_band(decode_band(plan, rates, depth=at))} at {at:,}" for at in depths)
     prefill = ", ".join(f"{_band(prefill_band(plan, rates, depth=at))} of {at:,}" for at in depths)
     lines = [
-        f"decode, tokens/s of each sequence: {decode} ({_share(DECODE_EFFICIENCY)} of the "
+        f"decode, tokens/s of each sequence: {decode} ({share(DECODE_EFFICIENCY)} of the "
         "bandwidth on the data sheet)",
-        f"prefill, tokens/s: {prefill} ({_share(PREFILL_EFFICIENCY)} of its matrix rate)",
+        f"prefill, tokens/s: {prefill} ({share(PREFILL_EFFICIENCY)} of its matrix rate)",
     ]
     if question.settings.gpu_layers is None or not plan.device_bytes("host"):
         return lines
@@ -104,5 +104,6 @@ def _band(band: Band) -> str:
     return human_band(band.low, band.high)
 
 
-def _share(efficiency: tuple[float, float]) -> str:
+def share(efficiency: tuple[float, float]) -> str:
+    """What a band of efficiency is, in words."""
     return f"{efficiency[0]:.0%} to {efficiency[1]:.0%}"

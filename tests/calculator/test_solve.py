@@ -160,6 +160,17 @@ def test_best_variants_fit_and_none_is_beaten_in_all() -> None:
     assert bits.index("int8 g128") < bits.index("int4 g128")
 
 
+def test_best_variants_move_the_embedding_to_the_host_where_only_that_fits() -> None:
+    question = ask(gpu="4060", settings=Settings(context=131_072))
+    assert question.card is not None
+    found = {
+        (str(choice.question.subject.variant), choice.question.settings.kv): choice.question
+        for choice in best_variants(question, question.card.usable_bytes)
+    }
+    assert found["int4 g128, int8 head", "int8"].settings.embedding == "host"
+    assert found["int4 g128, int8 head", "int4"].settings.embedding == "gpu"
+
+
 def test_a_stored_quantized_model_keeps_its_weights() -> None:
     question = replace(
         ask(weights="int4", gpu="4070"), subject=replace(ask().subject, variant=None)

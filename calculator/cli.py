@@ -38,7 +38,9 @@ def calc(
         str | None, typer.Option(help="The output head: bf16 or int8; as published if not given.")
     ] = None,
     embedding: Annotated[str, typer.Option(help="Where embedding rows lie: gpu or host.")] = "gpu",
-    kv: Annotated[str, typer.Option(help="KV cache: bf16, int8 or int4.")] = "bf16",
+    kv: Annotated[
+        str, typer.Option(help="KV cache: bf16, int8, k8v4 (keys INT8, values INT4) or int4.")
+    ] = "bf16",
     context: Annotated[
         str | None, typer.Option(help="Tokens of context: 8192, 128k. 8k if not given.")
     ] = None,

@@ -115,20 +115,36 @@ class KVFormat:
 
     def code_bytes(self, head_dim: int) -> int:
         """Bytes of its numbers or codes alone."""
-        return ceil(head_dim * self.bits / 8)
+        return head_dim * self.bits // 8
 
     def scale_bytes(self, head_dim: int) -> int:
         """Bytes of its scales and zero points; 0 where it is not quantized."""
-        groups = ceil(head_dim / self.group_size) if self.group_size else 1
+        groups = head_dim // self.group_size if self.group_size else 1
         return groups * self.group_bytes
 
 
-KV_FORMATS: dict[str, KVFormat] = {
-    "fp32": KVFormat(32),
-    "bf16": KVFormat(16),
-    "int8": KVFormat(8, group_bytes=2),  # a scale
-    "int4": KVFormat(4, group_size=64, group_bytes=4),  # a scale and a zero point
+FP32_KV = KVFormat(32)
+BF16_KV = KVFormat(16)
+INT8_KV = KVFormat(8, group_bytes=2)  # a scale
+INT4_KV = KVFormat(4, group_size=64, group_bytes=4)  # a scale and a zero point
+
+KV_FORMATS: dict[str, tuple[KVFormat, KVFormat]] = {
+    "fp32": (FP32_KV, FP32_KV),
+    "bf16": (BF16_KV, BF16_KV),
+    "int8": (INT8_KV, INT8_KV),
+    "k8v4": (INT8_KV, INT4_KV),
+    "int4": (INT4_KV, INT4_KV),
 }
+"""Of keys and of values. Keys suffer more from few bits than values do."""
+
+
+def refuse_unfit_kv(kv: str, head_dim: int) -> None:
+    """Raise OptionError where vectors of that size cannot be cached so."""
+    for form in KV_FORMATS[kv]:
+        if form.group_size and head_dim % form.group_size:
+            raise OptionError(
+                f"kv {kv} takes heads of a multiple of {form.group_size} numbers, not {head_dim}"
+            )
 
 
 def refuse_unfit(formats: Mapping[Weight, WeightFormat]) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from calculator.errors import OptionError
 from calculator.question import Question
-from calculator.solve import KV_CHOICES, Verdict, verdict
+from calculator.solve import Verdict, kv_choices, verdict
 
 GRID_WEIGHTS = ("bf16", "int8", "int4", "llm-int8", "nf4")
 
@@ -44,7 +44,7 @@ def make_grid(question: Question) -> tuple[Row, ...]:
     return tuple(
         Row(str(weights), kv, tuple(_cells(variant, kv)))
         for weights, variant in grid_variants(question)
-        for kv in KV_CHOICES
+        for kv in kv_choices(question.subject.config)
     )
 
 

@@ -1,26 +1,34 @@
 """MemoryPlan: every buffer that the runtime holds for a model, variant and context, in bytes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from calculator.allocator import CACHE_SLACK, STEP_SLACK, reserved_bytes
 from calculator.architecture import EMBEDDING, Role, Weight, weights
+from calculator.arena import Arena, make_arena
 from calculator.config import ModelConfig
 from calculator.errors import OptionError
-from calculator.formats import BF16, KV_FORMATS, WeightFormat
+from calculator.formats import BF16, KV_FORMATS, WeightFormat, refuse_unfit_kv
+from calculator.scratch import NeedsOf, needs_of_dequantizing
 from calculator.settings import Device, Settings
 from calculator.terms import Term, kv_terms, weight_terms
-from calculator.workspace import Moment, dequantization_scratch, moments, quantized_kinds
 
 CUDA_CONTEXT_BYTES = 457 << 20
 """What a process takes on a GPU before its first tensor: ollama's constant; llama.cpp's users saw
 451 to 456 MiB on an RTX 4090. Not yet measured by this project."""
 
 
+SAMPLING_BYTES = 44
+"""Of each logit while a token is chosen: copies without the unlikely, a sorted one with its order,
+probabilities and their sums (measured by tests/runtime/test_workspace.py)."""
+
+
 @dataclass(frozen=True)
 class MemoryPlan:
-    """All terms. Weights and KV cache are exact; the workspace bounds what a step allocates."""
+    """All terms. What the runtime holds it allocates from here; only operators and sampling, which
+    the workspace lists too, come and go.
+    """
 
     config: ModelConfig
     settings: Settings
@@ -29,8 +37,16 @@ class MemoryPlan:
     workspace: tuple[Term, ...]
     overhead: tuple[Term, ...]
     """What is no buffer of ours: CUDA context, allocator slack, reserves."""
-    moments: tuple[Moment, ...]
-    """What shares the workspace: the fullest is its size."""
+    arenas: Mapping[Device, Arena]
+    """The one block of memory for steps on each device."""
+
+    layers: Mapping[Device, range]
+    """Which layers each device runs, in their order."""
+
+    @property
+    def chunk(self) -> int:
+        """Tokens of each sequence in one prefill step."""
+        return min(self.settings.prefill_chunk, self.settings.context)
 
     @property
     def terms(self) -> tuple[Term, ...]:
@@ -72,7 +88,8 @@ class _Placed:
 class Planner:
     """Plans of one model in fixed formats for many settings; its weights are listed only once.
 
-    source: where the formats come from, "config" or "headers".
+    source: where the formats come from, "config" or "headers". needs: of the kernels that serve;
+    of dequantizing ones if None.
     """
 
     def __init__(
@@ -81,11 +98,12 @@ class Planner:
         formats: Mapping[Weight, WeightFormat],
         *,
         source: str = "config",
+        needs: NeedsOf | None = None,
     ) -> None:
         self.config = config
         self.formats = formats
         self._source = source
-        self._kinds = quantized_kinds(formats)
+        self._needs = needs or needs_of_dequantizing(formats)
         self.tied = all(weight.role != "head" for weight in formats)
         self._placed: dict[tuple[Device, Device, int], _Placed] = {}
 
@@ -96,26 +114,22 @@ class Planner:
         kv_cache = tuple(
             term
             for device, layers in self._layers(settings).items()
-            for term in kv_terms(self.config, settings, device, layers)
+            for term in kv_terms(self.config, settings, device, len(layers))
         )
-        shared = moments(
-            self.config,
-            context=settings.context,
-            batch=settings.batch,
-            chunk=settings.prefill_chunk,
-            activation_bytes=settings.activation_bits // 8,
-        )
+        arenas = {device: self._arena(settings, device) for device in self._layers(settings)}
         return MemoryPlan(
             config=self.config,
             settings=settings,
             weights=placed.terms,
             kv_cache=kv_cache,
-            workspace=self._workspace(settings, shared),
+            workspace=tuple(self._workspace(settings, arenas)),
             overhead=_overhead(settings, placed.slack),
-            moments=shared,
+            arenas=arenas,
+            layers=self._layers(settings),
         )
 
     def _refuse(self, settings: Settings) -> None:
+        refuse_unfit_kv(settings.kv, self.config.head_dim)
         if settings.context > self.config.max_position_embeddings:
             raise OptionError(
                 f"context {settings.context} is longer than the model's "
@@ -137,10 +151,10 @@ class Planner:
             return 0
         return self.config.num_hidden_layers - settings.gpu_layers
 
-    def _layers(self, settings: Settings) -> dict[Device, int]:
-        host = self._host_layers(settings)
-        layers: dict[Device, int] = {settings.compute: self.config.num_hidden_layers - host}
-        return {**layers, "host": host} if host else layers
+    def _layers(self, settings: Settings) -> dict[Device, range]:
+        first = self._host_layers(settings)
+        layers: dict[Device, range] = {"host": range(first)} if first else {}
+        return {**layers, settings.compute: range(first, self.config.num_hidden_layers)}
 
     def _weights(self, settings: Settings) -> _Placed:
         host_layers = self._host_layers(settings)
@@ -157,18 +171,46 @@ class Planner:
             self._placed[placement] = _Placed(terms, _weights_slack(self.formats, device_of))
         return self._placed[placement]
 
-    def _workspace(self, settings: Settings, shared: tuple[Moment, ...]) -> tuple[Term, ...]:
-        fullest = max(shared, key=lambda moment: moment.bytes)
-        tokens = settings.batch * min(settings.prefill_chunk, settings.context)
-        scratch = dequantization_scratch(self._kinds, tokens=tokens)
-        return tuple(
-            Term.single(name, device, moment.bytes, moment.formula, "config")
-            for device in self._layers(settings)
-            for name, moment in (
-                (f"workspace ({fullest.name})", fullest),
-                ("dequantization scratch", scratch),
-            )
+    def _arena(self, settings: Settings, device: Device) -> Arena:
+        chunk = min(settings.prefill_chunk, settings.context)
+        return make_arena(
+            self.config,
+            batch=settings.batch,
+            chunk=chunk,
+            room=settings.context,
+            activation_bytes=settings.activation_bits // 8,
+            scratch=tuple(
+                self._needs(settings.batch * tokens).scratch_bytes for tokens in (chunk, 1)
+            ),
+            head=device == settings.compute,
         )
+
+    def _workspace(self, settings: Settings, arenas: Mapping[Device, Arena]) -> Iterator[Term]:
+        tokens = settings.batch * min(settings.prefill_chunk, settings.context)
+        for device, arena in arenas.items():
+            fullest = max(arena.moments, key=lambda moment: moment.bytes)
+            yield Term.single("workspace", device, arena.bytes, fullest.formula, "config")
+            kinds = tokens, settings.batch
+            if operator := max(self._needs(kind).operator_bytes for kind in kinds):
+                yield Term.single("operators", device, operator, "largest result", "config")
+        logits = settings.batch * self.config.vocab_size
+        yield Term.single(
+            "sampling",
+            settings.compute,
+            logits * SAMPLING_BYTES,
+            f"{logits:,} logits x {SAMPLING_BYTES} B",
+            "config",
+        )
+        if settings.embedding != settings.compute:
+            numbers = tokens * self.config.hidden_size
+            size = settings.activation_bits // 8
+            yield Term.single(
+                "embedding rows",
+                settings.embedding,
+                numbers * size,
+                f"{tokens} tokens x {self.config.hidden_size} x {size} B",
+                "config",
+            )
 
 
 def make_plan(
@@ -177,9 +219,10 @@ def make_plan(
     settings: Settings,
     *,
     source: str = "config",
+    needs: NeedsOf | None = None,
 ) -> MemoryPlan:
     """The plan of a model whose weights lie in memory in `formats`. Raises OptionError."""
-    return Planner(config, formats, source=source).plan(settings)
+    return Planner(config, formats, source=source, needs=needs).plan(settings)
 
 
 def assign_formats(
@@ -197,7 +240,8 @@ def assign_formats(
 
 def kv_bytes_per_token(config: ModelConfig, kv: str) -> int:
     """Bytes that one token takes in the cache, keys and values, all layers."""
-    return config.kv_heads_of_model * KV_FORMATS[kv].head_bytes(config.head_dim)
+    vectors = sum(form.head_bytes(config.head_dim) for form in KV_FORMATS[kv])
+    return config.num_hidden_layers * config.num_key_value_heads * vectors
 
 
 def _weights_slack(

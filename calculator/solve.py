@@ -5,12 +5,14 @@ All of them ask the plan itself, which never shrinks when more is asked, and sea
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from calculator.card import gpu_rates
+from calculator.config import ModelConfig
 from calculator.errors import OptionError
-from calculator.formats import KV_FORMATS
+from calculator.formats import KV_FORMATS, refuse_unfit_kv
 from calculator.gpus import Gpu, load_gpus
 from calculator.question import Question
 from calculator.roofline import Band, decode_band
@@ -25,7 +27,17 @@ USEFUL_CONTEXT = 1024
 """A context shorter than this is no way to make a model fit."""
 
 SMALL_CHUNK = 128
-KV_CHOICES = ("bf16", "int8", "int4")
+KV_CHOICES = ("bf16", "int8", "k8v4", "int4")
+
+
+def kv_choices(config: ModelConfig) -> tuple[str, ...]:
+    """The KV formats that the model's heads can be cached in, finest first."""
+    found = []
+    for kv in KV_CHOICES:
+        with suppress(OptionError):
+            refuse_unfit_kv(kv, config.head_dim)
+            found.append(kv)
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -151,7 +163,7 @@ def best_variants(question: Question, usable_bytes: int) -> tuple[Choice, ...]:
     rates = question.card.rates if question.card else None
     found = []
     for other in _variants(question):
-        for kv in KV_CHOICES:
+        for kv in kv_choices(question.subject.config):
             asked = _placed(other.with_settings(replace(other.settings, kv=kv)), usable_bytes)
             if asked.need_bytes <= usable_bytes:
                 depth = asked.settings.context
@@ -183,8 +195,12 @@ def _quality(question: Question) -> tuple[int, int, int, bool]:
     formats = {weight.role: form for weight, form in question.subject.formats.items()}
     head = formats.get("head", formats["embedding"])
     linear = formats["linear"]
-    kv_bits = KV_FORMATS[question.settings.kv].bits
+    kv_bits = _kv_bits(question.settings.kv)
     return linear.bits, kv_bits, head.bits, linear.scheme == "groups"
+
+
+def _kv_bits(kv: str) -> int:
+    return sum(form.bits for form in KV_FORMATS[kv])
 
 
 def _variants(question: Question) -> Iterator[Question]:
@@ -205,9 +221,9 @@ def _variants(question: Question) -> Iterator[Question]:
 
 def _changes(question: Question) -> Iterator[tuple[str, str, Question]]:
     settings, variant = question.settings, question.subject.variant
-    kv_bits = KV_FORMATS[settings.kv].bits
-    for kv in KV_CHOICES:
-        if KV_FORMATS[kv].bits < kv_bits:
+    kv_bits = _kv_bits(settings.kv)
+    for kv in kv_choices(question.subject.config):
+        if _kv_bits(kv) < kv_bits:
             smaller = question.with_settings(replace(settings, kv=kv))
             yield f"{kv.upper()} KV", f"--kv {kv}", smaller
     if settings.prefill_chunk > SMALL_CHUNK:

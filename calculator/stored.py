@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from calculator import bitsandbytes
-from calculator.architecture import Weight, weights
+from calculator.architecture import EMBEDDING, Weight, weights
 from calculator.config import ModelConfig, read_json_object
 from calculator.errors import CheckpointError, ConfigError
 from calculator.formats import BF16, PACK_BITS, WeightFormat
@@ -67,8 +67,13 @@ class StoredModel:
         return frozenset(name.rpartition(".")[0] for name in self.tensors)
 
     def pieces(self, weight: Weight) -> tuple[Piece, ...]:
-        """The stored pieces of the weight's module. Raises CheckpointError where there is none."""
+        """The stored pieces of the weight's module. Raises CheckpointError where there is none.
+
+        Of a head that is tied and not stored, they are the embedding's.
+        """
         found = pieces(self.config, weight.module, self.modules)
+        if not found and weight.role == "head" and self.config.tie_word_embeddings:
+            found = pieces(self.config, EMBEDDING.removesuffix(".weight"), self.modules)
         if not found:
             raise CheckpointError(f"{self.directory} has no {weight.name}")
         return found

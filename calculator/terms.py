@@ -81,25 +81,29 @@ def weight_terms(
 
 def kv_terms(config: ModelConfig, settings: Settings, device: Device, layers: int) -> list[Term]:
     """The cache of so many layers: codes, and scales where it is quantized."""
-    form = KV_FORMATS[settings.kv]
-    heads = 2 * layers * config.num_key_value_heads
+    sides = dict(zip(("keys", "values"), KV_FORMATS[settings.kv], strict=True))
+    heads = layers * config.num_key_value_heads
+    vectors = settings.batch * settings.context * heads
+    quantized = any(form.group_bytes for form in sides.values())
     parts = {
-        "KV cache codes" if form.group_bytes else "KV cache": form.code_bytes(config.head_dim),
-        "KV cache scales": form.scale_bytes(config.head_dim),
+        "KV cache codes" if quantized else "KV cache": {
+            side: form.code_bytes(config.head_dim) for side, form in sides.items()
+        },
+        "KV cache scales": {
+            side: form.scale_bytes(config.head_dim) for side, form in sides.items()
+        },
     }
     return [
         Term(
             name,
             device,
-            f"{settings.batch} x {settings.context:,} tokens x {heads} heads x {head_bytes} B",
+            f"{settings.batch} x {settings.context:,} tokens x {heads} heads x "
+            f"({' + '.join(map(str, sizes.values()))}) B",
             "config",
-            tuple(
-                Buffer(side, settings.batch * settings.context * heads * head_bytes // 2)
-                for side in ("keys", "values")
-            ),
+            tuple(Buffer(side, vectors * size) for side, size in sizes.items()),
         )
-        for name, head_bytes in parts.items()
-        if head_bytes and heads
+        for name, sizes in parts.items()
+        if heads and any(sizes.values())
     ]
 
 

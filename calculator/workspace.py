@@ -1,122 +1,168 @@
-"""The memory of one forward pass beyond weights and KV cache, and the tile sizes that bound it.
+"""The workspace: every buffer of a forward pass, its shape, and the moments at which it is alive.
 
-The runtime takes its tile sizes from here, so that what is counted is what it allocates. At each
-moment of a layer some tensors live at once; the fullest moment is the workspace.
+The runtime cuts its one block of memory as `calculator.arena` places these, so what is counted is
+what it holds. Each step of a forward pass, a prefill chunk or one decoded token, uses them anew.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
+from typing import Literal, Self
 
-from calculator.architecture import Weight
 from calculator.config import ModelConfig
-from calculator.formats import WeightFormat
 
 PREFILL_CHUNK = 512
 """Prompt tokens in one forward pass, so that the workspace does not grow with the prompt."""
 
-ATTENTION_TILE = 1024
-"""Cached tokens attended to at once: scores in memory are [B, H, T, tile], whatever the context."""
+PREFILL_TILE = 256
+"""Cached tokens attended to at once, so that scores do not grow with the context either."""
+DECODE_TILE = 2048
+"""The same for single tokens, whose scores are few."""
 
-DEQUANTIZED_NUMBERS = 1 << 23
-"""Weights dequantized at once: codes as int32 beside float32, so 64 MiB."""
+KV_GROUP = 64
+"""Numbers of a cached vector that share a scale, where the cache is INT4."""
 
+MOMENTS = (
+    "input",
+    "attention norm",
+    "projections",
+    "append",
+    "attention",
+    "attention output",
+    "feed-forward norm",
+    "feed-forward",
+    "feed-forward output",
+    "head",
+)
+LINEARS = ("projections", "attention output", "feed-forward", "feed-forward output", "head")
+"""Moments at which a weight is multiplied by."""
+NORMS = ("attention norm", "attention output", "feed-forward norm", "feed-forward output", "head")
+"""GLM-4-0414 norms what attention and feed-forward return as well."""
 
-def dequantized_outputs(inputs: int) -> int:
-    """Outputs of a layer of that many inputs that are dequantized at once (a multiple of 32)."""
-    return max(DEQUANTIZED_NUMBERS // inputs // 32, 1) * 32
+Dtype = Literal["activation", "float32", "float64", "int64", "uint8", "bool"]
+BYTES: dict[Dtype, int] = {"float32": 4, "float64": 8, "int64": 8, "uint8": 1, "bool": 1}
 
 
 @dataclass(frozen=True)
-class Moment:
-    """What lives at once at one point of a forward pass."""
+class StepShape:
+    """How much goes through the model at once."""
+
+    batch: int
+    tokens: int
+    """New tokens of each sequence: 1 when decoding."""
+    tile: int
+    """Cached tokens that are attended to at once."""
+
+    @classmethod
+    def with_room(cls, batch: int, tokens: int, room: int) -> Self:
+        """With the tile that a cache with room for so many tokens is read in."""
+        return cls(batch, tokens, min(DECODE_TILE if tokens == 1 else PREFILL_TILE, room))
+
+
+@dataclass(frozen=True)
+class StepBuffer:
+    """A tensor of the workspace."""
 
     name: str
-    bytes: int
-    formula: str
+    dtype: Dtype
+    shape: tuple[int, ...]
+    alive: tuple[str, ...]
+    """The moments at which its numbers are needed; at others its place is free for another."""
+
+    def bytes(self, activation_bytes: int) -> int:
+        return prod(self.shape) * BYTES.get(self.dtype, activation_bytes)
 
 
-def moments(
-    config: ModelConfig, *, context: int, batch: int, chunk: int, activation_bytes: int
-) -> tuple[Moment, ...]:
-    """Every moment of a prefill chunk and of a decode step; they share one workspace."""
-    tile = min(ATTENTION_TILE, context)
-    found = []
-    for step, tokens in (("prefill", min(chunk, context)), ("decode", 1)):
-        width = batch * tokens
-        found += [
-            _attention(step, config, width, batch, tile, tokens, activation_bytes),
-            _feed_forward(step, config, width, activation_bytes),
-        ]
-    return (*found, _logits(config, batch, activation_bytes))
+def step_buffers(
+    config: ModelConfig, shape: StepShape, *, scratch_bytes: int = 0, head: bool = True
+) -> list[StepBuffer]:
+    """All buffers of a step.
+
+    scratch_bytes: what the kernels of quantized weights need while they multiply. head: whether the
+    step ends with logits; where layers are on two devices, it does on one.
+    """
+    each = shape.batch, shape.tokens
+    logits = (shape.batch, config.vocab_size) if head else (0,)
+    return [
+        *_throughout(config, shape),
+        StepBuffer("normed", "activation", (*each, config.hidden_size), (*NORMS, *LINEARS[:-1])),
+        StepBuffer("wide", "float32", (*each, config.hidden_size), NORMS),
+        StepBuffer("root mean square", "float32", (*each, 1), NORMS),
+        *_projections(config, shape),
+        *_attention(config, shape),
+        *_feed_forward(config, shape),
+        StepBuffer("head output", "activation", logits, ("head",)),
+        StepBuffer("logits", "float32", logits, ("head",)),
+        StepBuffer("scratch", "uint8", (scratch_bytes,), LINEARS),
+    ]
 
 
-def dequantization_scratch(kinds: list[tuple[Weight, WeightFormat]], *, tokens: int) -> Moment:
-    """What the largest of these quantized weights needs while that many tokens are multiplied."""
-    needs = [_scratch(weight, form, tokens) for weight, form in kinds]
-    return max(needs, key=lambda moment: moment.bytes, default=Moment("none", 0, "0 B"))
+def _throughout(config: ModelConfig, shape: StepShape) -> list[StepBuffer]:
+    pairs = config.rotary_dim // 2
+    layers = MOMENTS[:-1]
+    return [
+        StepBuffer("token ids", "int64", (shape.batch, shape.tokens), ("input",)),
+        StepBuffer(
+            "hidden states", "activation", (shape.batch, shape.tokens, config.hidden_size), MOMENTS
+        ),
+        StepBuffer("angles", "float64", (2, shape.tokens, pairs), ("input",)),
+        StepBuffer("frequencies", "float64", (pairs,), ("input",)),
+        StepBuffer("positions", "float64", (shape.tokens,), ("input",)),
+        StepBuffer("rotation", "float32", (2, shape.tokens, pairs), layers),
+        StepBuffer("future", "bool", (shape.tokens, shape.tokens), layers),
+        StepBuffer("hadamard", "float32", (KV_GROUP, KV_GROUP), layers),
+    ]
 
 
-def _attention(
-    step: str,
-    config: ModelConfig,
-    width: int,
-    batch: int,
-    tile: int,
-    tokens: int,
-    activation_bytes: int,
-) -> Moment:
-    queries = config.num_attention_heads * config.head_dim
-    keys = config.num_key_value_heads * config.head_dim
-    held = 2 * config.hidden_size + 2 * queries + 3 * keys  # residual, normed, q, rotated q, k, v
-    streamed = 3 * queries  # queries, running sum and its update, in float32
-    scores = config.num_attention_heads * tile
-    tiles = batch * 2 * keys * tile * 4 + tokens * tile * 17  # K and V tile; the causal mask
-    return Moment(
-        f"{step} attention",
-        width * (held * activation_bytes + (streamed + scores) * 4) + tiles,
-        f"{width} tokens x ({held} x {activation_bytes} B + {streamed + scores} x 4 B) "
-        f"+ {tiles} B of K, V and mask tiles",
-    )
+def _projections(config: ModelConfig, shape: StepShape) -> list[StepBuffer]:
+    """Queries, keys and values, and what becomes of them before they are cached."""
+    batch, tokens, size = shape.batch, shape.tokens, config.head_dim
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    groups, shared = max(size // KV_GROUP, 1), heads // kv_heads
+    half = batch, kv_heads, shared, tokens, config.rotary_dim // 2
+    kept = "projections", "append"
+    return [
+        StepBuffer("q", "activation", (batch, tokens, heads, size), kept),
+        StepBuffer("k", "activation", (batch, tokens, kv_heads, size), kept),
+        StepBuffer("v", "activation", (batch, tokens, kv_heads, size), kept),
+        StepBuffer("half turned", "float32", half, ("append",)),
+        StepBuffer("fresh", "float32", (batch, kv_heads, tokens, size), ("append",)),
+        StepBuffer("fresh turned", "float32", (batch, kv_heads, tokens, size), ("append",)),
+        StepBuffer("fresh codes", "uint8", (batch, kv_heads, tokens, size), ("append",)),
+        StepBuffer("extremes", "float32", (3, batch, kv_heads, tokens, groups), ("append",)),
+    ]
 
 
-def _feed_forward(step: str, config: ModelConfig, width: int, activation_bytes: int) -> Moment:
-    numbers = 3 * config.hidden_size + 3 * config.intermediate_size
-    return Moment(
-        f"{step} feed-forward",
-        width * numbers * activation_bytes,
-        f"{width} tokens x {numbers} x {activation_bytes} B",
-    )
+def _attention(config: ModelConfig, shape: StepShape) -> list[StepBuffer]:
+    """Queries that share a key are rows of one matrix; the cache passes by in tiles."""
+    size, kv_heads = config.head_dim, config.num_key_value_heads
+    rows = config.num_attention_heads // kv_heads * shape.tokens
+    each, tile = (shape.batch, kv_heads), shape.tile
+    groups = max(size // KV_GROUP, 1)
+    now = ("attention",)
+    return [
+        StepBuffer("queries", "float32", (*each, rows, size), ("append", "attention")),
+        StepBuffer("keys", "float32", (*each, tile, size), now),
+        StepBuffer("values", "float32", (*each, tile, size), now),
+        StepBuffer("tile codes", "uint8", (*each, tile, size), now),
+        StepBuffer("tile scales", "float32", (*each, tile, groups), now),
+        StepBuffer("scores", "float32", (*each, rows, tile), now),
+        StepBuffer("softmax", "float32", (4, *each, rows, 1), now),
+        StepBuffer("mixed", "float32", (*each, rows, size), now),
+        StepBuffer("mixed turned", "float32", (*each, rows, size), now),
+        StepBuffer(
+            "attended",
+            "activation",
+            (shape.batch, shape.tokens, config.num_attention_heads * size),
+            ("attention", "attention output"),
+        ),
+    ]
 
 
-def _logits(config: ModelConfig, batch: int, activation_bytes: int) -> Moment:
-    per_token = activation_bytes + 24  # float32 logits, and sampling's sorted copy with its order
-    return Moment(
-        "logits",
-        batch * config.vocab_size * per_token,
-        f"{batch} x {config.vocab_size} logits x {per_token} B",
-    )
-
-
-def quantized_kinds(
-    formats: Mapping[Weight, WeightFormat],
-) -> list[tuple[Weight, WeightFormat]]:
-    """One quantized weight of each shape and format: layers are alike."""
-    kinds = {
-        (weight.shape, form): (weight, form)
-        for weight, form in formats.items()
-        if form.is_quantized
-    }
-    return list(kinds.values())
-
-
-def _scratch(weight: Weight, form: WeightFormat, tokens: int) -> Moment:
-    outputs, inputs = weight.shape
-    if form.scheme == "llm-int8":  # bitsandbytes: activations' codes, INT32 products
-        need = tokens * inputs + tokens * outputs * 4
-        return Moment(
-            "INT8 products", need, f"{tokens} tokens x ({inputs} x 1 B + {outputs} x 4 B)"
-        )
-    if form.scheme != "groups":  # bitsandbytes dequantizes the whole weight for a prefill chunk
-        return Moment("whole weight", weight.numel * 2, f"{outputs} x {inputs} x 2 B")
-    rows = min(outputs, dequantized_outputs(inputs))
-    return Moment("tile", rows * inputs * 8, f"{rows} x {inputs} x 8 B")
+def _feed_forward(config: ModelConfig, shape: StepShape) -> list[StepBuffer]:
+    each, inner = (shape.batch, shape.tokens), config.intermediate_size
+    last = "feed-forward output"
+    return [
+        StepBuffer("delta", "activation", (*each, config.hidden_size), ("attention output", last)),
+        StepBuffer("gate and up", "activation", (*each, 2 * inner), ("feed-forward",)),
+        StepBuffer("gated", "activation", (*each, inner), ("feed-forward", last)),
+    ]

@@ -1,10 +1,17 @@
-"""The KV cache: keys and values of all tokens so far, in two tensors allocated once."""
+"""The KV cache: keys and values of all tokens so far, in tensors allocated once."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from calculator.config import ModelConfig
 from calculator.errors import OptionError
+from calculator.formats import KV_FORMATS
+from glm4q.kv.choose import make_store
+from glm4q.kv.dense import Dense
+from glm4q.kv.spec import KVStore
+from glm4q.workspace import Step
 
 
 class KVCache:
@@ -15,26 +22,33 @@ class KVCache:
         config: ModelConfig,
         max_seq_len: int,
         *,
+        kv: str,
         batch: int = 1,
-        dtype: torch.dtype,
-        device: torch.device | str = "cpu",
+        devices: Sequence[tuple[torch.device, int]] = (),
     ) -> None:
-        shape = (
-            config.num_hidden_layers,
-            batch,
-            config.num_key_value_heads,
-            max_seq_len,
-            config.head_dim,
-        )
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        """kv: a key of KV_FORMATS. devices: where so many layers lie, first layers first; all of
+        them on the CPU if not said.
+        """
         self.max_seq_len = max_seq_len
         self.length = 0
         """Tokens that all layers hold."""
+        self.stores: list[tuple[KVStore, KVStore]] = []
+        """Keys and values, a pair for each device."""
+        self._layers: list[tuple[KVStore, KVStore, int]] = []
+        for device, layers in devices or [(torch.device("cpu"), config.num_hidden_layers)]:
+            shape = layers, batch, config.num_key_value_heads, max_seq_len, config.head_dim
+            keys, values = (make_store(form, shape, device) for form in KV_FORMATS[kv])
+            self.stores.append((keys, values))
+            self._layers += [(keys, values, layer) for layer in range(layers)]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All that is held."""
+        return [tensor for pair in self.stores for each in pair for tensor in each.tensors.values()]
 
     @property
     def nbytes(self) -> int:
-        return self.keys.nbytes + self.values.nbytes
+        return sum(tensor.nbytes for tensor in self.tensors)
 
     def reserve(self, tokens: int) -> list["LayerCache"]:
         """Each layer's view for a pass of that many new tokens. Raises OptionError when full."""
@@ -43,7 +57,7 @@ class KVCache:
                 f"the context is full: {self.length} tokens are cached, {tokens} are new, "
                 f"and there is room for {self.max_seq_len}"
             )
-        return [LayerCache(k, v, self.length) for k, v in zip(self.keys, self.values, strict=True)]
+        return [LayerCache(*each, self.length) for each in self._layers]
 
     def advance(self, tokens: int) -> None:
         """Count the new tokens, after every layer has appended them."""
@@ -59,22 +73,29 @@ class KVCache:
 class LayerCache:
     """One layer's keys and values during one forward pass."""
 
-    def __init__(self, keys: Tensor, values: Tensor, length: int) -> None:
-        self._keys, self._values = keys, values  # [B, Hkv, max_seq_len, D]
+    def __init__(self, keys: KVStore, values: KVStore, layer: int, length: int) -> None:
+        self.keys, self.values, self._layer = keys, values, layer
         self.length = length
 
-    @property
-    def num_kv_heads(self) -> int:
-        return self._keys.shape[1]
+    @classmethod
+    def empty(cls, step: Step) -> "LayerCache":
+        """Room for the tokens of a step and no more, as they are."""
+        k = step["fresh"]
+        keys, values = (Dense((1, *k.shape), torch.float32, k.device) for _ in range(2))
+        return cls(keys, values, 0, 0)
 
-    def append(self, k: Tensor, v: Tensor) -> None:
-        """Store new keys and values, [B, T, Hkv, D], after those that are there."""
-        stop = self.length + k.shape[1]
-        self._keys[:, :, self.length : stop] = k.transpose(1, 2)
-        self._values[:, :, self.length : stop] = v.transpose(1, 2)
-        self.length = stop
+    def append_keys(self, fresh: Tensor, step: Step) -> None:
+        """Store float32 keys, [B, Hkv, T, D], after those that are there; `fresh` is used up."""
+        self.keys.write(self._layer, self.length, fresh, step)
 
-    def read(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    def append_values(self, fresh: Tensor, step: Step) -> None:
+        """Store values, and count the tokens."""
+        self.values.write(self._layer, self.length, fresh, step)
+        self.length += fresh.shape[2]
+
+    def read(self, start: int, stop: int, step: Step) -> tuple[Tensor, Tensor]:
         """Keys and values of a run of tokens in float32, [B, Hkv, stop - start, D]."""
-        k, v = (held[:, :, start:stop].float() for held in (self._keys, self._values))
+        k, v = (step[name][:, :, : stop - start] for name in ("keys", "values"))
+        self.keys.read(self._layer, start, stop, k, step)
+        self.values.read(self._layer, start, stop, v, step)
         return k, v

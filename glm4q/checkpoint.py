@@ -11,6 +11,9 @@ from calculator.names import Piece
 from calculator.stored import StoredModel
 from glm4q.packing import QuantizedWeight, middle, pack, unpack
 
+NUMBERS_AT_ONCE = 1 << 22
+"""Numbers that are looked at at once."""
+
 
 def read_weight(
     stored: StoredModel, weight: Weight, start: int = 0, stop: int | None = None
@@ -30,8 +33,9 @@ def read_weight(
             runs.append(_read(header, max(start, first) + offset, min(stop, last) + offset))
         first = last
     rows = runs[0] if len(runs) == 1 else torch.cat(runs)
-    # A sum is finite only where every number is, and needs no copy of the tensor.
-    if not torch.isfinite(rows.sum(dtype=torch.float32)):
+    # A sum is finite only where every number is; summing casts what it sums, so a run at a time.
+    sums = (run.sum(dtype=torch.float32) for run in rows.flatten().split(NUMBERS_AT_ONCE))
+    if not all(map(torch.isfinite, sums)):
         raise CheckpointError(
             f"{stored.directory}: {weight.name} holds a number that is not finite"
         )
@@ -55,6 +59,11 @@ def read_quantized(stored: StoredModel, weight: Weight) -> QuantizedWeight:
         raise CheckpointError(
             f"{stored.directory}: {weight.module} is said to be symmetric, and its zero points are "
             f"not all {middle(form.bits)} (is checkpoint_format right: gptq or gptq_v2?)"
+        )
+    if int(zero_points.max()) >= 2**form.bits:
+        raise CheckpointError(
+            f"{stored.directory}: {weight.module} has a zero point of {int(zero_points.max())}, "
+            f"which is no {form.bits}-bit code"
         )
     return QuantizedWeight(
         form.bits,

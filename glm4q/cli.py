@@ -14,13 +14,17 @@ from glm4q import __version__
 from glm4q.commands.chat import chat
 from quantize.commands.demo_model import demo_model
 from quantize.commands.evaluate import evaluate
+from quantize.commands.export import export
 from quantize.commands.quantize import quantize
+from quantize.commands.verify import verify
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "calc": calc,
     "quantize": quantize,
     "chat": chat,
     "eval": evaluate,
+    "verify": verify,
+    "export": export,
     "demo-model": demo_model,
 }
 

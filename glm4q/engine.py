@@ -14,17 +14,17 @@ import torch
 
 from calculator.architecture import Weight
 from calculator.errors import OptionError
-from calculator.plan import MemoryPlan, make_plan
+from calculator.plan import MemoryPlan
 from calculator.settings import Settings
 from calculator.stored import StoredModel
 from calculator.workspace import PREFILL_CHUNK
-from glm4q.cache import KVCache
 from glm4q.chat.session import ChatSession
 from glm4q.chat.template import ChatTemplate
 from glm4q.devices import choose_device, choose_dtype
 from glm4q.generation_config import read_stop_token_ids
 from glm4q.kernels.choose import candidates
-from glm4q.loader import held_formats, load_model
+from glm4q.loader import load_model, plan_model
+from glm4q.memory import Memory, Places
 from glm4q.model import CausalLM
 from glm4q.tokenizer import Tokenizer
 
@@ -65,33 +65,23 @@ class LLM:
         kernels = candidates(kernel)
         where = choose_device(device)
         compute = choose_dtype(dtype, where)
-        plan = make_plan(
-            stored.config,
-            held_formats(stored, device=where, dtype=compute, kernels=kernels),
-            Settings(
-                context=_default_context(stored) if context is None else context,
-                prefill_chunk=prefill_chunk,
-                kv="bf16" if compute == torch.bfloat16 else "fp32",
-                embedding="gpu" if where.type == "cuda" else "host",
-                compute="gpu" if where.type == "cuda" else "host",
-                activation_bits=compute.itemsize * 8,
-            ),
-            source="headers",
+        settings = Settings(
+            context=_default_context(stored) if context is None else context,
+            prefill_chunk=prefill_chunk,
+            kv="bf16" if compute == torch.bfloat16 else "fp32",
+            embedding="gpu" if where.type == "cuda" else "host",
+            compute="gpu" if where.type == "cuda" else "host",
         )
+        plan = plan_model(stored, settings, device=where, dtype=compute, kernels=kernels)
         tokenizer = Tokenizer.from_directory(directory)
         stop_token_ids = read_stop_token_ids(directory, stored.config, tokenizer)
         model = load_model(stored, device=where, dtype=compute, kernels=kernels, progress=progress)
         return cls(directory, model, tokenizer, plan, where, compute, stop_token_ids)
 
-    def new_cache(self, max_seq_len: int | None = None, *, batch: int = 1) -> KVCache:
-        """A KV cache for this model; of the planned context if not said otherwise."""
-        return KVCache(
-            self.model.config,
-            max_seq_len or self.plan.settings.context,
-            batch=batch,
-            dtype=self.dtype,
-            device=self.device,
-        )
+    def new_memory(self) -> Memory:
+        """A KV cache and a workspace, as planned: what one conversation needs."""
+        places: Places = {"gpu": self.device, "host": torch.device("cpu")}
+        return Memory.allocate(self.plan, places, self.dtype)
 
     def chat(self, system: str | None = None) -> ChatSession:
         """A conversation with a cache of its own. Raises TokenizerError without a template."""
@@ -102,10 +92,8 @@ class LLM:
             self.model,
             self.tokenizer,
             template,
-            self.new_cache(),
-            device=self.device,
+            self.new_memory(),
             stop_token_ids=self.stop_token_ids,
-            prefill_chunk=self.plan.settings.prefill_chunk,
             system=system,
         )
 

@@ -1,6 +1,7 @@
 """A checkpoint directory -> a model on a device, one weight at a time."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -8,12 +9,15 @@ from torch import Tensor, nn
 from calculator.architecture import Weight, weights
 from calculator.errors import CheckpointError
 from calculator.formats import BF16, FP32, WeightFormat
+from calculator.plan import MemoryPlan, make_plan
+from calculator.scratch import Needs, NeedsOf
+from calculator.settings import Settings
 from calculator.stored import StoredModel
 from glm4q.checkpoint import read_quantized, read_weight
 from glm4q.kernels.choose import KERNELS, choose
 from glm4q.kernels.spec import Kernel, LinearSpec
-from glm4q.layers.linear import QuantLinear
-from glm4q.model import CausalLM
+from glm4q.layers.linear import QuantLinear, matmul_bytes
+from glm4q.model import LAYERS, CausalLM, DecoderLayer
 
 DENSE = {torch.bfloat16: BF16, torch.float32: FP32}
 """The format of an unquantized weight by the dtype that the model computes in."""
@@ -43,6 +47,48 @@ def held_formats(
     return held
 
 
+def plan_model(
+    stored: StoredModel,
+    settings: Settings,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    kernels: tuple[Kernel, ...] = KERNELS,
+) -> MemoryPlan:
+    """What a run of the checkpoint will hold, by the kernels that will serve it."""
+    return make_plan(
+        stored.config,
+        held_formats(stored, device=device, dtype=dtype, kernels=kernels),
+        replace(settings, activation_bits=8 * dtype.itemsize),
+        source="headers",
+        needs=kernel_needs(stored, device=device, dtype=dtype, kernels=kernels),
+    )
+
+
+def kernel_needs(
+    stored: StoredModel,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    kernels: tuple[Kernel, ...] = KERNELS,
+) -> NeedsOf:
+    """What the chosen kernels take while they multiply."""
+    kinds = {(weight.shape, form): weight for weight, form in stored.formats().items()}
+    specs = [
+        _spec(weight, form, device) for (_, form), weight in kinds.items() if form.is_quantized
+    ]
+
+    def needs(tokens: int) -> Needs:
+        each = [choose(spec, kernels).needs(spec, tokens, dtype.itemsize) for spec in specs]
+        return Needs(
+            max((need.scratch_bytes for need in each), default=0),
+            max((need.operator_bytes for need in each), default=0)
+            + matmul_bytes(tokens, dtype, device),
+        )
+
+    return needs
+
+
 def load_model(
     stored: StoredModel,
     *,
@@ -55,17 +101,49 @@ def load_model(
     with torch.device("meta"):
         model = CausalLM(stored.config)
     for weight in weights(stored.config):
-        form = stored.format(weight)
-        if form.is_quantized:
-            kernel = choose(_spec(weight, form, device), kernels)
-            packed = QuantLinear(read_quantized(stored, weight).to(device), kernel)
-            _set_module(model, weight.module, packed)
-        else:
-            _set_tensor(model, weight.name, read_weight(stored, weight).to(device, dtype))
+        load_weight(model, weight.name, stored, weight, device=device, dtype=dtype, kernels=kernels)
         progress(weight)
     if stored.config.tie_word_embeddings:
         model.lm_head.weight = model.model.embed_tokens.weight
     return model.eval()
+
+
+def load_layer(
+    stored: StoredModel,
+    layer: int,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    kernels: tuple[Kernel, ...] = KERNELS,
+) -> DecoderLayer:
+    """One decoder layer alone."""
+    with torch.device("meta"):
+        module = LAYERS[stored.config.model_type](stored.config)
+    for weight in weights(stored.config):
+        if weight.layer == layer:
+            name = weight.name.removeprefix(f"model.layers.{layer}.")
+            load_weight(module, name, stored, weight, device=device, dtype=dtype, kernels=kernels)
+    return module.eval()
+
+
+def load_weight(
+    module: nn.Module,
+    name: str,
+    stored: StoredModel,
+    weight: Weight,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    kernels: tuple[Kernel, ...] = KERNELS,
+) -> None:
+    """Read a weight to the place of that name in a module, dense or behind a kernel."""
+    form = stored.format(weight)
+    if form.is_quantized:
+        kernel = choose(_spec(weight, form, device), kernels)
+        packed = QuantLinear(read_quantized(stored, weight).to(device), kernel)
+        _set_module(module, name.rpartition(".")[0], packed)
+    else:
+        set_tensor(module, name, read_weight(stored, weight).to(device, dtype))
 
 
 def held_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -78,7 +156,8 @@ def _spec(weight: Weight, form: WeightFormat, device: torch.device) -> LinearSpe
     return LinearSpec(outputs, inputs, form, device)
 
 
-def _set_tensor(model: nn.Module, name: str, tensor: Tensor) -> None:
+def set_tensor(model: nn.Module, name: str, tensor: Tensor) -> None:
+    """Put a parameter in its place."""
     module, _, attribute = name.rpartition(".")
     setattr(model.get_submodule(module), attribute, nn.Parameter(tensor, requires_grad=False))
 

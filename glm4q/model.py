@@ -4,15 +4,17 @@ import torch
 from torch import Tensor, nn
 
 from calculator.config import ModelConfig
-from glm4q.cache import KVCache, LayerCache
-from glm4q.layers.attention import Attention
+from glm4q.cache import LayerCache
+from glm4q.layers.attention import Attention, prepare_attention
+from glm4q.layers.linear import Linear
 from glm4q.layers.mlp import MLP
 from glm4q.layers.norm import RMSNorm
-from glm4q.layers.rope import Rotation, rotation
+from glm4q.memory import Memory
+from glm4q.workspace import Step
 
 
 class DecoderLayer(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); x is the step's own, changed in place."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -21,9 +23,26 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, by: Rotation, cache: LayerCache) -> Tensor:  # x: [B, T, C]
-        x = x + self.self_attn(self.input_layernorm(x), by, cache)
-        return x + self.mlp(self.post_attention_layernorm(x))
+    def forward(self, step: Step, cache: LayerCache) -> None:
+        normed = self.attention_input(step)
+        self.add_attended(self.self_attn(normed, step, cache), step)
+        self.add_fed(self.mlp(self.feed_forward_input(step), step), step)
+
+    def attention_input(self, step: Step) -> Tensor:  # [B, T, C]
+        """The normed residual stream."""
+        return self.input_layernorm(step["hidden states"], step, step["normed"])
+
+    def feed_forward_input(self, step: Step) -> Tensor:  # [B, T, C]
+        """The residual stream, normed anew."""
+        return self.post_attention_layernorm(step["hidden states"], step, step["normed"])
+
+    def add_attended(self, attended: Tensor, step: Step) -> None:
+        """Add what attention returned to the residual stream."""
+        step["hidden states"].add_(attended)
+
+    def add_fed(self, fed: Tensor, step: Step) -> None:
+        """Add what the feed-forward layer returned."""
+        step["hidden states"].add_(fed)
 
 
 class Glm4DecoderLayer(DecoderLayer):
@@ -34,10 +53,11 @@ class Glm4DecoderLayer(DecoderLayer):
         self.post_self_attn_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_mlp_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x: Tensor, by: Rotation, cache: LayerCache) -> Tensor:  # x: [B, T, C]
-        attended = self.self_attn(self.input_layernorm(x), by, cache)
-        x = x + self.post_self_attn_layernorm(attended)
-        return x + self.post_mlp_layernorm(self.mlp(self.post_attention_layernorm(x)))
+    def add_attended(self, attended: Tensor, step: Step) -> None:
+        step["hidden states"].add_(self.post_self_attn_layernorm(attended, step, attended))
+
+    def add_fed(self, fed: Tensor, step: Step) -> None:
+        step["hidden states"].add_(self.post_mlp_layernorm(fed, step, fed))
 
 
 LAYERS: dict[str, type[DecoderLayer]] = {"glm": DecoderLayer, "glm4": Glm4DecoderLayer}
@@ -61,28 +81,48 @@ class CausalLM(nn.Module):
         super().__init__()
         self.config = config
         self.model = Decoder(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
 
     @torch.inference_mode()
-    def hidden_states(self, input_ids: Tensor, cache: KVCache) -> Tensor:
-        """Run T new tokens, [B, T], after those in the cache. Returns normed states [B, T, C]."""
+    def forward(self, input_ids: Tensor, memory: Memory) -> Tensor:
+        """Run T new tokens, [B, T], after those in the cache. Logits of the last, float32 [B, V].
+
+        They are good until the next step.
+        """
+        step = self.run_layers(input_ids, memory)
+        return self.logits(step["hidden states"][:, -1:], step)
+
+    @torch.inference_mode()
+    def run_layers(self, input_ids: Tensor, memory: Memory) -> Step:
+        """Run new tokens through all layers. Returns the last step, with what they made of them."""
         tokens = input_ids.shape[1]
-        positions = torch.arange(cache.length, cache.length + tokens, device=input_ids.device)
-        by = rotation(self.config, positions)
-        x = self.model.embed_tokens(input_ids)
-        for layer, layer_cache in zip(self.model.layers, cache.reserve(tokens), strict=True):
-            x = layer(x, by, layer_cache)
-        cache.advance(tokens)
-        return self.model.norm(x)
+        caches = memory.cache.reserve(tokens)
+        steps = memory.steps(tokens)
+        x = self.embed(input_ids, steps[0][0], memory)
+        for step, layers in steps:
+            step["hidden states"].copy_(x)
+            prepare_attention(self.config, memory.cache.length, step)
+            for layer in layers:
+                self.model.layers[layer](step, caches[layer])
+            x = step["hidden states"]
+        memory.cache.advance(tokens)
+        return step
+
+    def embed(self, input_ids: Tensor, step: Step, memory: Memory) -> Tensor:
+        """The rows of new tokens, [B, T, C], where the embedding lies."""
+        weight, x = self.model.embed_tokens.weight, step["hidden states"]
+        if memory.rows is None:
+            input_ids = step["token ids"].copy_(input_ids)
+        else:
+            x = memory.rows[: input_ids.numel()].view(x.shape)
+        torch.index_select(weight, 0, input_ids.flatten(), out=x.view(-1, x.shape[-1]))
+        return x
 
     @torch.inference_mode()
-    def forward(self, input_ids: Tensor, cache: KVCache) -> Tensor:
-        """Logits of the last position only, float32 [B, V]."""
-        return self.logits(self.hidden_states(input_ids, cache)[:, -1])
-
-    @torch.inference_mode()
-    def logits(self, hidden_states: Tensor) -> Tensor:
-        """float32 [..., V]."""
-        return self.lm_head(hidden_states).float()
+    def logits(self, x: Tensor, step: Step) -> Tensor:
+        """Of one token of each sequence: x [B, 1, C] -> float32 [B, V]."""
+        normed = self.model.norm(x, step, step["normed"][:, :1])
+        self.lm_head(normed, step, step["head output"].unsqueeze(1))
+        return step["logits"].copy_(step["head output"])

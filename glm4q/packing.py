@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from glm4q.workspace import carve
+
 WORD_BITS = 32
 
 
@@ -79,6 +81,35 @@ class QuantizedWeight:
             qzeros=None if self.qzeros is None else self.qzeros[:, words],
         )
 
+    def dequantize_into(self, scratch: Tensor, dtype: torch.dtype) -> Tensor:
+        """`dequantize` in the bytes of `scratch` alone, whose size `tile_bytes` says: [K, N]."""
+        shape, grid = (self.inputs, self.outputs), tuple(self.scales.shape)
+        codes, values, scales, zeros = carve(
+            scratch,
+            (torch.int32, shape),
+            (torch.float32, shape),
+            (torch.float32, grid),
+            (torch.float32, grid),
+        )
+        scales.copy_(self.scales)
+        if self.qzeros is None:
+            zeros.fill_(middle(self.bits))
+        else:
+            words = codes.flatten()[: zeros.numel()].view(grid[1], grid[0])
+            zeros.copy_(unpack_into(self.qzeros.T, self.bits, words).T)
+        values.copy_(unpack_into(self.qweight, self.bits, codes))
+        spent = codes.view(torch.float32)
+        if self.g_idx is not None:
+            values.sub_(torch.index_select(zeros, 0, self.g_idx, out=spent))
+            values.mul_(torch.index_select(scales, 0, self.g_idx, out=spent))
+        else:
+            grouped = values.unflatten(0, (grid[0], -1))
+            grouped.sub_(zeros.unsqueeze(1)).mul_(scales.unsqueeze(1))
+        if dtype == torch.float32:
+            return values
+        (rounded,) = carve(scratch, (dtype, shape))
+        return rounded.copy_(values)
+
     def dequantize(self) -> Tensor:
         """float32 [K, N]: (code - zero_point) * scale."""
         centered = self.codes()
@@ -88,6 +119,15 @@ class QuantizedWeight:
         grouped = centered.unflatten(0, (self.scales.shape[0], -1))  # [groups, K / groups, N]
         grouped -= self.zero_points().unsqueeze(1)
         return (grouped * self.scales.float().unsqueeze(1)).flatten(0, 1)
+
+
+def unpack_into(words: Tensor, bits: int, out: Tensor) -> Tensor:
+    """`unpack` into an int32 tensor that is there already."""
+    per_word = WORD_BITS // bits
+    places = out.unflatten(0, (-1, per_word))
+    for place in range(per_word):
+        torch.bitwise_right_shift(words, place * bits, out=places[:, place])
+    return out.bitwise_and_(2**bits - 1)
 
 
 def middle(bits: int) -> int:

@@ -17,7 +17,7 @@ from calculator.question import Question
 from calculator.report.sentences import assumptions, share
 from calculator.roofline import DECODE_EFFICIENCY, decode_band
 from calculator.settings import Device
-from calculator.solve import KV_CHOICES, TIGHT_BYTES
+from calculator.solve import TIGHT_BYTES, kv_choices
 from calculator.subject import HEADS
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -63,7 +63,7 @@ def page_data(question: Question) -> dict[str, Any]:
                 _cell(_at(placed, kv, context), cards) for context in contexts
             ]
             for weights, head, embedding, placed in _placed(question)
-            for kv in KV_CHOICES
+            for kv in kv_choices(question.subject.config)
         },
     }
 

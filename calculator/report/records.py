@@ -41,7 +41,7 @@ def question_record(question: Question) -> dict[str, Any]:
         ],
         "moments": [
             {"name": moment.name, "bytes": moment.bytes, "formula": moment.formula}
-            for moment in plan.moments
+            for moment in plan.arenas[settings.compute].moments
         ],
         "weights_bytes": plan.weights_bytes,
         "kv_cache_bytes": plan.kv_cache_bytes,

@@ -66,7 +66,7 @@ def moments_sheet(question: Question) -> Sheet:
     """What shares the workspace."""
     rows = [
         (moment.name, f"{moment.bytes:,}", human_bytes(moment.bytes), moment.formula)
-        for moment in question.plan.moments
+        for moment in question.plan.arenas[question.settings.compute].moments
     ]
     return Sheet(
         "These share the workspace, whose size is that of the largest",

@@ -8,13 +8,11 @@ import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
-import torch
-
 from calculator.errors import OptionError
-from glm4q.cache import KVCache
 from glm4q.chat.messages import Message
 from glm4q.chat.template import ChatTemplate
 from glm4q.generate import LanguageModel, generate
+from glm4q.memory import Memory
 from glm4q.sampling import SamplingParams
 from glm4q.tokenizer import Tokenizer
 
@@ -46,15 +44,13 @@ class ChatSession:
         model: LanguageModel,
         tokenizer: Tokenizer,
         template: ChatTemplate,
-        cache: KVCache,
+        memory: Memory,
         *,
-        device: torch.device,
         stop_token_ids: frozenset[int],
-        prefill_chunk: int,
         system: str | None = None,
     ) -> None:
         self._model, self._tokenizer, self._template = model, tokenizer, template
-        self._cache, self._device, self._prefill_chunk = cache, device, prefill_chunk
+        self._memory, self._cache = memory, memory.cache
         self._stop_token_ids = stop_token_ids
         self.system = system
         self.last_answer: Answer | None = None
@@ -122,14 +118,7 @@ class ChatSession:
         room = self.context_size - len(token_ids)
         limit = room if params.max_tokens is None else min(room, params.max_tokens)
         begun = time.perf_counter()
-        for token in generate(
-            self._model,
-            self._cache,
-            token_ids,
-            params,
-            device=self._device,
-            chunk=self._prefill_chunk,
-        ):
+        for token in generate(self._model, self._memory, token_ids, params):
             now = time.perf_counter()
             if not answer.tokens:
                 answer.prefill_seconds, begun = now - begun, now

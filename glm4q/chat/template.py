@@ -63,7 +63,7 @@ class ChatTemplate:
         """The directory's template, or GLM-4's protocol where only the tokenizer is GLM-4's."""
         control_tokens = frozenset(control_tokens)
         config = read_json_object(path / "tokenizer_config.json")
-        if source := _find_source(path, config):
+        if source := find_source(path, config):
             return cls(JinjaRenderer(source, _special_tokens(config), name=path), control_tokens)
         if control_tokens >= glm4.CONTROL_TOKENS:
             return cls(glm4.render, control_tokens)
@@ -129,7 +129,7 @@ class JinjaRenderer:
             raise TokenizerError(f"{self._name}: chat template failed: {message}") from error
 
 
-def _find_source(path: Path, config: Mapping[str, Any]) -> str | None:
+def find_source(path: Path, config: Mapping[str, Any]) -> str | None:
     """The default template; a .jinja file wins, as in transformers 5."""
     if (path / "chat_template.jinja").is_file():
         return _read_text(path / "chat_template.jinja")

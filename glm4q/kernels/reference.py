@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from calculator.formats import WeightFormat
-from calculator.workspace import dequantized_outputs
+from calculator.scratch import Needs, dequantized_outputs, tile_bytes
 from glm4q.kernels.spec import LinearSpec
 from glm4q.packing import WORD_BITS, QuantizedWeight
 
@@ -22,17 +22,18 @@ class Reference:
     def held(self, form: WeightFormat) -> WeightFormat:
         return form
 
+    def needs(self, spec: LinearSpec, tokens: int, activation_bytes: int) -> Needs:
+        return Needs(tile_bytes(spec.outputs, spec.inputs, spec.form.groups(spec.inputs)))
+
     def pack(self, weight: QuantizedWeight) -> dict[str, Tensor]:
         parts = {name: getattr(weight, name) for name in ("qweight", "scales", "qzeros", "g_idx")}
         return {name: tensor for name, tensor in parts.items() if tensor is not None}
 
-    def matmul(self, x: Tensor, packed: Mapping[str, Tensor]) -> Tensor:
-        """[..., K] by the packed [N, K] weight -> [..., N], in x's dtype."""
+    def matmul(self, x: Tensor, packed: Mapping[str, Tensor], out: Tensor, scratch: Tensor) -> None:
         bits = packed["qweight"].shape[0] * WORD_BITS // x.shape[-1]
         weight = QuantizedWeight(bits, **packed)
         tile = dequantized_outputs(weight.inputs)
-        tiles = [
-            x @ weight.columns(start, min(start + tile, weight.outputs)).dequantize().to(x.dtype)
-            for start in range(0, weight.outputs, tile)
-        ]
-        return tiles[0] if len(tiles) == 1 else torch.cat(tiles, dim=-1)
+        for start in range(0, weight.outputs, tile):
+            stop = min(start + tile, weight.outputs)
+            values = weight.columns(start, stop).dequantize_into(scratch, x.dtype)
+            torch.mm(x, values, out=out[:, start:stop])

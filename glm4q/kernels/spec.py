@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from calculator.formats import WeightFormat
+from calculator.scratch import Needs
 from glm4q.packing import QuantizedWeight
 
 
@@ -38,5 +39,20 @@ class Kernel(Protocol):
     def pack(self, weight: QuantizedWeight) -> dict[str, Tensor]:
         """Rearrange the weight for `matmul`, once, at load."""
 
-    def matmul(self, x: Tensor, packed: Mapping[str, Tensor]) -> Tensor:
-        """[..., K] activations by the packed [N, K] weight -> [..., N], in x's dtype."""
+    def needs(self, spec: LinearSpec, tokens: int, activation_bytes: int) -> Needs:
+        """What `matmul` of that many rows takes beside the weight: what the plan counts."""
+
+    def matmul(self, x: Tensor, packed: Mapping[str, Tensor], out: Tensor, scratch: Tensor) -> None:
+        """[M, K] activations by the packed [N, K] weight into `out`, [M, N], in x's dtype.
+
+        scratch: uint8, as many bytes as it needs or more, for it to use meanwhile.
+        """
+
+
+def multiply(kernel: Kernel, spec: LinearSpec, packed: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    """x [..., K] -> [..., N], in memory of its own: a kernel alone, without a workspace."""
+    rows = x.reshape(-1, spec.inputs)
+    out = x.new_empty(len(rows), spec.outputs)
+    size = kernel.needs(spec, len(rows), x.element_size()).scratch_bytes
+    kernel.matmul(rows, packed, out, torch.empty(size, dtype=torch.uint8, device=x.device))
+    return out.view(*x.shape[:-1], -1)

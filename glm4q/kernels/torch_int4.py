@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from calculator.formats import WeightFormat
+from calculator.scratch import Needs
 from glm4q.kernels.spec import LinearSpec
 from glm4q.packing import QuantizedWeight, middle
+from glm4q.workspace import carve
 
 GROUP_SIZES = (32, 64, 128)
 OUTPUTS_MULTIPLE = 16
@@ -45,12 +47,14 @@ class TorchInt4:
             "scales_and_zeros": torch.stack((scales, zeros), dim=-1).bfloat16(),
         }
 
-    def matmul(self, x: Tensor, packed: Mapping[str, Tensor]) -> Tensor:
-        group_size = x.shape[-1] // packed["scales_and_zeros"].shape[0]
-        y = torch.ops.aten._weight_int4pack_mm_for_cpu(
-            x.reshape(-1, x.shape[-1]).bfloat16(),
-            packed["qweight"],
-            group_size,
-            packed["scales_and_zeros"],
-        )
-        return y.view(*x.shape[:-1], -1).to(x.dtype)
+    def needs(self, spec: LinearSpec, tokens: int, activation_bytes: int) -> Needs:
+        rounded = 0 if activation_bytes == 2 else tokens * spec.inputs * 2
+        return Needs(rounded, operator_bytes=tokens * spec.outputs * 2)
+
+    def matmul(self, x: Tensor, packed: Mapping[str, Tensor], out: Tensor, scratch: Tensor) -> None:
+        if x.dtype != torch.bfloat16:
+            x = carve(scratch, (torch.bfloat16, tuple(x.shape)))[0].copy_(x)
+        scales = packed["scales_and_zeros"]
+        group_size = x.shape[-1] // scales.shape[0]
+        y = torch.ops.aten._weight_int4pack_mm_for_cpu(x, packed["qweight"], group_size, scales)
+        out.copy_(y)

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from calculator.formats import WeightFormat
-from calculator.workspace import dequantized_outputs
+from calculator.scratch import Needs, dequantized_outputs, tile_bytes
 from glm4q.kernels.spec import LinearSpec
 from glm4q.packing import QuantizedWeight, middle
+from glm4q.workspace import carve
 
 INPUTS_MULTIPLE = 32
 OUTPUTS_MULTIPLE = 16
@@ -50,31 +50,51 @@ class TorchInt8:
         groups = signed.unflatten(0, (weight.scales.shape[0], -1))
         return {"qweight": groups.transpose(1, 2).contiguous(), "scales": weight.scales}
 
-    def matmul(self, x: Tensor, packed: Mapping[str, Tensor]) -> Tensor:
+    def needs(self, spec: LinearSpec, tokens: int, activation_bytes: int) -> Needs:
+        groups = spec.form.groups(spec.inputs)
+        if tokens > MAX_OPERATOR_ROWS:
+            return Needs(tile_bytes(spec.outputs, spec.inputs, groups))
+        # Sums, products and scales in float32, ones and a group's inputs in bfloat16.
+        outputs = spec.outputs * (8 * tokens + 6)
+        return Needs(outputs + tokens * spec.inputs // groups * 2, tokens * spec.outputs * 2)
+
+    def matmul(self, x: Tensor, packed: Mapping[str, Tensor], out: Tensor, scratch: Tensor) -> None:
         codes, scales = packed["qweight"], packed["scales"]  # int8 [G, N, K / G], float16 [G, N]
-        rows = x.reshape(-1, x.shape[-1])
-        if rows.shape[0] <= MAX_OPERATOR_ROWS:
-            y = _by_group(rows.bfloat16(), codes, scales)
-        else:
-            y = _dequantized(rows, codes, scales)
-        return y.view(*x.shape[:-1], -1).to(x.dtype)
+        by = _by_group if x.shape[0] <= MAX_OPERATOR_ROWS else _dequantized
+        by(x, codes, scales, out, scratch)
 
 
-def _by_group(x: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
-    """bfloat16 [M, K] -> float32 [M, N]."""
-    ones = torch.ones(codes.shape[1], dtype=torch.bfloat16)
-    y = torch.zeros(x.shape[0], codes.shape[1])
-    for inputs, group, scale in zip(x.chunk(len(codes), dim=-1), codes, scales, strict=True):
-        y += torch.ops.aten._weight_int8pack_mm(inputs.contiguous(), group, ones) * scale.float()
-    return y
+def _by_group(x: Tensor, codes: Tensor, scales: Tensor, out: Tensor, scratch: Tensor) -> None:
+    groups, outputs, size = codes.shape
+    sums, product, scale, ones, inputs = carve(
+        scratch,
+        (torch.float32, (x.shape[0], outputs)),
+        (torch.float32, (x.shape[0], outputs)),
+        (torch.float32, (outputs,)),
+        (torch.bfloat16, (outputs,)),
+        (torch.bfloat16, (x.shape[0], size)),
+    )
+    sums.zero_()
+    ones.fill_(1)
+    for group in range(groups):
+        inputs.copy_(x[:, group * size : (group + 1) * size])
+        # Not named, so that it is freed before the next is made.
+        product.copy_(torch.ops.aten._weight_int8pack_mm(inputs, codes[group], ones))
+        sums.add_(product.mul_(scale.copy_(scales[group])))
+    out.copy_(sums)
 
 
-def _dequantized(x: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
-    """[M, K] -> [M, N] in x's dtype."""
-    tiles = []
-    tile = dequantized_outputs(x.shape[-1])
-    for start in range(0, codes.shape[1], tile):
-        rows = slice(start, start + tile)
-        weight = codes[:, rows] * scales[:, rows, None].float()  # [G, tile, K / G]
-        tiles.append(F.linear(x, weight.transpose(0, 1).flatten(1).to(x.dtype)))
-    return torch.cat(tiles, dim=-1)
+def _dequantized(x: Tensor, codes: Tensor, scales: Tensor, out: Tensor, scratch: Tensor) -> None:
+    groups, outputs, size = codes.shape
+    tile = dequantized_outputs(groups * size)
+    for start in range(0, outputs, tile):
+        rows = slice(start, min(start + tile, outputs))
+        shape = rows.stop - start, groups, size
+        pieces = (torch.float32, shape), (torch.float32, shape[:2])
+        values, scale, *rounded = carve(
+            scratch, *pieces, *([] if x.dtype == torch.float32 else [(x.dtype, shape)])
+        )
+        values.copy_(codes[:, rows].transpose(0, 1))
+        values.mul_(scale.copy_(scales[:, rows].T).unsqueeze(-1))
+        weight = rounded[0].copy_(values) if rounded else values
+        torch.mm(x, weight.flatten(1).T, out=out[:, rows])

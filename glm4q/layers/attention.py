@@ -5,13 +5,17 @@ heads, G = H / Hkv query heads that share one, D head size, C hidden size, N row
 weight.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
 from calculator.config import ModelConfig
-from calculator.workspace import ATTENTION_TILE
 from glm4q.cache import LayerCache
-from glm4q.layers.rope import Rotation, rotate
+from glm4q.kv.hadamard import prepare_hadamard, turn
+from glm4q.layers.linear import Linear
+from glm4q.layers.rope import prepare_rotation, rotate_
+from glm4q.workspace import Step
 
 
 class Attention(nn.Module):
@@ -19,55 +23,81 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        hidden, bias = config.hidden_size, config.attention_bias
-        self.num_heads = config.num_attention_heads
-        self.num_kv_heads = config.num_key_value_heads
-        self.q_proj = nn.Linear(hidden, self.num_heads * config.head_dim, bias=bias)
-        self.k_proj = nn.Linear(hidden, self.num_kv_heads * config.head_dim, bias=bias)
-        self.v_proj = nn.Linear(hidden, self.num_kv_heads * config.head_dim, bias=bias)
-        self.o_proj = nn.Linear(self.num_heads * config.head_dim, hidden, bias=False)
+        hidden, bias, size = config.hidden_size, config.attention_bias, config.head_dim
+        self.q_proj = Linear(hidden, config.num_attention_heads * size, bias=bias)
+        self.k_proj = Linear(hidden, config.num_key_value_heads * size, bias=bias)
+        self.v_proj = Linear(hidden, config.num_key_value_heads * size, bias=bias)
+        self.o_proj = Linear(config.num_attention_heads * size, hidden)
 
-    def forward(self, x: Tensor, by: Rotation, cache: LayerCache) -> Tensor:  # x: [B, T, C]
-        q = self.q_proj(x).unflatten(-1, (self.num_heads, -1))  # [B, T, H, D]
-        k = self.k_proj(x).unflatten(-1, (self.num_kv_heads, -1))  # [B, T, Hkv, D]
-        v = self.v_proj(x).unflatten(-1, (self.num_kv_heads, -1))  # [B, T, Hkv, D]
-        cache.append(rotate(k, by), v)
-        return self.o_proj(attend(rotate(q, by), cache).flatten(-2))
+    def forward(self, x: Tensor, step: Step, cache: LayerCache) -> Tensor:  # [B, T, C]
+        return self.o_proj(self.mix(x, step, cache), step, step["delta"])
+
+    def mix(self, x: Tensor, step: Step, cache: LayerCache) -> Tensor:  # [B, T, C] -> [B, T, H*D]
+        """All that comes before `o_proj`."""
+        q, k, v = step["q"], step["k"], step["v"]  # [B, T, heads, D]
+        for project, out in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v)):
+            project(x, step, out.flatten(-2))
+        half, fresh = step["half turned"], step["fresh"]
+        cache.append_keys(rotate_(fresh.copy_(k.transpose(1, 2)), half[:, :, 0], step), step)
+        cache.append_values(fresh.copy_(v.transpose(1, 2)), step)
+        # The G query heads that share a KV head become rows of one matrix: [B, Hkv, G * T, D].
+        shared = q.unflatten(2, (k.shape[2], -1)).permute(0, 2, 3, 1, 4)  # [B, Hkv, G, T, D]
+        queries = step["queries"].view(shared.shape).copy_(shared)
+        rotate_(queries, half, step).mul_(q.shape[-1] ** -0.5)
+        attend(step, cache)
+        heads = step["mixed"].view(shared.shape).permute(0, 3, 1, 2, 4)  # [B, T, Hkv, G, D]
+        attended = step["attended"]
+        attended.view(heads.shape).copy_(heads)
+        return attended
 
 
-def attend(q: Tensor, cache: LayerCache) -> Tensor:
-    """Causal attention of the newest T tokens to all S cached ones. q: [B, T, H, D] -> the same.
+def prepare_attention(config: ModelConfig, cached: int, step: Step) -> None:
+    """What all layers of a step share, `cached` tokens being there before it."""
+    prepare_rotation(config, cached, step)
+    prepare_hadamard(step)
+    step["future"].fill_(True).triu_(1)  # [T, T]: a new token that comes after the one that asks
+
+
+def attend(step: Step, cache: LayerCache) -> None:
+    """Causal attention of the newest T tokens to all S cached ones: from "queries" to "mixed".
 
     Streams over the cache tile by tile with a running maximum and sum (the online softmax of
     https://arxiv.org/abs/1805.02867), so no [T, S] matrix exists. Scores, softmax and sums are
     float32: GLM-4's scores overflow and round badly in half precision.
     """
-    tokens, cached = q.shape[1], cache.length
-    # The G query heads that share a KV head become rows of one matrix: [B, Hkv, G * T, D].
-    shared = q.unflatten(2, (cache.num_kv_heads, -1)).permute(0, 2, 3, 1, 4).float()
-    rows = shared.mul_(q.shape[-1] ** -0.5).flatten(2, 3)
-    best = rows.new_full((*rows.shape[:-1], 1), -torch.inf)
-    total = torch.zeros_like(best)
-    mixed = torch.zeros_like(rows)
-    for start in range(0, cached, ATTENTION_TILE):
-        k, v = cache.read(start, min(start + ATTENTION_TILE, cached))  # float32 [B, Hkv, tile, D]
-        scores = rows @ k.transpose(-1, -2)  # [B, Hkv, G * T, tile]
-        if start + k.shape[-2] > cached - tokens + 1:
-            future = _future(start, k.shape[-2], cached, tokens, q.device)
-            scores.unflatten(2, (-1, tokens)).masked_fill_(future, -torch.inf)
-        new_best = torch.maximum(best, scores.amax(-1, keepdim=True))
-        weights = scores.sub_(new_best).exp_()
-        shrink = (best - new_best).exp_()
-        total = total.mul_(shrink).add_(weights.sum(-1, keepdim=True))
-        mixed = mixed.mul_(shrink).add_(weights @ v)
-        best = new_best
-        del k, v, scores, weights  # before the next tile's are made: the plan counts one
-    heads = mixed.div_(total).unflatten(2, (-1, tokens))  # [B, Hkv, G, T, D]
-    return heads.permute(0, 3, 1, 2, 4).flatten(2, 3).to(q.dtype)
+    queries, mixed = step["queries"], step["mixed"]
+    if cache.keys.turned:
+        queries = turn(queries, step, step["mixed turned"])
+    rows = queries.flatten(0, 1)  # [B * Hkv, G * T, D]
+    sums = mixed.flatten(0, 1).zero_()
+    best, total, new_best, shrink = step["softmax"].flatten(1, 2)
+    best.fill_(-torch.inf)
+    total.zero_()
+    for start, stop, future in _tiles(step, cache.length):
+        k, v = (each.flatten(0, 1) for each in cache.read(start, stop, step))
+        scores = step["scores"].flatten(0, 1)[..., : stop - start]  # [B * Hkv, G * T, tile]
+        torch.bmm(rows, k.transpose(1, 2), out=scores)
+        if future is not None:
+            scores.unflatten(1, (-1, len(future))).masked_fill_(future, -torch.inf)
+        torch.amax(scores, -1, keepdim=True, out=new_best)
+        torch.maximum(new_best, best, out=new_best)
+        torch.sub(best, new_best, out=shrink).exp_()
+        scores.sub_(new_best).exp_()
+        total.mul_(shrink)
+        total.add_(torch.sum(scores, -1, keepdim=True, out=best))
+        sums.mul_(shrink).baddbmm_(scores, v)
+        best.copy_(new_best)
+    sums.div_(total)
+    if cache.values.turned:
+        mixed.copy_(turn(mixed, step, step["mixed turned"]))
 
 
-def _future(start: int, tile: int, cached: int, tokens: int, device: torch.device) -> Tensor:
-    """[T, tile]: True where the cached token comes after the query's own position."""
-    keys = torch.arange(start, start + tile, device=device)
-    queries = torch.arange(cached - tokens, cached, device=device)
-    return keys > queries.unsqueeze(-1)
+def _tiles(step: Step, cached: int) -> Iterator[tuple[int, int, Tensor | None]]:
+    """Runs of cached tokens, and for the new ones among them what may not be seen, [T, tile]."""
+    tokens, tile = step.shape.tokens, step.shape.tile
+    past = cached - tokens if tokens > 1 else cached
+    for start in range(0, past, tile):
+        yield start, min(start + tile, past), None
+    for start in range(past, cached, tile):
+        stop = min(start + tile, cached)
+        yield start, stop, step["future"][:, start - past : stop - past]

@@ -1,9 +1,11 @@
 """The gated feed-forward layer: down(silu(gate(x)) * up(x)); one matrix holds gate, then up."""
 
+import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from calculator.config import ModelConfig
+from glm4q.layers.linear import Linear
+from glm4q.workspace import Step
 
 
 class MLP(nn.Module):
@@ -12,9 +14,13 @@ class MLP(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         hidden, intermediate = config.hidden_size, config.intermediate_size
-        self.gate_up_proj = nn.Linear(hidden, 2 * intermediate, bias=False)
-        self.down_proj = nn.Linear(intermediate, hidden, bias=False)
+        self.gate_up_proj = Linear(hidden, 2 * intermediate)
+        self.down_proj = Linear(intermediate, hidden)
 
-    def forward(self, x: Tensor) -> Tensor:  # [B, T, C]
-        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
-        return self.down_proj(F.silu(gate).mul_(up))
+    def forward(self, x: Tensor, step: Step) -> Tensor:  # [B, T, C]
+        return self.down_proj(self.gated(x, step), step, step["delta"])
+
+    def gated(self, x: Tensor, step: Step) -> Tensor:  # [B, T, C] -> [B, T, I]
+        """All that comes before `down_proj`; I is the intermediate size."""
+        gate, up = self.gate_up_proj(x, step, step["gate and up"]).chunk(2, dim=-1)
+        return torch.ops.aten.silu.out(gate, out=step["gated"]).mul_(up)

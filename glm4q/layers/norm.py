@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from glm4q.workspace import Step
+
 
 class RMSNorm(nn.Module):
     """x / rms(x) * weight over the last dimension."""
@@ -12,7 +14,9 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(size))
         self.eps = eps
 
-    def forward(self, x: Tensor) -> Tensor:  # [..., C]
-        x32 = x.float()
-        x32 = x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
-        return self.weight * x32.to(x.dtype)
+    def forward(self, x: Tensor, step: Step, out: Tensor) -> Tensor:  # [B, T, C]; out may be x
+        wide, scale = (step[name][:, : x.shape[1]] for name in ("wide", "root mean square"))
+        wide.copy_(x)
+        torch.linalg.vector_norm(wide, dim=-1, keepdim=True, out=scale)
+        scale.square_().div_(x.shape[-1]).add_(self.eps).rsqrt_()
+        return out.copy_(wide.mul_(scale)).mul_(self.weight)

@@ -9,23 +9,31 @@ import torch
 from torch import Tensor
 
 from calculator.config import ModelConfig
-
-Rotation = tuple[Tensor, Tensor]
-"""cos and sin, float32 [T, rotary_dim / 2]; one for all layers of a forward pass."""
+from glm4q.workspace import Step
 
 
-def rotation(config: ModelConfig, positions: Tensor) -> Rotation:
-    """The rotation of each position. positions: [T] integers."""
-    pair = torch.arange(0, config.rotary_dim, 2, dtype=torch.float64, device=positions.device)
-    frequencies = config.rope_theta ** (-pair / config.rotary_dim)
-    angles = positions.double().unsqueeze(-1) * frequencies
-    return angles.cos().float(), angles.sin().float()
+def prepare_rotation(config: ModelConfig, first: int, step: Step) -> None:
+    """Compute cos and sin, float32 [T, rotary_dim / 2] each, of the positions from `first` on.
+
+    They serve all layers of the step.
+    """
+    positions, frequencies = step["positions"], step["frequencies"]
+    torch.arange(first, first + positions.shape[0], out=positions)
+    torch.arange(0, config.rotary_dim, 2, out=frequencies)
+    torch.pow(config.rope_theta, frequencies.div_(-config.rotary_dim), out=frequencies)
+    angles, turned = step["angles"]
+    torch.mul(positions.unsqueeze(-1), frequencies, out=angles)
+    cos, sin = step["rotation"]
+    cos.copy_(torch.cos(angles, out=turned))
+    sin.copy_(torch.sin(angles, out=turned))
 
 
-def rotate(x: Tensor, by: Rotation) -> Tensor:
-    """Turn the heads of x, [B, T, heads, D]; same shape and dtype."""
-    cos, sin = (part.unsqueeze(1) for part in by)  # [T, 1, R / 2]: the same for every head
+def rotate_(x: Tensor, half: Tensor, step: Step) -> Tensor:
+    """Turn float32 heads in place, [..., T, D]; half: room for [..., T, rotary_dim / 2]."""
+    cos, sin = step["rotation"]
     rotary_dim = 2 * cos.shape[-1]
-    even, odd = x[..., :rotary_dim].float().unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1).flatten(-2)
-    return torch.cat((turned.to(x.dtype), x[..., rotary_dim:]), dim=-1)
+    even, odd = x[..., 0:rotary_dim:2], x[..., 1:rotary_dim:2]
+    torch.mul(even, sin, out=half)
+    even.mul_(cos).addcmul_(odd, sin, value=-1)
+    odd.mul_(cos).add_(half)
+    return x

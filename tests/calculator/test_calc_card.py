@@ -127,8 +127,9 @@ def test_the_screen_says_it_all(capsys: pytest.CaptureFixture[str]) -> None:
     _, answer = ask(capsys, "--gpu", "4070", "--context", "32k")
     for term in answer["terms"]:
         assert not term["bytes"] or f"{term['bytes']:,}" in screen
+    lacks = human_bytes(-answer["margin_bytes"])
     assert (
-        "RTX 4070 (11.99 GiB as its driver reports it): does not fit, 7.39 GiB too little" in screen
+        f"RTX 4070 (11.99 GiB as its driver reports it): does not fit, {lacks} too little" in screen
     )
     assert f"({answer['cheapest_change']['option']})" in screen
     for offer in answer["recommended_gpus"][:8]:

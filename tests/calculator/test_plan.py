@@ -14,8 +14,9 @@ from calculator.errors import OptionError
 from calculator.formats import BF16, KV_FORMATS, WeightFormat, refuse_unfit
 from calculator.plan import MemoryPlan, assign_formats, kv_bytes_per_token, make_plan
 from calculator.presets import PRESETS
+from calculator.scratch import DEQUANTIZED_NUMBERS
 from calculator.settings import Settings
-from calculator.workspace import ATTENTION_TILE, DEQUANTIZED_NUMBERS, PREFILL_CHUNK
+from calculator.workspace import DECODE_TILE, PREFILL_CHUNK
 
 CHAT = PRESETS["glm-4-9b-chat"]
 INT4 = WeightFormat(4, group_size=128)
@@ -51,7 +52,7 @@ def test_smallest_variant_of_glm_4_9b_chat() -> None:
     smallest = plan(linear=INT4, head=INT8, settings=Settings(embedding="host"))
     on_gpu = sum(term.bytes for term in smallest.weights if term.device == "gpu")
     assert on_gpu == 4_837_916_672
-    assert smallest.device_bytes("host") == 1_241_513_984
+    assert smallest.device_bytes("host") == 1_241_513_984 + 512 * 4096 * 2
 
 
 def test_zero_points_and_group_order_are_counted() -> None:
@@ -82,10 +83,10 @@ def test_a_token_in_the_cache(name: str, kv: str, token_bytes: int) -> None:
 
 @pytest.mark.parametrize(
     ("kv", "head_dim", "head_bytes"),
-    [("bf16", 96, 192), ("int8", 96, 96 + 2), ("int4", 96, 48 + 2 * 4), ("int4", 33, 17 + 4)],
+    [("bf16", 96, 192), ("int8", 96, 96 + 2), ("int4", 128, 64 + 2 * 4), ("int4", 64, 32 + 4)],
 )
-def test_a_part_of_a_group_takes_a_whole_scale(kv: str, head_dim: int, head_bytes: int) -> None:
-    assert KV_FORMATS[kv].head_bytes(head_dim) == head_bytes
+def test_a_vector_in_the_cache(kv: str, head_dim: int, head_bytes: int) -> None:
+    assert [form.head_bytes(head_dim) for form in KV_FORMATS[kv]] == [head_bytes] * 2
 
 
 def test_128k_tokens_take_5_gib_in_bf16() -> None:
@@ -104,7 +105,8 @@ def test_totals_are_the_sums_of_their_terms(linear: WeightFormat, compute: str) 
     parts = [buffer.bytes for term in whole.terms for buffer in term.buffers]
     assert whole.device_bytes("gpu") + whole.device_bytes("host") == sum(parts)
     assert sum(term.bytes for term in whole.weights) == whole.weights_bytes
-    assert whole.device_bytes("gpu") == (sum(parts) - 1_241_513_984 if on_gpu else 0)
+    on_host = 1_241_513_984 + 512 * 4096 * 2  # the embedding, and its rows on their way
+    assert whole.device_bytes("gpu") == (sum(parts) - on_host if on_gpu else 0)
 
 
 @given(
@@ -125,7 +127,7 @@ def test_every_formula_gives_the_bytes_of_its_term(
 ) -> None:
     for term in plan(config, linear, head, Settings(context, batch, chunk)).terms:
         if any(letter.isdigit() for letter in term.formula):
-            sum_of_products = re.sub(r"[^0-9x+()]", "", term.formula).replace("x", "*")
+            sum_of_products = re.sub(r"[^0-9*+()]", "", re.sub(r"\bx\b", "*", term.formula))
             unit = 8 if "bits" in term.formula else 1
             assert eval(sum_of_products) == term.bytes * unit, term.formula
 
@@ -183,9 +185,9 @@ def test_more_never_costs_less(
     assert plan(config, finer, settings=more).device_bytes("gpu") >= less_bytes
 
 
-@given(context=st.integers(max(ATTENTION_TILE, PREFILL_CHUNK), CHAT.max_position_embeddings))
+@given(context=st.integers(max(DECODE_TILE, PREFILL_CHUNK), CHAT.max_position_embeddings))
 def test_workspace_does_not_grow_with_context_beyond_a_tile(context: int) -> None:
-    at_a_tile = plan(settings=Settings(context=max(ATTENTION_TILE, PREFILL_CHUNK)))
+    at_a_tile = plan(settings=Settings(context=max(DECODE_TILE, PREFILL_CHUNK)))
     assert plan(settings=Settings(context=context)).workspace_bytes == at_a_tile.workspace_bytes
 
 
@@ -198,7 +200,14 @@ def test_workspace_of_a_chunk_is_not_that_of_the_whole_prompt() -> None:
 
 
 def test_workspace_holds_one_tile_of_dequantized_weights() -> None:
-    assert plan(linear=INT4).workspace_bytes == plan().workspace_bytes + 8 * DEQUANTIZED_NUMBERS
+    with_codes, without = (
+        {moment.name: moment.bytes for moment in whole.arenas["gpu"].moments}
+        for whole in (plan(linear=INT4), plan())
+    )
+    groups = DEQUANTIZED_NUMBERS // 128
+    scratch = 8 * DEQUANTIZED_NUMBERS + 8 * groups
+    assert with_codes["prefill feed-forward"] - without["prefill feed-forward"] == scratch
+    assert with_codes["prefill attention"] == without["prefill attention"]
 
 
 # Refusals
@@ -219,7 +228,9 @@ def test_absurd_settings_are_refused(name: str, value: int) -> None:
 
 
 def test_an_unknown_kv_format_is_refused() -> None:
-    with pytest.raises(OptionError, match="kv must be one of fp32, bf16, int8, int4, not fp8"):
+    with pytest.raises(
+        OptionError, match="kv must be one of fp32, bf16, int8, k8v4, int4, not fp8"
+    ):
         Settings(kv="fp8")
 
 
@@ -228,7 +239,7 @@ def test_a_tied_embedding_stays_where_its_head_is() -> None:
     on_host = Settings(embedding="host")
     with pytest.raises(OptionError, match="embedding must be gpu"):
         plan(tied, settings=on_host)
-    assert plan(tied, head=INT8, settings=on_host).device_bytes("host") == 1_241_513_984
+    assert plan(tied, head=INT8, settings=on_host).device_bytes("host") == 1_241_513_984 + 4_194_304
     assert plan(tied, settings=replace(on_host, compute="host")).device_bytes("gpu") == 0
 
 

@@ -18,7 +18,8 @@ from calculator.headers import INDEX, SINGLE
 from calculator.names import IGNORED, pieces
 from calculator.plan import assign_formats
 from calculator.stored import StoredModel
-from quantize.pipeline import Recipe, quantize_checkpoint
+from quantize.pipeline import quantize_checkpoint
+from quantize.recipe import Recipe
 from tests import tiny
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from calculator.config import ModelConfig
-from glm4q.cache import KVCache
+from glm4q.memory import Memory
 from tests import tiny
+from tests.runtime.memories import memory_on_cpu
 
 
 class ScriptedModel:
@@ -16,14 +16,14 @@ class ScriptedModel:
         self.seen: list[list[int]] = []
         self._vocab_size = vocab_size
 
-    def __call__(self, input_ids: Tensor, cache: KVCache, /) -> Tensor:
+    def __call__(self, input_ids: Tensor, memory: Memory, /) -> Tensor:
         self.seen.append(input_ids[0].tolist())
-        cache.reserve(input_ids.shape[1])
-        cache.advance(input_ids.shape[1])
+        memory.cache.reserve(input_ids.shape[1])
+        memory.cache.advance(input_ids.shape[1])
         logits = torch.zeros(1, self._vocab_size)
         logits[0, self.script.pop(0)] = 10.0
         return logits
 
 
-def small_cache(max_seq_len: int, config: ModelConfig = tiny.BASE) -> KVCache:
-    return KVCache(config, max_seq_len, dtype=torch.float32)
+def small_memory(room: int, *, chunk: int | None = None) -> Memory:
+    return memory_on_cpu(tiny.BASE, room, chunk=chunk)

@@ -1,37 +1,34 @@
 """Generation over a scripted model: what is run, what is yielded, when it stops."""
 
-import torch
-
 from glm4q.generate import generate
 from glm4q.sampling import SamplingParams
-from tests.runtime.scripted import ScriptedModel, small_cache
+from tests.runtime.scripted import ScriptedModel, small_memory
 
-CPU = torch.device("cpu")
 GREEDY = SamplingParams(temperature=0, stop_token_ids=frozenset({9}))
 
 
 def test_stops_at_a_stop_token_and_does_not_yield_it() -> None:
     model = ScriptedModel([4, 5, 9, 6], 10)
-    assert list(generate(model, small_cache(20), [1, 2], GREEDY, device=CPU)) == [4, 5]
+    assert list(generate(model, small_memory(20), [1, 2], GREEDY)) == [4, 5]
     assert model.seen == [[1, 2], [4], [5]]
 
 
 def test_max_tokens_bounds_the_answer_and_the_work() -> None:
     model = ScriptedModel([4, 5, 6, 7], 10)
     params = SamplingParams(temperature=0, max_tokens=2)
-    assert list(generate(model, small_cache(20), [1], params, device=CPU)) == [4, 5]
+    assert list(generate(model, small_memory(20), [1], params)) == [4, 5]
     assert model.seen == [[1], [4]]  # the last token's own logits are never needed
 
 
 def test_a_full_cache_ends_the_answer() -> None:
     model = ScriptedModel([4] * 9, 10)
-    assert list(generate(model, small_cache(5), [1, 2, 3], GREEDY, device=CPU)) == [4, 4]
+    assert list(generate(model, small_memory(5), [1, 2, 3], GREEDY)) == [4, 4]
 
 
 def test_cached_tokens_are_not_run_again_and_chunks_bound_the_rest() -> None:
-    cache = small_cache(20)
-    cache.advance(3)
+    memory = small_memory(20, chunk=2)
+    memory.cache.advance(3)
     model = ScriptedModel([0, 0, 9], 10)
     prompt = [1, 2, 3, 4, 5, 6, 7, 8]
-    assert list(generate(model, cache, prompt, GREEDY, device=CPU, chunk=2)) == []
+    assert list(generate(model, memory, prompt, GREEDY)) == []
     assert model.seen == [[4, 5], [6, 7], [8]]

@@ -7,7 +7,7 @@ from calculator.errors import KernelError, OptionError
 from calculator.formats import WeightFormat
 from glm4q.kernels.choose import KERNELS, candidates, choose
 from glm4q.kernels.reference import Reference
-from glm4q.kernels.spec import Kernel, LinearSpec
+from glm4q.kernels.spec import Kernel, LinearSpec, multiply
 from glm4q.packing import QuantizedWeight, pack
 
 CPU = torch.device("cpu")
@@ -48,11 +48,12 @@ def _weight(outputs: int, inputs: int, form: WeightFormat) -> QuantizedWeight:
 def test_kernel_equals_exact_arithmetic(
     kernel: Kernel, shape: tuple[int, int], form: WeightFormat, rows: int
 ) -> None:
-    if reason := kernel.refuses(LinearSpec(*shape, form, CPU)):
+    spec = LinearSpec(*shape, form, CPU)
+    if reason := kernel.refuses(spec):
         pytest.skip(f"{kernel.name} {reason}")
     weight = _weight(*shape, form)
     x = torch.randn(2, rows, shape[1])
-    y = kernel.matmul(x, kernel.pack(weight))
+    y = multiply(kernel, spec, kernel.pack(weight), x)
     exact = x.double() @ weight.dequantize().double()
     assert y.shape == exact.shape
     assert y.dtype == x.dtype

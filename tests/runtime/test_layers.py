@@ -1,43 +1,116 @@
-"""Rotary embedding and streaming attention against float64 written out in full."""
+"""Rotary embedding, and streaming attention over every cache, against float64 written out."""
 
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
+from calculator.formats import KV_FORMATS
 from calculator.presets import PRESETS
-from calculator.workspace import ATTENTION_TILE
-from glm4q.cache import KVCache
-from glm4q.layers.attention import attend
-from glm4q.layers.rope import rotate, rotation
+from calculator.workspace import DECODE_TILE
+from glm4q.cache import LayerCache
+from glm4q.layers.attention import attend, prepare_attention
+from glm4q.layers.rope import prepare_rotation, rotate_
+from glm4q.memory import Memory
+from glm4q.workspace import Step
 from tests import tiny
+from tests.runtime.memories import memory_on_cpu
+
+CONFIG = replace(tiny.BASE, num_hidden_layers=1, head_dim=128, max_position_embeddings=8192)
+HADAMARD = torch.ones(1, 1, dtype=torch.float64)
+for _ in range(6):
+    HADAMARD = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]]).double() / 2**0.5, HADAMARD)
+
+
+def _step(memory: Memory, tokens: int, cached: int) -> Step:
+    ((step, _),) = memory.steps(tokens)
+    prepare_attention(CONFIG, cached, step)
+    return step
 
 
 def test_rotation_is_exact_at_the_end_of_the_context() -> None:
-    config = PRESETS["glm-4-9b-chat"]
-    x = torch.randn(1, 1, 1, 128, dtype=torch.float64)
-    turned = rotate(x.float(), rotation(config, torch.tensor([131_071])))[0, 0, 0]
-    expected = x[0, 0, 0].clone()
+    config = replace(PRESETS["glm-4-9b-chat"], num_hidden_layers=1)
+    x = torch.randn(1, 128, dtype=torch.float64)
+    ((step, _),) = memory_on_cpu(config, 8).steps(1)
+    prepare_rotation(config, 131_071, step)
+    turned = rotate_(x.float(), torch.empty(1, 32), step)[0]
+    expected = x[0].clone()
     for pair in range(32):
         angle = torch.tensor(131_071 * 5e6 ** (-2 * pair / 64), dtype=torch.float64)
-        a, b = x[0, 0, 0, 2 * pair : 2 * pair + 2]
+        a, b = x[0, 2 * pair : 2 * pair + 2]
         expected[2 * pair] = a * angle.cos() - b * angle.sin()
         expected[2 * pair + 1] = b * angle.cos() + a * angle.sin()
     torch.testing.assert_close(turned, expected.float())
 
 
+def _fill(memory: Memory, keys: Tensor, values: Tensor) -> LayerCache:
+    """Append [B, Hkv, S, D] in chunks. The first number of the cache is that of token 0."""
+    (cache,) = memory.cache.reserve(0)
+    for k, v in zip(keys.split(memory.chunk, 2), values.split(memory.chunk, 2), strict=True):
+        step = _step(memory, k.shape[2], cache.length)
+        cache.append_keys(step["fresh"].copy_(k), step)
+        cache.append_values(step["fresh"].copy_(v), step)
+    return cache
+
+
+def _cached(cache: LayerCache, memory: Memory) -> tuple[Tensor, Tensor]:
+    """What the cache holds, float64 [B, Hkv, S, D], as it was before it was turned."""
+    step = _step(memory, 1, 0)
+    tiles = [
+        tuple(each.double() for each in cache.read(start, min(start + 64, cache.length), step))
+        for start in range(0, cache.length, 64)
+    ]
+    sides = (torch.cat(side, 2) for side in zip(*tiles, strict=True))
+    k, v = (
+        (side.unflatten(-1, (-1, 64)) @ HADAMARD).flatten(-2) if store.turned else side
+        for store, side in zip((cache.keys, cache.values), sides, strict=True)
+    )
+    return k, v
+
+
+@pytest.mark.parametrize("kv", KV_FORMATS)
 @pytest.mark.parametrize("tokens", [1, 5, 300])
-@pytest.mark.parametrize("cached", [0, ATTENTION_TILE - 1, 2 * ATTENTION_TILE - 100])
-def test_streaming_attention_equals_the_whole_matrix(cached: int, tokens: int) -> None:
-    config = replace(tiny.BASE, num_hidden_layers=1)
-    cache = KVCache(config, cached + tokens, batch=2, dtype=torch.float32)
-    (layer,) = cache.reserve(cached + tokens)
-    k, v = torch.randn(2, 2, cached + tokens, 3, 32).unbind(0)
-    layer.append(k, v)
-    q = 3 * torch.randn(2, tokens, 6, 32)
-    queries = q.double().transpose(1, 2)
-    keys, values = (x.double().repeat_interleave(2, dim=2).transpose(1, 2) for x in (k, v))
-    scores = queries @ keys.transpose(-1, -2) / 32**0.5
-    future = torch.ones(tokens, cached + tokens).triu(cached + 1).bool()
-    expected = scores.masked_fill(future, -torch.inf).softmax(-1) @ values
-    torch.testing.assert_close(attend(q, layer), expected.transpose(1, 2).float())
+@pytest.mark.parametrize("cached", [0, 300, DECODE_TILE + 100])
+def test_streaming_attention_equals_the_whole_matrix(cached: int, tokens: int, kv: str) -> None:
+    room = cached + tokens
+    memory = memory_on_cpu(CONFIG, room, batch=2, chunk=300, kv=kv)
+    cache = _fill(memory, *torch.randn(2, 2, 3, room, 128).unbind())
+    step = _step(memory, tokens, cached)
+    queries = 3 * torch.randn(2, 3, 2 * tokens, 128)
+    step["queries"].copy_(queries / 128**0.5)
+    attend(step, cache)
+    found = step["mixed"].clone()
+    k, v = (each.repeat_interleave(2, dim=1) for each in _cached(cache, memory))
+    scores = queries.double().view(2, 6, tokens, 128) @ k.transpose(-1, -2) / 128**0.5
+    future = torch.ones(tokens, room).triu(cached + 1).bool()
+    expected = scores.masked_fill(future, -torch.inf).softmax(-1) @ v
+    torch.testing.assert_close(found.view(expected.shape), expected.float(), rtol=1e-4, atol=1e-5)
+
+
+ERROR = {32: 0.0, 16: 4e-3, 8: 0.012, 4: 0.16}
+"""By bits, of each vector relative to its root mean square."""
+
+
+@pytest.mark.parametrize("kv", KV_FORMATS)
+def test_the_cache_holds_what_was_appended(kv: str) -> None:
+    memory = memory_on_cpu(CONFIG, 100, chunk=40, kv=kv)
+    given = torch.randn(2, 1, 3, 100, 128)
+    given[:, :, :, 7] = 0
+    given[:, :, :, 8] *= 100
+    found = _cached(_fill(memory, *given.unbind()), memory)
+    for vectors, cached, form in zip(given, found, KV_FORMATS[kv], strict=True):
+        wrong = (cached - vectors).square().mean(-1).sqrt()
+        assert (wrong <= ERROR[form.bits] * vectors.square().mean(-1).sqrt() + 1e-6).all()
+
+
+@pytest.mark.parametrize("kv", KV_FORMATS)
+def test_appending_after_a_rewind_leaves_no_trace(kv: str) -> None:
+    keys, values = torch.randn(2, 1, 3, 60, 128).unbind()
+    straight = memory_on_cpu(CONFIG, 60, chunk=7, kv=kv)
+    _fill(straight, keys, values)
+    rewound = memory_on_cpu(CONFIG, 60, chunk=13, kv=kv)
+    _fill(rewound, keys.flip(2), values.flip(2))
+    _fill(rewound, keys, values)
+    for first, second in zip(straight.cache.tensors, rewound.cache.tensors, strict=True):
+        assert torch.equal(first, second)

@@ -16,6 +16,7 @@ from glm4q.engine import LLM
 from glm4q.kernels.choose import candidates
 from glm4q.loader import held_tensors, load_model
 from tests.conftest import MakeQuantized
+from tests.runtime.memories import memory_of
 
 CPU = torch.device("cpu")
 
@@ -40,7 +41,7 @@ def test_plan_of_the_demo_is_what_is_held(
     directory = demo_checkpoint if bits == 16 else quantized_demo(bits)
     llm = LLM.load(directory, device="cpu", dtype=dtype, kernel=kernel)
     assert _held_bytes(llm) == llm.plan.weights_bytes
-    assert llm.new_cache().nbytes == llm.plan.kv_cache_bytes
+    assert llm.new_memory().cache.nbytes == llm.plan.kv_cache_bytes
 
 
 @pytest.mark.parametrize("head", [WeightFormat(16), WeightFormat(8, 32)], ids=str)
@@ -52,7 +53,8 @@ def test_plan_of_the_demo_is_what_is_held(
 def test_every_buffer_of_the_plan_is_held_by_name(
     linear: WeightFormat, head: WeightFormat, tiny_vocabulary_checkpoint: Path, tmp_path: Path
 ) -> None:
-    from quantize.pipeline import Recipe, quantize_checkpoint
+    from quantize.pipeline import quantize_checkpoint
+    from quantize.recipe import Recipe
 
     stored = StoredModel.open(tiny_vocabulary_checkpoint)
     quantize_checkpoint(stored, tmp_path / "q", Recipe(linear, head))
@@ -140,8 +142,6 @@ def test_split_gate_and_up_load_as_one(quantized_tiny: MakeQuantized) -> None:
 
 
 def _logits(directory: Path, input_ids: torch.Tensor) -> torch.Tensor:
-    from glm4q.cache import KVCache
-
     stored = StoredModel.open(directory)
     model = load_model(stored, device=CPU, dtype=torch.float32)
-    return model(input_ids, KVCache(stored.config, 64, dtype=torch.float32))
+    return model(input_ids, memory_of(stored, 64))

@@ -13,7 +13,7 @@ from glm4q.chat.session import ChatSession
 from glm4q.chat.template import ChatTemplate, JinjaRenderer
 from glm4q.sampling import SamplingParams
 from glm4q.tokenizer import Tokenizer
-from tests.runtime.scripted import ScriptedModel, small_cache
+from tests.runtime.scripted import ScriptedModel, small_memory
 
 GREEDY = SamplingParams(temperature=0)
 CHATML = (
@@ -39,10 +39,8 @@ def _session(model: ScriptedModel, room: int = 200, template: str = CHATML) -> C
         model,
         TOKENIZER,
         ChatTemplate(JinjaRenderer(template, {}, name=Path("test")), control_tokens),
-        small_cache(room),
-        device=torch.device("cpu"),
+        small_memory(room),
         stop_token_ids=frozenset({control_tokens["<|im_end|>"]}),
-        prefill_chunk=512,
     )
 
 

@@ -1,0 +1,59 @@
+"""What multiplying by quantized weights needs of the workspace, where they are dequantized."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from calculator.architecture import Weight
+from calculator.formats import WeightFormat
+
+DEQUANTIZED_NUMBERS = 1 << 21
+"""Weights dequantized at once."""
+NUMBER_BYTES = 8
+"""Of each of them: its code as int32, and its value as float32."""
+OUTPUTS_MULTIPLE = 32
+
+
+def dequantized_outputs(inputs: int) -> int:
+    """Outputs of a layer of that many inputs that are dequantized at once."""
+    return max(DEQUANTIZED_NUMBERS // inputs // OUTPUTS_MULTIPLE, 1) * OUTPUTS_MULTIPLE
+
+
+def tile_bytes(outputs: int, inputs: int, groups: int) -> int:
+    """One tile of a weight on its way: codes, values, and each group's scale and zero point."""
+    rows = min(outputs, dequantized_outputs(inputs))
+    return rows * (inputs * NUMBER_BYTES + groups * NUMBER_BYTES)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What the kernels of a model need while they multiply."""
+
+    scratch_bytes: int = 0
+    """Of the workspace."""
+    operator_bytes: int = 0
+    """Beside it: what operators of torch allocate by themselves."""
+
+
+NeedsOf = Callable[[int], Needs]
+"""Of a step of so many tokens."""
+
+
+def needs_of_dequantizing(formats: Mapping[Weight, WeightFormat]) -> NeedsOf:
+    """Of kernels that dequantize a weight tile by tile."""
+    # Layers are alike: one weight of each shape and format is looked at.
+    kinds = {(weight.shape, form): weight for weight, form in formats.items() if form.is_quantized}
+
+    def needs(tokens: int) -> Needs:
+        sizes = [_scratch(weight, form, tokens) for (_, form), weight in kinds.items()]
+        return Needs(max(sizes, default=0))
+
+    return needs
+
+
+def _scratch(weight: Weight, form: WeightFormat, tokens: int) -> int:
+    outputs, inputs = weight.shape
+    if form.scheme == "llm-int8":  # bitsandbytes: activations' codes, INT32 products
+        return tokens * inputs + tokens * outputs * 4
+    if form.scheme != "groups":  # bitsandbytes dequantizes the whole weight for a prefill chunk
+        return weight.numel * 2
+    return tile_bytes(outputs, inputs, form.groups(inputs))

@@ -1,0 +1,1 @@
+"""How keys and values lie in the cache: one file a format."""

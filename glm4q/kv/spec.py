@@ -1,0 +1,22 @@
+"""What a format of cached vectors is asked."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from glm4q.workspace import Step
+
+
+class KVStore(Protocol):
+    """One side of the cache, keys or values, of some layers."""
+
+    tensors: dict[str, Tensor]
+    """All that it holds, [layers, B, Hkv, room, ...] each."""
+    turned: bool
+    """Whether vectors are kept multiplied by `hadamard`, by which readers multiply as well."""
+
+    def write(self, layer: int, start: int, fresh: Tensor, step: Step) -> None:
+        """Store float32 vectors, [B, Hkv, T, D], from token `start` on; `fresh` is used up."""
+
+    def read(self, layer: int, start: int, stop: int, out: Tensor, step: Step) -> None:
+        """Write the vectors of tokens `start` to `stop` into `out`, float32 [B, Hkv, n, D]."""

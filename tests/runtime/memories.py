@@ -1,0 +1,82 @@
+"""Memory for models that no checkpoint holds."""
+
+import torch
+from torch import Tensor
+
+from calculator.config import ModelConfig
+from calculator.formats import BF16
+from calculator.plan import MemoryPlan, assign_formats, make_plan
+from calculator.settings import Settings
+from calculator.stored import StoredModel
+from glm4q.kernels.choose import KERNELS
+from glm4q.kernels.spec import Kernel
+from glm4q.loader import plan_model
+from glm4q.memory import Memory
+from glm4q.model import CausalLM
+
+ACTIVATION_BITS = {torch.bfloat16: 16, torch.float32: 32}
+CPU = torch.device("cpu")
+
+
+def plan_on_cpu(
+    config: ModelConfig,
+    room: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    batch: int = 1,
+    chunk: int | None = None,
+    kv: str | None = None,
+) -> MemoryPlan:
+    """A plan for the host alone; the cache in `dtype`, and steps as long as it, if not said."""
+    settings = Settings(
+        context=room,
+        batch=batch,
+        prefill_chunk=chunk or room,
+        kv=kv or ("bf16" if dtype == torch.bfloat16 else "fp32"),
+        embedding="host",
+        compute="host",
+        activation_bits=ACTIVATION_BITS[dtype],
+    )
+    return make_plan(config, assign_formats(config, BF16), settings)
+
+
+def memory_on_cpu(
+    config: ModelConfig,
+    room: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    batch: int = 1,
+    chunk: int | None = None,
+    kv: str | None = None,
+) -> Memory:
+    """What that plan lists."""
+    plan = plan_on_cpu(config, room, dtype=dtype, batch=batch, chunk=chunk, kv=kv)
+    return Memory.allocate(plan, {"host": CPU}, dtype)
+
+
+def memory_of(
+    stored: StoredModel,
+    room: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    kernels: tuple[Kernel, ...] = KERNELS,
+) -> Memory:
+    """For a model that is loaded from `stored` without a tokenizer."""
+    settings = Settings(
+        context=room,
+        prefill_chunk=room,
+        kv="bf16" if dtype == torch.bfloat16 else "fp32",
+        embedding="host",
+        compute="host",
+    )
+    plan = plan_model(stored, settings, device=CPU, dtype=dtype, kernels=kernels)
+    return Memory.allocate(plan, {"host": CPU}, dtype)
+
+
+@torch.inference_mode()
+def all_logits(model: CausalLM, input_ids: Tensor, memory: Memory) -> Tensor:
+    """Of every new token, float32 [B, T, V]: `CausalLM.forward` makes those of the last only."""
+    step = model.run_layers(input_ids, memory)
+    normed = model.model.norm(step["hidden states"], step, step["normed"])
+    logits = torch.empty(*input_ids.shape, model.config.vocab_size, dtype=normed.dtype)
+    return model.lm_head(normed, step, logits).float()

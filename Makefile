@@ -7,15 +7,15 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 DEMO := build/demo
 QUESTION := What is the capital of France?
 
-.PHONY: demo chat test check format bench-load bench-calc bench-kernels clean
+.PHONY: demo chat test check format peers bench-load bench-calc bench-kernels bench-quality bench-speed clean
 
 demo: $(VENV)/demo.done
 	rm -rf $(DEMO)
 	$(BIN)/glm4q demo-model -o $(DEMO)/bf16
 	$(BIN)/glm4q calc $(DEMO)/bf16
 	$(BIN)/glm4q quantize $(DEMO)/bf16 -o $(DEMO)/int8 --weights int8 --group-size 64
-	$(BIN)/glm4q quantize $(DEMO)/bf16 -o $(DEMO)/int4 --weights int4 --group-size 64
-	$(BIN)/glm4q eval $(DEMO)/bf16 $(DEMO)/int8 $(DEMO)/int4 --text examples/held-out.txt
+	$(BIN)/glm4q quantize $(DEMO)/bf16 -o $(DEMO)/int4 --weights int4 --group-size 64 --samples 16
+	$(BIN)/glm4q eval $(DEMO)/int8 $(DEMO)/int4 --against $(DEMO)/bf16 --text quantize/data/held-out.txt
 	$(BIN)/glm4q chat $(DEMO)/int8 --prompt "$(QUESTION)"
 
 chat: $(VENV)/demo.done
@@ -45,6 +45,17 @@ bench-calc: $(VENV)/demo.done
 
 bench-kernels: $(VENV)/demo.done
 	$(BIN)/python benchmarks/kernels.py
+
+# Beside GPTQModel, on the same samples; some minutes each.
+bench-quality: peers
+	$(BIN)/python benchmarks/gptq_quality.py
+	$(BIN)/python benchmarks/gptq_quality.py --rotated
+
+bench-speed: $(VENV)/demo.done
+	$(BIN)/python benchmarks/quantize_speed.py
+
+# What the benchmarks compare with; GPTQModel needs a C compiler.
+peers: $(VENV)/test.done
 
 clean:
 	rm -rf build $(VENV)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from calculator.formats import WeightFormat
 from glm4q.kernels.choose import KERNELS
-from glm4q.kernels.spec import Kernel, LinearSpec
+from glm4q.kernels.spec import LinearSpec, multiply
 from glm4q.packing import QuantizedWeight, pack
 
 RUNS = 5
@@ -33,10 +33,6 @@ def dense_matmul(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return F.linear(x.to(weight.dtype), weight)
 
 
-def packed_matmul(kernel: Kernel, packed: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    return kernel.matmul(x, packed)
-
-
 def candidates(outputs: int, inputs: int) -> dict[str, tuple[int, Run]]:
     """What is compared: bytes of the weight, and the multiplication."""
     found: dict[str, tuple[int, Run]] = {}
@@ -46,10 +42,11 @@ def candidates(outputs: int, inputs: int) -> dict[str, tuple[int, Run]]:
     for form in (WeightFormat(4, 128), WeightFormat(8, 128)):
         weight = random_weight(outputs, inputs, form)
         for kernel in KERNELS:
-            if kernel.refuses(LinearSpec(outputs, inputs, form, torch.device("cpu"))) is None:
+            spec = LinearSpec(outputs, inputs, form, torch.device("cpu"))
+            if kernel.refuses(spec) is None:
                 packed = kernel.pack(weight)
                 held = sum(tensor.nbytes for tensor in packed.values())
-                found[f"{kernel.name} {form}"] = held, partial(packed_matmul, kernel, packed)
+                found[f"{kernel.name} {form}"] = held, partial(multiply, kernel, spec, packed)
     return found
 
 

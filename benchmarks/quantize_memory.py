@@ -64,6 +64,7 @@ def main() -> None:
             config = replace(PRESETS["glm-4-9b-chat"], num_hidden_layers=layers)
             total = write_synthetic(config, source)
             command = [*glm4q, "quantize", str(source), "-o", str(output)]
+            command += ["--method", "rtn", "--no-quality"]
             command += ["--weights", options.weights, "--lm-head", options.lm_head]
             peak, seconds = measure(command)
         print(f"{layers:<7} {human_bytes(total):<11} {human_bytes(peak):<11} {seconds:.1f}")

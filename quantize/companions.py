@@ -1,10 +1,14 @@
 """The small files beside the weights: config, tokenizer, template, generation settings."""
 
 import json
+import re
 import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from calculator.architecture import Weight
 from calculator.config import ModelConfig, read_json_object
 from calculator.formats import WeightFormat
 from calculator.stored import StoredModel
@@ -28,11 +32,9 @@ def write_companions(
     stored: StoredModel,
     directory: Path,
     config: ModelConfig,
-    linear: WeightFormat,
-    head: WeightFormat,
+    quantization: Mapping[str, Any],
 ) -> None:
-    """Write config.json and quantize_config.json, and carry over what the source has."""
-    quantization = quantization_config(linear, head)
+    """Write config.json, GPTQ's own file beside it, and carry over what the source has."""
     raw = read_json_object(stored.directory / "config.json")
     dtype = raw.get("dtype") or raw.get("torch_dtype") or "bfloat16"
     whole = {
@@ -43,31 +45,56 @@ def write_companions(
         "quantization_config": quantization,
     }
     _write_json(directory / "config.json", whole)
-    _write_json(directory / "quantize_config.json", quantization)
+    if quantization["quant_method"] == "gptq":
+        _write_json(directory / "quantize_config.json", quantization)
     for name in CARRIED:
         if (stored.directory / name).is_file():
             shutil.copyfile(stored.directory / name, directory / name)
     _convert_tokenizer(directory)
 
 
-def quantization_config(linear: WeightFormat, head: WeightFormat) -> dict[str, Any]:
+def gptq_settings(formats: Mapping[Weight, WeightFormat]) -> dict[str, Any]:
     """GPTQ v1's settings, in the words that AutoGPTQ, GPTQModel, vLLM and transformers read."""
+    linear = usual_format(formats)
+    heads = [form for weight, form in formats.items() if weight.role == "head"]
     settings: dict[str, Any] = {
         "quant_method": "gptq",
         "checkpoint_format": "gptq",
         "bits": linear.bits,
         "group_size": linear.group_size or -1,
         "sym": linear.symmetric,
-        "desc_act": False,
-        "lm_head": head.is_quantized,
+        "desc_act": linear.act_order,
+        "lm_head": any(form.is_quantized for form in heads),
         "pack_dtype": "int32",
         "meta": {"quantizer": [f"glm4q:{__version__}"]},
     }
-    if head.is_quantized and head != linear:
-        # GPTQModel's and vLLM's way to say that one module differs.
-        differs = {"bits": head.bits, "group_size": head.group_size or -1, "sym": head.symmetric}
-        settings["dynamic"] = {r"+:^lm_head$": differs}
+    if dynamic := dict(_differing(linear, formats)):
+        settings["dynamic"] = dynamic
     return settings
+
+
+def usual_format(formats: Mapping[Weight, WeightFormat]) -> WeightFormat:
+    """The format that most linears have."""
+    kinds = Counter(form for weight, form in formats.items() if weight.role == "linear")
+    return max(kinds, key=lambda form: (form.is_quantized, kinds[form]))
+
+
+def _differing(
+    linear: WeightFormat, formats: Mapping[Weight, WeightFormat]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """GPTQModel's and vLLM's way to say that modules differ: a pattern of them, and how."""
+    modules: dict[WeightFormat, list[str]] = {}
+    for weight, form in formats.items():
+        differs = form != linear and (form.is_quantized or weight.role == "linear")
+        if differs:
+            modules.setdefault(form, []).append(re.escape(weight.module))
+    for form, names in modules.items():
+        pattern = f"^(?:{'|'.join(names)})$" if len(names) > 1 else f"^{names[0]}$"
+        if form.is_quantized:
+            settings = {"bits": form.bits, "group_size": form.group_size or -1}
+            yield f"+:{pattern}", {**settings, "sym": form.symmetric}
+        else:
+            yield f"-:{pattern}", {}
 
 
 def _convert_tokenizer(directory: Path) -> None:

@@ -1,17 +1,32 @@
-"""How well a model predicts a text: perplexity over windows of it."""
+"""How well checkpoints predict a text, and how far they are from the model they were made of."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import exp
 from pathlib import Path
 
-import torch
-from torch.nn import functional as F
+from torch import Tensor
 
 from calculator.errors import OptionError
-from glm4q.engine import LLM
+from calculator.stored import StoredModel
+from quantize.predictor import Arithmetic, Predictor, Windows
 
-LOGITS_AT_ONCE = 128
+WINDOW = 512
+"""Tokens predicted from one start, if not said otherwise."""
+POSITIONS_AT_ONCE = 32
 """Positions whose logits are in memory at once."""
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """How far a checkpoint is from the one it is held against."""
+
+    kl_divergence: float
+    """Of its next-token distribution from the other's, nats, mean over tokens."""
+    top_1_agreement: float
+    """The share of places where both would say the same token."""
+    layer_errors: tuple[float, ...]
+    """|h' - h|^2 / |h|^2 of the hidden states after each layer."""
 
 
 @dataclass(frozen=True)
@@ -20,37 +35,90 @@ class Evaluation:
 
     directory: Path
     weights_bytes: int
-    """What its weights take in memory, by the plan."""
+    """What its weights take in memory."""
     tokens: int
     """Tokens that were predicted."""
     perplexity: float
+    divergence: Divergence | None = None
 
 
-def evaluate(llm: LLM, text: str, window: int) -> Evaluation:
-    """Perplexity of `text` in windows of that many tokens, each predicted from its own start.
+Listener = Callable[[int, int], None]
+"""(layers done, layers of all)."""
 
-    Raises OptionError where the text is too short.
+
+def evaluate(
+    checkpoints: list[StoredModel],
+    windows: Windows,
+    how: Arithmetic,
+    *,
+    against: StoredModel | None = None,
+    listener: Listener = lambda done, of: None,
+) -> list[Evaluation]:
+    """Predict the windows by each; `against` comes first in the answer if it is given.
+
+    One layer of one model is in memory at a time, and at the end the heads. Raises OptionError
+    where `against` is a model of another shape.
     """
-    token_ids = llm.tokenizer.encode(text)
-    if len(token_ids) < 2:
-        raise OptionError(f"the text has {len(token_ids)} tokens, and at least 2 are needed")
-    prefix = llm.tokenizer.prefix_ids
-    total, predicted = 0.0, 0
-    for start in range(0, len(token_ids) - 1, window):
-        part = token_ids[start : start + window]
-        if len(part) > 1:
-            total += negative_log_likelihood(llm, [*prefix, *part], len(prefix) + 1)
-            predicted += len(part) - 1
-    return Evaluation(llm.directory, llm.plan.weights_bytes, predicted, exp(total / predicted))
+    subjects = [against, *checkpoints] if against else checkpoints
+    for stored in subjects if against else ():
+        _refuse_another(stored, subjects[0])
+    predictors = [Predictor(stored, windows, how) for stored in subjects]
+    layers = max(stored.config.num_hidden_layers for stored in subjects)
+    errors: list[list[float]] = [[] for _ in subjects]
+    for layer in range(layers):
+        for predictor, found in zip(predictors, errors, strict=True):
+            if layer < predictor.stored.config.num_hidden_layers:
+                predictor.advance(layer)
+                if against:
+                    found.append(_relative_error(predictors[0].states, predictor.states))
+        listener(layer + 1, layers)
+    for predictor in predictors:
+        predictor.finish()
+    measure = predictors[0] if against else None
+    return [
+        _evaluation(predictor, windows, None if predictor is measure else measure, tuple(found))
+        for predictor, found in zip(predictors, errors, strict=True)
+    ]
 
 
-def negative_log_likelihood(llm: LLM, token_ids: list[int], first: int) -> float:
-    """-log p of all tokens from place `first` on, each given those before it."""
-    input_ids = torch.tensor([token_ids], device=llm.device)
-    states = llm.model.hidden_states(input_ids, llm.new_cache(len(token_ids)))[0]
-    total = 0.0
-    for start in range(first - 1, len(token_ids) - 1, LOGITS_AT_ONCE):
-        stop = min(start + LOGITS_AT_ONCE, len(token_ids) - 1)
-        logits = llm.model.logits(states[start:stop])
-        total += F.cross_entropy(logits, input_ids[0, start + 1 : stop + 1], reduction="sum").item()
-    return total
+def _evaluation(
+    predictor: Predictor, windows: Windows, measure: Predictor | None, errors: tuple[float, ...]
+) -> Evaluation:
+    loss = divergence = agreed = 0.0
+    for window, start, stop in _runs(windows):
+        said = predictor.log_probabilities(window, start, stop)
+        wanted = windows.token_ids[window][start + 1 : stop + 1].to(said.device)
+        loss -= said.gather(1, wanted[:, None]).double().sum().item()
+        if measure:
+            truth = measure.log_probabilities(window, start, stop)
+            divergence += (truth.exp() * (truth - said)).sum(-1).double().sum().item()
+            agreed += (truth.argmax(-1) == said.argmax(-1)).sum().item()
+    tokens = windows.tokens
+    found = Divergence(divergence / tokens, agreed / tokens, errors) if measure else None
+    directory = predictor.stored.directory
+    return Evaluation(directory, predictor.weights_bytes, tokens, exp(loss / tokens), found)
+
+
+def _runs(windows: Windows) -> Iterator[tuple[int, int, int]]:
+    """(window, start, stop) of places whose next token is predicted."""
+    for window, token_ids in enumerate(windows.token_ids):
+        last = len(token_ids) - 1
+        for start in range(windows.first - 1, last, POSITIONS_AT_ONCE):
+            yield window, start, min(start + POSITIONS_AT_ONCE, last)
+
+
+def _relative_error(wanted: list[Tensor], found: list[Tensor]) -> float:
+    wrong = sum(
+        (x.double() - y.double()).square().sum() for x, y in zip(wanted, found, strict=True)
+    )
+    return float(wrong / sum(x.double().square().sum() for x in wanted))
+
+
+def _refuse_another(stored: StoredModel, against: StoredModel) -> None:
+    for name in ("vocab_size", "num_hidden_layers", "hidden_size"):
+        ours, theirs = getattr(stored.config, name), getattr(against.config, name)
+        if ours != theirs:
+            raise OptionError(
+                f"{stored.directory} cannot be held against {against.directory}: its {name} is "
+                f"{ours}, not {theirs}"
+            )

@@ -1,6 +1,6 @@
 """The files of a quantized checkpoint, planned before a byte is read: tensors, shards, offsets."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from calculator.architecture import Weight
@@ -37,11 +37,12 @@ class Shard:
     tensors: tuple[Tensor, ...]
 
 
-def output_tensors(weight: Weight, form: WeightFormat, source: TensorHeader) -> Iterator[Tensor]:
-    """The tensors that store a weight: itself in the source's dtype, or GPTQ's four."""
-    if not form.is_quantized:
-        yield Tensor(weight.name, source.dtype, weight.shape)
-        return
+QuantizedLayout = Callable[[Weight, WeightFormat], Iterator[Tensor]]
+"""The tensors that store a quantized weight, in file order."""
+
+
+def gptq_layout(weight: Weight, form: WeightFormat) -> Iterator[Tensor]:
+    """GPTQ v1's four."""
     outputs, inputs = weight.shape
     groups, pack = form.groups(inputs), PACK_BITS // form.bits
     yield Tensor(f"{weight.module}.qweight", "I32", (inputs // pack, outputs))
@@ -51,13 +52,23 @@ def output_tensors(weight: Weight, form: WeightFormat, source: TensorHeader) -> 
 
 
 def lay_out(
-    stored: StoredModel, formats: Mapping[Weight, WeightFormat], shard_bytes: int = SHARD_BYTES
+    stored: StoredModel,
+    formats: Mapping[Weight, WeightFormat],
+    shard_bytes: int = SHARD_BYTES,
+    layout: QuantizedLayout = gptq_layout,
 ) -> list[Shard]:
-    """Divide the output's tensors into shards, in the order of the inventory."""
+    """Divide the output's tensors into shards, in the order of the inventory.
+
+    A weight that is not quantized is stored as it is, in the source's dtype.
+    """
     runs: list[list[Tensor]] = [[]]
     filled = 0
     for weight, form in formats.items():
-        for tensor in output_tensors(weight, form, source_header(stored, weight)):
+        if form.is_quantized:
+            tensors = list(layout(weight, form))
+        else:
+            tensors = [Tensor(weight.name, source_header(stored, weight).dtype, weight.shape)]
+        for tensor in tensors:
             if runs[-1] and filled + tensor.nbytes > shard_bytes:
                 runs.append([])
                 filled = 0

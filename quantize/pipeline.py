@@ -1,46 +1,62 @@
-"""Quantize a checkpoint one weight at a time, into a directory that appears only when whole."""
+"""Quantize a checkpoint part by part, into a directory that appears only when whole."""
 
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from calculator.architecture import Weight
+from calculator.architecture import EMBEDDING, Weight
 from calculator.errors import CheckpointError, OptionError
-from calculator.formats import BF16, PACK_BITS, WeightFormat, refuse_unfit
-from calculator.plan import assign_formats
+from calculator.formats import WeightFormat
 from calculator.stored import StoredModel
-from glm4q.checkpoint import read_weight
-from glm4q.packing import pack
-from quantize.companions import write_companions
+from glm4q import __version__
+from quantize.calibration import Calibration
+from quantize.checksums import CHECKSUMS, write_checksums
+from quantize.companions import gptq_settings, write_companions
 from quantize.layout import SHARD_BYTES, lay_out, total_bytes
-from quantize.methods import rtn
+from quantize.memory import calibration_disk_bytes, peak_bytes
+from quantize.recipe import Recipe
+from quantize.report import JSON_NAME, TEXT_NAME
 from quantize.shards import ShardWriter, write_index
+from quantize.target import JOURNAL, Journal, Target, refuse_full_disk
+from quantize.tensors import NamedTensors, copied, gptq_tensors, rounded
+from quantize.walk import CalibrationWalk
 
-NUMBERS_AT_ONCE = 1 << 23
-"""Numbers of a source weight that are in memory at once."""
-
-Progress = Callable[[Weight], None]
-"""Told of each weight as it is begun."""
+BATCH = 4
+NOT_SUMMED = (CHECKSUMS, JOURNAL, JSON_NAME, TEXT_NAME)
+"""The report tells of time and memory, which differ from run to run; all else is the same."""
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What every layer becomes."""
+class Work:
+    """How to calibrate, and where."""
 
-    linear: WeightFormat
-    head: WeightFormat = BF16
+    calibration: Calibration
+    device: torch.device
+    dtype: torch.dtype
+    batch: int = BATCH
+    """Samples in one forward pass."""
+    offload: Path | None = None
+    """Where hidden states lie between layers; with the unfinished output if None."""
 
-    def formats(self, stored: StoredModel) -> dict[Weight, WeightFormat]:
-        """The format of each weight of the output. Raises OptionError where one does not fit."""
-        formats = assign_formats(stored.config, self.linear, self.head)
-        refuse_unfit(formats)
-        return formats
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is."""
+
+    part: int
+    parts: int
+    name: str
+    output_error: float | None
+    """Of the linear calibrated last; None where there is none."""
+
+
+Listener = Callable[[Progress], None]
+Finish = Callable[[Path, Journal], None]
 
 
 def quantize_checkpoint(
@@ -48,97 +64,166 @@ def quantize_checkpoint(
     output: Path,
     recipe: Recipe,
     *,
+    work: Work | None = None,
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
-    progress: Progress = lambda weight: None,
+    listener: Listener = lambda progress: None,
+    finish: Finish = lambda directory, journal: None,
 ) -> None:
     """Write `stored` to `output` as a GPTQ v1 checkpoint in `glm` names.
 
-    Peak memory is that of the largest quantized weight. Raises OptionError or CheckpointError, and
-    then leaves nothing behind.
+    work: needed by every method but rtn. finish: called with the whole directory before it takes
+    its name. Goes on where a run for the same was cut off. Raises OptionError or CheckpointError.
     """
-    if stored.is_quantized:
-        raise OptionError(f"{stored.directory} is quantized already")
+    if recipe.is_calibrated and work is None:
+        raise OptionError(f"method {recipe.method} needs calibration samples")
     formats = recipe.formats(stored)
     shards = lay_out(stored, formats, shard_bytes)
-    with _appearing_whole(output, overwrite, total_bytes(shards), stored.directory) as directory:
+    asked = _asked(stored, recipe, shard_bytes, work)
+    with Target(output, overwrite=overwrite, source=stored.directory, asked=asked) as target:
+        if not target.is_resumed:
+            refuse_full_disk(
+                target.directory, output, total_bytes(shards) + _states_bytes(stored, work)
+            )
+        done = target.journal.tensors
+        with ShardWriter(target.directory, shards, finished=done) as writer:
+            _Run(stored, recipe, formats, work, target).write_all(writer, listener)
         config = stored.config.untied() if recipe.head.is_quantized else stored.config
-        write_companions(stored, directory, config, recipe.linear, recipe.head)
-        with ShardWriter(directory, shards) as writer:
-            for weight, form in formats.items():
-                progress(weight)
-                if form.is_quantized:
-                    _write_quantized(stored, weight, form, writer)
-                else:
-                    _copy(stored, weight, writer)
-        write_index(directory, shards)
+        write_companions(stored, target.directory, config, gptq_settings(formats))
+        write_index(target.directory, shards)
+        finish(target.directory, target.journal)
+        write_checksums(target.directory, leave_out=NOT_SUMMED)
 
 
-def _write_quantized(
-    stored: StoredModel, weight: Weight, form: WeightFormat, writer: ShardWriter
-) -> None:
-    outputs, inputs = weight.shape
-    qweight = torch.empty(inputs * form.bits // PACK_BITS, outputs, dtype=torch.int32)
-    scales = torch.empty(form.groups(inputs), outputs, dtype=torch.float16)
-    zero_points = torch.empty(scales.shape, dtype=torch.uint8)
-    for start, stop in _row_runs(weight):
-        found = rtn.quantize(read_weight(stored, weight, start, stop), form)
-        qweight[:, start:stop] = pack(found.codes.T, form.bits)
-        scales[:, start:stop] = found.scales.T
-        zero_points[:, start:stop] = found.zero_points.T
-    group = torch.arange(inputs, dtype=torch.int32) // (form.group_size or inputs)
-    writer.write(f"{weight.module}.qweight", qweight)
-    # GPTQ v1 stores zero points less one.
-    writer.write(f"{weight.module}.qzeros", pack((zero_points - 1).T, form.bits).T)
-    writer.write(f"{weight.module}.scales", scales)
-    writer.write(f"{weight.module}.g_idx", group)
+class _Run:
+    def __init__(
+        self,
+        stored: StoredModel,
+        recipe: Recipe,
+        formats: Mapping[Weight, WeightFormat],
+        work: Work | None,
+        target: Target,
+    ) -> None:
+        self._stored, self._formats = stored, formats
+        self._work, self._target = work, target
+        self._stamps = file_stamps(stored)
+        self._walk: CalibrationWalk | None = None
+        if recipe.is_calibrated and work:
+            self._walk = CalibrationWalk(
+                stored,
+                work.calibration.token_ids,
+                _states_directory(work, target),
+                method=recipe.method,
+                device=work.device,
+                dtype=work.dtype,
+                batch=work.batch,
+            )
+
+    def write_all(self, writer: ShardWriter, listener: Listener) -> None:
+        """Write the parts that are not there yet: what lies before, in and after the layers."""
+        parts = [list(run) for _, run in groupby(self._formats, key=lambda weight: weight.layer)]
+        journal = self._target.journal
+        for number, weights in enumerate(parts[journal.parts :], start=journal.parts):
+            begun = time.monotonic()
+            listener(Progress(number, len(parts), _name(weights), _last_error(journal)))
+            for name, rows in self._tensors(weights):
+                writer.write(name, rows)
+            self._refuse_changed_source()
+            journal.tensors, journal.parts = writer.sync(), number + 1
+            journal.seconds += time.monotonic() - begun
+            journal.peak_bytes = max(journal.peak_bytes, peak_bytes())
+            self._target.commit()
+            if self._walk and weights[0].layer is not None:
+                self._walk.drop(weights[0].layer)
+        if self._walk and self._work:
+            self._walk.clean()
+            if self._work.offload:
+                _states_directory(self._work, self._target).rmdir()
+
+    def _tensors(self, weights: list[Weight]) -> NamedTensors:
+        if self._walk and weights[0].layer is not None:
+            yield from self._calibrated(self._walk, weights[0].layer, weights)
+            return
+        if self._walk and weights[0].name == EMBEDDING:
+            self._walk.begin()
+        for weight in weights:
+            form = self._formats[weight]
+            if form.is_quantized:
+                yield from rounded(self._stored, weight, form)
+            else:
+                yield from copied(self._stored, weight)
+
+    def _calibrated(self, walk: CalibrationWalk, layer: int, weights: list[Weight]) -> NamedTensors:
+        prefix = f"model.layers.{layer}."
+        made = walk.quantize_layer(
+            layer,
+            {
+                weight.module.removeprefix(prefix): self._formats[weight]
+                for weight in weights
+                if weight.role == "linear"
+            },
+        )
+        for weight in weights:
+            if self._formats[weight].is_quantized:
+                codes = made.codes[weight.module]
+                yield from gptq_tensors(weight, self._formats[weight], [codes])
+            elif weight.name in made.replaced:
+                yield weight.name, made.replaced[weight.name]
+            else:
+                yield from copied(self._stored, weight)
+        self._target.journal.reports += [asdict(report) for report in made.reports]
+
+    def _refuse_changed_source(self) -> None:
+        if file_stamps(self._stored) != self._stamps:
+            raise CheckpointError(f"{self._stored.directory} changed while it was read")
 
 
-def _copy(stored: StoredModel, weight: Weight, writer: ShardWriter) -> None:
-    for start, stop in _row_runs(weight):
-        writer.write(weight.name, read_weight(stored, weight, start, stop))
+def file_stamps(stored: StoredModel) -> dict[str, list[int]]:
+    """[bytes, time of change in ns] of each file of weights, and of config.json."""
+    files = {header.file for header in stored.tensors.values()}
+    files.add(stored.directory / "config.json")
+    return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(files)}
 
 
-def _row_runs(weight: Weight) -> Iterator[tuple[int, int]]:
-    rows = max(NUMBERS_AT_ONCE * weight.shape[0] // weight.numel, 1)
-    for start in range(0, weight.shape[0], rows):
-        yield start, min(start + rows, weight.shape[0])
+def _asked(
+    stored: StoredModel, recipe: Recipe, shard_bytes: int, work: Work | None
+) -> dict[str, Any]:
+    """All that the output's bytes depend on, in words."""
+    asked: dict[str, Any] = {
+        "source": file_stamps(stored),
+        "method": recipe.method,
+        "weights": str(recipe.linear),
+        "head": str(recipe.head),
+        "rules": [[*rule.match, str(rule.form)] for rule in recipe.rules],
+        "shard bytes": shard_bytes,
+        "version": __version__,
+    }
+    if recipe.is_calibrated and work:
+        asked["calibration"] = work.calibration.record
+        asked["arithmetic"] = f"{work.dtype} on {work.device.type}, batch {work.batch}"
+    return asked
 
 
-@contextmanager
-def _appearing_whole(
-    output: Path, overwrite: bool, needed_bytes: int, source: Path
-) -> Iterator[Path]:
-    """A hidden directory beside `output` that takes its name at the end, or disappears."""
-    if output.resolve() == source.resolve():
-        raise OptionError(f"{output} is the source itself")
-    if output.exists() and not overwrite:
-        raise OptionError(f"{output} exists already; --overwrite replaces it")
-    if output.exists() and not (output / "config.json").is_file():
-        raise OptionError(f"{output} is not a checkpoint, so it is not overwritten")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(output.parent).free
-    if free < needed_bytes:
-        raise CheckpointError(f"{output} needs {needed_bytes} bytes, and {free} are free")
-    directory = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
-        yield directory
-        directory.chmod(0o777 & ~_umask())  # mkdtemp makes it private
-        _replace(directory, output)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+def _states_bytes(stored: StoredModel, work: Work | None) -> int:
+    if not work or work.offload:
+        return 0
+    samples, tokens = work.calibration.token_ids.shape
+    return calibration_disk_bytes(stored.config, samples=samples, tokens=tokens, dtype=work.dtype)
 
 
-def _replace(new: Path, output: Path) -> None:
-    """Move `new` to `output`; what was there is deleted only after that."""
-    old = Path(f"{new}.old")
-    if output.exists():
-        os.replace(output, old)
-    os.replace(new, output)
-    shutil.rmtree(old, ignore_errors=True)
+def _states_directory(work: Work, target: Target) -> Path:
+    """Hidden states lie with the unfinished output, or apart under a name of its own."""
+    if work.offload is None:
+        return target.directory
+    directory = work.offload / f"glm4q-{target.directory.name.strip('.')}"
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _name(weights: list[Weight]) -> str:
+    layer = weights[0].layer
+    return weights[0].module if layer is None else f"layer {layer}"
+
+
+def _last_error(journal: Journal) -> float | None:
+    return journal.reports[-1]["output_error"] if journal.reports else None

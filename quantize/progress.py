@@ -7,15 +7,13 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from calculator.architecture import Weight, num_parameters
-from calculator.stored import StoredModel
+from quantize.pipeline import Progress as Place
 
 
 class QuantizeProgress:
-    """Advances by the numbers of each finished weight; on stderr, and only on a terminal."""
+    """Advances part by part; on stderr, and only on a terminal."""
 
-    def __init__(self, stored: StoredModel) -> None:
-        self._begun = 0
+    def __init__(self) -> None:
         console = Console(file=sys.stderr)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -26,7 +24,7 @@ class QuantizeProgress:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("quantizing", total=num_parameters(stored.config))
+        self._task = self._bar.add_task("quantizing", total=None)
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -40,7 +38,12 @@ class QuantizeProgress:
     ) -> None:
         self._bar.stop()
 
-    def begin(self, weight: Weight) -> None:
-        """A weight is begun: those before it are done."""
-        self._bar.update(self._task, completed=self._begun, description=weight.module)
-        self._begun += weight.numel
+    def begin(self, place: Place) -> None:
+        """A part is begun: those before it are done."""
+        error = place.output_error
+        told = place.name if error is None else f"{place.name}, error {error:.2%} before it"
+        self._bar.update(self._task, completed=place.part, total=place.parts, description=told)
+
+    def measure(self, done: int, of: int) -> None:
+        """Layers through which the held-out text has gone."""
+        self._bar.update(self._task, completed=done, total=of, description="measuring quality")

@@ -4,6 +4,7 @@ The safetensors library saves tensors that are all in memory; here none is held 
 """
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -18,18 +19,24 @@ DTYPES = {
     "BF16": torch.bfloat16,
     "F16": torch.float16,
     "F32": torch.float32,
+    "I8": torch.int8,
+    "U8": torch.uint8,
     "I32": torch.int32,
+    "I64": torch.int64,
 }
 
 
 class ShardWriter:
-    """Takes every tensor of every shard in the planned order, each in one or more runs of rows."""
+    """Takes every tensor of every shard in the planned order, each in one or more runs of rows.
 
-    def __init__(self, directory: Path, shards: Iterable[Shard]) -> None:
+    finished: tensors that an earlier run has written; what follows them in a file is dropped.
+    """
+
+    def __init__(self, directory: Path, shards: Iterable[Shard], finished: int = 0) -> None:
         self._directory = directory
         self._steps = [(shard, tensor) for shard in shards for tensor in shard.tensors]
         self._left = 0
-        self._position = -1
+        self._position = finished - 1
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> Self:
@@ -56,18 +63,38 @@ class ShardWriter:
         if name != planned.name or rows.nbytes > self._left:
             raise ValueError(f"{name} is not what was planned: {planned}")
         assert self._file
-        self._file.write(rows.contiguous().view(torch.uint8).numpy().data)
+        self._file.write(rows.flatten().view(torch.uint8).numpy().data)
         self._left -= rows.nbytes
+
+    def sync(self) -> int:
+        """Return, when they are on the disk, how many tensors are finished."""
+        if self._left:
+            raise ValueError(f"{self._steps[self._position][1].name} is not whole")
+        if self._file:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        return self._position + 1
 
     def _begin_next(self) -> None:
         self._position += 1
         shard, tensor = self._steps[self._position]
+        path = self._directory / shard.file_name
         if tensor is shard.tensors[0]:
-            if self._file:
-                self._file.close()
-            self._file = (self._directory / shard.file_name).open("wb")
+            self._close()
+            self._file = path.open("wb")
             self._file.write(header(shard.tensors))
+        elif not self._file:
+            self._file = path.open("r+b")
+            before = shard.tensors[: shard.tensors.index(tensor)]
+            self._file.seek(len(header(shard.tensors)) + sum(each.nbytes for each in before))
+            self._file.truncate()
         self._left = tensor.nbytes
+
+    def _close(self) -> None:
+        if self._file:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
 
 
 def header(tensors: Iterable[Tensor]) -> bytes:

@@ -10,7 +10,8 @@ import torch
 
 from calculator.formats import BF16, WeightFormat
 from calculator.stored import StoredModel
-from quantize.pipeline import Recipe, quantize_checkpoint
+from quantize.pipeline import quantize_checkpoint
+from quantize.recipe import Recipe
 from tests import tiny
 
 MakeQuantized = Callable[..., Path]

@@ -1,7 +1,8 @@
 """`glm4q eval`: compare checkpoints by what they weigh and how well they predict a text."""
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,34 +10,51 @@ if TYPE_CHECKING:
     from quantize.evaluate import Evaluation
 
 DEFAULT_WINDOW = 512
+WIDTH = 160
+"""Of the table in a file or a pipe, where nothing is cut off."""
 
 
 def evaluate(
-    checkpoints: Annotated[
-        list[Path], typer.Argument(help="Checkpoint directories; the first is the measure.")
-    ],
+    checkpoints: Annotated[list[Path], typer.Argument(help="Checkpoint directories.")],
     text: Annotated[Path, typer.Option(help="A text file that no model was calibrated on.")],
+    against: Annotated[
+        Path | None,
+        typer.Option(help="The model that they were made of: adds KL divergence and agreement."),
+    ] = None,
     window: Annotated[
         int, typer.Option(help="Tokens predicted from one start.", min=2)
     ] = DEFAULT_WINDOW,
     device: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
     kernel: Annotated[str, typer.Option(help="auto, or a kernel by name.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Answer as JSON.")] = False,
 ) -> None:
-    """Compare checkpoints: bytes of weights, and perplexity on a text."""
-    from calculator.errors import OptionError
-    from glm4q.engine import LLM
-    from quantize.evaluate import evaluate as evaluate_model
+    """Compare checkpoints on a text, layer by layer: none has to fit into memory whole."""
+    from calculator.stored import StoredModel
+    from glm4q.devices import choose_device, choose_dtype
+    from glm4q.kernels.choose import candidates
+    from quantize.evaluate import evaluate as evaluate_models
+    from quantize.predictor import Arithmetic, read_windows
+    from quantize.texts import read_text
 
-    try:
-        content = text.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise OptionError(f"{text} is not UTF-8 text") from None
-    results = []
-    for checkpoint in checkpoints:
-        llm = LLM.load(checkpoint, device=device, dtype=dtype, kernel=kernel, context=window)
-        results.append(evaluate_model(llm, content, window))
-    _print(results)
+    where = choose_device(device)
+    how = Arithmetic(where, choose_dtype(dtype, where), candidates(kernel))
+    stored = [StoredModel.open(checkpoint) for checkpoint in checkpoints]
+    measure = StoredModel.open(against) if against else None
+    windows = read_windows(read_text(text), (measure or stored[0]).directory, window)
+    found = evaluate_models(stored, windows, how, against=measure)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps([_record(each) for each in found], indent=2))
+    else:
+        _print(found)
+
+
+def _record(result: "Evaluation") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {**asdict(result), "directory": str(result.directory)}
 
 
 def _print(results: "list[Evaluation]") -> None:
@@ -47,16 +65,23 @@ def _print(results: "list[Evaluation]") -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("checkpoint")
-    for title in ("weights in memory", "of first", "perplexity", "over first", "tokens"):
+    titles = ["memory", "of first", "perplexity", "over first"]
+    if compared := any(result.divergence for result in results):
+        titles += ["KL, nats", "same token"]
+    for title in (*titles, "tokens"):
         table.add_column(title, justify="right")
     first = results[0]
     for result in results:
-        table.add_row(
+        cells = [
             str(result.directory),
             human_bytes(result.weights_bytes),
             f"{result.weights_bytes / first.weights_bytes:.0%}",
             f"{result.perplexity:.3f}",
             f"{result.perplexity / first.perplexity - 1:+.2%}",
-            f"{result.tokens:,}",
-        )
-    Console(highlight=False).print(table)
+        ]
+        if found := result.divergence:
+            cells += [f"{found.kl_divergence:.4f}", f"{found.top_1_agreement:.1%}"]
+        elif compared:
+            cells += ["", ""]
+        table.add_row(*cells, f"{result.tokens:,}")
+    Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH).print(table)

@@ -1,33 +1,72 @@
 """Perplexity against transformers' own loss, and `glm4q eval`."""
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
+from calculator.architecture import weights
+from calculator.stored import StoredModel
+from glm4q.checkpoint import read_quantized
 from glm4q.cli import main
-from glm4q.engine import LLM
+from glm4q.tokenizer import Tokenizer
 from quantize.evaluate import evaluate
+from quantize.predictor import Arithmetic, read_windows
 
+FP32 = Arithmetic(torch.device("cpu"), torch.float32)
 pytestmark = pytest.mark.demo
 TEXT = "The river rose in the night. By morning the lower field was a lake, and the ducks had come."
 
 
 def test_perplexity_is_the_exponent_of_transformers_loss(demo_checkpoint: Path) -> None:
-    llm = LLM.load(demo_checkpoint, device="cpu", dtype="fp32")
-    token_ids = llm.tokenizer.encode(TEXT)
+    tokenizer = Tokenizer.from_directory(demo_checkpoint)
+    token_ids = tokenizer.encode(TEXT)
     reference = AutoModelForCausalLM.from_pretrained(demo_checkpoint, dtype=torch.float32)
     total = 0.0
     with torch.no_grad():
         for start in (0, 10):
             window = torch.tensor([token_ids[start : start + 10]])
             total += reference(window, labels=window).loss.item() * 9
-    result = evaluate(llm, llm.tokenizer.decode(token_ids[:20]), window=10)
+    windows = read_windows(tokenizer.decode(token_ids[:20]), demo_checkpoint, 10)
+    (result,) = evaluate([StoredModel.open(demo_checkpoint)], windows, FP32)
     assert result.tokens == 18
     assert result.perplexity == pytest.approx(math.exp(total / 18), rel=1e-4)
+
+
+def test_divergence_is_that_of_transformers_distributions(
+    demo_checkpoint: Path, quantized_demo: Callable[[int], Path]
+) -> None:
+    """KL divergence, agreement and the error of a layer's states, from transformers' two models."""
+    tokenizer = Tokenizer.from_directory(demo_checkpoint)
+    stored = StoredModel.open(quantized_demo(4))
+    windows = read_windows(TEXT, demo_checkpoint, 512)
+    source = AutoModelForCausalLM.from_pretrained(demo_checkpoint, dtype=torch.float32)
+    other = AutoModelForCausalLM.from_pretrained(demo_checkpoint, dtype=torch.float32)
+    state = {
+        weight.name: read_quantized(stored, weight).dequantize().T
+        for weight in weights(stored.config)
+        if stored.format(weight).is_quantized
+    }
+    other.load_state_dict(state, strict=False)
+    ids = torch.tensor([tokenizer.encode(TEXT)])
+    with torch.no_grad():
+        said = [model(ids, output_hidden_states=True) for model in (source, other)]
+    p, q = (each.logits[0, :-1].log_softmax(-1) for each in said)
+    expected = F.kl_div(q, p, log_target=True, reduction="batchmean").item()
+    agreed = (p.argmax(-1) == q.argmax(-1)).float().mean().item()
+    h, h_other = (each.hidden_states[5] for each in said)
+    error = ((h_other - h).square().sum() / h.square().sum()).item()
+    measure, result = evaluate([stored], windows, FP32, against=StoredModel.open(demo_checkpoint))
+    assert measure.divergence is None
+    assert result.divergence is not None
+    assert result.divergence.kl_divergence == pytest.approx(expected, rel=1e-2)
+    assert result.divergence.top_1_agreement == pytest.approx(agreed)
+    assert result.divergence.layer_errors[4] == pytest.approx(error, rel=1e-2)
 
 
 def test_command_compares_checkpoints(
@@ -43,6 +82,18 @@ def test_command_compares_checkpoints(
     assert "+0.00%" in shown
     assert "100%" in shown
     assert len(shown.splitlines()) == 3
+    command = [
+        "eval",
+        checkpoints[1],
+        "--against",
+        checkpoints[0],
+        "--text",
+        str(tmp_path / "text"),
+    ]
+    assert main([*command, "--json"]) == 0
+    source, made = json.loads(capsys.readouterr().out)
+    assert source["directory"] == checkpoints[0]
+    assert made["divergence"]["top_1_agreement"] > 0.9
 
 
 @pytest.mark.parametrize("content", [b"", b"a", b"\xff\xfe\x00"])

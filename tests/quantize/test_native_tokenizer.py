@@ -10,7 +10,8 @@ from transformers import AutoConfig, AutoTokenizer
 
 from calculator.formats import WeightFormat
 from calculator.stored import StoredModel
-from quantize.pipeline import Recipe, quantize_checkpoint
+from quantize.pipeline import quantize_checkpoint
+from quantize.recipe import Recipe
 from tests import tiny
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

@@ -14,14 +14,15 @@ import torch
 
 from calculator.formats import WeightFormat
 from calculator.stored import StoredModel
-from glm4q.cache import KVCache
 from glm4q.engine import LLM
 from glm4q.generate import generate
 from glm4q.kernels.choose import candidates
 from glm4q.loader import load_model
 from glm4q.sampling import SamplingParams
-from quantize.pipeline import Recipe, quantize_checkpoint
+from quantize.pipeline import quantize_checkpoint
+from quantize.recipe import Recipe
 from tests import tiny
+from tests.runtime.memories import memory_of
 
 pytestmark = [
     pytest.mark.peers,
@@ -69,11 +70,11 @@ def _read_by_transformers(questions: list[tuple[Path, list[int]]]) -> list[Answe
 def _read(directory: Path, prompt: list[int]) -> Answer:
     stored = StoredModel.open(directory)
     model = load_model(stored, device=CPU, dtype=torch.float32, kernels=candidates("reference"))
-    cache = KVCache(stored.config, 64, dtype=torch.float32)
-    logits = model(torch.tensor([prompt]), cache)[0]
-    cache.truncate(0)
+    memory = memory_of(stored, 64, kernels=candidates("reference"))
+    logits = model(torch.tensor([prompt]), memory)[0].clone()
+    memory.cache.truncate(0)
     params = SamplingParams(temperature=0, max_tokens=TOKENS)
-    return list(generate(model, cache, prompt, params, device=CPU)), logits
+    return list(generate(model, memory, prompt, params)), logits
 
 
 @pytest.mark.parametrize("model_type", ["glm", "glm4"])

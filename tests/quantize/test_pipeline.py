@@ -18,16 +18,17 @@ from calculator.architecture import weights
 from calculator.errors import CheckpointError, OptionError
 from calculator.formats import BF16, WeightFormat
 from calculator.stored import StoredModel
-from glm4q.cache import KVCache
 from glm4q.checkpoint import read_quantized, read_weight
 from glm4q.cli import main
 from glm4q.generate import generate
 from glm4q.kernels.choose import candidates
 from glm4q.loader import load_model
 from glm4q.sampling import SamplingParams
-from quantize.pipeline import Recipe, quantize_checkpoint
+from quantize.pipeline import quantize_checkpoint
+from quantize.recipe import Recipe
 from tests import tiny
 from tests.conftest import MakeQuantized
+from tests.runtime.memories import memory_of
 
 CPU = torch.device("cpu")
 
@@ -59,9 +60,9 @@ def test_greedy_tokens_equal_the_dequantized_weights_in_transformers(
             torch.tensor([prompt]), max_new_tokens=24, do_sample=False, eos_token_id=None
         )[0, len(prompt) :]
     model = load_model(stored, device=CPU, dtype=torch.float32, kernels=candidates("reference"))
-    cache = KVCache(stored.config, 40, dtype=torch.float32)
+    memory = memory_of(stored, 40, kernels=candidates("reference"))
     greedy = SamplingParams(temperature=0, max_tokens=24)
-    assert list(generate(model, cache, prompt, greedy, device=CPU)) == expected.tolist()
+    assert list(generate(model, memory, prompt, greedy)) == expected.tolist()
 
 
 def _dequantized_state(stored: StoredModel) -> dict[str, torch.Tensor]:
@@ -157,7 +158,7 @@ def test_existing_output_is_kept_unless_told_otherwise(
     output = quantized_tiny(WeightFormat(4, 32))
     before = (output / "model.safetensors").read_bytes()
     command = ["quantize", str(tiny_checkpoint), "-o", str(output), "--weights", "int8"]
-    command += ["--group-size", "32"]
+    command += ["--group-size", "32", "--no-quality"]
     assert main(command) == 2
     assert "exists already; --overwrite replaces it" in capsys.readouterr().err
     assert (output / "model.safetensors").read_bytes() == before
@@ -197,12 +198,13 @@ def test_damaged_weight_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_run_leaves_nothing_behind(
+def test_stopped_run_is_taken_up_by_the_next(
     stop: signal.Signals, demo_checkpoint: Path, tmp_path: Path
 ) -> None:
     code = "import sys; from glm4q.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "quantize", str(demo_checkpoint)]
-    command += ["-o", str(tmp_path / "out"), "--weights", "int4", "--group-size", "64"]
+    command += ["-o", str(tmp_path / "out"), "--weights", "int8", "--group-size", "64"]
+    command += ["--no-quality"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not list(tmp_path.glob(".out.*/*.safetensors")) and process.poll() is None:
         time.sleep(0.01)
@@ -210,7 +212,9 @@ def test_stopped_run_leaves_nothing_behind(
     _, message = process.communicate(timeout=60)
     assert process.returncode not in (0, None)
     assert "Traceback" not in message
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".out.partial"]
+    assert main(command[3:]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_full_disk_is_told_before_anything_is_written(
@@ -223,3 +227,15 @@ def test_full_disk_is_told_before_anything_is_written(
             StoredModel.open(tiny_checkpoint), tmp_path / "out", Recipe(WeightFormat(8, 32), BF16)
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tied_head_is_quantized_apart_from_the_embedding(tmp_path: Path) -> None:
+    config = replace(tiny.BASE, vocab_size=96, tie_word_embeddings=True)
+    source = tiny.save_checkpoint(tiny.transformers_model(config), tmp_path / "source")
+    recipe = Recipe(WeightFormat(4, 32), WeightFormat(8, 32))
+    quantize_checkpoint(StoredModel.open(source), tmp_path / "out", recipe)
+    made = StoredModel.open(tmp_path / "out")
+    assert not made.config.tie_word_embeddings
+    embedding, *_, head = weights(made.config)
+    found = read_quantized(made, head).dequantize().T
+    torch.testing.assert_close(found, read_weight(made, embedding), rtol=0, atol=4e-3)

@@ -1,0 +1,117 @@
+"""How fast GLM-4-9B's own layer shapes are quantized: rounding beside gguf's quantizer on the same
+tensors in one run, and GPTQ of one layer, from which the time for the model follows.
+
+    python benchmarks/quantize_speed.py [--samples 8]
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import gguf
+import torch
+
+from calculator.architecture import weights
+from calculator.config import ModelConfig
+from calculator.formats import WeightFormat
+from calculator.presets import PRESETS
+from calculator.stored import StoredModel
+from glm4q.devices import choose_dtype
+from quantize.layout import Tensor
+from quantize.methods import rtn
+from quantize.shards import header
+from quantize.walk import CalibrationWalk
+
+LENGTH = 512
+ROUNDS = 3
+CPU = torch.device("cpu")
+FORMATS = {"Q4_0": WeightFormat(4, 32), "Q8_0": WeightFormat(8, 32)}
+
+
+def rounding() -> None:
+    """One down_proj, the widest linear: GB of bf16 read a second, interleaved, medians."""
+    config = PRESETS["glm-4-9b-chat"]
+    weight = torch.randn(1024, config.intermediate_size).mul_(0.02).bfloat16()
+    print("| format | glm4q rtn, GB/s | gguf, GB/s | ratio |")
+    print("|---|---:|---:|---:|")
+    for kind, form in FORMATS.items():
+        ours, theirs = medians(
+            partial(rtn.quantize, weight, form),
+            partial(gguf.quants.quantize, weight.float().numpy(), gguf.GGMLQuantizationType[kind]),
+        )
+        speeds = [weight.nbytes / seconds / 1e9 for seconds in (ours, theirs)]
+        ratio = theirs / ours
+        print(f"| {kind}, groups of 32 | {speeds[0]:.2f} | {speeds[1]:.2f} | {ratio:.1f} |")
+
+
+def medians(*runs: Callable[[], object]) -> list[float]:
+    """Median seconds of each, run in turns."""
+    seconds: list[list[float]] = [[] for _ in runs]
+    for _ in range(ROUNDS):
+        for run, taken in zip(runs, seconds, strict=True):
+            begun = time.perf_counter()
+            run()
+            taken.append(time.perf_counter() - begun)
+    return [sorted(taken)[ROUNDS // 2] for taken in seconds]
+
+
+def one_layer(samples: int) -> None:
+    """GPTQ of a layer of random weights on random states: as long as of a trained one."""
+    config = replace(PRESETS["glm-4-9b-chat"], num_hidden_layers=1, vocab_size=1024)
+    with tempfile.TemporaryDirectory() as temporary:
+        source = Path(temporary)
+        write_random(config, source)
+        stored = StoredModel.open(source)
+        walk = CalibrationWalk(
+            stored,
+            torch.randint(1024, (samples, LENGTH)),
+            source,
+            method="gptq",
+            device=CPU,
+            dtype=choose_dtype("auto", CPU),
+            batch=4,
+        )
+        walk.begin()
+        form = WeightFormat(4, 128)
+        linears = [each for each in weights(config) if each.role == "linear"]
+        names = [each.module.removeprefix("model.layers.0.") for each in linears]
+        begun = time.perf_counter()
+        walk.quantize_layer(0, dict.fromkeys(names, form))
+        seconds = time.perf_counter() - begun
+    layers = PRESETS["glm-4-9b-chat"].num_hidden_layers
+    print(
+        f"GPTQ, INT4 g128, {samples} samples of {LENGTH} tokens: {seconds:.0f} s for a layer, so "
+        f"{seconds * layers / 3600:.1f} hours for the {layers} layers of GLM-4-9B-Chat"
+    )
+
+
+def write_random(config: ModelConfig, directory: Path) -> None:
+    """A bf16 checkpoint of small random numbers, a tensor at a time."""
+    tensors = [Tensor(each.name, "BF16", each.shape) for each in weights(config)]
+    with (directory / "model.safetensors").open("wb") as file:
+        file.write(header(tensors))
+        for tensor in tensors:
+            rows = torch.randn(tensor.shape).mul_(0.02)
+            if "norm" in tensor.name:
+                rows += 1
+            file.write(rows.bfloat16().view(torch.uint8).numpy().data)
+    (directory / "config.json").write_text(json.dumps(config.to_dict()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--without-gptq", action="store_true")
+    options = parser.parse_args()
+    rounding()
+    if not options.without_gptq:
+        one_layer(options.samples)
+
+
+if __name__ == "__main__":
+    main()

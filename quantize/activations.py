@@ -1,0 +1,66 @@
+"""Hidden states of the calibration samples, in files: memory holds one batch at a time.
+
+Where there is room the operating system keeps the files in memory anyway; where there is none, they
+are read back. What a killed run had finished is still there for the next.
+"""
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+class Activations:
+    """[samples, tokens, width] numbers of one dtype in a file of just these bytes."""
+
+    def __init__(self, path: Path, samples: int, tokens: int, width: int, dtype: torch.dtype):
+        self.path = path
+        self.shape = samples, tokens, width
+        self.dtype = dtype
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._file)
+
+    @property
+    def sample_bytes(self) -> int:
+        return self.shape[1] * self.shape[2] * self.dtype.itemsize
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Samples `start` to `stop`, [stop - start, tokens, width]."""
+        rows = torch.empty(stop - start, *self.shape[1:], dtype=self.dtype)
+        buffer = _bytes(rows)
+        got = 0
+        while got < len(buffer):
+            read = os.preadv(self._file, [buffer[got:]], start * self.sample_bytes + got)
+            if not read:
+                raise OSError(5, "is shorter than it was written", str(self.path))
+            got += read
+        return rows
+
+    def write(self, start: int, rows: Tensor) -> None:
+        """Put samples, [n, tokens, width], in the places from `start` on."""
+        buffer = _bytes(rows.to("cpu", self.dtype).contiguous())
+        put = 0
+        while put < len(buffer):
+            put += os.pwrite(self._file, buffer[put:], start * self.sample_bytes + put)
+
+    def sync(self) -> None:
+        """Return when the file is on the disk."""
+        os.fsync(self._file)
+
+
+def _bytes(rows: Tensor) -> memoryview:
+    """A view of all bytes of a contiguous tensor."""
+    return rows.flatten().view(torch.uint8).numpy().data.cast("B")

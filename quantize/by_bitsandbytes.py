@@ -1,0 +1,119 @@
+"""NF4 and LLM.int8(): bitsandbytes quantizes, and the files are those that transformers loads."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from calculator.architecture import Weight
+from calculator.bitsandbytes import STATE
+from calculator.errors import OptionError
+from calculator.formats import LLM_INT8, NF4, NF4_BLOCK, WeightFormat
+from calculator.plan import assign_formats
+from calculator.stored import StoredModel
+from glm4q.checkpoint import read_weight
+from quantize.checksums import write_checksums
+from quantize.companions import write_companions
+from quantize.layout import Tensor as Planned
+from quantize.layout import lay_out, total_bytes
+from quantize.pipeline import Listener, Progress
+from quantize.shards import ShardWriter, write_index
+from quantize.target import appearing_whole
+from quantize.tensors import copied
+
+FORMATS = {"nf4": NF4, "llm-int8": LLM_INT8}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "nf4": {
+        "quant_method": "bitsandbytes",
+        "load_in_4bit": True,
+        "load_in_8bit": False,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_quant_storage": "uint8",
+        "bnb_4bit_compute_dtype": "bfloat16",
+        "bnb_4bit_use_double_quant": False,
+    },
+    "llm-int8": {
+        "quant_method": "bitsandbytes",
+        "load_in_4bit": False,
+        "load_in_8bit": True,
+        "llm_int8_threshold": 6.0,
+        "llm_int8_has_fp16_weight": False,
+    },
+}
+
+
+def write_by_bitsandbytes(
+    stored: StoredModel,
+    output: Path,
+    weights: str,
+    *,
+    overwrite: bool = False,
+    listener: Listener = lambda progress: None,
+) -> None:
+    """Write `stored` with its linears in NF4 or LLM.int8(). Raises OptionError, CheckpointError.
+
+    The head stays as it is, as transformers leaves it.
+    """
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        raise OptionError(f"weights {weights} needs the package bitsandbytes") from None
+    if stored.is_quantized:
+        raise OptionError(f"{stored.directory} is quantized already")
+    formats = assign_formats(stored.config, FORMATS[weights])
+    shards = lay_out(stored, formats, layout=_layout)
+    with appearing_whole(output, overwrite, total_bytes(shards), stored.directory) as directory:
+        with ShardWriter(directory, shards) as writer:
+            for place, (weight, form) in enumerate(formats.items()):
+                listener(Progress(place, len(formats), weight.module, None))
+                tensors = _quantized(stored, weight, form) if form.is_quantized else None
+                for name, rows in tensors or copied(stored, weight):
+                    writer.write(name, rows)
+        write_companions(stored, directory, stored.config, SETTINGS[weights])
+        write_index(directory, shards)
+        write_checksums(directory, leave_out=())
+
+
+def _layout(weight: Weight, form: WeightFormat) -> Iterator[Planned]:
+    outputs, inputs = weight.shape
+    if form == LLM_INT8:
+        yield Planned(f"{weight.module}.weight", "I8", weight.shape)
+        yield Planned(f"{weight.module}.SCB", "F32", (outputs,))
+        yield Planned(f"{weight.module}.weight_format", "U8", ())
+        return
+    yield Planned(f"{weight.module}.weight", "U8", (outputs * inputs // 2, 1))
+    yield Planned(f"{weight.module}.weight.absmax", "F32", (outputs * inputs // NF4_BLOCK,))
+    yield Planned(f"{weight.module}.weight.quant_map", "F32", (16,))
+    yield Planned(f"{weight.module}.{STATE}", "U8", (len(_state(weight)),))
+
+
+def _quantized(
+    stored: StoredModel, weight: Weight, form: WeightFormat
+) -> Iterator[tuple[str, Tensor]]:
+    from bitsandbytes import functional
+
+    rows = read_weight(stored, weight)
+    if form == LLM_INT8:
+        codes, scales, _ = functional.int8_vectorwise_quant(rows.half())
+        made = [codes, scales.float(), torch.zeros((), dtype=torch.uint8)]
+    else:
+        packed, state = functional.quantize_4bit(
+            rows.bfloat16(), blocksize=NF4_BLOCK, quant_type="nf4", compress_statistics=False
+        )
+        made = [packed, state.absmax, state.code, torch.tensor(list(_state(weight))).byte()]
+    for planned, tensor in zip(_layout(weight, form), made, strict=True):
+        yield planned.name, tensor
+
+
+def _state(weight: Weight) -> bytes:
+    """What bitsandbytes' QuantState packs beside the tensors."""
+    state = {
+        "quant_type": "nf4",
+        "blocksize": NF4_BLOCK,
+        "dtype": "bfloat16",
+        "shape": list(weight.shape),
+    }
+    return json.dumps(state).encode()

@@ -1,0 +1,36 @@
+"""SHA256SUMS of a checkpoint's files, in the form that `sha256sum -c` reads."""
+
+import hashlib
+from collections.abc import Container, Iterator
+from pathlib import Path
+
+from calculator.errors import CheckpointError
+
+CHECKSUMS = "SHA256SUMS"
+
+
+def write_checksums(directory: Path, leave_out: Container[str]) -> None:
+    """Hash every file of the directory, but those of these names."""
+    files = sorted(file for file in directory.iterdir() if file.name not in leave_out)
+    lines = [f"{sha256(file)}  {file.name}\n" for file in files]
+    (directory / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def read_checksums(directory: Path) -> Iterator[tuple[Path, str]]:
+    """(file, its sha256 when it was written). Raises CheckpointError."""
+    path = directory / CHECKSUMS
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise CheckpointError(f"{directory} has no {CHECKSUMS} that can be read") from None
+    for line in lines:
+        digest, _, name = line.partition("  ")
+        if len(digest) != 64 or not name or Path(name).name != name:
+            raise CheckpointError(f"{path} has a line that is no checksum: {line!r:.80}")
+        yield directory / name, digest
+
+
+def sha256(file: Path) -> str:
+    """Of the file's bytes, in hexadecimal."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

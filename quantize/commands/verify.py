@@ -1,0 +1,61 @@
+"""`glm4q verify`: is a checkpoint whole, and what it says it is?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from quantize.verify import WeightError
+
+
+def verify(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint directory.")],
+    source: Annotated[
+        Path | None,
+        typer.Option(help="What it was made of: adds each weight's error against it."),
+    ] = None,
+) -> int:
+    """Read a checkpoint again: shapes, scales, zero points and checksums. 1 where it is damaged."""
+    from calculator.stored import StoredModel
+    from quantize.checksums import CHECKSUMS
+    from quantize.verify import LARGEST_ERROR, check_files, check_weights, weight_errors
+
+    stored = StoredModel.open(checkpoint)
+    measure = StoredModel.open(source) if source else None
+    problems: list[str] = []
+    if (checkpoint / CHECKSUMS).is_file():
+        problems += check_files(stored)
+    else:
+        typer.echo(f"{checkpoint} has no {CHECKSUMS}: its files are held against nothing")
+    problems += check_weights(stored)
+    errors = list(weight_errors(stored, measure)) if measure and not problems else []
+    problems += [
+        f"{each.module} is not made of {source}: its error is {each.relative_error:.0%}"
+        for each in errors
+        if not each.relative_error <= LARGEST_ERROR
+    ]
+    _print_errors(errors)
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
+        return 1
+    count = len(stored.tensors)
+    typer.echo(f"{checkpoint}: {count} tensors are whole, finite and where they belong")
+    return 0
+
+
+def _print_errors(errors: "list[WeightError]") -> None:
+    """By kind of linear: the mean, and the worst with its place."""
+    from itertools import groupby
+
+    def kind(error: "WeightError") -> str:
+        return error.module.rpartition(".")[2]
+
+    for name, of_kind in groupby(sorted(errors, key=kind), key=kind):
+        found = list(of_kind)
+        mean = sum(each.relative_error for each in found) / len(found)
+        worst = max(found, key=lambda each: each.relative_error)
+        typer.echo(
+            f"{name:14} error {mean:.3%} on average, {worst.relative_error:.3%} in {worst.module}"
+        )

@@ -1,0 +1,96 @@
+"""What a finished checkpoint goes through before it takes its name: checks, and the report."""
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from calculator.errors import CheckpointError
+from calculator.stored import StoredModel
+from glm4q import __version__
+from quantize.calibration import Calibration
+from quantize.evaluate import WINDOW, Listener, evaluate
+from quantize.memory import Need, peak_bytes
+from quantize.predictor import Arithmetic, Windows, read_windows
+from quantize.recipe import Recipe
+from quantize.report import held_out_record, write_report
+from quantize.target import Journal
+from quantize.texts import read_text
+from quantize.verify import check_weights
+
+BUILT_IN = files("quantize") / "data" / "held-out.txt"
+"""Stories, letters, news and code, written for this project; no calibration sample."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A text that no model was calibrated on."""
+
+    name: str
+    windows: Windows
+
+
+def read_held_out(path: Path | None, model: Path) -> HeldOut:
+    """A file's text, or the built-in one. Raises OptionError or TokenizerError."""
+    text = read_text(path) if path else BUILT_IN.read_text(encoding="utf-8")
+    return HeldOut(path.name if path else "built in", read_windows(text, model, WINDOW))
+
+
+@dataclass(frozen=True)
+class Examination:
+    """Checks of a checkpoint made of `source`, and what its report is to say."""
+
+    source: StoredModel
+    recipe: Recipe
+    calibration: Calibration | None
+    held_out: HeldOut | None
+    need: Need
+    how: Arithmetic
+    listener: Listener
+
+    def __call__(self, directory: Path, journal: Journal) -> None:
+        """Check and report. Raises CheckpointError where a weight is not what it should be."""
+        made = StoredModel.open(directory)
+        for problem in check_weights(made):
+            raise CheckpointError(problem)
+        held_out = self._measured(made) if self.held_out else None
+        write_report(directory, self._record(made, journal, held_out))
+
+    def _measured(self, made: StoredModel) -> dict[str, Any]:
+        assert self.held_out
+        source, result = evaluate(
+            [made], self.held_out.windows, self.how, against=self.source, listener=self.listener
+        )
+        return held_out_record(self.held_out.name, source, result)
+
+    def _record(
+        self, made: StoredModel, journal: Journal, held_out: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        recipe, how = self.recipe, self.how
+        return {
+            "source": {"name": self.source.directory.name, "bytes": _bytes(self.source)},
+            "checkpoint": {
+                "method": recipe.method,
+                "weights": str(recipe.linear),
+                "lm_head": str(recipe.head),
+                "rules": [[*rule.match, str(rule.form)] for rule in recipe.rules],
+                "bytes": _bytes(made),
+            },
+            "calibration": self.calibration.record if self.calibration else None,
+            "held_out": held_out,
+            "linears": journal.reports,
+            "run": {
+                "seconds": round(journal.seconds, 1),
+                "peak_bytes": max(journal.peak_bytes, peak_bytes()),
+                "predicted_bytes": self.need.total,
+                "arithmetic": f"{str(how.dtype).removeprefix('torch.')} on {how.device.type}, "
+                f"{torch.get_num_threads()} threads",
+                "versions": {"glm4q": __version__, "torch": torch.__version__},
+            },
+        }
+
+
+def _bytes(stored: StoredModel) -> int:
+    return sum(header.nbytes for header in stored.tensors.values())

@@ -1,0 +1,1 @@
+"""A quantized checkpoint in the forms of other programs, from the same integers."""

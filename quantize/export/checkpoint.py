@@ -1,0 +1,70 @@
+"""Write a quantized checkpoint in another layout of the same codes, scales and zero points."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from calculator.architecture import Weight
+from calculator.errors import OptionError
+from calculator.formats import WeightFormat
+from calculator.stored import StoredModel
+from glm4q.checkpoint import read_quantized
+from glm4q.packing import QuantizedWeight
+from quantize.checksums import write_checksums
+from quantize.companions import write_companions
+from quantize.layout import Tensor as Planned
+from quantize.layout import lay_out, total_bytes
+from quantize.report import JSON_NAME, TEXT_NAME
+from quantize.shards import ShardWriter, write_index
+from quantize.target import appearing_whole
+from quantize.tensors import copied
+
+
+class Layout(Protocol):
+    """How a format stores a quantized weight."""
+
+    def planned(self, weight: Weight, form: WeightFormat) -> Iterator[Planned]:
+        """Its tensors, in file order. Raises OptionError where it cannot be stored so."""
+        ...
+
+    def tensors(self, weight: Weight, quantized: QuantizedWeight) -> Iterator[Tensor]:
+        """The same tensors with their data."""
+        ...
+
+    def settings(self, formats: Mapping[Weight, WeightFormat]) -> dict[str, Any]:
+        """The quantization_config of config.json."""
+        ...
+
+
+def export_checkpoint(
+    stored: StoredModel, output: Path, layout: Layout, *, overwrite: bool = False
+) -> None:
+    """Write `stored` in another layout. Raises OptionError or CheckpointError."""
+    refuse_unquantized(stored)
+    formats = stored.formats()
+    shards = lay_out(stored, formats, layout=layout.planned)
+    with appearing_whole(output, overwrite, total_bytes(shards), stored.directory) as directory:
+        with ShardWriter(directory, shards) as writer:
+            for weight, form in formats.items():
+                if form.is_quantized:
+                    made = layout.tensors(weight, read_quantized(stored, weight))
+                    for planned, tensor in zip(layout.planned(weight, form), made, strict=True):
+                        writer.write(planned.name, tensor)
+                else:
+                    for name, rows in copied(stored, weight):
+                        writer.write(name, rows)
+        write_companions(stored, directory, stored.config, layout.settings(formats))
+        for name in (JSON_NAME, TEXT_NAME):
+            if (stored.directory / name).is_file():
+                shutil.copyfile(stored.directory / name, directory / name)
+        write_index(directory, shards)
+        write_checksums(directory, leave_out=())
+
+
+def refuse_unquantized(stored: StoredModel) -> None:
+    """Raise OptionError where there are no codes to write anew."""
+    if not stored.is_quantized or stored.by_bitsandbytes:
+        raise OptionError(f"{stored.directory} is no GPTQ checkpoint: quantize it first")

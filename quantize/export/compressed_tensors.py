@@ -1,0 +1,88 @@
+"""compressed-tensors `pack-quantized`, vLLM's own format.
+
+Codes lie along the rows, [N, K * bits / 32], as unsigned numbers; zero points are packed along the
+outputs. https://github.com/vllm-project/compressed-tensors, compressors/pack_quantized.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from calculator.architecture import Weight
+from calculator.errors import OptionError
+from calculator.formats import PACK_BITS, WeightFormat
+from glm4q.packing import QuantizedWeight, pack
+from quantize.layout import Tensor as Planned
+
+
+class CompressedTensors:
+    """weight_packed, weight_scale, weight_shape, and weight_zero_point where there is one."""
+
+    def planned(self, weight: Weight, form: WeightFormat) -> Iterator[Planned]:
+        if form.act_order:
+            raise OptionError(
+                f"{weight.module} orders its inputs by activation (desc_act), which "
+                "compressed-tensors stores otherwise: export it to gptq"
+            )
+        outputs, inputs = weight.shape
+        groups, pack_ = form.groups(inputs), PACK_BITS // form.bits
+        yield Planned(f"{weight.module}.weight_packed", "I32", (outputs, inputs // pack_))
+        yield Planned(f"{weight.module}.weight_scale", "F16", (outputs, groups))
+        yield Planned(f"{weight.module}.weight_shape", "I64", (2,))
+        if not form.symmetric:
+            yield Planned(f"{weight.module}.weight_zero_point", "I32", (outputs // pack_, groups))
+
+    def tensors(self, weight: Weight, quantized: QuantizedWeight) -> Iterator[Tensor]:
+        yield quantized.qweight.T.contiguous()  # both pack eight inputs of a row into a word
+        yield quantized.scales.T.contiguous()
+        yield torch.tensor(weight.shape)
+        if quantized.qzeros is not None:
+            yield pack(quantized.zero_points().T, quantized.bits)
+
+    def settings(self, formats: Mapping[Weight, WeightFormat]) -> dict[str, Any]:
+        modules: dict[WeightFormat, list[str]] = {}
+        for weight, form in formats.items():
+            if form.is_quantized:
+                modules.setdefault(form, []).append(weight.module)
+        dense = [
+            weight.module
+            for weight, form in formats.items()
+            if weight.role in ("linear", "head") and not form.is_quantized
+        ]
+        if not any(weight.role == "head" for weight in formats):
+            dense.append("lm_head")  # tied: a Linear to the reader, no tensor of the checkpoint
+        return {
+            "quant_method": "compressed-tensors",
+            "format": "pack-quantized",
+            "quantization_status": "compressed",
+            "config_groups": {
+                f"group_{number}": {
+                    # One kind of linear needs no list of names.
+                    "targets": ["Linear"] if len(modules) == 1 else _patterns(names),
+                    "weights": _scheme(form),
+                    "input_activations": None,
+                    "output_activations": None,
+                }
+                for number, (form, names) in enumerate(modules.items())
+            },
+            "ignore": dense,
+            "kv_cache_scheme": None,
+        }
+
+
+def _scheme(form: WeightFormat) -> dict[str, Any]:
+    return {
+        "num_bits": form.bits,
+        "type": "int",
+        "symmetric": form.symmetric,
+        "strategy": "group" if form.group_size else "channel",
+        "group_size": form.group_size,
+        "dynamic": False,
+    }
+
+
+def _patterns(names: list[str]) -> list[str]:
+    return [f"re:^{re.escape(name)}$" for name in names]

@@ -1,0 +1,123 @@
+"""A GGUF file that llama.cpp and ollama run, from the same integers."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from calculator.architecture import Weight
+from calculator.errors import OptionError
+from calculator.formats import WeightFormat
+from calculator.stored import StoredModel
+from glm4q.checkpoint import read_quantized, read_weight
+from quantize.companions import usual_format
+from quantize.export.checkpoint import refuse_unquantized
+from quantize.export.gguf_blocks import (
+    BLOCK,
+    BLOCK_TYPES,
+    as_blocks,
+    block_bytes,
+    refuse_unfit_block,
+)
+from quantize.export.gguf_metadata import ARCHITECTURES, add_metadata, refuse_unfit_shape
+from quantize.layout import source_header
+from quantize.target import refuse_full_disk
+
+NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+LAYER_NAMES = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_up_proj": "ffn_up",  # gate first, as llama.cpp's fused SwiGLU has it
+    "mlp.down_proj": "ffn_down",
+    "post_self_attn_layernorm": "post_attention_norm",
+    "post_mlp_layernorm": "post_ffw_norm",
+}
+DENSE = {"BF16": 2, "F16": 2, "F32": 4}
+
+
+def export_gguf(stored: StoredModel, output: Path, *, overwrite: bool = False) -> None:
+    """Write one file. Raises OptionError, CheckpointError or TokenizerError."""
+    try:
+        from gguf import GGMLQuantizationType, GGUFWriter
+    except ImportError:
+        raise OptionError("export to gguf needs the package gguf") from None
+    refuse_unquantized(stored)
+    if output.exists() and not overwrite:
+        raise OptionError(f"{output} exists already; --overwrite replaces it")
+    if output.is_dir():
+        raise OptionError(f"{output} is a directory, and GGUF is one file")
+    planned = [_plan(stored, weight, form) for weight, form in stored.formats().items()]
+    refuse_unfit_shape(stored.config)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    refuse_full_disk(output.parent, output, sum(each.nbytes for each in planned))
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as hidden:
+        path = Path(hidden) / output.name
+        writer = GGUFWriter(path, ARCHITECTURES[stored.config.model_type])
+        add_metadata(writer, stored, usual_format(stored.formats()).bits)
+        for each in planned:
+            data = torch.empty(0, dtype=each.dtype).numpy().dtype
+            kind = GGMLQuantizationType[each.kind]
+            writer.add_tensor_info(each.name, each.shape, data, each.nbytes, kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for data in _data(stored):
+            writer.write_tensor_data(data.numpy())
+        writer.close()
+        os.replace(path, output)
+
+
+@dataclass(frozen=True)
+class _Planned:
+    name: str
+    kind: str
+    """llama.cpp's name of the type."""
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    """Of the data as they are written: matrices as bytes, [rows, bytes of a row]."""
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * self.dtype.itemsize
+
+
+def _plan(stored: StoredModel, weight: Weight, form: WeightFormat) -> _Planned:
+    name = _name(weight)
+    if len(weight.shape) == 1:  # norms and biases: llama.cpp computes with them in float32
+        return _Planned(name, "F32", torch.float32, weight.shape)
+    outputs, inputs = weight.shape
+    if form.is_quantized:
+        refuse_unfit_block(weight, form)
+        kind, width = BLOCK_TYPES[form.bits], inputs // BLOCK * block_bytes(form.bits)
+    else:
+        kind = source_header(stored, weight).dtype
+        width = inputs * DENSE[kind]
+    return _Planned(name, kind, torch.uint8, (outputs, width))
+
+
+def _data(stored: StoredModel) -> Iterator[Tensor]:
+    """The tensors' bytes in the planned order, each held only while it is written."""
+    for weight, form in stored.formats().items():
+        if form.is_quantized:
+            yield as_blocks(read_quantized(stored, weight))
+        elif len(weight.shape) == 1:
+            yield read_weight(stored, weight).float()
+        else:
+            yield read_weight(stored, weight).contiguous().view(torch.uint8)
+
+
+def _name(weight: Weight) -> str:
+    part = weight.name.rpartition(".")[2]
+    if weight.module in NAMES:
+        return f"{NAMES[weight.module]}.{part}"
+    inner = weight.module.removeprefix(f"model.layers.{weight.layer}.")
+    return f"blk.{weight.layer}.{LAYER_NAMES[inner]}.{part}"

@@ -1,0 +1,195 @@
+"""What quantizing takes in memory and on disk, before it begins; the batch that fits a limit."""
+
+import resource
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from calculator.architecture import Weight
+from calculator.arena import make_arena
+from calculator.config import ModelConfig
+from calculator.errors import OptionError
+from calculator.formats import WeightFormat
+from calculator.scratch import needs_of_dequantizing
+from quantize.evaluate import POSITIONS_AT_ONCE, WINDOW
+from quantize.methods.gptq import ROWS
+from quantize.stages import STAGES
+from quantize.tensors import NUMBERS_AT_ONCE
+
+PROCESS_BYTES = 300 << 20
+"""Python with torch and no model: 225 MiB were measured (benchmarks/quantize_memory.py)."""
+ROUNDING_BYTES = NUMBERS_AT_ONCE * 12
+"""A run of rows, its codes and its words, while it is rounded."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes at the fullest moment of a run."""
+
+    terms: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """With what an allocator keeps between them: up to a quarter was seen on the demo model."""
+        return sum(self.terms.values()) * 5 // 4
+
+
+@dataclass(frozen=True)
+class Pass:
+    """How calibration samples go through the model."""
+
+    method: str
+    batch: int
+    tokens: int
+    """Of a sample; 0 where there are none."""
+    dtype: torch.dtype
+
+
+def estimate_memory(
+    formats: Mapping[Weight, WeightFormat], config: ModelConfig, how: Pass, *, held_out: int = 0
+) -> Need:
+    """An upper bound of the memory that a run takes; host and GPU are not told apart.
+
+    held_out: tokens on which quality is measured at the end.
+    """
+    needs = [_rounding(formats)]
+    if how.tokens:
+        needs.append(_calibrating(formats, config, how))
+    if held_out:
+        needs.append(_measuring(formats, config, how.dtype, held_out))
+    return max(needs, key=lambda need: need.total)
+
+
+def _rounding(formats: Mapping[Weight, WeightFormat]) -> Need:
+    return Need({
+        "Python and torch": PROCESS_BYTES,
+        "rows at once": ROUNDING_BYTES,
+        "largest weight": _largest(formats),
+    })  # fmt: skip
+
+
+def _calibrating(formats: Mapping[Weight, WeightFormat], config: ModelConfig, how: Pass) -> Need:
+    layer = [weight for weight in formats if weight.layer == 0]
+    numbers = sum(weight.numel for weight in layer)
+    linears = {
+        weight.module.removeprefix("model.layers.0."): weight
+        for weight in layer
+        if weight.role == "linear"
+    }
+    fullest = max(
+        (
+            _stage_terms([linears[name] for name in stage.linears], config, how.method)
+            for stage in STAGES
+        ),
+        key=lambda terms: sum(terms.values()),
+    )
+    size = how.dtype.itemsize
+    workspace = _workspace(config, how.batch, how.tokens, how.dtype, 0)
+    kept = how.batch * how.tokens * config.num_key_value_heads * config.head_dim * 2 * 4
+    return Need({
+        "Python and torch": PROCESS_BYTES,
+        "a layer twice, and as it is read": numbers * (2 * size + 4),
+        "codes of the layer": numbers,
+        **fullest,
+        "both streams' workspaces": 2 * workspace + kept,
+        "a batch": how.batch * how.tokens * config.intermediate_size * (2 * size + 8),
+        "largest weight beside the layers": max(_largest(formats), ROUNDING_BYTES),
+    })  # fmt: skip
+
+
+def _measuring(
+    formats: Mapping[Weight, WeightFormat],
+    config: ModelConfig,
+    dtype: torch.dtype,
+    tokens: int,
+) -> Need:
+    layer = sum(weight.numel for weight in formats if weight.layer == 0)
+    window = min(tokens, WINDOW)
+    needs = needs_of_dequantizing(formats)(window)
+    workspace = _workspace(config, 1, window, dtype, needs.scratch_bytes)
+    heads = 2 * config.vocab_size * config.hidden_size * dtype.itemsize
+    return Need({
+        "Python and torch": PROCESS_BYTES,
+        "a layer, and as it is read": layer * (dtype.itemsize + 4),
+        "both heads, one as it is read, one reordered": heads + 2 * _largest(formats),
+        "hidden states of both models": 2 * tokens * config.hidden_size * dtype.itemsize,
+        "both models' workspaces": 2 * workspace,
+        "logits of both": POSITIONS_AT_ONCE * config.vocab_size * 4 * 9,
+    })  # fmt: skip
+
+
+def _workspace(
+    config: ModelConfig, batch: int, tokens: int, dtype: torch.dtype, scratch_bytes: int
+) -> int:
+    arena = make_arena(
+        config,
+        batch=batch,
+        chunk=tokens,
+        room=tokens,
+        activation_bytes=dtype.itemsize,
+        scratch=(scratch_bytes, scratch_bytes),
+        head=False,
+    )
+    return arena.bytes
+
+
+def _largest(formats: Mapping[Weight, WeightFormat]) -> int:
+    return max(sum(form.parts(weight).values()) for weight, form in formats.items())
+
+
+def _stage_terms(linears: list[Weight], config: ModelConfig, method: str) -> dict[str, int]:
+    inputs = linears[0].shape[1]
+    outputs = max(weight.shape[0] for weight in linears)
+    sums = 2 * inputs * inputs + config.hidden_size * inputs
+    copies = 2 if method == "auto" else 1  # the held-out samples' sums
+    return {
+        "sums over tokens": 4 * sums * copies,
+        "factors of the Hessian": 4 * 6 * inputs * inputs,
+        "the stage's weights in float32": 4 * sum(weight.numel for weight in linears) * 3 * copies,
+        "a weight's target and trial": 4 * 3 * outputs * inputs,
+        "rows being rounded": 4 * 8 * min(ROWS, outputs) * inputs,
+    }
+
+
+def largest_batch(
+    formats: Mapping[Weight, WeightFormat],
+    config: ModelConfig,
+    how: Pass,
+    *,
+    held_out: int,
+    limit: int | None,
+) -> tuple[int, Need]:
+    """The most samples a pass, `how.batch` or fewer, whose need is within `limit` bytes.
+
+    Raises OptionError with the bytes that would do where not even one sample is.
+    """
+    while True:
+        need = estimate_memory(formats, config, how, held_out=held_out)
+        if limit is None or need.total <= limit:
+            return how.batch, need
+        if how.batch == 1 or not how.tokens:
+            largest = max(need.terms, key=lambda name: need.terms[name])
+            raise OptionError(
+                f"max memory is {limit} bytes, and this needs {need.total}, of which "
+                f"{need.terms[largest]} for {largest}"
+            )
+        how = replace(how, batch=how.batch // 2)
+
+
+def calibration_disk_bytes(
+    config: ModelConfig, *, samples: int, tokens: int, dtype: torch.dtype
+) -> int:
+    """Hidden states and feeds of both streams: before and after a layer, and of two stages."""
+    widths = 2 * config.hidden_size + config.hidden_size + config.intermediate_size
+    return 2 * samples * tokens * widths * dtype.itemsize
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux's getrusage counts the parent's memory before exec as well
+        (line,) = (each for each in status.read_text().splitlines() if each.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

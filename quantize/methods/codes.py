@@ -1,0 +1,80 @@
+"""What a method finds: codes, scales and zero points; and the grids they lie on."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from calculator.formats import WeightFormat
+from glm4q.packing import middle
+
+SMALLEST_SCALE = 2.0**-24
+"""The least float16 above zero: an all-zero group keeps a scale that readers can divide by."""
+LARGEST_SCALE = 65_504.0
+
+
+@dataclass(frozen=True)
+class Codes:
+    """What a method found for N rows of K weights."""
+
+    codes: Tensor
+    """uint8 [N, K], 0 to 2**bits - 1."""
+    scales: Tensor
+    """float16 [N, groups]."""
+    zero_points: Tensor
+    """uint8 [N, groups], 1 to 2**bits - 1."""
+
+    def dequantize(self) -> Tensor:
+        """float32 [N, K]: (code - zero_point) * scale."""
+        grouped = self.codes.float().unflatten(-1, (self.scales.shape[-1], -1))
+        grouped -= self.zero_points.float().unsqueeze(-1)
+        return (grouped * self.scales.float().unsqueeze(-1)).flatten(-2)
+
+
+def join(parts: list[Codes]) -> Codes:
+    """Rows found in runs, as one."""
+    return Codes(
+        torch.cat([part.codes for part in parts]),
+        torch.cat([part.scales for part in parts]),
+        torch.cat([part.zero_points for part in parts]),
+    )
+
+
+def split(codes: Codes, rows: list[int]) -> list[Codes]:
+    """The inverse of `join`."""
+    parts = (each.split(rows) for each in (codes.codes, codes.scales, codes.zero_points))
+    return [Codes(*part) for part in zip(*parts, strict=True)]
+
+
+def grid(low: Tensor, high: Tensor, form: WeightFormat, clip: float) -> tuple[Tensor, Tensor]:
+    """Scale (exact in float16) and zero point of groups whose least and largest weights these are.
+
+    A group's scale is what its extreme weights need, times a clip. float32, of their shape.
+    """
+    largest_code = 2**form.bits - 1
+    if form.symmetric:
+        # Codes reach from -middle to middle - 1; the nearer end sets the step.
+        furthest = torch.maximum(high, -low)
+        zero = torch.full_like(low, float(middle(form.bits)))
+        return half(furthest * clip / (middle(form.bits) - 1)), zero
+    high = high.clamp(min=0) * clip
+    # v1 files store the zero point less one, and readers disagree on how 0 wraps: so it is 1 or
+    # more, which takes a grid that reaches at least one step below zero.
+    low = torch.minimum(low * clip, -high / (largest_code - 1))
+    scale = half((high - low) / largest_code)
+    return scale, (-low / scale).round().clamp(1, largest_code)
+
+
+def half(scale: Tensor) -> Tensor:
+    """The nearest positive float16, in float32."""
+    return scale.clamp(SMALLEST_SCALE, LARGEST_SCALE).half().float()
+
+
+def nearest(values: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
+    """Codes, as floats, of the grid points nearest to `values`; shapes broadcast."""
+    return (values / scale).round_().add_(zero).clamp_(0, 2**bits - 1)
+
+
+def as_bytes(codes: Tensor) -> Tensor:
+    """Codes that are floats, as uint8: by way of int16, for which torch has vector code."""
+    return codes.to(torch.int16).to(torch.uint8)

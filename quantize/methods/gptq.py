@@ -1,0 +1,83 @@
+"""GPTQ (https://arxiv.org/abs/2210.17323): round inputs one by one, each time making up for the
+error by the inputs that are still to come, as the Hessian of calibration activations says.
+
+Inputs go by falling activation, while each keeps the group, scale and zero point of its own place:
+the order costs the reader nothing (`desc_act` stays false).
+"""
+
+import torch
+from torch import Tensor
+
+from calculator.errors import CheckpointError
+from calculator.formats import WeightFormat
+from quantize.methods import rtn
+from quantize.methods.codes import Codes, join
+from quantize.methods.refine import refine
+
+ROWS = 1024
+"""Rows at once, so that a block of columns stays in a core's cache."""
+BLOCK = 64
+"""Columns after which the columns still to come are made up for in one product."""
+DAMP_PERCENT = 1.0
+"""Of the Hessian's mean diagonal, added to it; ten times as much whenever it will not factor."""
+MOST_DAMP_PERCENT = 1000.0
+
+
+def quantize(weight: Tensor, hessian: Tensor, form: WeightFormat) -> Codes:
+    """Codes of `weight`, [N, K], for inputs whose sum of x^T x is `hessian`, float32 [K, K].
+
+    Raises CheckpointError where the Hessian cannot be factored at any damping.
+    """
+    damped, root, order = factor(hessian)
+    found = []
+    for rows in weight.float().split(ROWS):
+        start = rtn.quantize(rows, form, importance=hessian.diagonal())
+        codes = compensate(rows, start, root, order, form.bits)
+        found.append(refine(rows, codes, damped, form.bits))
+    return join(found)
+
+
+def factor(hessian: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The damped Hessian; the upper factor of its inverse in the order of inputs; that order."""
+    mean = hessian.diagonal().mean()
+    percent = DAMP_PERCENT
+    while percent <= MOST_DAMP_PERCENT and mean > 0:
+        damped = hessian.clone()
+        damped.diagonal().add_(mean * percent / 100)
+        order = damped.diagonal().argsort(descending=True)
+        lower, failed = torch.linalg.cholesky_ex(damped[order][:, order])
+        if not failed:
+            inverse = torch.cholesky_inverse(lower)
+            upper, failed = torch.linalg.cholesky_ex(inverse, upper=True)
+            if not failed and upper.isfinite().all():
+                return damped, upper, order
+        percent *= 10
+    raise CheckpointError(
+        f"the calibration's Hessian cannot be factored even when damped by {percent / 10:g} %"
+    )
+
+
+def compensate(rows: Tensor, start: Codes, root: Tensor, order: Tensor, bits: int) -> Codes:
+    """GPTQ proper: the codes of `rows`, [n, K], on the grid of `start`; `root` and `order` are
+    `factor`'s."""
+    inputs = rows.shape[1]
+    group = torch.arange(inputs, device=rows.device) // (inputs // start.scales.shape[1])
+    left = rows[:, order]  # what is still to be rounded, made up for
+    codes = torch.empty_like(left)
+    for first in range(0, inputs, BLOCK):
+        last = min(first + BLOCK, inputs)
+        groups = group[order[first:last]]
+        scales, zeros = start.scales[:, groups].float().T, start.zero_points[:, groups].float().T
+        # One input a row: what the loop touches lies together.
+        block, within = left[:, first:last].T.contiguous(), root[first:last, first:last]
+        errors = torch.empty_like(block)
+        for place in range(last - first):
+            code = (block[place] / scales[place]).round_().add_(zeros[place]).clamp_(0, 2**bits - 1)
+            codes[:, first + place] = code
+            rounded = (code - zeros[place]).mul_(scales[place])
+            errors[place] = (block[place] - rounded).div_(within[place, place])
+            block[place + 1 :].addr_(within[place, place + 1 :], errors[place], alpha=-1)
+        left[:, last:].addmm_(errors.T, root[first:last, last:], alpha=-1)
+    in_place = torch.empty_like(codes)
+    in_place[:, order] = codes
+    return Codes(in_place.byte(), start.scales, start.zero_points)

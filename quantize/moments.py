@@ -1,0 +1,77 @@
+"""Sums over calibration tokens: all that a method needs to know of a stage's inputs.
+
+For a linear W, on token t: f is the input that the source model gives it, g what the model gives it
+that is quantized so far, r how far the source's residual stream is ahead of the quantized one. What
+the quantized weight Q should return of g is then W f + r, and everything that follows from squared
+errors follows from three sums.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+TRUST = 0.5
+"""How much of the correction for earlier layers' errors is believed: the rest may be chance, there
+being only so many calibration tokens (benchmarks/gptq_quality.py)."""
+DAMP = 0.01
+
+
+@dataclass
+class Moments:
+    """Sums over tokens, float32."""
+
+    hessian: Tensor
+    """g^T g, [K, K]."""
+    cross: Tensor
+    """f^T g, [K, K]."""
+    ahead: Tensor | None
+    """r^T g, [C, K]; None where the linear's output does not join the stream as it is."""
+    tokens: int = 0
+
+    @classmethod
+    def zeros(cls, inputs: int, stream: int | None, device: torch.device) -> "Moments":
+        """Of no token yet; stream: the width of the residual stream, if it is looked at."""
+
+        def sums(rows: int) -> Tensor:
+            return torch.zeros(rows, inputs, device=device)
+
+        return cls(sums(inputs), sums(inputs), None if stream is None else sums(stream))
+
+    def add(self, source: Tensor, quantized: Tensor, ahead: Tensor) -> None:
+        """Count tokens: their inputs f and g, [n, K], and r, [n, C]."""
+        g = quantized.float()
+        self.hessian.addmm_(g.T, g)
+        self.cross.addmm_(source.float().T, g)
+        if self.ahead is not None:
+            self.ahead.addmm_(ahead.float().T, g)
+        self.tokens += len(g)
+
+    def target(self, weight: Tensor) -> Tensor:
+        """The weight, [N, K], that best makes W f + r of g, believed by TRUST.
+
+        GPTAQ (https://arxiv.org/abs/2504.02692) so corrects for f; r is one step further. It is
+        the ridge regression W + (W (f^T g - g^T g) + r^T g) (g^T g)^-1.
+        """
+        missing = weight @ (self.cross - self.hessian)
+        if self.ahead is not None:
+            missing += self.ahead
+        damped = self.hessian.clone()
+        damped.diagonal().add_(DAMP * self.hessian.diagonal().mean())
+        factor, failed = torch.linalg.cholesky_ex(damped)
+        if failed:  # fewer tokens than inputs, and all alike: nothing to learn
+            return weight
+        return weight + TRUST * torch.cholesky_solve(missing.T, factor).T
+
+    def error(self, weight: Tensor, quantized: Tensor) -> float:
+        """The sum over tokens of |W f + r - Q g|^2, but for a constant of Q."""
+        wanted = weight @ self.cross
+        if self.ahead is not None:
+            wanted += self.ahead
+        return float((quantized * (quantized @ self.hessian - 2 * wanted)).sum())
+
+    def relative_error(self, weight: Tensor, quantized: Tensor) -> float:
+        """|(W - Q) g|^2 / |W g|^2, summed over tokens: what rounding alone changed."""
+        change = weight - quantized
+        whole = float((weight * (weight @ self.hessian)).sum())
+        return float((change * (change @ self.hessian)).sum()) / whole if whole else 0.0

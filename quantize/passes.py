@@ -1,0 +1,38 @@
+"""The workspace of passes through layers that stand alone, each from position 0."""
+
+import torch
+
+from calculator.arena import make_arena
+from calculator.config import ModelConfig
+from calculator.scratch import Needs
+from glm4q.layers.attention import prepare_attention
+from glm4q.workspace import Step, Workspace
+
+
+def pass_workspace(
+    config: ModelConfig,
+    *,
+    batch: int,
+    tokens: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    needs: Needs = Needs(),  # noqa: B008 - immutable
+) -> Workspace:
+    """For up to `batch` sequences of up to `tokens` tokens through layers without a head."""
+    arena = make_arena(
+        config,
+        batch=batch,
+        chunk=tokens,
+        room=tokens,
+        activation_bytes=dtype.itemsize,
+        scratch=(needs.scratch_bytes, needs.scratch_bytes),
+        head=False,
+    )
+    return Workspace(arena, dtype=dtype, device=device)
+
+
+def ready_step(config: ModelConfig, workspace: Workspace, tokens: int, batch: int) -> Step:
+    """A step from position 0, prepared for all layers."""
+    step = workspace.step(tokens, batch)
+    prepare_attention(config, 0, step)
+    return step

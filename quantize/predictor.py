@@ -1,0 +1,129 @@
+"""A model that predicts a text layer by layer: memory holds one of its layers at a time."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from calculator.architecture import EMBEDDING, HEAD, weights
+from calculator.errors import OptionError
+from calculator.stored import StoredModel
+from glm4q.cache import LayerCache
+from glm4q.kernels.choose import KERNELS
+from glm4q.kernels.spec import Kernel
+from glm4q.loader import held_formats, kernel_needs, load_layer, load_weight
+from glm4q.model import CausalLM
+from glm4q.tokenizer import Tokenizer
+from quantize.passes import pass_workspace, ready_step
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A text in windows, each predicted from its own start."""
+
+    token_ids: tuple[Tensor, ...]
+    """int64 [T] each: the model's prefix, then the window."""
+    first: int
+    """The place of the first token that is predicted."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are predicted."""
+        return sum(len(window) - self.first for window in self.token_ids)
+
+
+def read_windows(text: str, model: Path, length: int) -> Windows:
+    """Cut a text into windows of `length` tokens. Raises OptionError where it is too short."""
+    tokenizer = Tokenizer.from_directory(model)
+    token_ids = tokenizer.encode(text)
+    if len(token_ids) < 2:
+        raise OptionError(f"the text has {len(token_ids)} tokens, and at least 2 are needed")
+    prefix = list(tokenizer.prefix_ids)
+    windows = [
+        torch.tensor(prefix + token_ids[start : start + length])
+        for start in range(0, len(token_ids) - 1, length)
+    ]
+    return Windows(tuple(windows), len(prefix) + 1)
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """Where and how to compute."""
+
+    device: torch.device
+    dtype: torch.dtype
+    kernels: tuple[Kernel, ...] = KERNELS
+
+
+class Predictor:
+    """The windows' hidden states, taken from layer to layer."""
+
+    def __init__(self, stored: StoredModel, windows: Windows, how: Arithmetic) -> None:
+        self.stored, self._windows, self._how = stored, windows, how
+        held = held_formats(stored, device=how.device, dtype=how.dtype, kernels=how.kernels)
+        self.weights_bytes = sum(sum(form.parts(weight).values()) for weight, form in held.items())
+        with torch.device("meta"):
+            self._ends = CausalLM(stored.config)
+        del self._ends.model.layers
+        needs = kernel_needs(stored, device=how.device, dtype=how.dtype, kernels=how.kernels)
+        most = max(map(len, windows.token_ids))
+        self._workspace = pass_workspace(
+            stored.config,
+            batch=1,
+            tokens=most,
+            dtype=how.dtype,
+            device=how.device,
+            needs=max((needs(tokens) for tokens in (1, most)), key=lambda need: need.scratch_bytes),
+        )
+        self._load(EMBEDDING)
+        embed = self._ends.model.embed_tokens
+        self.states = [embed(window.to(how.device))[None] for window in windows.token_ids]
+        if not stored.config.tie_word_embeddings:
+            del self._ends.model.embed_tokens
+
+    @torch.inference_mode()
+    def advance(self, layer: int) -> None:
+        """Take every window through a layer."""
+        how = self._how
+        module = load_layer(
+            self.stored, layer, device=how.device, dtype=how.dtype, kernels=how.kernels
+        )
+        for x in self.states:
+            step = ready_step(self.stored.config, self._workspace, x.shape[1], 1)
+            step["hidden states"].copy_(x)
+            module(step, LayerCache.empty(step))
+            x.copy_(step["hidden states"])
+
+    @torch.inference_mode()
+    def finish(self) -> None:
+        """Norm the states, and load the head."""
+        self._load("model.norm.weight")
+        for x in self.states:
+            self._ends.model.norm(x, self._workspace.step(x.shape[1]), x)
+        if self.stored.config.tie_word_embeddings:
+            self._ends.lm_head.weight = self._ends.model.embed_tokens.weight
+        else:
+            self._load(HEAD)
+
+    @torch.inference_mode()
+    def log_probabilities(self, window: int, start: int, stop: int) -> Tensor:
+        """Of what comes after places `start` to `stop` of a window, float32 [n, V]."""
+        x = self.states[window][:, start:stop]
+        logits = x.new_empty(1, stop - start, self.stored.config.vocab_size)
+        self._ends.lm_head(x, self._workspace.step(stop - start), logits)
+        return F.log_softmax(logits[0].float(), dim=-1)
+
+    def _load(self, name: str) -> None:
+        (weight,) = (each for each in weights(self.stored.config) if each.name == name)
+        how = self._how
+        load_weight(
+            self._ends,
+            name,
+            self.stored,
+            weight,
+            device=how.device,
+            dtype=how.dtype,
+            kernels=how.kernels,
+        )

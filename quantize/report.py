@@ -1,0 +1,88 @@
+"""The quality report inside a checkpoint: quality.json, and QUALITY.md to read."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from calculator.config import read_json_object
+from calculator.report.units import human_bytes
+from quantize.evaluate import Evaluation
+
+JSON_NAME = "quality.json"
+TEXT_NAME = "QUALITY.md"
+LARGEST_REPORT = 1 << 24
+SCHEMA = "glm4q.quality/1"
+
+
+def write_report(directory: Path, record: dict[str, Any]) -> None:
+    """Write both files."""
+    text = json.dumps({"schema": SCHEMA, **record}, indent=2, ensure_ascii=False)
+    (directory / JSON_NAME).write_text(text + "\n", encoding="utf-8")
+    (directory / TEXT_NAME).write_text("\n".join(_lines(record)) + "\n", encoding="utf-8")
+
+
+def read_report(directory: Path) -> dict[str, Any]:
+    """What quality.json says. Raises ConfigError."""
+    return read_json_object(directory / JSON_NAME, limit=LARGEST_REPORT)
+
+
+def held_out_record(text: str, source: Evaluation, made: Evaluation) -> dict[str, Any]:
+    """What two evaluations on the same text say of the one that was made of the other."""
+    assert made.divergence
+    return {
+        "text": text,
+        "tokens": made.tokens,
+        "source_perplexity": source.perplexity,
+        "perplexity": made.perplexity,
+        "perplexity_change": made.perplexity / source.perplexity - 1,
+        **asdict(made.divergence),
+    }
+
+
+def _lines(record: dict[str, Any]) -> list[str]:
+    source, made, run = record["source"], record["checkpoint"], record["run"]
+    lines = [
+        f"# {made['weights']} of {source['name']}",
+        "",
+        f"- Method {made['method']}; weights {made['weights']}, head {made['lm_head']}; "
+        f"{human_bytes(made['bytes'])}, from {human_bytes(source['bytes'])}",
+        *(f"- {', '.join(rule[:-1])}: {rule[-1]}" for rule in made["rules"]),
+        *_of_calibration(record["calibration"]),
+        *_of_held_out(record["held_out"]),
+        f"- {run['seconds']:.0f} s; at most {human_bytes(run['peak_bytes'])} of memory, "
+        f"{human_bytes(run['predicted_bytes'])} were planned; {run['arithmetic']}",
+    ]
+    if errors := (record["held_out"] or {}).get("layer_errors"):
+        lines += ["", "## After each layer, on the held-out text", ""]
+        lines += ["| layer | change of the hidden states |", "|---:|---:|"]
+        lines += [f"| {layer} | {error:.4%} |" for layer, error in enumerate(errors)]
+    if record["linears"]:
+        lines += ["", "## Each linear, on the calibration samples", ""]
+        lines += ["| linear | format | method | change of its output |", "|---|---|---|---:|"]
+        lines += [
+            f"| {each['module']} | {each['format']} | {each['method']} | "
+            f"{each['output_error']:.4%} |"
+            for each in record["linears"]
+        ]
+    return lines
+
+
+def _of_calibration(calibration: dict[str, Any] | None) -> list[str]:
+    if calibration is None:
+        return ["- Not calibrated"]
+    return [
+        "- Calibrated on {samples} samples of {length} tokens: {source}, seed {seed}".format(
+            **calibration
+        )
+    ]
+
+
+def _of_held_out(held_out: dict[str, Any] | None) -> list[str]:
+    if held_out is None:
+        return ["- Not measured on a held-out text"]
+    return [
+        "- On {tokens:,} held-out tokens ({text}): perplexity {perplexity:.3f}, the source "
+        "{source_perplexity:.3f} ({perplexity_change:+.2%}); KL divergence {kl_divergence:.4f} "
+        "nats; the same most likely token at {top_1_agreement:.1%} of places".format(**held_out)
+    ]

@@ -1,0 +1,84 @@
+"""A decoder layer as four stages: linears that share an input, and how that input comes about.
+
+Walking the stages one by one runs the layer exactly once, and lets each stage be calibrated on what
+the quantized stages before it make of the samples (GPTQ's "true sequential").
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from glm4q.cache import LayerCache
+from glm4q.model import DecoderLayer
+from glm4q.workspace import Step
+
+Feed = Callable[[DecoderLayer, Tensor, Tensor, Step], tuple[Tensor, Tensor]]
+"""(layer, residual stream [B, T, C], feed of the stage before, step) -> (stream, feed); what is
+returned may lie in the step's buffers."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Linears that share an input, the feed."""
+
+    linears: tuple[str, ...]
+    """Their modules within the layer."""
+    feed: Feed
+    adds_to_stream: bool = False
+    """What the linear returns is added to the residual stream, as it is unless it is normed."""
+    moves_stream: bool = False
+    """To make its feed, the stage before is added to the stream."""
+    norm: str | None = None
+    """The norm that makes the feed, into which scales of the inputs can be folded."""
+
+
+def _attention_input(
+    layer: DecoderLayer, x: Tensor, before: Tensor, step: Step
+) -> tuple[Tensor, Tensor]:
+    step["hidden states"].copy_(x)
+    return x, layer.attention_input(step)
+
+
+def _attention_output(
+    layer: DecoderLayer, x: Tensor, normed: Tensor, step: Step
+) -> tuple[Tensor, Tensor]:
+    return x, layer.self_attn.mix(normed, step, LayerCache.empty(step))
+
+
+def _feed_forward_input(
+    layer: DecoderLayer, x: Tensor, mixed: Tensor, step: Step
+) -> tuple[Tensor, Tensor]:
+    step["hidden states"].copy_(x)
+    layer.add_attended(layer.self_attn.o_proj(mixed, step, step["delta"]), step)
+    return step["hidden states"], layer.feed_forward_input(step)
+
+
+def _feed_forward_output(
+    layer: DecoderLayer, x: Tensor, normed: Tensor, step: Step
+) -> tuple[Tensor, Tensor]:
+    return x, layer.mlp.gated(normed, step)
+
+
+STAGES = (
+    Stage(
+        ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        _attention_input,
+        norm="input_layernorm",
+    ),
+    Stage(("self_attn.o_proj",), _attention_output, adds_to_stream=True),
+    Stage(
+        ("mlp.gate_up_proj",),
+        _feed_forward_input,
+        moves_stream=True,
+        norm="post_attention_layernorm",
+    ),
+    Stage(("mlp.down_proj",), _feed_forward_output, adds_to_stream=True),
+)
+
+
+def leave(layer: DecoderLayer, x: Tensor, gated: Tensor, step: Step) -> Tensor:
+    """The residual stream after the layer, [B, T, C], from the last stage's feed."""
+    step["hidden states"].copy_(x)
+    layer.add_fed(layer.mlp.down_proj(gated, step, step["delta"]), step)
+    return step["hidden states"]

@@ -1,0 +1,105 @@
+"""One model's calibration samples on their way through a decoder layer, stage by stage."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from calculator.config import ModelConfig
+from glm4q.model import DecoderLayer
+from glm4q.workspace import Step, Workspace
+from quantize.activations import Activations
+from quantize.passes import ready_step
+from quantize.stages import STAGES, leave
+
+
+def states_path(directory: Path, name: str, layer: int) -> Path:
+    """The file of a stream's hidden states before a layer."""
+    return directory / f"{name}-{layer}.states"
+
+
+class Stream:
+    """Reads the states before a layer, which stay as they are, and writes those after it."""
+
+    def __init__(
+        self,
+        name: str,
+        module: DecoderLayer,
+        config: ModelConfig,
+        workspace: Workspace,
+        *,
+        layer: int,
+        samples: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        directory: Path,
+    ) -> None:
+        self.module = module
+        self._config, self._workspace = config, workspace
+        self._device, self._directory, self._name = device, directory, name
+        self._samples, self._dtype = samples, dtype
+        self._stack = ExitStack()
+        hidden = config.hidden_size
+        self._before, self._after = (
+            self._open(states_path(directory, name, layer + step), hidden) for step in (0, 1)
+        )
+        self._feed: Activations | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+        for place in range(len(STAGES)):
+            self._feed_path(place).unlink(missing_ok=True)
+
+    def advance(
+        self, place: int, batches: list[tuple[int, int]]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batch by batch, the residual stream [B, T, C] and the feed [B, T, K] of a stage."""
+        stage, before = STAGES[place], self._feed
+        for start, stop in batches:
+            x = self._read(self._before if self._is_before(place) else self._after, start, stop)
+            fed = x if before is None else self._read(before, start, stop)
+            x, feed = stage.feed(self.module, x, fed, self._step(start, stop))
+            if stage.moves_stream:
+                self._after.write(start, x)
+            if self._feed is before:
+                self._feed = self._open(self._feed_path(place), feed.shape[-1])
+            self._feed.write(start, feed)  # type: ignore[union-attr]
+            yield x, feed
+
+    def leave(self, batches: list[tuple[int, int]]) -> None:
+        """Write the states after the layer, and return when they are on the disk."""
+        assert self._feed
+        for start, stop in batches:
+            x, gated = (self._read(file, start, stop) for file in (self._after, self._feed))
+            self._after.write(start, leave(self.module, x, gated, self._step(start, stop)))
+        self._after.sync()
+
+    def _step(self, start: int, stop: int) -> Step:
+        return ready_step(self._config, self._workspace, self._workspace.tokens, stop - start)
+
+    def _is_before(self, place: int) -> bool:
+        return not any(stage.moves_stream for stage in STAGES[:place])
+
+    def _read(self, file: Activations, start: int, stop: int) -> Tensor:
+        return file.read(start, stop).to(self._device)
+
+    def _feed_path(self, place: int) -> Path:
+        return self._directory / f"{self._name}-{place}.feed"
+
+    def _open(self, path: Path, width: int) -> Activations:
+        tokens = self._workspace.tokens
+        return self._stack.enter_context(
+            Activations(path, self._samples, tokens, width, self._dtype)
+        )

@@ -1,0 +1,95 @@
+"""Read a quantized checkpoint once more, and say all that is wrong with it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from calculator.architecture import Weight
+from calculator.errors import CheckpointError, OptionError
+from calculator.stored import StoredModel
+from glm4q.checkpoint import read_quantized, read_weight
+from quantize.checksums import CHECKSUMS, read_checksums, sha256
+from quantize.tensors import row_runs
+
+LARGEST_ERROR = 0.5
+"""A relative error above this is no rounding: the weights are another model's."""
+NORMS = {
+    "self_attn.q_proj": "input_layernorm",
+    "self_attn.k_proj": "input_layernorm",
+    "self_attn.v_proj": "input_layernorm",
+    "mlp.gate_up_proj": "post_attention_layernorm",
+}
+"""The norm before a linear: scales may have moved from the one to the other."""
+
+
+@dataclass(frozen=True)
+class WeightError:
+    """How far a weight is from the one that it was made of."""
+
+    module: str
+    relative_error: float
+    """|Q - W|^2 / |W|^2, both with the norm before them multiplied in."""
+
+
+def check_weights(stored: StoredModel) -> Iterator[str]:
+    """What is wrong with the numbers of each weight; nothing where all is well.
+
+    Shapes, and that every weight is there, were checked when the checkpoint was opened.
+    """
+    for weight in stored.formats():
+        try:
+            if stored.format(weight).is_quantized:
+                if not bool((read_quantized(stored, weight).scales > 0).all()):
+                    yield f"{weight.module}.scales are not all positive"
+            else:
+                for start, stop in row_runs(weight):
+                    read_weight(stored, weight, start, stop)
+        except CheckpointError as error:
+            yield str(error)
+
+
+def check_files(stored: StoredModel) -> Iterator[str]:
+    """Which files are not those that SHA256SUMS lists. Raises CheckpointError without a list."""
+    listed = dict(read_checksums(stored.directory))
+    shards = {header.file for header in stored.tensors.values()}
+    for file in sorted(shards - listed.keys()):
+        yield f"{file.name} is not in {CHECKSUMS}"
+    for file, digest in listed.items():
+        if not file.is_file():
+            yield f"{file.name} is in {CHECKSUMS}, and not there"
+        elif sha256(file) != digest:
+            yield f"{file.name} is not the file that was written: its sha256 differs"
+
+
+def weight_errors(stored: StoredModel, source: StoredModel) -> Iterator[WeightError]:
+    """The error of each quantized weight, in the order of the inventory. Raises OptionError."""
+    if source.is_quantized:
+        raise OptionError(f"{source.directory} is quantized itself: it is no source")
+    if source.config.untied() != stored.config.untied():
+        raise OptionError(f"{stored.directory} was not made of {source.directory}: another config")
+    for weight in stored.formats():
+        if stored.format(weight).is_quantized:
+            yield WeightError(weight.module, _error(stored, source, weight))
+
+
+def _error(stored: StoredModel, source: StoredModel, weight: Weight) -> float:
+    found = read_quantized(stored, weight).dequantize().T
+    found *= _norm(stored, weight)
+    before = _norm(source, weight)
+    wrong = whole = 0.0
+    for start, stop in row_runs(weight):
+        wanted = read_weight(source, weight, start, stop).float() * before
+        wrong += float((found[start:stop] - wanted).double().square().sum())
+        whole += float(wanted.double().square().sum())
+    return wrong / whole if whole else 0.0
+
+
+def _norm(stored: StoredModel, weight: Weight) -> Tensor:
+    """The weight of the norm before a linear, float32 [K]; ones where there is none."""
+    layer, kind = weight.layer, ".".join(weight.module.split(".")[-2:])
+    for each in stored.formats():
+        if kind in NORMS and each.layer == layer and each.module.endswith(f".{NORMS[kind]}"):
+            return read_weight(stored, each).float()
+    return torch.ones(weight.shape[1])

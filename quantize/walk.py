@@ -1,0 +1,211 @@
+"""Walk the calibration samples through the layers, quantizing each layer on the way.
+
+Two streams of hidden states go side by side: the source model's, and that of the model quantized so
+far. What separates them is what the next linear may make up for.
+"""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from calculator.architecture import EMBEDDING
+from calculator.architecture import weights as inventory
+from calculator.errors import CheckpointError
+from calculator.formats import WeightFormat
+from calculator.stored import StoredModel
+from glm4q.checkpoint import read_weight
+from glm4q.loader import load_layer
+from glm4q.model import DecoderLayer
+from quantize.activations import Activations
+from quantize.choice import Found, Linear, quantize_stage
+from quantize.methods.codes import Codes
+from quantize.moments import Moments
+from quantize.passes import pass_workspace
+from quantize.stages import STAGES, Stage
+from quantize.stream import Stream, states_path
+
+STREAMS = ("source", "quantized")
+HELD_OUT_PART = 8
+"""With method auto, one sample in so many chooses between methods and calibrates none."""
+
+
+@dataclass(frozen=True)
+class LinearReport:
+    """How one linear came out."""
+
+    module: str
+    format: str
+    method: str
+    output_error: float
+    """|(W - Q) x|^2 / |W x|^2 over the calibration's inputs x."""
+
+
+@dataclass
+class QuantizedLayer:
+    """What a layer's tensors become."""
+
+    codes: dict[str, Codes] = field(default_factory=dict)
+    """By the linear's module."""
+    replaced: dict[str, Tensor] = field(default_factory=dict)
+    """Norms that took in scales, by name."""
+    reports: list[LinearReport] = field(default_factory=list)
+
+
+class CalibrationWalk:
+    """The samples' hidden states before a layer, as files, and the walk through it."""
+
+    def __init__(
+        self,
+        stored: StoredModel,
+        token_ids: Tensor,
+        directory: Path,
+        *,
+        method: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        batch: int,
+    ) -> None:
+        self._stored, self._token_ids, self._directory = stored, token_ids, directory
+        self._method, self._device, self._dtype = method, device, dtype
+        samples, tokens = token_ids.shape
+        self._workspaces = {
+            name: pass_workspace(
+                stored.config, batch=batch, tokens=tokens, dtype=dtype, device=device
+            )
+            for name in STREAMS
+        }
+        self._held_out = range(samples - samples // HELD_OUT_PART, samples)
+        calibrating = self._held_out.start if method == "auto" else samples
+        # No batch is partly held out.
+        self._batches = [
+            (start, min(start + batch, end))
+            for begin, end in ((0, calibrating), (calibrating, samples))
+            for start in range(begin, end, batch)
+        ]
+
+    def begin(self) -> None:
+        """Write the states before the first layer: the embedding's rows."""
+        (embedding,) = (each for each in inventory(self._stored.config) if each.name == EMBEDDING)
+        rows = read_weight(self._stored, embedding)
+        samples, tokens = self._token_ids.shape
+        for name in STREAMS:
+            path = states_path(self._directory, name, 0)
+            with Activations(path, samples, tokens, rows.shape[1], self._dtype) as states:
+                for start, stop in self._batches:
+                    states.write(start, rows[self._token_ids[start:stop]])
+                states.sync()
+
+    def drop(self, layer: int) -> None:
+        """Delete the states before a layer, once those after it are safe."""
+        for name in STREAMS:
+            states_path(self._directory, name, layer).unlink(missing_ok=True)
+
+    def clean(self) -> None:
+        """Delete all states and feeds, those that a killed run left as well."""
+        for kind in ("*.states", "*.feed"):
+            for file in self._directory.glob(kind):
+                file.unlink()
+
+    @torch.inference_mode()
+    def quantize_layer(self, layer: int, formats: Mapping[str, WeightFormat]) -> QuantizedLayer:
+        """Quantize a layer, and write the states after it.
+
+        formats: of its linears, by their modules within the layer. Raises CheckpointError where a
+        number is not finite.
+        """
+        source = load_layer(self._stored, layer, device=self._device, dtype=self._dtype)
+        modules = source, deepcopy(source)
+        done = QuantizedLayer()
+        with ExitStack() as stack:
+            ahead, behind = (
+                stack.enter_context(self._stream(name, module, layer))
+                for name, module in zip(STREAMS, modules, strict=True)
+            )
+            for place, stage in enumerate(STAGES):
+                sums, held_out = self._moments(place, ahead, behind)
+                prefix = f"model.layers.{layer}."
+                _refuse_infinite(sums, f"{prefix}{stage.linears[0]}")
+                self._quantize_stage(stage, prefix, behind, formats, sums, held_out, done)
+            for stream in (ahead, behind):
+                stream.leave(self._batches)
+        return done
+
+    def _stream(self, name: str, module: DecoderLayer, layer: int) -> Stream:
+        return Stream(
+            name,
+            module,
+            self._stored.config,
+            self._workspaces[name],
+            layer=layer,
+            samples=len(self._token_ids),
+            dtype=self._dtype,
+            device=self._device,
+            directory=self._directory,
+        )
+
+    def _moments(self, place: int, ahead: Stream, behind: Stream) -> tuple[Moments, Moments | None]:
+        """Sums over the calibrating and the held-out samples, both streams a stage further."""
+        stage, config = STAGES[place], self._stored.config
+        # What is normed before it is added cannot make up for the stream by a linear's weights.
+        joins = stage.adds_to_stream and config.model_type == "glm"
+        inputs = ahead.module.get_parameter(f"{stage.linears[0]}.weight").shape[1]
+        kinds = [
+            Moments.zeros(inputs, config.hidden_size if joins else None, self._device)
+            for _ in range(2 if self._method == "auto" else 1)
+        ]
+        steps = zip(
+            self._batches,
+            ahead.advance(place, self._batches),
+            behind.advance(place, self._batches),
+            strict=True,
+        )
+        for (start, _), (x, feed), (x_quantized, feed_quantized) in steps:
+            sums = kinds[-1] if start in self._held_out else kinds[0]
+            lead = (x.float() - x_quantized.float()).flatten(0, 1)
+            sums.add(feed.flatten(0, 1), feed_quantized.flatten(0, 1), lead)
+        return kinds[0], kinds[1] if len(kinds) == 2 else None
+
+    def _quantize_stage(
+        self,
+        stage: Stage,
+        prefix: str,
+        stream: Stream,
+        formats: Mapping[str, WeightFormat],
+        sums: Moments,
+        held_out: Moments | None,
+        done: QuantizedLayer,
+    ) -> None:
+        weights = {name: stream.module.get_parameter(f"{name}.weight") for name in stage.linears}
+        linears = {
+            name: Linear(weight.float(), formats[name])
+            for name, weight in weights.items()
+            if formats[name].is_quantized
+        }
+        if not linears:
+            return
+        # A norm can take in scales only where all that read it are quantized.
+        foldable = stage.norm is not None and len(linears) == len(weights)
+        norm = stream.module.get_parameter(f"{stage.norm}.weight") if foldable else None
+        found = quantize_stage(self._method, linears, sums, held_out, norm)
+        for name, linear in linears.items():
+            done.reports.append(_report(f"{prefix}{name}", name, linear, found, sums))
+            weights[name].data = found.weights[name].to(self._dtype)
+            done.codes[f"{prefix}{name}"] = found.codes[name]
+        if found.scales is not None and norm is not None:
+            folded = (norm.float() / found.scales).to(norm.dtype)
+            done.replaced[f"{prefix}{stage.norm}.weight"] = folded
+
+
+def _report(module: str, name: str, linear: Linear, found: Found, sums: Moments) -> LinearReport:
+    error = sums.relative_error(linear.weight, found.weights[name])
+    return LinearReport(module, str(linear.form), found.method, error)
+
+
+def _refuse_infinite(sums: Moments, module: str) -> None:
+    if not sums.hessian.isfinite().all():
+        raise CheckpointError(f"the input of {module} overflows on the calibration text")

@@ -1,0 +1,42 @@
+"""Calibrated runs on tiny models: what several tests share."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from calculator.formats import WeightFormat
+from calculator.stored import StoredModel
+from quantize.calibration import Calibration, read_calibration
+from quantize.pipeline import Work, quantize_checkpoint
+from quantize.recipe import Recipe
+
+CPU = torch.device("cpu")
+INT4 = WeightFormat(4, 32)
+
+
+def token_file(directory: Path, vocabulary: int = 96, tokens: int = 1024, seed: int = 0) -> Path:
+    """Token ids as a line of JSON: the one form that needs no tokenizer."""
+    ids = torch.randint(vocabulary, (tokens,), generator=torch.Generator().manual_seed(seed))
+    path = directory / f"tokens-{seed}.jsonl"
+    path.write_text(json.dumps({"token_ids": ids.tolist()}))
+    return path
+
+
+def work(stored: StoredModel, directory: Path, *, batch: int = 4, seed: int = 0) -> Work:
+    """Sixteen samples of 64 random tokens, in float32."""
+    shown = calibration(stored, directory, seed=seed)
+    return Work(shown, CPU, torch.float32, batch)
+
+
+def calibration(stored: StoredModel, directory: Path, *, seed: int = 0) -> Calibration:
+    path = token_file(directory, stored.config.vocab_size, seed=seed)
+    return read_calibration(path, stored, samples=16, length=64)
+
+
+def quantized(source: Path, output: Path, method: str, form: WeightFormat = INT4) -> StoredModel:
+    """A checkpoint made by a method."""
+    stored = StoredModel.open(source)
+    shown = work(stored, output.parent)
+    quantize_checkpoint(stored, output, Recipe(form, method=method), work=shown)
+    return StoredModel.open(output)

@@ -1,0 +1,100 @@
+"""`glm4q verify` finds each kind of damage, and says nothing of a whole checkpoint."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from calculator.formats import WeightFormat
+from calculator.stored import StoredModel
+from glm4q.cli import main
+from quantize.verify import weight_errors
+from tests import tiny
+from tests.conftest import MakeQuantized
+from tests.quantize.calibrated import quantized
+
+Damage = Callable[[dict[str, torch.Tensor]], None]
+MODULE = "model.layers.1.mlp.down_proj"
+
+
+def _zero_scale(tensors: dict[str, torch.Tensor]) -> None:
+    tensors[f"{MODULE}.scales"][0, 3] = 0
+
+
+def _nan_scale(tensors: dict[str, torch.Tensor]) -> None:
+    tensors[f"{MODULE}.scales"][0, 3] = float("nan")
+
+
+def _zero_point(tensors: dict[str, torch.Tensor]) -> None:
+    tensors[f"{MODULE}.qzeros"][0, 0] ^= 3
+
+
+def _norm(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["model.norm.weight"][7] = float("inf")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_zero_scale, f"{MODULE}.scales are not all positive"),
+        (_nan_scale, f"{MODULE}.scales are not all finite"),
+        (_zero_point, f"{MODULE} is said to be symmetric"),
+        (_norm, "model.norm.weight holds a number that is not finite"),
+    ],
+)
+def test_damage_is_named(
+    damage: Damage,
+    message: str,
+    quantized_tiny: MakeQuantized,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    directory = quantized_tiny(WeightFormat(4, 32))
+    assert main(["verify", str(directory)]) == 0
+    file = directory / "model.safetensors"
+    tensors = load_file(file)
+    damage(tensors)
+    file.unlink()
+    save_file(tensors, file)
+    capsys.readouterr()
+    assert main(["verify", str(directory)]) == 1
+    told = capsys.readouterr().err
+    assert message in told
+    assert "model.safetensors is not the file that was written" in told
+
+
+def test_file_that_is_lost_or_was_added_is_named(
+    quantized_tiny: MakeQuantized, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = quantized_tiny(WeightFormat(4, 32))
+    (directory / "quantize_config.json").unlink()
+    sums = directory / "SHA256SUMS"
+    kept = [line for line in sums.read_text().splitlines(True) if "safetensors" not in line]
+    sums.write_text("".join(kept))
+    assert main(["verify", str(directory)]) == 1
+    told = capsys.readouterr().err
+    assert "model.safetensors is not in SHA256SUMS" in told
+    assert "quantize_config.json is in SHA256SUMS, and not there" in told
+
+
+def test_errors_are_small_and_another_source_is_found_out(
+    tiny_checkpoint: Path,
+    quantized_tiny: MakeQuantized,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    directory = quantized_tiny(WeightFormat(4, 32))
+    assert main(["verify", str(directory), "--source", str(tiny_checkpoint)]) == 0
+    assert "down_proj      error 0." in capsys.readouterr().out
+    other = tiny.save_checkpoint(tiny.transformers_model(tiny.BASE, seed=1), tmp_path / "other")
+    assert main(["verify", str(directory), "--source", str(other)]) == 1
+    assert "is not made of" in capsys.readouterr().err
+
+
+def test_scales_that_moved_into_a_norm_are_no_error(tmp_path: Path) -> None:
+    config = replace(tiny.BASE, attention_bias=True)
+    source = tiny.save_checkpoint(tiny.transformers_model(config), tmp_path / "source")
+    made = quantized(source, tmp_path / "awq", "awq")
+    assert max(each.relative_error for each in weight_errors(made, StoredModel.open(source))) < 0.05

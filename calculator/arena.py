@@ -44,6 +44,13 @@ class Arena:
         return max(self.prefill.bytes, self.decode.bytes)
 
     @property
+    def formula(self) -> str:
+        """What its bytes are the sum of: the fullest moment, and what placing adds to it."""
+        fullest = max(self.moments, key=lambda moment: moment.bytes)
+        gaps = self.bytes - fullest.bytes
+        return f"{fullest.formula} + gaps {gaps:,}" if gaps else fullest.formula
+
+    @property
     def moments(self) -> tuple[Moment, ...]:
         """Every moment of both kinds of step; the fullest is what the block is for."""
         return tuple(

@@ -8,9 +8,10 @@ import typer
 
 from calculator.card import find_card
 from calculator.errors import OptionError
+from calculator.fit import Wish
 from calculator.options import one_of, parse_size, parse_tokens
 from calculator.question import Question
-from calculator.settings import Settings
+from calculator.settings import Settings, parse_device
 from calculator.solve import KV_CHOICES, max_context
 from calculator.subject import find_subject
 from calculator.workspace import PREFILL_CHUNK
@@ -37,10 +38,15 @@ def calc(
     lm_head: Annotated[
         str | None, typer.Option(help="The output head: bf16 or int8; as published if not given.")
     ] = None,
-    embedding: Annotated[str, typer.Option(help="Where embedding rows lie: gpu or host.")] = "gpu",
+    embedding: Annotated[
+        str | None, typer.Option(help="Where embedding rows lie: gpu or host; gpu if not given.")
+    ] = None,
     kv: Annotated[
-        str, typer.Option(help="KV cache: bf16, int8, k8v4 (keys INT8, values INT4) or int4.")
-    ] = "bf16",
+        str | None,
+        typer.Option(
+            help="KV cache: bf16, int8, k8v4 (keys INT8, values INT4) or int4; bf16 if not given."
+        ),
+    ] = None,
     context: Annotated[
         str | None, typer.Option(help="Tokens of context: 8192, 128k. 8k if not given.")
     ] = None,
@@ -83,6 +89,14 @@ def calc(
     html: Annotated[
         Path | None, typer.Option(help="Write a page to try every variant in a browser.")
     ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Load the checkpoint, run it, and hold the plan against it."),
+    ] = False,
+    device: Annotated[str, typer.Option(help="With --verify: auto, cuda or cpu.")] = "auto",
+    receipt: Annotated[
+        Path | None, typer.Option(help="With --verify: write what was compared as JSON.")
+    ] = None,
 ) -> int:
     """Say what a model takes in memory, term by term, and whether it fits a card.
 
@@ -90,14 +104,22 @@ def calc(
     """
     if as_json + as_csv + as_markdown > 1:
         raise OptionError("one of --json, --csv and --md may be given, not several")
+    place = parse_device(embedding, "embedding")
+    if verify:
+        # What runs a model stands above the calculator; only the command line reaches up to it.
+        from glm4q.commands.receipt import verify_plan
+
+        tokens = None if context is None else parse_tokens(context)
+        wish = Wish(tokens, kv, place, prefill_chunk, gpu_layers)
+        return verify_plan(Path(model), wish, device=device, receipt=receipt)
     subject = find_subject(model, weights=weights, group_size=group_size, lm_head=lm_head)
     longest = subject.config.max_position_embeddings
     settings = Settings(
         context=min(DEFAULT_CONTEXT, longest) if context is None else parse_tokens(context),
         batch=batch,
         prefill_chunk=prefill_chunk,
-        kv=one_of("kv", kv, KV_CHOICES),
-        embedding="host" if one_of("embedding", embedding, ("gpu", "host")) == "host" else "gpu",
+        kv=one_of("kv", "bf16" if kv is None else kv, KV_CHOICES),
+        embedding=place or "gpu",
         gpu_layers=gpu_layers,
         display_reserve=parse_size(reserve, "reserve"),
         margin=parse_size(margin, "margin"),

@@ -6,6 +6,7 @@ Glm4qError
 ├── CheckpointError    a checkpoint that is missing, damaged, or not what its config says
 ├── TokenizerError     a tokenizer or chat template that cannot be read or applied
 ├── KernelError        no kernel takes a layer
+├── MemoryFullError    the device has no memory left while a model runs
 └── SourceError        a model that could not be fetched
 """
 
@@ -32,6 +33,10 @@ class TokenizerError(Glm4qError):
 
 class KernelError(Glm4qError):
     """No kernel takes a layer."""
+
+
+class MemoryFullError(Glm4qError):
+    """The device has no memory left while a model runs: another program took it."""
 
 
 class SourceError(Glm4qError):

@@ -14,9 +14,10 @@ PACK_BITS = 32
 """GPTQ packs codes into 32-bit words, along inputs (codes) and along outputs (zero points)."""
 
 
-Scheme = Literal["groups", "nf4", "nf4-double", "llm-int8"]
-"""Who lays the codes out: this project and GPTQ by groups of a row's inputs, or bitsandbytes, whose
-NF4 knows no rows (blocks of the flattened weight; "double" quantizes their scales once more)."""
+Scheme = Literal["groups", "int4pack", "nf4", "nf4-double", "llm-int8"]
+"""Who lays the codes out: this project and GPTQ by groups of a row's inputs; torch's packed
+operator, in memory only, with a bf16 zero beside each scale; or bitsandbytes, whose NF4 knows no
+rows (blocks of the flattened weight; "double" quantizes their scales once more)."""
 
 NF4_BLOCK = 64
 NF4_NESTED_BLOCK = 256
@@ -58,10 +59,12 @@ class WeightFormat:
         """(how many numbers, bits of each) of each tensor that holds the weight."""
         if not self.is_quantized:
             return {"weight": (weight.numel, self.bits)}
-        if self.scheme != "groups":
+        if self.scheme not in ("groups", "int4pack"):
             return self._bitsandbytes(weight)
         outputs, inputs = weight.shape
         scales = outputs * self.groups(inputs)
+        if self.scheme == "int4pack":
+            return {"qweight": (weight.numel, 4), "scales_and_zeros": (2 * scales, 16)}
         parts = {"qweight": (weight.numel, self.bits), "scales": (scales, 8 * SCALE_BYTES)}
         if self.zero_bits:
             parts["qzeros"] = (scales, self.zero_bits)

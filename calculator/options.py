@@ -35,6 +35,19 @@ def parse_size(text: str, name: str) -> int:
     return round(float(match[1]) * (1 << (20 if match[2].lower() == "m" else 30)))
 
 
+def parse_count(text: str | None, name: str) -> int | None:
+    """A number, or None where nothing or "auto" is said. Raises OptionError.
+
+    >>> parse_count("30", "gpu layers"), parse_count("auto", "gpu layers")
+    (30, None)
+    """
+    if text is None or text == "auto":
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 12:
+        raise OptionError(f"{name} is a number or auto, not {text[:40]!r}")
+    return int(text)
+
+
 def one_of(name: str, value: str, known: tuple[str, ...]) -> str:
     """The value, if it is one of those known. Raises OptionError."""
     if value not in known:

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from calculator.allocator import CACHE_SLACK, STEP_SLACK, reserved_bytes
-from calculator.architecture import EMBEDDING, Role, Weight, weights
+from calculator.architecture import Role, Weight, weights
 from calculator.arena import Arena, make_arena
 from calculator.config import ModelConfig
 from calculator.errors import OptionError
 from calculator.formats import BF16, KV_FORMATS, WeightFormat, refuse_unfit_kv
-from calculator.scratch import NeedsOf, needs_of_dequantizing
+from calculator.placement import layers_of, placement
+from calculator.scratch import Served
 from calculator.settings import Device, Settings
 from calculator.terms import Term, kv_terms, weight_terms
 
@@ -72,6 +73,11 @@ class MemoryPlan:
     def kv_bytes_per_token(self) -> int:
         return kv_bytes_per_token(self.config, self.settings.kv)
 
+    @property
+    def compute_bytes(self) -> int:
+        """The sum of all terms where the layers run."""
+        return self.device_bytes(self.settings.compute)
+
     def device_bytes(self, device: Device) -> int:
         """The sum of all terms on a device."""
         return sum(term.bytes for term in self.terms if term.device == device)
@@ -88,8 +94,8 @@ class _Placed:
 class Planner:
     """Plans of one model in fixed formats for many settings; its weights are listed only once.
 
-    source: where the formats come from, "config" or "headers". needs: of the kernels that serve;
-    of dequantizing ones if None.
+    source: where the formats come from, "config" or "headers". served: what the kernels of each
+    device make of the weights; dequantizing ones if None.
     """
 
     def __init__(
@@ -98,25 +104,26 @@ class Planner:
         formats: Mapping[Weight, WeightFormat],
         *,
         source: str = "config",
-        needs: NeedsOf | None = None,
+        served: Mapping[Device, Served] | None = None,
     ) -> None:
         self.config = config
-        self.formats = formats
         self._source = source
-        self._needs = needs or needs_of_dequantizing(formats)
+        alike = Served.dequantizing(formats)
+        self._served = served or {"gpu": alike, "host": alike}
         self.tied = all(weight.role != "head" for weight in formats)
-        self._placed: dict[tuple[Device, Device, int], _Placed] = {}
+        self._placed: dict[tuple[Device, Device, int | None], _Placed] = {}
 
     def plan(self, settings: Settings) -> MemoryPlan:
         """The plan for these settings. Raises OptionError where they do not go together."""
         self._refuse(settings)
         placed = self._weights(settings)
+        layers = layers_of(self.config, settings)
         kv_cache = tuple(
             term
-            for device, layers in self._layers(settings).items()
-            for term in kv_terms(self.config, settings, device, len(layers))
+            for device, run in layers.items()
+            for term in kv_terms(self.config, settings, device, len(run))
         )
-        arenas = {device: self._arena(settings, device) for device in self._layers(settings)}
+        arenas = {device: self._arena(settings, device) for device in layers}
         return MemoryPlan(
             config=self.config,
             settings=settings,
@@ -125,7 +132,7 @@ class Planner:
             workspace=tuple(self._workspace(settings, arenas)),
             overhead=_overhead(settings, placed.slack),
             arenas=arenas,
-            layers=self._layers(settings),
+            layers=layers,
         )
 
     def _refuse(self, settings: Settings) -> None:
@@ -145,53 +152,37 @@ class Planner:
                 f"not {settings.gpu_layers}"
             )
 
-    def _host_layers(self, settings: Settings) -> int:
-        """How many layers run on the host though the rest is on the GPU: the first ones."""
-        if settings.compute == "host" or settings.gpu_layers is None:
-            return 0
-        return self.config.num_hidden_layers - settings.gpu_layers
-
-    def _layers(self, settings: Settings) -> dict[Device, range]:
-        first = self._host_layers(settings)
-        layers: dict[Device, range] = {"host": range(first)} if first else {}
-        return {**layers, settings.compute: range(first, self.config.num_hidden_layers)}
-
     def _weights(self, settings: Settings) -> _Placed:
-        host_layers = self._host_layers(settings)
-        placement = settings.embedding, settings.compute, host_layers
-        if placement not in self._placed:
-
-            def device_of(weight: Weight) -> Device:
-                if weight.name == EMBEDDING:
-                    return settings.embedding
-                on_host = weight.layer is not None and weight.layer < host_layers
-                return "host" if on_host else settings.compute
-
-            terms = weight_terms(self.formats, device_of, self._source)
-            self._placed[placement] = _Placed(terms, _weights_slack(self.formats, device_of))
-        return self._placed[placement]
+        key = settings.embedding, settings.compute, settings.gpu_layers
+        if key not in self._placed:
+            device_of = placement(self.config, settings)
+            held = {
+                weight: self._served[device_of(weight)].formats[weight]
+                for weight in self._served[settings.compute].formats
+            }
+            terms = weight_terms(held, device_of, self._source)
+            self._placed[key] = _Placed(terms, _weights_slack(held, device_of))
+        return self._placed[key]
 
     def _arena(self, settings: Settings, device: Device) -> Arena:
         chunk = min(settings.prefill_chunk, settings.context)
+        needs = self._served[device].needs
         return make_arena(
             self.config,
             batch=settings.batch,
             chunk=chunk,
             room=settings.context,
             activation_bytes=settings.activation_bits // 8,
-            scratch=tuple(
-                self._needs(settings.batch * tokens).scratch_bytes for tokens in (chunk, 1)
-            ),
+            scratch=tuple(needs(settings.batch * tokens).scratch_bytes for tokens in (chunk, 1)),
             head=device == settings.compute,
         )
 
     def _workspace(self, settings: Settings, arenas: Mapping[Device, Arena]) -> Iterator[Term]:
         tokens = settings.batch * min(settings.prefill_chunk, settings.context)
         for device, arena in arenas.items():
-            fullest = max(arena.moments, key=lambda moment: moment.bytes)
-            yield Term.single("workspace", device, arena.bytes, fullest.formula, "config")
-            kinds = tokens, settings.batch
-            if operator := max(self._needs(kind).operator_bytes for kind in kinds):
+            yield Term.single("workspace", device, arena.bytes, arena.formula, "config")
+            needs = self._served[device].needs
+            if operator := max(needs(each).operator_bytes for each in (tokens, settings.batch)):
                 yield Term.single("operators", device, operator, "largest result", "config")
         logits = settings.batch * self.config.vocab_size
         yield Term.single(
@@ -219,10 +210,9 @@ def make_plan(
     settings: Settings,
     *,
     source: str = "config",
-    needs: NeedsOf | None = None,
 ) -> MemoryPlan:
     """The plan of a model whose weights lie in memory in `formats`. Raises OptionError."""
-    return Planner(config, formats, source=source, needs=needs).plan(settings)
+    return Planner(config, formats, source=source).plan(settings)
 
 
 def assign_formats(

@@ -32,10 +32,13 @@ class Question:
     @cached_property
     def planner(self) -> Planner:
         """Plans for one of the cards."""
-        config, formats = self.subject.config, self.subject.formats
-        if self.gpus != 1:
-            config, formats = split(config, formats, self.gpus)
-        return Planner(config, formats, source=self.subject.source)
+        subject = self.subject
+        if self.gpus == 1:
+            return Planner(
+                subject.config, subject.formats, source=subject.source, served=subject.served
+            )
+        config, formats = split(subject.config, subject.formats, self.gpus)
+        return Planner(config, formats, source=subject.source)
 
     @cached_property
     def plan(self) -> MemoryPlan:
@@ -43,8 +46,8 @@ class Question:
 
     @property
     def need_bytes(self) -> int:
-        """What one card must have."""
-        return self.plan.device_bytes("gpu")
+        """What one card must have, or the host where all is computed there."""
+        return self.plan.compute_bytes
 
     @property
     def margin_bytes(self) -> int | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 from calculator.architecture import Weight
 from calculator.formats import WeightFormat
@@ -36,6 +37,19 @@ class Needs:
 
 NeedsOf = Callable[[int], Needs]
 """Of a step of so many tokens."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """Weights as the kernels of one device keep them, and what these need while they multiply."""
+
+    formats: Mapping[Weight, WeightFormat]
+    needs: NeedsOf
+
+    @classmethod
+    def dequantizing(cls, formats: Mapping[Weight, WeightFormat]) -> Self:
+        """By kernels that keep weights as they are stored, and dequantize them tile by tile."""
+        return cls(formats, needs_of_dequantizing(formats))
 
 
 def needs_of_dequantizing(formats: Mapping[Weight, WeightFormat]) -> NeedsOf:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from calculator.errors import OptionError
 from calculator.formats import KV_FORMATS
+from calculator.options import one_of
 from calculator.workspace import PREFILL_CHUNK
 
 Device = Literal["gpu", "host"]
@@ -13,6 +14,13 @@ MAX_TOKENS = 10**9
 """More context, sequences or tokens at once than any machine holds: a slip of the finger."""
 
 MAX_BYTES = 1 << 50
+
+
+def parse_device(text: str | None, name: str) -> Device | None:
+    """gpu or host; None where nothing is said. Raises OptionError."""
+    if text is None:
+        return None
+    return "host" if one_of(name, text, ("gpu", "host")) == "host" else "gpu"
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def max_context(question: Question, usable_bytes: int) -> int:
 
     def need(context: int) -> int:
         settings = replace(question.settings, context=context)
-        return question.planner.plan(settings).device_bytes("gpu")
+        return question.planner.plan(settings).compute_bytes
 
     contexts = range(1, question.subject.config.max_position_embeddings + 1)
     return bisect_right(contexts, usable_bytes, key=need)
@@ -229,7 +229,7 @@ def _changes(question: Question) -> Iterator[tuple[str, str, Question]]:
     if settings.prefill_chunk > SMALL_CHUNK:
         chunked = question.with_settings(replace(settings, prefill_chunk=SMALL_CHUNK))
         yield f"a prefill chunk of {SMALL_CHUNK}", f"--prefill-chunk {SMALL_CHUNK}", chunked
-    if settings.embedding == "gpu" and not question.planner.tied:
+    if settings.embedding == settings.compute == "gpu" and not question.planner.tied:
         placed = question.with_settings(replace(settings, embedding="host"))
         yield "the embedding on the host", "--embedding host", placed
     if variant:

@@ -11,6 +11,8 @@ from calculator.formats import BF16, GROUP_SIZES, LLM_INT8, NF4, WeightFormat, r
 from calculator.options import REPOSITORY, one_of, printable
 from calculator.plan import assign_formats
 from calculator.presets import PRESETS, find_preset
+from calculator.scratch import Served
+from calculator.settings import Device
 from calculator.stored import StoredModel
 
 BITS = {"bf16": 16, "int8": 8, "int4": 4}
@@ -68,10 +70,13 @@ class Subject:
     source: str
     variant: Variant | None
     """None where the files are quantized already: they are what they are."""
+    served: Mapping[Device, Served] | None = None
+    """What the kernels of a machine make of the weights, where it is known which those are."""
 
     def with_variant(self, variant: Variant) -> "Subject":
         """The same model in another variant. Raises OptionError where its shapes refuse."""
-        return replace(self, formats=variant.formats(self.config), source="config", variant=variant)
+        formats = variant.formats(self.config)
+        return replace(self, formats=formats, source="config", variant=variant, served=None)
 
 
 def find_subject(

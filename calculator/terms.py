@@ -24,6 +24,7 @@ NAME_OF_PART = {
     "weight.absmax": "scales",
     "weight.nested_absmax": "scales",
     "qzeros": "zero points",
+    "scales_and_zeros": "scales and zeros",
     "g_idx": "group order",
     "weight.quant_map": "code book",
     "weight.nested_quant_map": "code book",

@@ -10,25 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import torch
-
 from calculator.architecture import Weight
 from calculator.errors import OptionError
+from calculator.fit import Fit, Wish
+from calculator.placement import placement
 from calculator.plan import MemoryPlan
-from calculator.settings import Settings
 from calculator.stored import StoredModel
-from calculator.workspace import PREFILL_CHUNK
 from glm4q.chat.session import ChatSession
 from glm4q.chat.template import ChatTemplate
-from glm4q.devices import choose_device, choose_dtype
 from glm4q.generation_config import read_stop_token_ids
-from glm4q.kernels.choose import candidates
-from glm4q.loader import load_model, plan_model
-from glm4q.memory import Memory, Places
+from glm4q.loader import load_model
+from glm4q.machine import Machine, choose_machine
+from glm4q.memory import Memory
 from glm4q.model import CausalLM
+from glm4q.planning import plan_run
 from glm4q.tokenizer import Tokenizer
 
-DEFAULT_CONTEXT = 8192
+Progress = Callable[[Weight], None]
 
 
 @dataclass(frozen=True)
@@ -38,9 +36,8 @@ class LLM:
     directory: Path
     model: CausalLM
     tokenizer: Tokenizer
-    plan: MemoryPlan
-    device: torch.device
-    dtype: torch.dtype
+    machine: Machine
+    fit: Fit
     stop_token_ids: frozenset[int]
 
     @classmethod
@@ -50,38 +47,51 @@ class LLM:
         *,
         device: str = "auto",
         dtype: str = "auto",
-        context: int | None = None,
-        prefill_chunk: int = PREFILL_CHUNK,
         kernel: str = "auto",
-        progress: Callable[[Weight], None] = lambda weight: None,
+        wish: Wish = Wish(),  # noqa: B008 - immutable
+        reserve: int | None = None,
+        progress: Progress = lambda weight: None,
     ) -> Self:
         """Load a bf16, INT8 or INT4 checkpoint.
 
-        context: tokens that a conversation has room for; the model's own, at most 8192, if None.
-        Raises OptionError, ConfigError, CheckpointError, TokenizerError or KernelError; options
-        are checked before weights are read.
+        wish: what the run should be; what it leaves open is chosen by what is free. reserve: bytes
+        of the device that stay free. Raises OptionError, ConfigError, CheckpointError,
+        TokenizerError or KernelError; options are checked before weights are read.
         """
+        machine = choose_machine(device, dtype, kernel)
         stored = StoredModel.open(directory)
-        kernels = candidates(kernel)
-        where = choose_device(device)
-        compute = choose_dtype(dtype, where)
-        settings = Settings(
-            context=_default_context(stored) if context is None else context,
-            prefill_chunk=prefill_chunk,
-            kv="bf16" if compute == torch.bfloat16 else "fp32",
-            embedding="gpu" if where.type == "cuda" else "host",
-            compute="gpu" if where.type == "cuda" else "host",
+        found = plan_run(stored, machine, wish, reserve=reserve)
+        return cls.load_as_planned(stored, machine, found, progress=progress)
+
+    @classmethod
+    def load_as_planned(
+        cls,
+        stored: StoredModel,
+        machine: Machine,
+        found: Fit,
+        *,
+        progress: Progress = lambda weight: None,
+    ) -> Self:
+        """Load each weight to the place that the plan gives it."""
+        tokenizer = Tokenizer.from_directory(stored.directory)
+        stop_token_ids = read_stop_token_ids(stored.directory, stored.config, tokenizer)
+        device_of = placement(stored.config, found.settings)
+        model = load_model(
+            stored,
+            place=lambda weight: machine.places[device_of(weight)],
+            dtype=machine.dtype,
+            kernels=machine.kernels,
+            progress=progress,
         )
-        plan = plan_model(stored, settings, device=where, dtype=compute, kernels=kernels)
-        tokenizer = Tokenizer.from_directory(directory)
-        stop_token_ids = read_stop_token_ids(directory, stored.config, tokenizer)
-        model = load_model(stored, device=where, dtype=compute, kernels=kernels, progress=progress)
-        return cls(directory, model, tokenizer, plan, where, compute, stop_token_ids)
+        return cls(stored.directory, model, tokenizer, machine, found, stop_token_ids)
+
+    @property
+    def plan(self) -> MemoryPlan:
+        return self.fit.question.plan
 
     def new_memory(self) -> Memory:
         """A KV cache and a workspace, as planned: what one conversation needs."""
-        places: Places = {"gpu": self.device, "host": torch.device("cpu")}
-        return Memory.allocate(self.plan, places, self.dtype)
+        return Memory.allocate(self.plan, self.machine.places, self.machine.dtype)
 
     def chat(self, system: str | None = None) -> ChatSession:
         """A conversation with a cache of its own. Raises TokenizerError without a template."""
@@ -96,7 +106,3 @@ class LLM:
             stop_token_ids=self.stop_token_ids,
             system=system,
         )
-
-
-def _default_context(stored: StoredModel) -> int:
-    return min(DEFAULT_CONTEXT, stored.config.max_position_embeddings)

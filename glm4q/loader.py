@@ -1,7 +1,6 @@
 """A checkpoint directory -> a model on a device, one weight at a time."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +8,7 @@ from torch import Tensor, nn
 from calculator.architecture import Weight, weights
 from calculator.errors import CheckpointError
 from calculator.formats import BF16, FP32, WeightFormat
-from calculator.plan import MemoryPlan, make_plan
-from calculator.scratch import Needs, NeedsOf
-from calculator.settings import Settings
+from calculator.scratch import Needs, NeedsOf, Served
 from calculator.stored import StoredModel
 from glm4q.checkpoint import read_quantized, read_weight
 from glm4q.kernels.choose import KERNELS, choose
@@ -23,6 +20,8 @@ DENSE = {torch.bfloat16: BF16, torch.float32: FP32}
 """The format of an unquantized weight by the dtype that the model computes in."""
 
 Progress = Callable[[Weight], None]
+Place = Callable[[Weight], torch.device]
+"""Where a weight is to lie."""
 
 
 def held_formats(
@@ -32,7 +31,7 @@ def held_formats(
     dtype: torch.dtype,
     kernels: tuple[Kernel, ...] = KERNELS,
 ) -> dict[Weight, WeightFormat]:
-    """How each weight will lie in memory once loaded: what the plan counts."""
+    """How each weight will lie in the memory of a device: what the plan counts."""
     if stored.by_bitsandbytes:
         raise CheckpointError(
             f"{stored.directory} is quantized by bitsandbytes, which calc plans and chat does not "
@@ -45,24 +44,6 @@ def held_formats(
         else:
             held[weight] = DENSE[dtype]
     return held
-
-
-def plan_model(
-    stored: StoredModel,
-    settings: Settings,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    kernels: tuple[Kernel, ...] = KERNELS,
-) -> MemoryPlan:
-    """What a run of the checkpoint will hold, by the kernels that will serve it."""
-    return make_plan(
-        stored.config,
-        held_formats(stored, device=device, dtype=dtype, kernels=kernels),
-        replace(settings, activation_bits=8 * dtype.itemsize),
-        source="headers",
-        needs=kernel_needs(stored, device=device, dtype=dtype, kernels=kernels),
-    )
 
 
 def kernel_needs(
@@ -89,19 +70,41 @@ def kernel_needs(
     return needs
 
 
-def load_model(
+def serve(
     stored: StoredModel,
     *,
     device: torch.device,
     dtype: torch.dtype,
     kernels: tuple[Kernel, ...] = KERNELS,
+) -> Served:
+    """What the kernels of a device make of the weights: all that a plan asks of them."""
+    return Served(
+        held_formats(stored, device=device, dtype=dtype, kernels=kernels),
+        kernel_needs(stored, device=device, dtype=dtype, kernels=kernels),
+    )
+
+
+def load_model(
+    stored: StoredModel,
+    *,
+    place: Place,
+    dtype: torch.dtype,
+    kernels: tuple[Kernel, ...] = KERNELS,
     progress: Progress = lambda weight: None,
 ) -> CausalLM:
-    """Read every weight to its place. Each is held once; only the one being read is held twice."""
+    """Build the model and fill it. Raises CheckpointError or KernelError."""
     with torch.device("meta"):
         model = CausalLM(stored.config)
     for weight in weights(stored.config):
-        load_weight(model, weight.name, stored, weight, device=device, dtype=dtype, kernels=kernels)
+        load_weight(
+            model,
+            weight.name,
+            stored,
+            weight,
+            device=place(weight),
+            dtype=dtype,
+            kernels=kernels,
+        )
         progress(weight)
     if stored.config.tie_word_embeddings:
         model.lm_head.weight = model.model.embed_tokens.weight

@@ -54,6 +54,10 @@ class Workspace:
         self._steps: dict[tuple[int, int], Step] = {}
 
     @property
+    def nbytes(self) -> int:
+        return self.block.nbytes
+
+    @property
     def tokens(self) -> int:
         """The most new tokens of a step."""
         return self._arena.prefill.shape.tokens

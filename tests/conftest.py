@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -15,6 +16,10 @@ from quantize.recipe import Recipe
 from tests import tiny
 
 MakeQuantized = Callable[..., Path]
+
+# How long an example takes says nothing on a shared machine.
+hypothesis.settings.register_profile("glm4q", deadline=None)
+hypothesis.settings.load_profile("glm4q")
 
 
 @pytest.fixture(autouse=True)

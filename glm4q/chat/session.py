@@ -8,7 +8,9 @@ import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
-from calculator.errors import OptionError
+import torch
+
+from calculator.errors import MemoryFullError, OptionError
 from glm4q.chat.messages import Message
 from glm4q.chat.template import ChatTemplate
 from glm4q.generate import LanguageModel, generate
@@ -76,7 +78,8 @@ class ChatSession:
         """Stream the answer in pieces of whole characters.
 
         Closing the iterator or interrupting it keeps what was said. Raises OptionError where the
-        conversation no longer fits; the session is then as before.
+        conversation no longer fits, the session then being as before; MemoryFullError where the
+        device's memory was taken by others meanwhile, what was said till then being kept.
         """
         messages = [*self.messages, {"role": "user", "content": question}]
         prompt = self._template.render(self._with_system(messages))
@@ -104,6 +107,11 @@ class ChatSession:
                 reply += piece
                 if shown:
                     yield shown
+        except torch.OutOfMemoryError:
+            raise MemoryFullError(
+                "the device has no memory left: another program took it; the conversation is kept "
+                "up to here, so close that program and ask again"
+            ) from None
         finally:
             if answer.tokens:
                 content = _without_role_line(reply, prompt)

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from calculator.options import parse_tokens
-from calculator.workspace import PREFILL_CHUNK
+from calculator.errors import OptionError
+from calculator.fit import Wish
+from calculator.options import parse_count, parse_size, parse_tokens
+from calculator.settings import parse_device
 
 DEFAULT_MAX_TOKENS = 1024
 
@@ -23,7 +25,22 @@ def chat(
     ] = None,
     system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
     context: Annotated[
-        str | None, typer.Option(help="Tokens of context: 8192, 32k. 8k if not given.")
+        str | None,
+        typer.Option(help="Tokens of context: 8192, 32k. As much as fits if not given."),
+    ] = None,
+    kv: Annotated[
+        str | None,
+        typer.Option(help="KV cache: bf16, int8, k8v4 or int4; the finest that fits."),
+    ] = None,
+    embedding: Annotated[
+        str | None, typer.Option(help="Where embedding rows lie: gpu or host.")
+    ] = None,
+    gpu_layers: Annotated[
+        str | None, typer.Option(help="Layers on the GPU, the others on the host: 30, or auto.")
+    ] = None,
+    reserve: Annotated[
+        str | None,
+        typer.Option(help="Memory left to other programs: 600M, 1.5 (GiB). 256M; on a CPU 1."),
     ] = None,
     max_tokens: Annotated[
         int, typer.Option(help="Tokens of an answer at most.")
@@ -42,13 +59,22 @@ def chat(
     dtype: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
     kernel: Annotated[str, typer.Option(help="auto, or a kernel by name.")] = "auto",
     prefill_chunk: Annotated[
-        int, typer.Option(help="Prompt tokens in one forward pass.")
-    ] = PREFILL_CHUNK,
-) -> None:
+        str, typer.Option(help="Prompt tokens in one forward pass: 512, or auto.")
+    ] = "auto",
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Hold the plan against what is held, and leave.")
+    ] = False,
+    receipt: Annotated[
+        Path | None, typer.Option(help="With --verify: write what was compared as JSON.")
+    ] = None,
+) -> int:
     """Chat with a checkpoint. Without a terminal, the question is read from standard input."""
-    from calculator.errors import OptionError
+    wish = _wish(context, kv, embedding, gpu_layers, prefill_chunk)
+    kept = parse_size(reserve, "reserve") if reserve else None
+    if verify:
+        from glm4q.commands.receipt import show_receipt
 
-    tokens = parse_tokens(context) if context else None
+        return show_receipt(_load(model, device, dtype, kernel, wish, kept), receipt)
     question = prompt if prompt is not None or sys.stdin.isatty() else sys.stdin.read()
     if question is not None and not question.strip():
         raise OptionError("the question is empty")
@@ -62,11 +88,30 @@ def chat(
         "max_tokens": max_tokens,
     }
     params = _params(model, {name: value for name, value in changes.items() if value is not None})
-    llm = _load(model, device, dtype, tokens, prefill_chunk, kernel)
+    llm = _load(model, device, dtype, kernel, wish, kept)
+    if sys.stderr.isatty():  # a pipe gets the answer and nothing else
+        print(llm.fit.sentence(), file=sys.stderr)
     if question is None:
         _converse(llm, system, params)
     else:
         _answer_once(llm, system, params, question)
+    return 0
+
+
+def _wish(
+    context: str | None,
+    kv: str | None,
+    embedding: str | None,
+    gpu_layers: str | None,
+    prefill_chunk: str,
+) -> Wish:
+    return Wish(
+        context=parse_tokens(context) if context else None,
+        kv=kv,
+        embedding=parse_device(embedding, "embedding"),
+        prefill_chunk=parse_count(prefill_chunk, "prefill chunk"),
+        gpu_layers="auto" if gpu_layers == "auto" else parse_count(gpu_layers, "gpu layers"),
+    )
 
 
 def _params(model: Path, changes: dict[str, float | int]) -> "SamplingParams":
@@ -78,7 +123,7 @@ def _params(model: Path, changes: dict[str, float | int]) -> "SamplingParams":
 
 
 def _load(
-    model: Path, device: str, dtype: str, context: int | None, chunk: int, kernel: str
+    model: Path, device: str, dtype: str, kernel: str, wish: Wish, reserve: int | None
 ) -> "LLM":
     from rich.console import Console
 
@@ -86,7 +131,7 @@ def _load(
 
     with Console(file=sys.stderr).status(f"loading {model}"):
         return LLM.load(
-            model, device=device, dtype=dtype, context=context, prefill_chunk=chunk, kernel=kernel
+            model, device=device, dtype=dtype, kernel=kernel, wish=wish, reserve=reserve
         )
 
 

@@ -35,7 +35,7 @@ class TorchInt4:
         return None
 
     def held(self, form: WeightFormat) -> WeightFormat:
-        return replace(form, zero_bits=16)  # it keeps a bf16 zero beside every scale
+        return replace(form, zero_bits=0, scheme="int4pack")
 
     def pack(self, weight: QuantizedWeight) -> dict[str, Tensor]:
         codes = weight.codes().T.contiguous()

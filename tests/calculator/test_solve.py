@@ -57,7 +57,7 @@ def need(question: Question, **changes: int) -> int:
     return question.planner.plan(changed).device_bytes("gpu")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(question=questions(), gib=st.floats(1, 100))
 def test_the_largest_context_fits_and_one_token_more_does_not(
     question: Question, gib: float
@@ -112,11 +112,10 @@ def _changed(question: Question, option: str) -> Question:
 
 
 def test_the_cheapest_change_takes_no_more_than_is_needed() -> None:
-    question = ask(weights="int4", gpu="3060", settings=Settings(context=131_072))
-    assert question.card is not None
-    change = cheapest_change(question, question.card.usable_bytes)
+    question = ask(weights="int4", settings=Settings(context=131_072))
+    change = cheapest_change(question, question.need_bytes - (1 << 20))
     assert change is not None
-    # 24 KiB short: a smaller chunk does; INT8 KV would save 2.46 GiB.
+    # 1 MiB short: a smaller chunk does; INT8 KV would save 2.46 GiB.
     assert change.option == "--prefill-chunk 128"
     assert change.saves_bytes < 1 << 30
 
@@ -178,7 +177,7 @@ def test_a_stored_quantized_model_keeps_its_weights() -> None:
     assert question.card is not None
     choices = best_variants(question, 40 << 30)
     assert {choice.question.subject.variant for choice in choices} == {None}
-    assert [row.weights for row in make_grid(question)] == ["as stored"] * 3
+    assert [row.weights for row in make_grid(question)] == ["as stored"] * 4
 
 
 def test_cards_needed_when_one_does_not_do() -> None:
@@ -200,11 +199,11 @@ def test_verdict(margin: int, word: str) -> None:
 def test_the_grid_is_the_plan() -> None:
     question = ask(gpu="3060")
     rows = make_grid(question)
-    assert len(rows) == 5 * 3
+    assert len(rows) == 5 * 4
     for row in rows:
         assert [cell.context for cell in row.cells] == [1 << power for power in range(10, 18)]
     for weights in ("bf16", "int8", "int4", "nf4", "llm-int8"):
-        for kv in ("bf16", "int8", "int4"):
+        for kv in ("bf16", "int8", "k8v4", "int4"):
             asked = ask(weights=weights, gpu="3060", settings=Settings(context=32_768, kv=kv))
             row = next(row for row in rows if (row.weights, row.kv) == (weights, kv))
             cell = next(cell for cell in row.cells if cell.context == 32_768)

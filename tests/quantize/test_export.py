@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from calculator.architecture import weights
+from calculator.fit import Wish
 from calculator.formats import WeightFormat
 from calculator.stored import StoredModel
 from glm4q.checkpoint import read_quantized
@@ -74,7 +75,7 @@ PROMPTS = ["The capital of France is", "Water is made of hydrogen and", "The sal
 
 
 def greedy(directory: Path, prompt: str, tokens: int) -> str:
-    llm = LLM.load(directory, device="cpu", dtype="fp32", context=256)
+    llm = LLM.load(directory, device="cpu", dtype="fp32", wish=Wish(context=256))
     ids = llm.tokenizer.encode(prompt)
     params = SamplingParams(temperature=0, max_tokens=tokens)
     return llm.tokenizer.decode(list(generate(llm.model, llm.new_memory(), ids, params)))
@@ -122,7 +123,7 @@ def test_llama_cpp_runs_glms_own_architectures(model_type: str, tmp_path: Path) 
     assert export(tmp_path / "int8", tmp_path / "int8.gguf", "gguf") == 0
     prompt = "你好 hello 2024"
     said = llama_cpp(tmp_path / "int8.gguf", prompt, 1)["logprobs"]["content"][0]["top_logprobs"]
-    llm = LLM.load(tmp_path / "int8", device="cpu", dtype="fp32", context=256)
+    llm = LLM.load(tmp_path / "int8", device="cpu", dtype="fp32", wish=Wish(context=256))
     ids = torch.tensor([llm.tokenizer.encode(prompt)])
     expected = llm.model(ids, llm.new_memory())[0].log_softmax(-1)
     for each in said:  # llama.cpp rounds activations to 8 bits

@@ -17,12 +17,11 @@ from calculator.stored import StoredModel
 from glm4q.engine import LLM
 from glm4q.generate import generate
 from glm4q.kernels.choose import candidates
-from glm4q.loader import load_model
 from glm4q.sampling import SamplingParams
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests import tiny
-from tests.runtime.memories import memory_of
+from tests.runtime.memories import load_on_cpu, memory_of
 
 pytestmark = [
     pytest.mark.peers,
@@ -69,7 +68,7 @@ def _read_by_transformers(questions: list[tuple[Path, list[int]]]) -> list[Answe
 
 def _read(directory: Path, prompt: list[int]) -> Answer:
     stored = StoredModel.open(directory)
-    model = load_model(stored, device=CPU, dtype=torch.float32, kernels=candidates("reference"))
+    model = load_on_cpu(stored, kernels=candidates("reference"))
     memory = memory_of(stored, 64, kernels=candidates("reference"))
     logits = model(torch.tensor([prompt]), memory)[0].clone()
     memory.cache.truncate(0)

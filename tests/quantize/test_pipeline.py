@@ -22,13 +22,12 @@ from glm4q.checkpoint import read_quantized, read_weight
 from glm4q.cli import main
 from glm4q.generate import generate
 from glm4q.kernels.choose import candidates
-from glm4q.loader import load_model
 from glm4q.sampling import SamplingParams
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests import tiny
 from tests.conftest import MakeQuantized
-from tests.runtime.memories import memory_of
+from tests.runtime.memories import load_on_cpu, memory_of
 
 CPU = torch.device("cpu")
 
@@ -59,7 +58,7 @@ def test_greedy_tokens_equal_the_dequantized_weights_in_transformers(
         expected = reference.generate(
             torch.tensor([prompt]), max_new_tokens=24, do_sample=False, eos_token_id=None
         )[0, len(prompt) :]
-    model = load_model(stored, device=CPU, dtype=torch.float32, kernels=candidates("reference"))
+    model = load_on_cpu(stored, kernels=candidates("reference"))
     memory = memory_of(stored, 40, kernels=candidates("reference"))
     greedy = SamplingParams(temperature=0, max_tokens=24)
     assert list(generate(model, memory, prompt, greedy)) == expected.tolist()

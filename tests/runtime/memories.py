@@ -5,12 +5,12 @@ from torch import Tensor
 
 from calculator.config import ModelConfig
 from calculator.formats import BF16
-from calculator.plan import MemoryPlan, assign_formats, make_plan
+from calculator.plan import MemoryPlan, Planner, assign_formats, make_plan
 from calculator.settings import Settings
 from calculator.stored import StoredModel
 from glm4q.kernels.choose import KERNELS
 from glm4q.kernels.spec import Kernel
-from glm4q.loader import plan_model
+from glm4q.loader import load_model, serve
 from glm4q.memory import Memory
 from glm4q.model import CausalLM
 
@@ -68,9 +68,21 @@ def memory_of(
         kv="bf16" if dtype == torch.bfloat16 else "fp32",
         embedding="host",
         compute="host",
+        activation_bits=ACTIVATION_BITS[dtype],
     )
-    plan = plan_model(stored, settings, device=CPU, dtype=dtype, kernels=kernels)
-    return Memory.allocate(plan, {"host": CPU}, dtype)
+    served = serve(stored, device=CPU, dtype=dtype, kernels=kernels)
+    planner = Planner(stored.config, served.formats, served={"host": served})
+    return Memory.allocate(planner.plan(settings), {"host": CPU}, dtype)
+
+
+def load_on_cpu(
+    stored: StoredModel,
+    *,
+    dtype: torch.dtype = torch.float32,
+    kernels: tuple[Kernel, ...] = KERNELS,
+) -> CausalLM:
+    """The whole model on the host, without a tokenizer."""
+    return load_model(stored, place=lambda weight: CPU, dtype=dtype, kernels=kernels)
 
 
 @torch.inference_mode()

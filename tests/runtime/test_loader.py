@@ -14,9 +14,9 @@ from calculator.stored import StoredModel
 from calculator.terms import Term
 from glm4q.engine import LLM
 from glm4q.kernels.choose import candidates
-from glm4q.loader import held_tensors, load_model
+from glm4q.loader import held_tensors
 from tests.conftest import MakeQuantized
-from tests.runtime.memories import memory_of
+from tests.runtime.memories import load_on_cpu, memory_of
 
 CPU = torch.device("cpu")
 
@@ -59,7 +59,7 @@ def test_every_buffer_of_the_plan_is_held_by_name(
     stored = StoredModel.open(tiny_vocabulary_checkpoint)
     quantize_checkpoint(stored, tmp_path / "q", Recipe(linear, head))
     stored = StoredModel.open(tmp_path / "q")
-    model = load_model(stored, device=CPU, dtype=torch.float32, kernels=candidates("reference"))
+    model = load_on_cpu(stored, kernels=candidates("reference"))
     held = {name: tensor.nbytes for name, tensor in held_tensors(model).items()}
     assert held == _planned(stored)
 
@@ -90,7 +90,7 @@ def test_weights_that_are_not_numbers_are_refused(
     name = "model.layers.1.mlp.down_proj.weight"
     directory = _damaged(tiny_checkpoint, tmp_path, name, value)
     with pytest.raises(CheckpointError, match=f"{name} holds a number that is not finite"):
-        load_model(StoredModel.open(directory), device=CPU, dtype=torch.float32)
+        load_on_cpu(StoredModel.open(directory))
 
 
 def test_v1_and_v2_mixed_up_is_told_apart(quantized_tiny: MakeQuantized) -> None:
@@ -100,7 +100,7 @@ def test_v1_and_v2_mixed_up_is_told_apart(quantized_tiny: MakeQuantized) -> None
     config["quantization_config"]["checkpoint_format"] = "gptq_v2"
     (directory / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="gptq or gptq_v2"):
-        load_model(StoredModel.open(directory), device=CPU, dtype=torch.float32)
+        load_on_cpu(StoredModel.open(directory))
 
 
 def test_gptq_v2_loads_to_the_same_weights(quantized_tiny: MakeQuantized) -> None:
@@ -143,5 +143,5 @@ def test_split_gate_and_up_load_as_one(quantized_tiny: MakeQuantized) -> None:
 
 def _logits(directory: Path, input_ids: torch.Tensor) -> torch.Tensor:
     stored = StoredModel.open(directory)
-    model = load_model(stored, device=CPU, dtype=torch.float32)
+    model = load_on_cpu(stored)
     return model(input_ids, memory_of(stored, 64))

@@ -10,10 +10,9 @@ from transformers import AutoModelForCausalLM
 from calculator.config import ModelConfig
 from calculator.stored import StoredModel
 from glm4q.generate import prefill
-from glm4q.loader import load_model
 from glm4q.model import CausalLM
 from tests import tiny
-from tests.runtime.memories import all_logits, memory_on_cpu
+from tests.runtime.memories import all_logits, load_on_cpu, memory_on_cpu
 
 CPU = torch.device("cpu")
 
@@ -32,7 +31,7 @@ SHAPES = {
 
 
 def _load(directory: Path, dtype: torch.dtype = torch.float32) -> CausalLM:
-    return load_model(StoredModel.open(directory), device=CPU, dtype=dtype)
+    return load_on_cpu(StoredModel.open(directory), dtype=dtype)
 
 
 def _logits(

@@ -8,9 +8,10 @@ import torch
 from tokenizers import pre_tokenizers
 from tokenizers.models import BPE
 
-from calculator.errors import OptionError
+from calculator.errors import MemoryFullError, OptionError
 from glm4q.chat.session import ChatSession
 from glm4q.chat.template import ChatTemplate, JinjaRenderer
+from glm4q.memory import Memory
 from glm4q.sampling import SamplingParams
 from glm4q.tokenizer import Tokenizer
 from tests.runtime.scripted import ScriptedModel, small_memory
@@ -141,3 +142,27 @@ def test_newline_that_ends_the_role_line_is_not_part_of_the_answer() -> None:
     list(session.ask("more", GREEDY))
     first = next(run for run in model.seen[5:] if len(run) > 1)
     assert first == TOKENIZER.encode_prompt("<|im_start|>user\nmore<|im_start|>assistant")
+
+
+class FullModel(ScriptedModel):
+    """Another program takes the device's memory after a few passes."""
+
+    passes = 3
+
+    def __call__(self, input_ids: torch.Tensor, memory: Memory, /) -> torch.Tensor:
+        self.passes -= 1
+        if self.passes == 0:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().__call__(input_ids, memory)
+
+
+def test_out_of_memory_ends_the_answer_and_not_the_session() -> None:
+    model = FullModel([A, B, A, END], TOKENIZER.vocab_size)
+    session = _session(model)
+    answer = session.ask("hello", GREEDY)
+    said = []
+    with pytest.raises(MemoryFullError, match="no memory left"):
+        said.extend(answer)
+    assert "".join(said) == "ab"
+    assert session.messages[-1] == {"role": "assistant", "content": "ab"}
+    assert "".join(session.ask("again", GREEDY)) == "a"

@@ -90,7 +90,7 @@ def test_ids_are_the_published_ones(glm4: Tokenizer) -> None:
 
 
 @given(texts.filter(lambda text: "<think>" not in text))
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @example("abcabc xyzzy")
 @example("\u0301'S '\u017f ǅ Ⅷ ½ \u2028\u0085\u180e\u3000 x")
 def test_text_is_encoded_as_in_tiktoken(
@@ -100,7 +100,6 @@ def test_text_is_encoded_as_in_tiktoken(
 
 
 @given(texts)
-@settings(deadline=None)
 def test_plain_text_comes_back_and_holds_no_control_id(tokenizer: Tokenizer, text: str) -> None:
     token_ids = tokenizer.encode(text)
     assert not set(token_ids) & set(tokenizer.control_tokens.values())
@@ -140,7 +139,6 @@ def test_a_longer_control_token_wins_over_its_beginning(tiny: Tokenizer) -> None
 
 
 @given(st.lists(st.one_of(st.text("ab |>\n你"), st.sampled_from(["<|user|>", "[gMASK]"]))))
-@settings(deadline=None)
 def test_marked_control_tokens_are_text_like_what_stands_around_them(
     tokenizer: Tokenizer, parts: list[str]
 ) -> None:
@@ -168,7 +166,6 @@ def test_decoding_skips_control_tokens_and_padding_ids(tokenizer: Tokenizer) -> 
 
 
 @given(texts.filter(lambda text: "\ufffd" not in text))
-@settings(deadline=None)
 @example("😀👩‍👧你好")
 def test_a_streamed_text_holds_no_broken_character(tokenizer: Tokenizer, text: str) -> None:
     pieces = list(tokenizer.stream(tokenizer.encode(text)))
@@ -177,7 +174,7 @@ def test_a_streamed_text_holds_no_broken_character(tokenizer: Tokenizer, text: s
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_streaming_any_ids_gives_what_decoding_gives(
     tokenizer: Tokenizer, data: st.DataObject
 ) -> None:
@@ -227,7 +224,6 @@ def test_the_original_needs_no_config(tmp_path: Path, glm4: Tokenizer) -> None:
 
 
 @given(texts)
-@settings(deadline=None)
 def test_a_saved_tokenizer_is_the_same(tokenizer: Tokenizer, saved: Tokenizer, text: str) -> None:
     assert saved.encode(text) == tokenizer.encode(text)
     assert saved.encode_prompt(text) == tokenizer.encode_prompt(text)

@@ -1,15 +1,14 @@
 """A step allocates nothing that the plan does not list."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 
+from calculator.fit import Wish
 from calculator.presets import PRESETS
 from glm4q.engine import LLM
 from glm4q.generate import generate
@@ -17,36 +16,11 @@ from glm4q.layers.linear import matmul_bytes
 from glm4q.memory import Memory
 from glm4q.model import CausalLM
 from glm4q.sampling import SamplingParams
+from glm4q.tracking import peak_of
 from tests.runtime.memories import CPU, plan_on_cpu
 
 SMALL = 4096
 """Bytes that torch may take for itself: a scalar, an empty tensor."""
-
-
-def peak_of(run: Callable[[], object]) -> int:
-    """The most bytes that torch's CPU allocator handed out beyond what was there before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        run()
-    events = profiled.profiler.kineto_results.experimental_event_tree()
-    return _peak(_allocations(events))
-
-
-def _allocations(events: Iterable[Any]) -> list[tuple[int, int]]:
-    """(time, bytes) of everything allocated and, below 0, freed."""
-    found = []
-    for event in events:
-        if event.name == "[memory]":
-            found.append((event.start_time_ns, event.extra_fields.alloc_size))
-        found += _allocations(event.children)
-    return found
-
-
-def _peak(allocations: list[tuple[int, int]]) -> int:
-    held = peak = 0
-    for _, size in sorted(allocations, key=lambda each: each[0]):
-        held += size
-        peak = max(peak, held)
-    return peak
 
 
 @pytest.mark.parametrize("kv", ["bf16", "int8", "k8v4", "int4"])
@@ -71,7 +45,7 @@ def test_dense_model(model_type: str, tokens: int, kv: str) -> None:
     memory.cache.advance(3000 - tokens)
     input_ids = torch.randint(2000, (1, tokens))
     allowed = matmul_bytes(tokens, torch.bfloat16, CPU) + SMALL
-    assert peak_of(lambda: model(input_ids, memory)) < allowed
+    assert peak_of(lambda: model(input_ids, memory), CPU) < allowed
 
 
 @pytest.mark.demo
@@ -81,19 +55,21 @@ def test_dense_model(model_type: str, tokens: int, kv: str) -> None:
 def test_quantized_model(
     bits: int, dtype: str, kernel: str, quantized_demo: Callable[[int], Path]
 ) -> None:
-    llm = LLM.load(quantized_demo(bits), device="cpu", dtype=dtype, kernel=kernel, context=1500)
+    llm = LLM.load(
+        quantized_demo(bits), device="cpu", dtype=dtype, kernel=kernel, wish=Wish(context=1500)
+    )
     memory = llm.new_memory()
     operators = sum(term.bytes for term in llm.plan.workspace if term.name == "operators")
     for tokens in (512, 300, 1):
         memory.cache.length = 1500 - tokens
         input_ids = torch.randint(2000, (1, tokens))
-        assert peak_of(partial(llm.model, input_ids, memory)) <= operators + SMALL
+        assert peak_of(partial(llm.model, input_ids, memory), CPU) <= operators + SMALL
 
 
 @pytest.mark.demo
 def test_choosing_a_token(quantized_demo: Callable[[int], Path]) -> None:
-    llm = LLM.load(quantized_demo(8), device="cpu", context=100)
+    llm = LLM.load(quantized_demo(8), device="cpu", wish=Wish(context=100))
     memory = llm.new_memory()
     params = SamplingParams(temperature=1, top_p=0.9, top_k=50, min_p=0.01, max_tokens=3, seed=1)
     planned = llm.plan.workspace_bytes - llm.plan.arenas["host"].bytes
-    assert peak_of(lambda: list(generate(llm.model, memory, [1, 2, 3], params))) <= planned
+    assert peak_of(lambda: list(generate(llm.model, memory, [1, 2, 3], params)), CPU) <= planned

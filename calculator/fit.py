@@ -1,0 +1,219 @@
+"""What a run becomes where not all is said: cache format, placement, chunk and context, by what is
+free on the device.
+
+The finest cache that holds the whole context comes first. Where none does, INT8, whose loss is next
+to nothing (docs/kv-cache.md), with as much context as fits; INT4 only where that is hardly any.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from calculator.errors import OptionError
+from calculator.formats import KV_FORMATS
+from calculator.options import one_of
+from calculator.question import Question
+from calculator.report.units import human_bytes
+from calculator.settings import Device, Settings
+from calculator.solve import (
+    SMALL_CHUNK,
+    USEFUL_CONTEXT,
+    cheapest_change,
+    kv_choices,
+    max_context,
+    max_gpu_layers,
+)
+from calculator.workspace import PREFILL_CHUNK
+
+CHUNKS = (2048, 1024, PREFILL_CHUNK, 256, SMALL_CHUNK)
+"""Prefill chunks to choose from; more tokens at once are faster, and take a larger workspace."""
+
+CONVERSATION = 8192
+"""A context with which a conversation gets along; for less, the cache is made coarser."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a user asks of a run. None leaves it to `fit`."""
+
+    context: int | None = None
+    kv: str | None = None
+    embedding: Device | None = None
+    prefill_chunk: int | None = None
+    gpu_layers: int | Literal["auto"] | None = None
+    """None: all, or as many as fit where not even a short context does with all."""
+
+    def __post_init__(self) -> None:
+        if self.kv is not None:
+            one_of("kv", self.kv, tuple(KV_FORMATS))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What was chosen, and of how many bytes."""
+
+    question: Question
+    usable_bytes: int
+
+    @property
+    def settings(self) -> Settings:
+        return self.question.settings
+
+    def sentence(self) -> str:
+        """One line: what was chosen, and what the next step up would cost."""
+        settings = self.settings
+        where = "GPU" if settings.compute == "gpu" else "host"
+        parts = [f"context {settings.context:,}", f"{settings.kv} KV cache"]
+        if settings.compute == "gpu":
+            parts.append(f"embedding on the {'host' if settings.embedding == 'host' else 'GPU'}")
+        if settings.gpu_layers is not None:
+            parts.append(f"{settings.gpu_layers} layers on the GPU")
+        parts.append(f"prefill chunk {min(settings.prefill_chunk, settings.context)}")
+        taken = human_bytes(self.question.need_bytes)
+        free = human_bytes(self.usable_bytes)
+        return f"{', '.join(parts)}: {taken} of {free} on the {where}{self._next_step()}"
+
+    def _next_step(self) -> str:
+        """The first thing that is not at its best, and what it lacks."""
+        question, settings = self.question, self.settings
+        longest = question.subject.config.max_position_embeddings
+        finer = _finer(question)
+        if settings.context < longest:
+            words, better = f"the whole context of {longest:,}", replace(settings, context=longest)
+        elif finer:
+            words, better = f"a {finer} KV cache", replace(settings, kv=finer)
+        else:
+            return ""
+        need = question.with_settings(better).need_bytes
+        lacking = need - self.usable_bytes
+        if lacking <= 0:
+            return f"; {words} would take {human_bytes(need)}"
+        return f"; {words} would take {human_bytes(lacking)} more than is free"
+
+
+def fit(question: Question, wish: Wish, usable_bytes: int) -> Fit:
+    """The run that the wish leaves open, within these bytes of the device that computes.
+
+    question: the model, and settings whose other fields stay. Raises OptionError where it cannot
+    be, with the cheapest change that would do.
+    """
+    longest = question.subject.config.max_position_embeddings
+    asked = _fixed(question, wish)
+    whole = wish.context or longest
+    if isinstance(wish.gpu_layers, int):
+        asked = asked.with_settings(replace(asked.settings, gpu_layers=wish.gpu_layers))
+    for candidate in _candidates(asked, wish, whole):
+        if candidate.need_bytes <= usable_bytes:
+            return Fit(_with_largest_chunk(candidate, wish, usable_bytes), usable_bytes)
+    found = None if wish.context else _longest(asked, wish, usable_bytes)
+    if found is None:
+        found = _with_host_layers(asked, wish, usable_bytes)
+    if found is None:
+        raise OptionError(_refusal(asked, wish, whole, usable_bytes))
+    return Fit(found, usable_bytes)
+
+
+def _fixed(question: Question, wish: Wish) -> Question:
+    settings = question.settings
+    return question.with_settings(
+        replace(
+            settings,
+            embedding=wish.embedding or settings.compute,
+            prefill_chunk=wish.prefill_chunk or PREFILL_CHUNK,
+        )
+    )
+
+
+def _kvs(question: Question, wish: Wish) -> tuple[str, ...]:
+    """Cache formats to choose from, finest first."""
+    if wish.kv:
+        return (wish.kv,)
+    finest, *others = kv_choices(question.subject.config)
+    return ("fp32" if question.settings.activation_bits == 32 else finest, *others)
+
+
+def _embeddings(question: Question, wish: Wish) -> tuple[Device, ...]:
+    settings = question.settings
+    if wish.embedding or settings.compute == "host" or question.planner.tied:
+        return (settings.embedding,)
+    return ("gpu", "host")
+
+
+def _candidates(question: Question, wish: Wish, context: int) -> Iterator[Question]:
+    """Runs with that context, the finest first; a smaller chunk before a coarser cache is not
+    worth its slowness."""
+    for chunk in (question.settings.prefill_chunk, *([] if wish.prefill_chunk else [SMALL_CHUNK])):
+        for kv in _kvs(question, wish):
+            for embedding in _embeddings(question, wish):
+                settings = replace(
+                    question.settings,
+                    context=context,
+                    kv=kv,
+                    embedding=embedding,
+                    prefill_chunk=chunk,
+                )
+                yield question.with_settings(settings)
+
+
+def _with_largest_chunk(question: Question, wish: Wish, usable_bytes: int) -> Question:
+    """On a GPU what is left may speed up the prefill; a CPU gains nothing from larger chunks."""
+    if wish.prefill_chunk or question.settings.compute == "host":
+        return question
+    for chunk in CHUNKS:
+        larger = question.with_settings(replace(question.settings, prefill_chunk=chunk))
+        if larger.need_bytes <= usable_bytes:
+            return larger
+    return question
+
+
+def _longest(question: Question, wish: Wish, usable_bytes: int) -> Question | None:
+    """With as much context as fits, not all of it; None where that is next to nothing."""
+    embedding = _embeddings(question, wish)[-1]
+    kvs = [kv for kv in _kvs(question, wish) if wish.kv or kv not in ("fp32", "bf16")]
+    for kv in kvs:
+        settings = replace(question.settings, kv=kv, embedding=embedding)
+        asked = question.with_settings(settings)
+        most = max_context(asked, usable_bytes)
+        if most >= (USEFUL_CONTEXT if kv == kvs[-1] else CONVERSATION):
+            return asked.with_settings(replace(settings, context=most))
+    return None
+
+
+def _with_host_layers(question: Question, wish: Wish, usable_bytes: int) -> Question | None:
+    """As many layers on the GPU as fit, for a context to talk in; None where not one part does."""
+    if question.settings.compute == "host" or isinstance(wish.gpu_layers, int):
+        return None
+    if wish.context and wish.gpu_layers is None:
+        return None  # what was asked for is refused with a hint, not slowed down
+    kvs = _kvs(question, wish)
+    settings = replace(
+        question.settings,
+        context=wish.context or min(CONVERSATION, question.subject.config.max_position_embeddings),
+        kv=kvs[min(1, len(kvs) - 1)],
+        embedding=_embeddings(question, wish)[-1],
+    )
+    asked = question.with_settings(settings)
+    layers = max_gpu_layers(asked, usable_bytes)
+    return None if layers is None else asked.with_settings(replace(settings, gpu_layers=layers))
+
+
+def _refusal(question: Question, wish: Wish, context: int, usable_bytes: int) -> str:
+    """The finest run that was asked for does not fit: what it lacks, and what would do."""
+    *_, last = _candidates(question, wish, context)
+    where = "GPU" if last.settings.compute == "gpu" else "host"
+    told = (
+        f"context {context:,} with a {last.settings.kv} KV cache takes "
+        f"{human_bytes(last.need_bytes)}, and {human_bytes(max(usable_bytes, 0))} are free on the "
+        f"{where}"
+    )
+    change = cheapest_change(last, usable_bytes)
+    if change is None:
+        return f"{told}; no single change makes it fit"
+    return f"{told}; {change.words} would do ({change.option})"
+
+
+def _finer(question: Question) -> str | None:
+    """The next finer cache, if there is one."""
+    kvs = _kvs(question, Wish())
+    place = kvs.index(question.settings.kv) if question.settings.kv in kvs else 0
+    return kvs[place - 1] if place else None

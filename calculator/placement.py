@@ -1,0 +1,34 @@
+"""Which device holds and runs what."""
+
+from collections.abc import Callable
+
+from calculator.architecture import EMBEDDING, Weight
+from calculator.config import ModelConfig
+from calculator.settings import Device, Settings
+
+
+def placement(config: ModelConfig, settings: Settings) -> Callable[[Weight], Device]:
+    """Where each weight lies."""
+    host_layers = _host_layers(config, settings)
+
+    def device_of(weight: Weight) -> Device:
+        if weight.name == EMBEDDING:
+            return settings.embedding
+        on_host = weight.layer is not None and weight.layer < host_layers
+        return "host" if on_host else settings.compute
+
+    return device_of
+
+
+def layers_of(config: ModelConfig, settings: Settings) -> dict[Device, range]:
+    """Which layers each device runs, in the order of the forward pass."""
+    first = _host_layers(config, settings)
+    on_host: dict[Device, range] = {"host": range(first)} if first else {}
+    return {**on_host, settings.compute: range(first, config.num_hidden_layers)}
+
+
+def _host_layers(config: ModelConfig, settings: Settings) -> int:
+    """How many layers run on the host though the rest is on the GPU: the first ones."""
+    if settings.compute == "host" or settings.gpu_layers is None:
+        return 0
+    return config.num_hidden_layers - settings.gpu_layers

@@ -1,0 +1,58 @@
+"""`--verify`, of `glm4q calc` and `glm4q chat`: predicted beside held, and the receipt."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from calculator.fit import Wish
+from calculator.report.units import human_bytes
+
+if TYPE_CHECKING:
+    from glm4q.engine import LLM
+    from glm4q.verify import Receipt
+
+
+def verify_plan(model: Path, wish: Wish, *, device: str, receipt: Path | None) -> int:
+    """Load a checkpoint as wished, and hold what it takes against its plan."""
+    from glm4q.engine import LLM
+
+    with Console(file=sys.stderr).status(f"loading {model}"):
+        llm = LLM.load(model, device=device, wish=wish, reserve=0)
+    return show_receipt(llm, receipt)
+
+
+def show_receipt(llm: "LLM", receipt: Path | None) -> int:
+    """Compare, print, write. 0 where the plan is true, 1 where it is not."""
+    from glm4q.verify import verify
+
+    found = verify(llm, f"glm4q {' '.join(sys.argv[1:])}")
+    _print(found)
+    if receipt is not None:
+        receipt.write_text(json.dumps(found.record(), indent=2) + "\n", encoding="utf-8")
+        print(f"receipt: {receipt}")
+    return 0 if found.is_true else 1
+
+
+def _print(receipt: "Receipt") -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("term")
+    table.add_column("on")
+    for title in ("predicted", "held", "residual"):
+        table.add_column(title, justify="right")
+    for line in receipt.lines:
+        told = f"{line.residual:,}" if line.is_true else f"{line.residual:,} !"
+        name = f"{line.term} (peak)" if line.is_peak else line.term
+        table.add_row(name, line.device, f"{line.predicted:,}", f"{line.held:,}", told)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    if receipt.process_bytes is not None:
+        console.print(
+            f"the driver says {human_bytes(receipt.process_bytes)} of this process; "
+            f"planned {human_bytes(receipt.planned_bytes)}"
+        )
+    said = "the plan is true" if receipt.is_true else "the plan is NOT true"
+    console.print(f"{said}: {receipt.device}, {receipt.dtype}, {receipt.threads} threads")

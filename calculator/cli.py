@@ -78,6 +78,9 @@ def calc(
     grid: Annotated[
         bool, typer.Option("--grid", help="Show weights x KV x context instead of terms.")
     ] = False,
+    cards: Annotated[
+        bool, typer.Option("--cards", help="Show the longest context of each variant on each card.")
+    ] = False,
     chart: Annotated[
         bool, typer.Option("--chart", help="Show memory over context, a curve a variant.")
     ] = False,
@@ -131,15 +134,16 @@ def calc(
     # Reports are imported when asked for: a cold start is mostly imports.
     from calculator.report import answers
 
+    table: answers.Table = "grid" if grid else "cards" if cards else "terms"
     answers.write_files(question, svg=svg, png=png, html=html)
     if as_json:
-        print(answers.as_json(question, grid=grid))
+        print(answers.as_json(question, table=table))
     elif as_csv:
-        print(answers.as_csv(question, grid=grid), end="")
+        print(answers.as_csv(question, table=table), end="")
     elif as_markdown:
-        print(answers.as_markdown(question, explain=explain, grid=grid), end="")
+        print(answers.as_markdown(question, explain=explain, table=table), end="")
     else:
-        answers.show(question, explain=explain, grid=grid, chart=chart)
+        answers.show(question, explain=explain, table=table, chart=chart)
     return 1 if question.margin_bytes is not None and question.margin_bytes < 0 else 0
 
 

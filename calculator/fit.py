@@ -99,7 +99,7 @@ def fit(question: Question, wish: Wish, usable_bytes: int) -> Fit:
     """
     longest = question.subject.config.max_position_embeddings
     asked = _fixed(question, wish)
-    whole = wish.context or longest
+    whole = longest if wish.context is None else wish.context
     if isinstance(wish.gpu_layers, int):
         asked = asked.with_settings(replace(asked.settings, gpu_layers=wish.gpu_layers))
     for candidate in _candidates(asked, wish, whole):
@@ -119,7 +119,7 @@ def _fixed(question: Question, wish: Wish) -> Question:
         replace(
             settings,
             embedding=wish.embedding or settings.compute,
-            prefill_chunk=wish.prefill_chunk or PREFILL_CHUNK,
+            prefill_chunk=PREFILL_CHUNK if wish.prefill_chunk is None else wish.prefill_chunk,
         )
     )
 

@@ -11,9 +11,6 @@ from calculator.names import Piece
 from calculator.stored import StoredModel
 from glm4q.packing import QuantizedWeight, middle, pack, unpack
 
-NUMBERS_AT_ONCE = 1 << 22
-"""Numbers that are looked at at once."""
-
 
 def read_weight(
     stored: StoredModel, weight: Weight, start: int = 0, stop: int | None = None
@@ -33,9 +30,8 @@ def read_weight(
             runs.append(_read(header, max(start, first) + offset, min(stop, last) + offset))
         first = last
     rows = runs[0] if len(runs) == 1 else torch.cat(runs)
-    # A sum is finite only where every number is; summing casts what it sums, so a run at a time.
-    sums = (run.sum(dtype=torch.float32) for run in rows.flatten().split(NUMBERS_AT_ONCE))
-    if not all(map(torch.isfinite, sums)):
+    # The extremes are finite only where every number is, and finding them copies none.
+    if not all(map(torch.isfinite, torch.aminmax(rows))):
         raise CheckpointError(
             f"{stored.directory}: {weight.name} holds a number that is not finite"
         )

@@ -4,41 +4,51 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any, Literal
 
 from calculator.errors import OptionError
 from calculator.grid import make_grid
+from calculator.longest import longest_contexts
 from calculator.question import Question
 from calculator.report import records, sheets
-from calculator.report.sentences import assumptions, card_sentences
+from calculator.report.sentences import assumptions, card_sentences, cards_assumptions
 from calculator.report.sheets import Sheet
 from calculator.solve import best_variants, cards_that_fit
 
+Table = Literal["terms", "grid", "cards"]
+"""What is shown: the terms of one plan, weights x KV x context, or variant x card."""
 
-def as_json(question: Question, *, grid: bool) -> str:
+
+def as_json(question: Question, *, table: Table) -> str:
     """Indented JSON."""
-    if grid:
-        return json.dumps(records.grid_record(question, make_grid(question)), indent=2)
-    return json.dumps(records.question_record(question), indent=2)
+    return json.dumps(_record(question, table), indent=2)
 
 
-def as_csv(question: Question, *, grid: bool) -> str:
-    """The terms, or the cells of the grid, a line each."""
+def as_csv(question: Question, *, table: Table) -> str:
+    """The terms, or the cells of the grid or of the cards, a line each."""
     from calculator.report.csv_text import records_as_csv
 
-    if grid:
-        return records_as_csv(records.grid_record(question, make_grid(question))["grid"])
-    return records_as_csv(records.question_record(question)["terms"])
+    return records_as_csv(_record(question, table)[table])
 
 
-def as_markdown(question: Question, *, explain: bool, grid: bool) -> str:
+def _record(question: Question, table: Table) -> dict[str, Any]:
+    if table == "grid":
+        return records.grid_record(question, make_grid(question))
+    if table == "cards":
+        return records.cards_record(question, longest_contexts(question))
+    return records.question_record(question)
+
+
+def as_markdown(question: Question, *, explain: bool, table: Table) -> str:
     """The screen's tables and sentences."""
     from calculator.report.markdown import sheets_as_markdown
 
-    shown = [sheet for sheet, _ in _sheets(question, explain=explain, grid=grid)]
-    return sheets_as_markdown(shown, _sentences(question), _command(question, grid=grid))
+    shown = [sheet for sheet, _ in _sheets(question, explain=explain, table=table)]
+    sentences = [*card_sentences(question), _assumptions(question, table)]
+    return sheets_as_markdown(shown, sentences, _command(question, table=table))
 
 
-def show(question: Question, *, explain: bool, grid: bool, chart: bool) -> None:
+def show(question: Question, *, explain: bool, table: Table, chart: bool) -> None:
     """Print the screen; wide tables are not cut where the output is no terminal."""
     from rich.console import Console
 
@@ -53,15 +63,16 @@ def show(question: Question, *, explain: bool, grid: bool, chart: bool) -> None:
 
         console.print("\n".join(chart_lines(make_curves(question))), soft_wrap=True)
     else:
-        for number, (sheet, marked) in enumerate(_sheets(question, explain=explain, grid=grid)):
+        shown = _sheets(question, explain=explain, table=table)
+        for number, (sheet, marked) in enumerate(shown):
             if number == 1:  # the verdict stands under the terms, before what else there is
                 console.print(*card_sentences(question), "", sep="\n")
             console.print(sheet.title, style="bold", soft_wrap=True)
             console.print(sheet_as_table(sheet, marked=marked), "")
-    if chart or grid:
+    if chart or table != "terms":
         console.print(*card_sentences(question), sep="\n")
-    console.print(assumptions(question))
-    console.print(f"again: {_command(question, grid=grid, chart=chart)}", soft_wrap=True)
+    console.print(_assumptions(question, table))
+    console.print(f"again: {_command(question, table=table, chart=chart)}", soft_wrap=True)
 
 
 def write_files(
@@ -89,11 +100,13 @@ def write_files(
         _write(html, as_page(question).encode())
 
 
-def _sheets(question: Question, *, explain: bool, grid: bool) -> list[tuple[Sheet, bool]]:
+def _sheets(question: Question, *, explain: bool, table: Table) -> list[tuple[Sheet, bool]]:
     """What is shown, each with whether its cells carry the grid's marks."""
-    if grid:
+    if table == "grid":
         sheet = sheets.grid_sheet(question, make_grid(question))
         return [(sheet, question.card is not None)]
+    if table == "cards":
+        return [(sheets.cards_sheet(question, longest_contexts(question)), False)]
     shown = [sheets.terms_sheet(question)]
     if explain:
         shown += [sheets.explain_sheet(question), sheets.moments_sheet(question)]
@@ -105,12 +118,12 @@ def _sheets(question: Question, *, explain: bool, grid: bool) -> list[tuple[Shee
     return [(sheet, False) for sheet in shown if sheet.rows]
 
 
-def _sentences(question: Question) -> list[str]:
-    return [*card_sentences(question), assumptions(question)]
+def _assumptions(question: Question, table: Table) -> str:
+    return cards_assumptions() if table == "cards" else assumptions(question)
 
 
-def _command(question: Question, *, grid: bool = False, chart: bool = False) -> str:
-    return question.command() + " --grid" * grid + " --chart" * chart
+def _command(question: Question, *, table: Table, chart: bool = False) -> str:
+    return question.command() + (table != "terms") * f" --{table}" + " --chart" * chart
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from calculator.architecture import num_parameters
 from calculator.grid import Row
+from calculator.longest import Longest
 from calculator.question import Question
 from calculator.roofline import SHORT_CONTEXT, Band, decode_band, prefill_band
 from calculator.solve import Offer, best_variants, cards_that_fit, cheapest_change, max_context
@@ -74,6 +75,20 @@ def grid_record(question: Question, rows: tuple[Row, ...]) -> dict[str, Any]:
             for cell in row.cells
         ],
         "command": f"{question.command()} --grid",
+    }
+
+
+def cards_record(question: Question, longest: Longest) -> dict[str, Any]:
+    """What `glm4q calc --cards --json` prints."""
+    return {
+        "schema": SCHEMA,
+        "model": question.subject.name,
+        "cards": [
+            {"way": row.name, "gpu": card.name, "max_context": context}
+            for row in longest.rows
+            for card, context in zip(longest.cards, row.contexts, strict=True)
+        ],
+        "command": f"{question.command()} --cards",
     }
 
 

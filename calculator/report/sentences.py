@@ -37,6 +37,15 @@ def assumptions(question: Question) -> str:
     return f"assumed: {', '.join(parts)}"
 
 
+def cards_assumptions() -> str:
+    """What the table of cards assumes, on one line."""
+    return (
+        "assumed: prefill chunk 512, the embedding on the host, an INT8 head with INT8 and INT4 "
+        "weights, nothing else on the card; the authors' stack along lines between their "
+        "measurements, beyond the longest prompt too"
+    )
+
+
 def card_sentences(question: Question) -> list[str]:
     """The verdict on the card, the largest context, speed, the cheapest change, notes."""
     card, margin = question.card, question.margin_bytes

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from calculator.architecture import num_parameters
 from calculator.grid import Cell, Row
+from calculator.longest import Longest
 from calculator.question import Question
 from calculator.report.units import human_band, human_bytes, human_tokens
 from calculator.settings import Device
@@ -129,6 +130,20 @@ def grid_sheet(question: Question, rows: tuple[Row, ...]) -> Sheet:
         ("weights", "KV", *contexts),
         tuple((row.weights, row.kv, *map(grid_cell, row.cells)) for row in rows),
         frozenset(contexts),
+    )
+
+
+def cards_sheet(question: Question, longest: Longest) -> Sheet:
+    """Variant x card -> longest context."""
+    cards = tuple(card.name for card in longest.cards)
+    return Sheet(
+        f"{question.subject.name}: the longest context, in tokens",
+        ("weights and KV cache", *cards),
+        tuple(
+            (row.name, *(f"{context:,}" if context else "-" for context in row.contexts))
+            for row in longest.rows
+        ),
+        frozenset(cards),
     )
 
 

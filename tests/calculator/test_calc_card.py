@@ -142,7 +142,7 @@ def test_the_screen_says_it_all(capsys: pytest.CaptureFixture[str]) -> None:
 def test_explain_gives_formula_and_provenance(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["calc", "--explain"]) == 0
     screen = capsys.readouterr().out
-    assert "1 x 8,192 tokens x 160 heads x 256 B" in screen
+    assert "1 x 8,192 tokens x 80 heads x (256 + 256) B" in screen
     assert "measured elsewhere" in screen
     assert "decode attention" in screen
 
@@ -154,7 +154,7 @@ def test_the_grid_reads_without_colour(capsys: pytest.CaptureFixture[str]) -> No
     assert "\x1b" not in screen
     _, answer = ask(capsys, *options)
     cells = answer["grid"]
-    assert len(cells) == 5 * 3 * 8
+    assert len(cells) == 5 * 4 * 8
     assert {cell["verdict"] for cell in cells} == {"fits", "tight", "no"}
     assert main(["calc", *options, "--csv"]) == 1
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))

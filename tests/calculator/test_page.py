@@ -169,7 +169,7 @@ def test_the_grid_is_that_of_the_command(shown: Shown, capsys: pytest.CaptureFix
         cell.get_attribute("data-cell"): int(cell.get_attribute("data-margin"))
         for cell in shown.page.locator("#grid td[data-cell]").all()
     }
-    assert len(cells) == len(grid) == 5 * 3 * 8
+    assert len(cells) == len(grid) == 5 * 4 * 8
     kinds = {"int4 g128": "int4", "int8 g128": "int8"}
     for cell in grid:
         weights = kinds.get(cell["weights"], cell["weights"])
@@ -217,7 +217,7 @@ def test_the_page_needs_no_network() -> None:
 def test_the_table_is_the_plan() -> None:
     question = ask(weights="int4", gpu="4060")
     data = page_data(question)
-    assert len(data["variants"]) == 5 * 2 * 2 * 3
+    assert len(data["variants"]) == 5 * 2 * 2 * 4
     for key in ("bf16|bf16|gpu|int8", "nf4|int8|host|bf16"):
         weights, head, embedding, kv = key.split("|")
         for place, context in enumerate(data["contexts"]):

@@ -1,6 +1,8 @@
 """Loading: what the plan says is what is held; damaged weights are refused."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -145,3 +147,53 @@ def _logits(directory: Path, input_ids: torch.Tensor) -> torch.Tensor:
     stored = StoredModel.open(directory)
     model = load_on_cpu(stored)
     return model(input_ids, memory_of(stored, 64))
+
+
+@pytest.mark.demo
+def test_on_the_cpu_the_mapped_file_is_the_model(quantized_demo: Callable[[int], Path]) -> None:
+    """Codes and scales are not copied: a second start finds them in the system's file cache."""
+    stored = StoredModel.open(quantized_demo(4))
+    model = load_on_cpu(stored, dtype=torch.bfloat16, kernels=candidates("reference"))
+    files = {str(header.file) for header in stored.tensors.values()}
+    copied = [name for name, tensor in held_tensors(model).items() if not _is_mapped(tensor, files)]
+    assert copied == []
+
+
+def _is_mapped(tensor: torch.Tensor, files: set[str]) -> bool:
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        places, *_, path = line.split(maxsplit=5)
+        start, stop = (int(place, 16) for place in places.split("-"))
+        if start <= tensor.data_ptr() < stop:
+            return path in files
+    return False
+
+
+LOADS_ELSEWHERE = """
+import sys
+import torch
+from pathlib import Path
+from calculator.stored import StoredModel
+from glm4q.loader import load_model
+from quantize.memory import peak_bytes
+
+stored = StoredModel.open(Path(sys.argv[1]))
+for _ in range(2):  # the first time much is imported
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before = peak_bytes()
+    load_model(stored, place=lambda weight: torch.device("meta"), dtype=torch.bfloat16)
+print(peak_bytes() - before)
+"""
+
+
+@pytest.mark.demo
+def test_loading_to_another_device_holds_one_tensor_at_a_time(demo_checkpoint: Path) -> None:
+    """The device "meta" keeps nothing, as a GPU keeps nothing of the host's memory."""
+    ran = subprocess.run(
+        [sys.executable, "-c", LOADS_ELSEWHERE, str(demo_checkpoint)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    stored = StoredModel.open(demo_checkpoint)
+    sizes = [header.nbytes for header in stored.tensors.values()]
+    assert int(ran.stdout) < max(sizes) + (64 << 20) < sum(sizes)

@@ -160,7 +160,7 @@ def test_out_of_memory_ends_the_answer_and_not_the_session() -> None:
     model = FullModel([A, B, A, END], TOKENIZER.vocab_size)
     session = _session(model)
     answer = session.ask("hello", GREEDY)
-    said = []
+    said: list[str] = []
     with pytest.raises(MemoryFullError, match="no memory left"):
         said.extend(answer)
     assert "".join(said) == "ab"

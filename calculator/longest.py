@@ -1,0 +1,75 @@
+"""Card x variant -> longest context, ours beside the authors' stack."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from calculator.card import card_of
+from calculator.errors import OptionError
+from calculator.gpus import Gpu, find_gpu
+from calculator.presets import PRESETS
+from calculator.published import published_context
+from calculator.question import Question
+from calculator.solve import kv_choices, max_context
+from calculator.subject import Variant
+
+CARDS = ("4060", "3060 12GB", "4070", "4060 Ti 16GB", "3090", "4090", "5090")
+"""What most people own, and what they think of buying: 8 to 32 GB."""
+
+SHOWN_KV = ("bf16", "int8", "int4")
+VARIANTS = (
+    Variant("bf16"),
+    Variant("int8", lm_head="int8"),
+    Variant("int4", lm_head="int8"),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to run the model."""
+
+    name: str
+    contexts: tuple[int, ...]
+    """Of each card; 0 where not one token fits."""
+
+
+@dataclass(frozen=True)
+class Longest:
+    """The table."""
+
+    cards: tuple[Gpu, ...]
+    rows: tuple[Row, ...]
+
+
+def longest_contexts(question: Question) -> Longest:
+    """For well-known cards, or the one asked about; the embedding lies on the host."""
+    asked = question.card.gpu if question.card else None
+    cards = (asked,) if asked else tuple(find_gpu(name) for name in CARDS)
+    rows = list(_ours(question, cards))
+    if question.subject.config == PRESETS["glm-4-9b-chat"]:
+        rows = [*_published(question, cards), *rows]
+    return Longest(cards, tuple(rows))
+
+
+def _published(question: Question, cards: tuple[Gpu, ...]) -> Iterator[Row]:
+    longest = question.subject.config.max_position_embeddings
+    for weights in ("bf16", "int4"):
+        found = (published_context(weights, card.reported_bytes) for card in cards)
+        yield Row(f"authors, {weights}", tuple(min(context, longest) for context in found))
+
+
+def _ours(question: Question, cards: tuple[Gpu, ...]) -> Iterator[Row]:
+    for variant in VARIANTS if question.subject.variant else (None,):
+        try:
+            asked = question.with_variant(variant) if variant else question
+        except OptionError:
+            continue  # shapes that this format cannot hold
+        if not asked.planner.tied:
+            asked = asked.with_settings(replace(asked.settings, embedding="host"))
+        for kv in (kv for kv in SHOWN_KV if kv in kv_choices(asked.subject.config)):
+            settings = replace(asked.settings, kv=kv, context=1)
+            placed = replace(asked.with_settings(settings), card=None)
+            name = f"{variant.weights if variant else 'as stored'}, {kv} KV"
+            yield Row(
+                name,
+                tuple(max_context(placed, card_of(card).usable_bytes) for card in cards),
+            )

@@ -179,9 +179,11 @@ class Planner:
             chunk=chunk,
             room=settings.context,
             activation_bytes=settings.activation_bits // 8,
-            scratch=tuple(
-                self._needs(settings.batch * tokens).scratch_bytes for tokens in (chunk, 1)
+            scratch=(
+                self._needs(settings.batch * chunk).scratch_bytes,
+                self._needs(_decoded(settings)).scratch_bytes,
             ),
+            draft=settings.draft_tokens,
             head=device == settings.compute,
         )
 
@@ -189,8 +191,10 @@ class Planner:
         tokens = settings.batch * min(settings.prefill_chunk, settings.context)
         for device, arena in arenas.items():
             fullest = max(arena.moments, key=lambda moment: moment.bytes)
-            yield Term.single("workspace", device, arena.bytes, fullest.formula, "config")
-            kinds = tokens, settings.batch
+            gaps = arena.bytes - fullest.bytes  # where buffers of other moments are in the way
+            formula = f"{fullest.formula} + gaps {gaps:,}" if gaps else fullest.formula
+            yield Term.single("workspace", device, arena.bytes, formula, "config")
+            kinds = tokens, _decoded(settings)
             if operator := max(self._needs(kind).operator_bytes for kind in kinds):
                 yield Term.single("operators", device, operator, "largest result", "config")
         logits = settings.batch * self.config.vocab_size
@@ -255,6 +259,11 @@ def _weights_slack(
         for size in form.parts(weight).values()
     ]
     return reserved_bytes(sizes) - sum(sizes)
+
+
+def _decoded(settings: Settings) -> int:
+    """Tokens of all sequences in one decoding step."""
+    return settings.batch * min(1 + settings.draft_tokens, settings.context)
 
 
 def _overhead(settings: Settings, slack: int) -> tuple[Term, ...]:

@@ -52,12 +52,14 @@ class LLM:
         dtype: str = "auto",
         context: int | None = None,
         prefill_chunk: int = PREFILL_CHUNK,
+        draft_tokens: int = 0,
         kernel: str = "auto",
         progress: Callable[[Weight], None] = lambda weight: None,
     ) -> Self:
         """Load a bf16, INT8 or INT4 checkpoint.
 
         context: tokens that a conversation has room for; the model's own, at most 8192, if None.
+        draft_tokens: guesses, from the context, that a step verifies; answers are those without.
         Raises OptionError, ConfigError, CheckpointError, TokenizerError or KernelError; options
         are checked before weights are read.
         """
@@ -68,6 +70,7 @@ class LLM:
         settings = Settings(
             context=_default_context(stored) if context is None else context,
             prefill_chunk=prefill_chunk,
+            draft_tokens=draft_tokens,
             kv="bf16" if compute == torch.bfloat16 else "fp32",
             embedding="gpu" if where.type == "cuda" else "host",
             compute="gpu" if where.type == "cuda" else "host",

@@ -30,6 +30,8 @@ class Memory:
 
     cache: KVCache
     parts: tuple[Part, ...]
+    draft_tokens: int
+    """Guessed tokens that a decoding step may verify beside its own."""
     rows: Tensor | None
     """Embedding rows on their way, [B * chunk, C], where the embedding lies on the host and the
     layers do not."""
@@ -54,7 +56,7 @@ class Memory:
             shape = settings.batch * plan.chunk, plan.config.hidden_size
             pinned = places[settings.compute].type == "cuda"  # so that copies need not wait
             rows = torch.empty(shape, dtype=dtype, pin_memory=pinned)
-        return cls(cache, tuple(parts), rows)
+        return cls(cache, tuple(parts), settings.draft_tokens, rows)
 
     @property
     def tensors(self) -> list[Tensor]:

@@ -86,13 +86,14 @@ class CausalLM(nn.Module):
             self.lm_head.weight = self.model.embed_tokens.weight
 
     @torch.inference_mode()
-    def forward(self, input_ids: Tensor, memory: Memory) -> Tensor:
-        """Run T new tokens, [B, T], after those in the cache. Logits of the last, float32 [B, V].
+    def forward(self, input_ids: Tensor, memory: Memory, last: int = 1) -> Tensor:
+        """Run T new tokens, [B, T], after those in the cache.
 
-        They are good until the next step.
+        Returns the logits of the `last` tokens of each sequence, float32 [B * last, V]: of one, or
+        of as many as a decoding step has. They are good until the next step.
         """
         step = self.run_layers(input_ids, memory)
-        return self.logits(step["hidden states"][:, -1:], step)
+        return self.logits(step["hidden states"][:, -last:], step)
 
     @torch.inference_mode()
     def run_layers(self, input_ids: Tensor, memory: Memory) -> Step:
@@ -122,7 +123,9 @@ class CausalLM(nn.Module):
 
     @torch.inference_mode()
     def logits(self, x: Tensor, step: Step) -> Tensor:
-        """Of one token of each sequence: x [B, 1, C] -> float32 [B, V]."""
-        normed = self.model.norm(x, step, step["normed"][:, :1])
-        self.lm_head(normed, step, step["head output"].unsqueeze(1))
-        return step["logits"].copy_(step["head output"])
+        """Of the last tokens of each sequence: x [B, T, C] -> float32 [B * T, V]."""
+        normed = self.model.norm(x, step, step["normed"][:, : x.shape[1]])
+        rows = x.shape[0] * x.shape[1]
+        output, logits = step["head output"][:rows], step["logits"][:rows]
+        self.lm_head(normed, step, output)
+        return logits.copy_(output)

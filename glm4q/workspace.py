@@ -62,18 +62,21 @@ class Workspace:
         """The buffers for so many new tokens, at most a chunk, of so many sequences or of all."""
         batch = self._arena.prefill.shape.batch if batch is None else batch
         if (tokens, batch) not in self._steps:
-            kept = {each: step for each, step in self._steps.items() if each[0] == 1}
+            decoding = self._arena.decode.shape.tokens
+            kept = {each: step for each, step in self._steps.items() if each[0] <= decoding}
             self._steps = {**kept, (tokens, batch): self._cut(tokens, batch)}
         return self._steps[tokens, batch]
 
     def _cut(self, tokens: int, batch: int) -> Step:
-        layout = self._arena.decode if tokens == 1 else self._arena.prefill
+        decoding = tokens <= self._arena.decode.shape.tokens
+        layout = self._arena.decode if decoding else self._arena.prefill
         largest = layout.shape
         if tokens > largest.tokens or batch > largest.batch:
             raise ValueError(
                 f"{batch} x {tokens} tokens are more than {largest.batch} x {largest.tokens}"
             )
-        shape = replace(largest, tokens=tokens, batch=batch)
+        logits = min(tokens, largest.logits)
+        shape = replace(largest, tokens=tokens, batch=batch, logits=logits)
         planned = {buffer.name: buffer for buffer in layout.buffers}
         buffers = step_buffers(
             self._arena.config,

@@ -16,7 +16,7 @@ class ScriptedModel:
         self.seen: list[list[int]] = []
         self._vocab_size = vocab_size
 
-    def __call__(self, input_ids: Tensor, memory: Memory, /) -> Tensor:
+    def __call__(self, input_ids: Tensor, memory: Memory, /, last: int = 1) -> Tensor:
         self.seen.append(input_ids[0].tolist())
         memory.cache.reserve(input_ids.shape[1])
         memory.cache.advance(input_ids.shape[1])

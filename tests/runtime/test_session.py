@@ -100,7 +100,7 @@ def test_stopped_answer_is_kept_and_continued_from() -> None:
 
 def test_interruption_before_the_first_token_leaves_no_question() -> None:
     class Interrupted(ScriptedModel):
-        def __call__(self, *_: object) -> torch.Tensor:
+        def __call__(self, *_: object, **__: object) -> torch.Tensor:
             raise KeyboardInterrupt
 
     session = _session(Interrupted([], TOKENIZER.vocab_size))

@@ -59,7 +59,8 @@ class LLM:
         """Load a bf16, INT8 or INT4 checkpoint.
 
         context: tokens that a conversation has room for; the model's own, at most 8192, if None.
-        draft_tokens: guesses, from the context, that a step verifies; answers are those without.
+        draft_tokens: guesses from the context that a step verifies; it pays where answers repeat
+        what is there.
         Raises OptionError, ConfigError, CheckpointError, TokenizerError or KernelError; options
         are checked before weights are read.
         """

@@ -44,6 +44,10 @@ def chat(
     prefill_chunk: Annotated[
         int, typer.Option(help="Prompt tokens in one forward pass.")
     ] = PREFILL_CHUNK,
+    draft: Annotated[
+        int,
+        typer.Option(help="Tokens to guess from the context in each step, such as 4."),
+    ] = 0,
 ) -> None:
     """Chat with a checkpoint. Without a terminal, the question is read from standard input."""
     from calculator.errors import OptionError
@@ -62,7 +66,7 @@ def chat(
         "max_tokens": max_tokens,
     }
     params = _params(model, {name: value for name, value in changes.items() if value is not None})
-    llm = _load(model, device, dtype, tokens, prefill_chunk, kernel)
+    llm = _load(model, device, dtype, tokens, prefill_chunk, kernel, draft)
     if question is None:
         _converse(llm, system, params)
     else:
@@ -78,7 +82,7 @@ def _params(model: Path, changes: dict[str, float | int]) -> "SamplingParams":
 
 
 def _load(
-    model: Path, device: str, dtype: str, context: int | None, chunk: int, kernel: str
+    model: Path, device: str, dtype: str, context: int | None, chunk: int, kernel: str, draft: int
 ) -> "LLM":
     from rich.console import Console
 
@@ -86,7 +90,13 @@ def _load(
 
     with Console(file=sys.stderr).status(f"loading {model}"):
         return LLM.load(
-            model, device=device, dtype=dtype, context=context, prefill_chunk=chunk, kernel=kernel
+            model,
+            device=device,
+            dtype=dtype,
+            context=context,
+            prefill_chunk=chunk,
+            draft_tokens=draft,
+            kernel=kernel,
         )
 
 

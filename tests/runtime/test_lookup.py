@@ -18,8 +18,8 @@ from glm4q.lookup import Drafter, Lookup
 from glm4q.memory import Memory
 from glm4q.model import CausalLM
 from glm4q.sampling import SamplingParams
-from tests import tiny
 from tests.runtime.memories import CPU, memory_on_cpu
+from tests.runtime.scripted import small_memory
 
 GREEDY = SamplingParams(temperature=0, stop_token_ids=frozenset({9}))
 
@@ -79,14 +79,10 @@ class Countdown:
         return logits
 
 
-def _draft_memory(room: int, draft_tokens: int) -> Memory:
-    return memory_on_cpu(tiny.BASE, room, draft_tokens=draft_tokens)
-
-
 def test_right_guesses_save_steps_and_wrong_ones_are_dropped() -> None:
     text = [1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5, 8, 1, 2, 9, 9, 9, 9, 9]
     model = Countdown(text, 10)
-    memory = _draft_memory(30, 4)
+    memory = small_memory(30, draft_tokens=4)
     assert list(generate(model, memory, text[:8], GREEDY)) == text[8:14]
     # [2 | 3 4 5 6] finds 8 instead of 6, and so on.
     assert len(model.passes) < 1 + 6
@@ -97,14 +93,14 @@ def test_drafts_end_where_the_answer_and_the_cache_do() -> None:
     text = [1, 2] * 20
     params = replace(GREEDY, max_tokens=5)
     model = Countdown(text, 10)
-    assert list(generate(model, _draft_memory(40, 4), text[:8], params)) == text[8:13]
+    assert list(generate(model, small_memory(40, draft_tokens=4), text[:8], params)) == text[8:13]
     model = Countdown(text, 10)
-    assert list(generate(model, _draft_memory(11, 4), text[:8], GREEDY)) == text[8:11]
+    assert list(generate(model, small_memory(11, draft_tokens=4), text[:8], GREEDY)) == text[8:11]
 
 
 def test_an_answer_that_is_closed_leaves_no_guess_in_the_cache() -> None:
     text = [1, 2] * 20
-    memory = _draft_memory(40, 4)
+    memory = small_memory(40, draft_tokens=4)
     answer = generate(Countdown(text, 10), memory, text[:8], GREEDY)
     for _ in range(3):
         next(answer)

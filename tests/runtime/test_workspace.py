@@ -136,9 +136,10 @@ def test_quantized_model(
 
 
 @pytest.mark.demo
-def test_choosing_a_token(quantized_demo: Callable[[int], Path]) -> None:
+@pytest.mark.parametrize("penalty", [1.0, 1.1])
+def test_choosing_a_token(quantized_demo: Callable[[int], Path], penalty: float) -> None:
     llm = LLM.load(quantized_demo(8), device="cpu", context=100)
     memory = llm.new_memory()
-    params = SamplingParams(temperature=1, top_p=0.9, top_k=50, min_p=0.01, max_tokens=3, seed=1)
+    params = SamplingParams(1, 0.9, 50, 0.01, penalty, max_tokens=3, seed=1)
     planned = llm.plan.workspace_bytes - llm.plan.arenas["host"].bytes
     assert peak_of(lambda: list(generate(llm.model, memory, [1, 2, 3], params))) <= planned

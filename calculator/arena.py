@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from calculator.config import ModelConfig
-from calculator.workspace import MOMENTS, StepBuffer, StepShape, step_buffers
+from calculator.workspace import (
+    DECODE_TILE,
+    MOMENTS,
+    PREFILL_TILE,
+    StepBuffer,
+    StepShape,
+    step_buffers,
+)
 
 ALIGNMENT = 256
 """Of every buffer's place, in bytes: enough for any kernel's loads."""
@@ -69,24 +76,23 @@ def make_arena(
     room: int,
     activation_bytes: int,
     scratch: tuple[int, int] = (0, 0),
+    draft: int = 0,
     head: bool = True,
 ) -> Arena:
     """The block of a model that takes up to `chunk` tokens of each sequence at once.
 
     room: tokens of each sequence that the cache has room for. scratch: bytes that the kernels need,
-    for a chunk and for one token.
+    for a chunk and for decoding. draft: drafted tokens that a decoding step verifies.
     """
 
-    def layout(tokens: int, scratch_bytes: int) -> Layout:
-        shape = StepShape.with_room(batch, tokens, room)
-        return _place(
-            shape,
-            step_buffers(config, shape, scratch_bytes=scratch_bytes, head=head),
-            activation_bytes,
-        )
+    def layout(shape: StepShape, scratch_bytes: int) -> Layout:
+        buffers = step_buffers(config, shape, scratch_bytes=scratch_bytes, head=head)
+        return _place(shape, buffers, activation_bytes)
 
-    prefill, decode = scratch
-    return Arena(config, activation_bytes, layout(min(chunk, room), prefill), layout(1, decode))
+    decoded = min(1 + draft, room)
+    prefill = StepShape(batch, min(chunk, room), min(PREFILL_TILE, room))
+    decode = StepShape(batch, decoded, min(DECODE_TILE, room), logits=decoded)
+    return Arena(config, activation_bytes, layout(prefill, scratch[0]), layout(decode, scratch[1]))
 
 
 def _place(shape: StepShape, buffers: list[StepBuffer], activation_bytes: int) -> Layout:

@@ -42,6 +42,8 @@ class Wish:
     prefill_chunk: int | None = None
     gpu_layers: int | Literal["auto"] | None = None
     """None: all, or as many as fit where not even a short context does with all."""
+    draft_tokens: int = 0
+    """Guesses from the context that a step verifies; they pay where answers repeat it."""
 
     def __post_init__(self) -> None:
         if self.kv is not None:
@@ -119,6 +121,7 @@ def _fixed(question: Question, wish: Wish) -> Question:
         replace(
             settings,
             embedding=wish.embedding or settings.compute,
+            draft_tokens=wish.draft_tokens,
             prefill_chunk=PREFILL_CHUNK if wish.prefill_chunk is None else wish.prefill_chunk,
         )
     )

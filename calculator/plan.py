@@ -173,7 +173,11 @@ class Planner:
             chunk=chunk,
             room=settings.context,
             activation_bytes=settings.activation_bits // 8,
-            scratch=tuple(needs(settings.batch * tokens).scratch_bytes for tokens in (chunk, 1)),
+            scratch=(
+                needs(settings.batch * chunk).scratch_bytes,
+                needs(_decoded(settings)).scratch_bytes,
+            ),
+            draft=settings.draft_tokens,
             head=device == settings.compute,
         )
 
@@ -182,7 +186,8 @@ class Planner:
         for device, arena in arenas.items():
             yield Term.single("workspace", device, arena.bytes, arena.formula, "config")
             needs = self._served[device].needs
-            if operator := max(needs(each).operator_bytes for each in (tokens, settings.batch)):
+            kinds = tokens, _decoded(settings)
+            if operator := max(needs(each).operator_bytes for each in kinds):
                 yield Term.single("operators", device, operator, "largest result", "config")
         logits = settings.batch * self.config.vocab_size
         yield Term.single(
@@ -245,6 +250,11 @@ def _weights_slack(
         for size in form.parts(weight).values()
     ]
     return reserved_bytes(sizes) - sum(sizes)
+
+
+def _decoded(settings: Settings) -> int:
+    """Tokens of all sequences in one decoding step."""
+    return settings.batch * min(1 + settings.draft_tokens, settings.context)
 
 
 def _overhead(settings: Settings, slack: int) -> tuple[Term, ...]:

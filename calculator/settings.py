@@ -15,6 +15,9 @@ MAX_TOKENS = 10**9
 
 MAX_BYTES = 1 << 50
 
+MAX_DRAFT_TOKENS = 31
+"""Guesses hold for some tokens on; more rows than 32 leave the kernels that are made for few."""
+
 
 def parse_device(text: str | None, name: str) -> Device | None:
     """gpu or host; None where nothing is said. Raises OptionError."""
@@ -33,6 +36,8 @@ class Settings:
     """Sequences at once."""
     prefill_chunk: int = PREFILL_CHUNK
     """Prompt tokens in one forward pass."""
+    draft_tokens: int = 0
+    """Tokens guessed from the context that a decoding step may verify beside its own; 0: none."""
     kv: str = "bf16"
     """A key of KV_FORMATS."""
     embedding: Device = "gpu"
@@ -54,6 +59,12 @@ class Settings:
         for name in ("context", "batch", "prefill_chunk"):
             if not 0 < getattr(self, name) <= MAX_TOKENS:
                 raise OptionError(f"{name} must be 1 to {MAX_TOKENS}, not {getattr(self, name)}")
+        if not 0 <= self.draft_tokens <= MAX_DRAFT_TOKENS:
+            raise OptionError(
+                f"draft_tokens must be 0 to {MAX_DRAFT_TOKENS}, not {self.draft_tokens}"
+            )
+        if self.draft_tokens and self.batch > 1:
+            raise OptionError(f"draft_tokens must be 0 for a batch of {self.batch} sequences")
         for name in ("display_reserve", "margin"):
             if not 0 <= getattr(self, name) <= MAX_BYTES:
                 raise OptionError(f"{name} must be 0 to {MAX_BYTES} B, not {getattr(self, name)}")

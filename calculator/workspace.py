@@ -6,7 +6,7 @@ what it holds. Each step of a forward pass, a prefill chunk or one decoded token
 
 from dataclasses import dataclass
 from math import prod
-from typing import Literal, Self
+from typing import Literal
 
 from calculator.config import ModelConfig
 
@@ -16,7 +16,7 @@ PREFILL_CHUNK = 512
 PREFILL_TILE = 256
 """Cached tokens attended to at once, so that scores do not grow with the context either."""
 DECODE_TILE = 2048
-"""The same for single tokens, whose scores are few."""
+"""The same for decoding, whose scores are few."""
 
 KV_GROUP = 64
 """Numbers of a cached vector that share a scale, where the cache is INT4."""
@@ -48,14 +48,11 @@ class StepShape:
 
     batch: int
     tokens: int
-    """New tokens of each sequence: 1 when decoding."""
+    """New tokens of each sequence: 1 when decoding, and those that were drafted."""
     tile: int
     """Cached tokens that are attended to at once."""
-
-    @classmethod
-    def with_room(cls, batch: int, tokens: int, room: int) -> Self:
-        """With the tile that a cache with room for so many tokens is read in."""
-        return cls(batch, tokens, min(DECODE_TILE if tokens == 1 else PREFILL_TILE, room))
+    logits: int = 1
+    """The last tokens of each sequence, whose logits are made."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ def step_buffers(
     step ends with logits; where layers are on two devices, it does on one.
     """
     each = shape.batch, shape.tokens
-    logits = (shape.batch, config.vocab_size) if head else (0,)
+    logits = (shape.batch * shape.logits, config.vocab_size) if head else (0,)
     return [
         *_throughout(config, shape),
         StepBuffer("normed", "activation", (*each, config.hidden_size), (*NORMS, *LINEARS[:-1])),
@@ -107,7 +104,7 @@ def _throughout(config: ModelConfig, shape: StepShape) -> list[StepBuffer]:
         StepBuffer("angles", "float64", (2, shape.tokens, pairs), ("input",)),
         StepBuffer("frequencies", "float64", (pairs,), ("input",)),
         StepBuffer("positions", "float64", (shape.tokens,), ("input",)),
-        StepBuffer("rotation", "float32", (2, shape.tokens, pairs), layers),
+        StepBuffer("rotation", "float32", (2, shape.batch, shape.tokens, pairs), layers),
         StepBuffer("future", "bool", (shape.tokens, shape.tokens), layers),
         StepBuffer("hadamard", "float32", (KV_GROUP, KV_GROUP), layers),
     ]

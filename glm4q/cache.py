@@ -1,6 +1,7 @@
 """The KV cache: keys and values of all tokens so far, in tensors allocated once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -15,7 +16,11 @@ from glm4q.workspace import Step
 
 
 class KVCache:
-    """Room for `max_seq_len` tokens in every layer; they are appended, and dropped from the end."""
+    """Room for `max_seq_len` tokens in every layer; they are appended, and dropped from the end.
+
+    All sequences of a batch are of one length. Where they are not, each has a cache that is a `row`
+    of one for all.
+    """
 
     def __init__(
         self,
@@ -29,17 +34,25 @@ class KVCache:
         """kv: a key of KV_FORMATS. devices: where so many layers lie, first layers first; all of
         them on the CPU if not said.
         """
-        self.max_seq_len = max_seq_len
+        self.max_seq_len, self.batch = max_seq_len, batch
         self.length = 0
         """Tokens that all layers hold."""
         self.stores: list[tuple[KVStore, KVStore]] = []
         """Keys and values, a pair for each device."""
-        self._layers: list[tuple[KVStore, KVStore, int]] = []
+        self._places: list[tuple[int, int]] = []
+        """Of each layer: which pair, and which layer of it."""
         for device, layers in devices or [(torch.device("cpu"), config.num_hidden_layers)]:
             shape = layers, batch, config.num_key_value_heads, max_seq_len, config.head_dim
             keys, values = (make_store(form, shape, device) for form in KV_FORMATS[kv])
+            self._places += [(len(self.stores), layer) for layer in range(layers)]
             self.stores.append((keys, values))
-            self._layers += [(keys, values, layer) for layer in range(layers)]
+
+    def row(self, row: int) -> "KVCache":
+        """An empty cache for one sequence alone; shares memory."""
+        one = copy(self)
+        one.batch, one.length = 1, 0
+        one.stores = [(keys.row(row), values.row(row)) for keys, values in self.stores]
+        return one
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -57,7 +70,7 @@ class KVCache:
                 f"the context is full: {self.length} tokens are cached, {tokens} are new, "
                 f"and there is room for {self.max_seq_len}"
             )
-        return [LayerCache(*each, self.length) for each in self._layers]
+        return [LayerCache(*self.stores[part], each, self.length) for part, each in self._places]
 
     def advance(self, tokens: int) -> None:
         """Count the new tokens, after every layer has appended them."""
@@ -84,6 +97,10 @@ class LayerCache:
         keys, values = (Dense((1, *k.shape), torch.float32, k.device) for _ in range(2))
         return cls(keys, values, 0, 0)
 
+    def by_row(self, step: Step) -> Iterable[tuple[Step, "LayerCache"]]:
+        """What attends at once, in its step: all sequences, since they are of one length."""
+        return ((step, self),)
+
     def append_keys(self, fresh: Tensor, step: Step) -> None:
         """Store float32 keys, [B, Hkv, T, D], after those that are there; `fresh` is used up."""
         self.keys.write(self._layer, self.length, fresh, step)
@@ -99,3 +116,28 @@ class LayerCache:
         self.keys.read(self._layer, start, stop, k, step)
         self.values.read(self._layer, start, stop, v, step)
         return k, v
+
+
+class LayerRows:
+    """One layer of caches of several sequences, each of its own length."""
+
+    def __init__(self, rows: Sequence[LayerCache]) -> None:
+        self._rows = rows
+
+    def by_row(self, step: Step) -> Iterable[tuple[Step, LayerCache]]:
+        """Each sequence in a step of its own."""
+        return zip(step.rows, self._rows, strict=True)
+
+    def append_keys(self, fresh: Tensor, step: Step) -> None:
+        for (own, cache), keys in zip(self.by_row(step), fresh.split(1), strict=True):
+            cache.append_keys(keys, own)
+
+    def append_values(self, fresh: Tensor, step: Step) -> None:
+        for (own, cache), values in zip(self.by_row(step), fresh.split(1), strict=True):
+            cache.append_values(values, own)
+
+
+def reserve(caches: Sequence[KVCache], tokens: int) -> Sequence[LayerCache | LayerRows]:
+    """Each layer's view for a pass of that many new tokens of every sequence."""
+    rows = [cache.reserve(tokens) for cache in caches]
+    return rows[0] if len(rows) == 1 else [LayerRows(layer) for layer in zip(*rows, strict=True)]

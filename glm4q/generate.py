@@ -6,14 +6,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from glm4q.lookup import Drafter
 from glm4q.memory import Memory
 from glm4q.sampling import Sampler, SamplingParams
 
 
 class LanguageModel(Protocol):
-    """What generation needs of a model: new token ids [1, T] -> logits of the last one [1, V]."""
+    """What generation needs of a model: token ids [1, T] -> logits of the last ones [last, V]."""
 
-    def __call__(self, input_ids: Tensor, memory: Memory, /) -> Tensor: ...
+    def __call__(self, input_ids: Tensor, memory: Memory, /, last: int = 1) -> Tensor: ...
 
 
 def prefill(model: LanguageModel, memory: Memory, token_ids: Sequence[int]) -> Tensor:
@@ -32,18 +33,34 @@ def generate(
     """Yield token ids until a stop token, the limit, or a full cache. Stop tokens are not yielded.
 
     `prompt` holds all token ids of the context; those already in the cache, its first
-    `cache.length`, are not run again.
+    `cache.length`, are not run again. Where `memory` has room for drafts, a step runs guesses of
+    the tokens to come as well. Every token is picked from the model's own logits all the same, one
+    after another: a guess that is not what was picked is dropped, with all behind it.
     """
-    context, cache = list(prompt), memory.cache
-    sampler = Sampler(params, memory.device)
-    room = cache.max_seq_len - len(context)
-    limit = room if params.max_tokens is None else min(params.max_tokens, room)
-    logits = prefill(model, memory, context[cache.length :])
-    for produced in range(1, limit + 1):
-        token = sampler(logits, context)
-        if token in params.stop_token_ids:
-            return
-        yield token
-        context.append(token)
-        if produced < limit:
-            logits = prefill(model, memory, [token])
+    cache, length = memory.cache, len(prompt)
+    sampler = Sampler(params, memory.device, prompt)
+    drafter = Drafter(prompt, memory.draft_tokens)
+    room = cache.max_seq_len - length
+    left = room if params.max_tokens is None else min(params.max_tokens, room)
+    rows = prefill(model, memory, prompt[cache.length :]).unsqueeze(0)
+    draft: list[int] = []
+    try:
+        while left:
+            accepted = 0
+            for logits, guess in zip(rows, [*draft, None], strict=True):
+                token = sampler(logits)
+                if token in params.stop_token_ids:
+                    return
+                yield token
+                drafter.append(token)
+                length, left = length + 1, left - 1
+                if token != guess:
+                    break
+                accepted += 1
+            drafter.judge(len(draft), accepted)
+            cache.truncate(length - 1)  # the newest token is yet to run
+            if left:
+                draft = drafter.draft(left - 1)
+                rows = model(torch.tensor([[token, *draft]]), memory, last=1 + len(draft))
+    finally:
+        cache.truncate(min(length, cache.length))

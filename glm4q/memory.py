@@ -1,7 +1,7 @@
 """All that a model's run holds beside its weights, allocated once and from the plan alone."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -28,8 +28,11 @@ class Part:
 class Memory:
     """The KV cache, and a workspace on each device that has layers."""
 
-    cache: KVCache
+    caches: tuple[KVCache, ...]
+    """Of the sequences that a step runs: one, or rows of one that have lengths of their own."""
     parts: tuple[Part, ...]
+    draft_tokens: int
+    """Guessed tokens that a decoding step may verify beside its own."""
     rows: Tensor | None
     """Embedding rows on their way, [B * chunk, C], where the embedding lies on the host and the
     layers do not."""
@@ -54,7 +57,21 @@ class Memory:
             shape = settings.batch * plan.chunk, plan.config.hidden_size
             pinned = places[settings.compute].type == "cuda"  # so that copies need not wait
             rows = torch.empty(shape, dtype=dtype, pin_memory=pinned)
-        return cls(cache, tuple(parts), rows)
+        return cls((cache,), tuple(parts), settings.draft_tokens, rows)
+
+    @property
+    def cache(self) -> KVCache:
+        """The only one."""
+        (cache,) = self.caches
+        return cache
+
+    def row(self, row: int) -> "Memory":
+        """For one sequence of the batch alone, its cache empty; shares all that is held."""
+        return replace(self, caches=(self.cache.row(row),))
+
+    def together(self, rows: Sequence["Memory"]) -> "Memory":
+        """For steps of several such sequences at once."""
+        return replace(self, caches=tuple(row.cache for row in rows))
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -74,4 +91,5 @@ class Memory:
 
     def steps(self, tokens: int) -> list[tuple[Step, range]]:
         """A step's buffers on each device, with the layers that run there, in their order."""
-        return [(part.workspace.step(tokens), part.layers) for part in self.parts]
+        batch = sum(cache.batch for cache in self.caches)
+        return [(part.workspace.step(tokens, batch), part.layers) for part in self.parts]

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from calculator.config import ModelConfig
-from glm4q.cache import LayerCache
+from glm4q.cache import LayerCache, LayerRows, reserve
 from glm4q.layers.attention import Attention, prepare_attention
 from glm4q.layers.linear import Linear
 from glm4q.layers.mlp import MLP
@@ -23,7 +23,7 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config)
 
-    def forward(self, step: Step, cache: LayerCache) -> None:
+    def forward(self, step: Step, cache: LayerCache | LayerRows) -> None:
         normed = self.attention_input(step)
         self.add_attended(self.self_attn(normed, step, cache), step)
         self.add_fed(self.mlp(self.feed_forward_input(step), step), step)
@@ -86,28 +86,31 @@ class CausalLM(nn.Module):
             self.lm_head.weight = self.model.embed_tokens.weight
 
     @torch.inference_mode()
-    def forward(self, input_ids: Tensor, memory: Memory) -> Tensor:
-        """Run T new tokens, [B, T], after those in the cache. Logits of the last, float32 [B, V].
+    def forward(self, input_ids: Tensor, memory: Memory, last: int = 1) -> Tensor:
+        """Run T new tokens, [B, T], after those in the cache.
 
-        They are good until the next step.
+        Returns the logits of the `last` tokens of each sequence, float32 [B * last, V]: of one, or
+        of as many as a decoding step has. They are good until the next step.
         """
         step = self.run_layers(input_ids, memory)
-        return self.logits(step["hidden states"][:, -1:], step)
+        return self.logits(step["hidden states"][:, -last:], step)
 
     @torch.inference_mode()
     def run_layers(self, input_ids: Tensor, memory: Memory) -> Step:
         """Run new tokens through all layers. Returns the last step, with what they made of them."""
         tokens = input_ids.shape[1]
-        caches = memory.cache.reserve(tokens)
+        caches = reserve(memory.caches, tokens)
         steps = memory.steps(tokens)
         x = self.embed(input_ids, steps[0][0], memory)
         for step, layers in steps:
             step["hidden states"].copy_(x)
-            prepare_attention(self.config, memory.cache.length, step)
+            for own, cache in zip(step.apart(len(memory.caches)), memory.caches, strict=True):
+                prepare_attention(self.config, cache.length, own)
             for layer in layers:
                 self.model.layers[layer](step, caches[layer])
             x = step["hidden states"]
-        memory.cache.advance(tokens)
+        for cache in memory.caches:
+            cache.advance(tokens)
         return step
 
     def embed(self, input_ids: Tensor, step: Step, memory: Memory) -> Tensor:
@@ -122,7 +125,9 @@ class CausalLM(nn.Module):
 
     @torch.inference_mode()
     def logits(self, x: Tensor, step: Step) -> Tensor:
-        """Of one token of each sequence: x [B, 1, C] -> float32 [B, V]."""
-        normed = self.model.norm(x, step, step["normed"][:, :1])
-        self.lm_head(normed, step, step["head output"].unsqueeze(1))
-        return step["logits"].copy_(step["head output"])
+        """Of the last tokens of each sequence: x [B, T, C] -> float32 [B * T, V]."""
+        normed = self.model.norm(x, step, step["normed"][:, : x.shape[1]])
+        rows = x.shape[0] * x.shape[1]
+        output, logits = step["head output"][:rows], step["logits"][:rows]
+        self.lm_head(normed, step, output)
+        return logits.copy_(output)

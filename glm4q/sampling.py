@@ -1,6 +1,6 @@
 """From logits to the next token."""
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,32 +49,56 @@ class SamplingParams:
 
 
 class Sampler:
-    """Picks tokens one after another; owns the random state of one answer."""
+    """Picks tokens one after another; owns the random state of one answer, and what it has seen.
 
-    def __init__(self, params: SamplingParams, device: torch.device) -> None:
+    It works where the logits lie; only the token that was picked leaves their device.
+    """
+
+    def __init__(
+        self, params: SamplingParams, device: torch.device, context: Sequence[int] = ()
+    ) -> None:
+        """context: all token ids so far."""
         self.params = params
+        self._context = context
+        self._seen: Tensor | None = None
         self._generator = torch.Generator(device)
         if params.seed is None:
             self._generator.seed()
         else:
             self._generator.manual_seed(params.seed)
 
-    def __call__(self, logits: Tensor, context: Collection[int]) -> int:
-        """The next token. logits: float32 [V]; context: all token ids so far."""
-        logits = penalize(logits, context, self.params.repetition_penalty)
+    def __call__(self, logits: Tensor) -> int:
+        """The next token. logits: float32 [V]."""
+        if self.params.repetition_penalty == 1.0:
+            return int(self._pick(logits))
+        if self._seen is None:
+            self._seen = torch.zeros_like(logits, dtype=torch.bool)
+            self._seen[torch.tensor(self._context, dtype=torch.int64)] = True
+        token = int(self._pick(penalize(logits, self._seen, self.params.repetition_penalty)))
+        self._seen[token] = True
+        return token
+
+    def _pick(self, logits: Tensor) -> Tensor:
         if self.params.temperature == 0:
-            return int(logits.argmax())
+            return logits.argmax()
         kept = keep_likely(logits / self.params.temperature, self.params)
-        return int(torch.multinomial(kept.softmax(-1), 1, generator=self._generator))
+        return draw(kept.softmax(-1), self._generator)
 
 
-def penalize(logits: Tensor, context: Collection[int], penalty: float) -> Tensor:
-    """Make tokens of the context less likely: positive logits shrink, negative ones grow."""
-    if penalty == 1.0 or not context:
-        return logits
-    seen = torch.tensor(sorted(set(context)), device=logits.device)
-    chosen = logits[seen]
-    return logits.index_put((seen,), torch.where(chosen > 0, chosen / penalty, chosen * penalty))
+def draw(probabilities: Tensor, generator: torch.Generator) -> Tensor:
+    """A token with these probabilities, on their device: the first of exponential waiting times.
+
+    torch.multinomial does the same, but waits for the device to check its input.
+    """
+    waiting = torch.empty_like(probabilities).exponential_(generator=generator)
+    shortest = torch.finfo(waiting.dtype).tiny  # some generators give 0, by which none may divide
+    return torch.div(probabilities, waiting.clamp_(min=shortest), out=waiting).argmax()
+
+
+def penalize(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Make tokens that `seen`, bool [V], marks less likely: positive logits shrink, others grow."""
+    less_likely = torch.where(logits > 0, logits / penalty, logits * penalty)
+    return torch.where(seen, less_likely, logits)
 
 
 def keep_likely(logits: Tensor, params: SamplingParams) -> Tensor:
@@ -87,7 +111,7 @@ def keep_likely(logits: Tensor, params: SamplingParams) -> Tensor:
         probabilities = ordered.softmax(-1)
         # A token is dropped where those before it already reach top_p; the first never is.
         reached = probabilities.cumsum(-1) - probabilities >= params.top_p
-        logits = logits.index_fill(0, order[reached], -torch.inf)
+        logits = logits.masked_fill(reached.scatter(0, order, reached), -torch.inf)
     if params.min_p:
         probabilities = logits.softmax(-1)
         unlikely = probabilities < params.min_p * probabilities.max()

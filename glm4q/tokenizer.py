@@ -27,6 +27,9 @@ GLM4_CONTROL_TOKENS = (
 )
 GLM4_RANKS = 151_329
 
+UNFINISHED_TOKENS = 32
+"""More than any character takes: what is still no text after so many is not about to become it."""
+
 
 class Tokenizer:
     """A model's tokenizer."""
@@ -104,8 +107,24 @@ class Tokenizer:
             if piece := decoder.step(self._backend, token_id):
                 unfinished.clear()
                 yield piece
+            elif len(unfinished) > UNFINISHED_TOKENS:
+                # The decoder reads all of them anew each time: bytes that are no text, or padding.
+                piece, unfinished = self._settle(unfinished)
+                decoder = DecodeStream(unfinished, skip_special_tokens=True)
+                if piece:
+                    yield piece
         if rest := self.decode(unfinished):
             yield rest
+
+    def _settle(self, token_ids: list[int]) -> tuple[str, list[int]]:
+        """The text of as many tokens as no later one can change, and the others."""
+        token_ids = [token_id for token_id in token_ids if self.decode([token_id])]
+        text = self.decode(token_ids)
+        for end in range(len(token_ids) - 1, 0, -1):
+            first, rest = self.decode(token_ids[:end]), self.decode(token_ids[end:])
+            if rest and first + rest == text:
+                return first, token_ids[end:]
+        return "", token_ids
 
 
 def control_token_pattern(tokens: Iterable[str]) -> str:

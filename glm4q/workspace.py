@@ -4,7 +4,9 @@ A step writes all that it computes into these buffers. What a buffer holds is go
 takes its place: `calculator.workspace` says at which moments each is alive.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from math import prod
 
 import torch
@@ -22,6 +24,10 @@ DTYPES = {
 }
 
 
+HANDED_ON = {"rotation": 1, "fresh": 0, "queries": 0, "mixed": 0}
+"""Buffers between attention and the rest of a step, and their dimension of sequences."""
+
+
 def carve(scratch: Tensor, *pieces: tuple[torch.dtype, tuple[int, ...]]) -> tuple[Tensor, ...]:
     """Tensors of these dtypes and shapes, one behind the other in the bytes of `scratch`."""
     made, start = [], 0
@@ -35,12 +41,36 @@ def carve(scratch: Tensor, *pieces: tuple[torch.dtype, tuple[int, ...]]) -> tupl
 class Step:
     """The buffers by name, in the shapes of one step."""
 
-    def __init__(self, shape: StepShape, tensors: dict[str, Tensor]) -> None:
+    def __init__(
+        self, shape: StepShape, tensors: Mapping[str, Tensor], alone: "Step | None" = None
+    ) -> None:
+        """alone: the step of as many tokens of a single sequence; None where this is one."""
         self.shape = shape
-        self._tensors = tensors
+        self._tensors, self._alone = tensors, alone
 
     def __getitem__(self, name: str) -> Tensor:
         return self._tensors[name]
+
+    @cached_property
+    def rows(self) -> tuple["Step", ...]:
+        """A step for each sequence, to attend one after another.
+
+        What the whole step hands to attention, or takes from it, is the sequence's part of that;
+        what attention needs meanwhile, they share.
+        """
+        if self._alone is None:
+            return (self,)
+        return tuple(
+            Step(self.shape, {**self._alone._tensors, **self._part(row)})
+            for row in range(self.shape.batch)
+        )
+
+    def _part(self, row: int) -> dict[str, Tensor]:
+        return {name: self[name].narrow(axis, row, 1) for name, axis in HANDED_ON.items()}
+
+    def apart(self, lengths: int) -> tuple["Step", ...]:
+        """This step where its sequences are of one length, else one for each."""
+        return (self,) if lengths == 1 else self.rows
 
 
 class Workspace:
@@ -66,18 +96,21 @@ class Workspace:
         """The buffers for so many new tokens, at most a chunk, of so many sequences or of all."""
         batch = self._arena.prefill.shape.batch if batch is None else batch
         if (tokens, batch) not in self._steps:
-            kept = {each: step for each, step in self._steps.items() if each[0] == 1}
-            self._steps = {**kept, (tokens, batch): self._cut(tokens, batch)}
+            decoding = self._arena.decode.shape.tokens
+            self._steps = {each: step for each, step in self._steps.items() if each[0] <= decoding}
+            self._steps[tokens, batch] = self._cut(tokens, batch)
         return self._steps[tokens, batch]
 
     def _cut(self, tokens: int, batch: int) -> Step:
-        layout = self._arena.decode if tokens == 1 else self._arena.prefill
+        decoding = tokens <= self._arena.decode.shape.tokens
+        layout = self._arena.decode if decoding else self._arena.prefill
         largest = layout.shape
         if tokens > largest.tokens or batch > largest.batch:
             raise ValueError(
                 f"{batch} x {tokens} tokens are more than {largest.batch} x {largest.tokens}"
             )
-        shape = replace(largest, tokens=tokens, batch=batch)
+        logits = min(tokens, largest.logits)
+        shape = replace(largest, tokens=tokens, batch=batch, logits=logits)
         planned = {buffer.name: buffer for buffer in layout.buffers}
         buffers = step_buffers(
             self._arena.config,
@@ -91,6 +124,7 @@ class Workspace:
                 buffer.name: self._view(layout, buffer.name, buffer.dtype, buffer.shape)
                 for buffer in buffers
             },
+            None if batch == 1 else self.step(tokens, 1),
         )
 
     def _view(self, layout: Layout, name: str, dtype: str, shape: tuple[int, ...]) -> Tensor:

@@ -61,6 +61,10 @@ def chat(
     prefill_chunk: Annotated[
         str, typer.Option(help="Prompt tokens in one forward pass: 512, or auto.")
     ] = "auto",
+    draft: Annotated[
+        int,
+        typer.Option(help="Tokens to guess from the context in each step, such as 4."),
+    ] = 0,
     verify: Annotated[
         bool, typer.Option("--verify", help="Hold the plan against what is held, and leave.")
     ] = False,
@@ -69,7 +73,7 @@ def chat(
     ] = None,
 ) -> int:
     """Chat with a checkpoint. Without a terminal, the question is read from standard input."""
-    wish = _wish(context, kv, embedding, gpu_layers, prefill_chunk)
+    wish = _wish(context, kv, embedding, gpu_layers, prefill_chunk, draft)
     kept = parse_size(reserve, "reserve") if reserve else None
     if verify:
         from glm4q.commands.receipt import show_receipt
@@ -104,6 +108,7 @@ def _wish(
     embedding: str | None,
     gpu_layers: str | None,
     prefill_chunk: str,
+    draft: int,
 ) -> Wish:
     return Wish(
         context=parse_tokens(context) if context else None,
@@ -111,6 +116,7 @@ def _wish(
         embedding=parse_device(embedding, "embedding"),
         prefill_chunk=parse_count(prefill_chunk, "prefill chunk"),
         gpu_layers="auto" if gpu_layers == "auto" else parse_count(gpu_layers, "gpu layers"),
+        draft_tokens=draft,
     )
 
 

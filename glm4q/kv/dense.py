@@ -1,5 +1,7 @@
 """Cached vectors as they are, in bfloat16 or float32."""
 
+from copy import copy
+
 import torch
 from torch import Tensor
 
@@ -20,3 +22,9 @@ class Dense:
 
     def read(self, layer: int, start: int, stop: int, out: Tensor, step: Step) -> None:
         out.copy_(self._numbers[layer, :, :, start:stop])
+
+    def row(self, row: int) -> "Dense":
+        one = copy(self)
+        one._numbers = self._numbers[:, row : row + 1]
+        one.tensors = {"numbers": one._numbers}
+        return one

@@ -1,5 +1,7 @@
 """Cached vectors as INT4: turned, then a float16 scale and least value for each 64 numbers."""
 
+from copy import copy
+
 import torch
 from torch import Tensor
 
@@ -50,3 +52,10 @@ class Int4:
         groups = out.copy_(codes).unflatten(-1, (-1, KV_GROUP))
         groups.mul_(number.copy_(grids[..., 0]).unsqueeze(-1))
         groups.add_(number.copy_(grids[..., 1]).unsqueeze(-1))
+
+    def row(self, row: int) -> "Int4":
+        one = copy(self)
+        one._bytes = self._bytes[:, row : row + 1]
+        one._grids = self._grids[:, row : row + 1]
+        one.tensors = {"codes": one._bytes, "scales": one._grids}
+        return one

@@ -1,5 +1,7 @@
 """Cached vectors as INT8: each has a float16 scale of its own."""
 
+from copy import copy
+
 import torch
 from torch import Tensor
 
@@ -36,3 +38,10 @@ class Int8:
         scales = step["tile scales"][:, :, : stop - start, :1]
         scales.copy_(self._scales[layer, :, :, start:stop].unsqueeze(-1))
         out.copy_(self._codes[layer, :, :, start:stop]).mul_(scales)
+
+    def row(self, row: int) -> "Int8":
+        one = copy(self)
+        one._codes = self._codes[:, row : row + 1]
+        one._scales = self._scales[:, row : row + 1]
+        one.tensors = {"codes": one._codes, "scales": one._scales}
+        return one

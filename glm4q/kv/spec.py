@@ -1,6 +1,6 @@
 """What a format of cached vectors is asked."""
 
-from typing import Protocol
+from typing import Protocol, Self
 
 from torch import Tensor
 
@@ -20,3 +20,6 @@ class KVStore(Protocol):
 
     def read(self, layer: int, start: int, stop: int, out: Tensor, step: Step) -> None:
         """Write the vectors of tokens `start` to `stop` into `out`, float32 [B, Hkv, n, D]."""
+
+    def row(self, row: int) -> Self:
+        """The vectors of one sequence alone; shares memory."""

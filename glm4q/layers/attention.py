@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from calculator.config import ModelConfig
-from glm4q.cache import LayerCache
+from glm4q.cache import LayerCache, LayerRows
 from glm4q.kv.hadamard import prepare_hadamard, turn
 from glm4q.layers.linear import Linear
 from glm4q.layers.rope import prepare_rotation, rotate_
@@ -29,11 +29,11 @@ class Attention(nn.Module):
         self.v_proj = Linear(hidden, config.num_key_value_heads * size, bias=bias)
         self.o_proj = Linear(config.num_attention_heads * size, hidden)
 
-    def forward(self, x: Tensor, step: Step, cache: LayerCache) -> Tensor:  # [B, T, C]
+    def forward(self, x: Tensor, step: Step, cache: LayerCache | LayerRows) -> Tensor:  # [B, T, C]
         return self.o_proj(self.mix(x, step, cache), step, step["delta"])
 
-    def mix(self, x: Tensor, step: Step, cache: LayerCache) -> Tensor:  # [B, T, C] -> [B, T, H*D]
-        """All that comes before `o_proj`."""
+    def mix(self, x: Tensor, step: Step, cache: LayerCache | LayerRows) -> Tensor:
+        """All that comes before `o_proj`: [B, T, C] -> [B, T, H * D]."""
         q, k, v = step["q"], step["k"], step["v"]  # [B, T, heads, D]
         for project, out in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v)):
             project(x, step, out.flatten(-2))
@@ -44,7 +44,8 @@ class Attention(nn.Module):
         shared = q.unflatten(2, (k.shape[2], -1)).permute(0, 2, 3, 1, 4)  # [B, Hkv, G, T, D]
         queries = step["queries"].view(shared.shape).copy_(shared)
         rotate_(queries, half, step).mul_(q.shape[-1] ** -0.5)
-        attend(step, cache)
+        for own, row in cache.by_row(step):
+            attend(own, row)
         heads = step["mixed"].view(shared.shape).permute(0, 3, 1, 2, 4)  # [B, T, Hkv, G, D]
         attended = step["attended"]
         attended.view(heads.shape).copy_(heads)

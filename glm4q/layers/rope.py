@@ -13,7 +13,7 @@ from glm4q.workspace import Step
 
 
 def prepare_rotation(config: ModelConfig, first: int, step: Step) -> None:
-    """Compute cos and sin, float32 [T, rotary_dim / 2] each, of the positions from `first` on.
+    """Compute cos and sin, float32 [B, T, rotary_dim / 2] each, of the positions from `first` on.
 
     They serve all layers of the step.
     """
@@ -29,8 +29,9 @@ def prepare_rotation(config: ModelConfig, first: int, step: Step) -> None:
 
 
 def rotate_(x: Tensor, half: Tensor, step: Step) -> Tensor:
-    """Turn float32 heads in place, [..., T, D]; half: room for [..., T, rotary_dim / 2]."""
-    cos, sin = step["rotation"]
+    """Turn float32 heads in place, [B, ..., T, D]; half: room for [B, ..., T, rotary_dim / 2]."""
+    rotation = step["rotation"]
+    cos, sin = rotation.view(*rotation.shape[:2], *[1] * (x.dim() - 3), *rotation.shape[2:])
     rotary_dim = 2 * cos.shape[-1]
     even, odd = x[..., 0:rotary_dim:2], x[..., 1:rotary_dim:2]
     torch.mul(even, sin, out=half)

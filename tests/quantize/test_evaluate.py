@@ -14,11 +14,12 @@ from calculator.architecture import weights
 from calculator.stored import StoredModel
 from glm4q.checkpoint import read_quantized
 from glm4q.cli import main
+from glm4q.kernels.choose import candidates
 from glm4q.tokenizer import Tokenizer
 from quantize.evaluate import evaluate
 from quantize.predictor import Arithmetic, read_windows
 
-FP32 = Arithmetic(torch.device("cpu"), torch.float32)
+FP32 = Arithmetic(torch.device("cpu"), torch.float32, candidates("reference"))
 pytestmark = pytest.mark.demo
 TEXT = "The river rose in the night. By morning the lower field was a lake, and the ducks had come."
 

@@ -26,12 +26,14 @@ def plan_on_cpu(
     batch: int = 1,
     chunk: int | None = None,
     kv: str | None = None,
+    draft_tokens: int = 0,
 ) -> MemoryPlan:
     """A plan for the host alone; the cache in `dtype`, and steps as long as it, if not said."""
     settings = Settings(
         context=room,
         batch=batch,
         prefill_chunk=chunk or room,
+        draft_tokens=draft_tokens,
         kv=kv or ("bf16" if dtype == torch.bfloat16 else "fp32"),
         embedding="host",
         compute="host",
@@ -48,9 +50,12 @@ def memory_on_cpu(
     batch: int = 1,
     chunk: int | None = None,
     kv: str | None = None,
+    draft_tokens: int = 0,
 ) -> Memory:
     """What that plan lists."""
-    plan = plan_on_cpu(config, room, dtype=dtype, batch=batch, chunk=chunk, kv=kv)
+    plan = plan_on_cpu(
+        config, room, dtype=dtype, batch=batch, chunk=chunk, kv=kv, draft_tokens=draft_tokens
+    )
     return Memory.allocate(plan, {"host": CPU}, dtype)
 
 

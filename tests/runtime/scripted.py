@@ -16,14 +16,15 @@ class ScriptedModel:
         self.seen: list[list[int]] = []
         self._vocab_size = vocab_size
 
-    def __call__(self, input_ids: Tensor, memory: Memory, /) -> Tensor:
+    def __call__(self, input_ids: Tensor, memory: Memory, /, last: int = 1) -> Tensor:
         self.seen.append(input_ids[0].tolist())
         memory.cache.reserve(input_ids.shape[1])
         memory.cache.advance(input_ids.shape[1])
-        logits = torch.zeros(1, self._vocab_size)
-        logits[0, self.script.pop(0)] = 10.0
+        logits = torch.zeros(last, self._vocab_size)
+        for row in logits:
+            row[self.script.pop(0)] = 10.0
         return logits
 
 
-def small_memory(room: int, *, chunk: int | None = None) -> Memory:
-    return memory_on_cpu(tiny.BASE, room, chunk=chunk)
+def small_memory(room: int, *, chunk: int | None = None, draft_tokens: int = 0) -> Memory:
+    return memory_on_cpu(tiny.BASE, room, chunk=chunk, draft_tokens=draft_tokens)

@@ -39,6 +39,17 @@ def test_pipe_gets_the_answer_and_nothing_else(quantized_demo: Callable[[int], P
     assert ran.stderr == ""
 
 
+def test_guesses_leave_the_answer_as_it_is(
+    demo_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    question = ["--prompt", f"Say this twice: {QUESTION}", "--max-tokens", "24", "--dtype", "fp32"]
+    answers = []
+    for draft in (0, 4):
+        assert main(["chat", str(demo_checkpoint), *question, "--draft", str(draft)]) == 0
+        answers.append(capsys.readouterr().out)
+    assert answers[0] == answers[1]
+
+
 def test_terminal_session(quantized_demo: Callable[[int], Path]) -> None:
     """Two turns, a command, an unknown command, and the end of input."""
     typed = [QUESTION, "/help", "/nonsense", "/system Answer in French.", "/reset", "/exit"]
@@ -81,6 +92,7 @@ def _in_terminal(command: list[str], lines: list[str]) -> str:
         (["--temperature", "warm"], "--temperature"),
         (["--prompt", " "], "the question is empty"),
         (["--prefill-chunk", "0"], "prefill_chunk must be 1 to"),
+        (["--draft", "99"], "draft_tokens must be 0 to 31, not 99"),
     ],
 )
 def test_wrong_options_are_one_line(

@@ -34,7 +34,7 @@ def test_rotation_is_exact_at_the_end_of_the_context() -> None:
     x = torch.randn(1, 128, dtype=torch.float64)
     ((step, _),) = memory_on_cpu(config, 8).steps(1)
     prepare_rotation(config, 131_071, step)
-    turned = rotate_(x.float(), torch.empty(1, 32), step)[0]
+    turned = rotate_(x.float()[None], torch.empty(1, 1, 32), step)[0, 0]
     expected = x[0].clone()
     for pair in range(32):
         angle = torch.tensor(131_071 * 5e6 ** (-2 * pair / 64), dtype=torch.float64)

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from calculator.errors import OptionError
 from glm4q.sampling import Sampler, SamplingParams, keep_likely, penalize
@@ -18,7 +19,7 @@ def _kept(**rules: float) -> list[int]:
 
 
 def test_temperature_zero_takes_the_likeliest() -> None:
-    assert Sampler(SamplingParams(temperature=0), CPU)(torch.tensor([0.1, 3.0, 2.9]), []) == 1
+    assert Sampler(SamplingParams(temperature=0), CPU)(torch.tensor([0.1, 3.0, 2.9])) == 1
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def test_top_k_and_min_p() -> None:
 
 def test_samples_follow_the_distribution() -> None:
     sampler = Sampler(SamplingParams(seed=1), CPU)
-    counts = Counter(sampler(LOGITS, []) for _ in range(4000))
+    counts = Counter(sampler(LOGITS) for _ in range(4000))
     assert counts[0] / 4000 == pytest.approx(0.5, abs=0.03)
     assert counts[2] / 4000 == pytest.approx(0.125, abs=0.02)
 
@@ -44,7 +45,7 @@ def test_samples_follow_the_distribution() -> None:
 def test_same_seed_same_tokens() -> None:
     def draw(seed: int) -> list[int]:
         sampler = Sampler(SamplingParams(seed=seed), CPU)
-        return [sampler(LOGITS, []) for _ in range(50)]
+        return [sampler(LOGITS) for _ in range(50)]
 
     assert draw(7) == draw(7)
     assert draw(7) != draw(8)
@@ -52,8 +53,29 @@ def test_same_seed_same_tokens() -> None:
 
 def test_repetition_penalty_makes_seen_tokens_less_likely() -> None:
     logits = torch.tensor([2.0, -2.0, 1.0])
-    assert penalize(logits, [0, 1, 1], 2.0).tolist() == [1.0, -4.0, 1.0]
+    assert penalize(logits, torch.tensor([True, True, False]), 2.0).tolist() == [1.0, -4.0, 1.0]
     assert logits.tolist() == [2.0, -2.0, 1.0]
+
+
+def test_tokens_of_the_prompt_and_picked_ones_are_penalized() -> None:
+    params = SamplingParams(temperature=0, repetition_penalty=2.0)
+    sampler = Sampler(params, CPU, [2])
+    logits = torch.tensor([1.0, 1.5, 1.9, 0.6])
+    assert [sampler(logits) for _ in range(3)] == [1, 0, 2]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_one_number_leaves_the_device(temperature: float) -> None:
+    """On a GPU each would be waited for."""
+    params = SamplingParams(temperature, 0.9, 50, 0.01, repetition_penalty=1.1, seed=1)
+    sampler = Sampler(params, CPU, [2])
+    logits = torch.randn(1000)
+    sampler(logits)
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        sampler(logits)
+    counts = {event.key: event.count for event in profiled.key_averages()}
+    assert counts["aten::_local_scalar_dense"] == 1
+    assert not counts.keys() & {"aten::nonzero", "aten::to_cpu", "aten::multinomial"}
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_stopped_answer_is_kept_and_continued_from() -> None:
 
 def test_interruption_before_the_first_token_leaves_no_question() -> None:
     class Interrupted(ScriptedModel):
-        def __call__(self, *_: object) -> torch.Tensor:
+        def __call__(self, *_: object, **__: object) -> torch.Tensor:
             raise KeyboardInterrupt
 
     session = _session(Interrupted([], TOKENIZER.vocab_size))
@@ -149,11 +149,11 @@ class FullModel(ScriptedModel):
 
     passes = 3
 
-    def __call__(self, input_ids: torch.Tensor, memory: Memory, /) -> torch.Tensor:
+    def __call__(self, input_ids: torch.Tensor, memory: Memory, /, last: int = 1) -> torch.Tensor:
         self.passes -= 1
         if self.passes == 0:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return super().__call__(input_ids, memory)
+        return super().__call__(input_ids, memory, last)
 
 
 def test_out_of_memory_ends_the_answer_and_not_the_session() -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,33 @@ def test_streaming_any_ids_gives_what_decoding_gives(
     any_id = st.integers(0, tokenizer.vocab_size + 200)
     token_ids = data.draw(st.lists(st.one_of(any_id, st.integers(0, 255))))
     assert "".join(tokenizer.stream(token_ids)) == tokenizer.decode(token_ids)
+
+
+@given(st.data())
+@settings(deadline=None)
+def test_streaming_a_long_run_of_stray_bytes_gives_what_decoding_gives(
+    tiny: Tokenizer, data: st.DataObject
+) -> None:
+    stray = st.sampled_from([0x80, 0xBD, 0xA0, 0xE4, 0xF0, 0x9F, 0xFF, END, END + 99])
+    token_ids = data.draw(st.lists(stray, min_size=60, max_size=300))
+    assert "".join(tiny.stream(token_ids)) == tiny.decode(token_ids)
+
+
+@pytest.mark.parametrize("token_ids", [[0xBD], [0xE4, END]])
+def test_stray_bytes_do_not_gather(tiny: Tokenizer, token_ids: list[int]) -> None:
+    """Whatever gathered would be decoded anew with every token."""
+    read = 0
+
+    def endless() -> Iterator[int]:
+        nonlocal read
+        for read in range(1, 1000):
+            yield token_ids[read % len(token_ids)]
+
+    pieces = tiny.stream(endless())
+    next(pieces)
+    assert read < 50
+    next(pieces)
+    assert read < 100
 
 
 def test_a_character_is_streamed_as_soon_as_it_is_whole(tiny: Tokenizer) -> None:

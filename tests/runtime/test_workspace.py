@@ -48,6 +48,51 @@ def test_dense_model(model_type: str, tokens: int, kv: str) -> None:
     assert peak_of(lambda: model(input_ids, memory), CPU) < allowed
 
 
+SMALL_GLM = replace(
+    PRESETS["glm-4-9b-chat"],
+    hidden_size=512,
+    intermediate_size=1408,
+    num_attention_heads=8,
+    head_dim=64,
+    num_hidden_layers=2,
+    vocab_size=2000,
+)
+
+
+@pytest.mark.parametrize("kv", ["bf16", "int8", "int4"])
+def test_rows_of_different_lengths(kv: str) -> None:
+    plan = plan_on_cpu(SMALL_GLM, 3000, dtype=torch.bfloat16, chunk=64, kv=kv, batch=3)
+    memory = Memory.allocate(plan, {"host": CPU}, torch.bfloat16)
+    held = sum(tensor.nbytes for tensor in memory.tensors)
+    assert held == plan.kv_cache_bytes + plan.arenas["host"].bytes
+    model = CausalLM(SMALL_GLM).bfloat16().eval()
+    rows = [memory.row(row) for row in range(3)]
+    for row, length in zip(rows, (2990, 0, 700), strict=True):
+        row.cache.length = length
+    allowed = matmul_bytes(64, torch.bfloat16, CPU) + SMALL
+    for running in ([rows[1]], rows, rows[:2]):
+        input_ids = torch.randint(2000, (len(running), 1))
+        together = memory.together(running)
+        model(input_ids, together)  # steps are cut once
+        assert peak_of(partial(model, input_ids, together), CPU) < allowed
+    assert [row.cache.length for row in rows] == [2994, 6, 702]
+
+
+def test_drafted_tokens() -> None:
+    plan = plan_on_cpu(SMALL_GLM, 3000, dtype=torch.bfloat16, chunk=64, draft_tokens=7)
+    memory = Memory.allocate(plan, {"host": CPU}, torch.bfloat16)
+    held = sum(tensor.nbytes for tensor in memory.tensors)
+    assert held == plan.kv_cache_bytes + plan.arenas["host"].bytes
+    model = CausalLM(SMALL_GLM).bfloat16().eval()
+    allowed = matmul_bytes(64, torch.bfloat16, CPU) + SMALL
+    for tokens in (8, 3, 1):
+        memory.cache.length = 2900
+        input_ids = torch.randint(2000, (1, tokens))
+        assert model(input_ids, memory, tokens).shape == (tokens, 2000)
+        memory.cache.length = 2900
+        assert peak_of(partial(model, input_ids, memory, tokens), CPU) < allowed
+
+
 @pytest.mark.demo
 @pytest.mark.parametrize("kernel", ["auto", "reference"])
 @pytest.mark.parametrize("dtype", ["bf16", "fp32"])
@@ -67,9 +112,10 @@ def test_quantized_model(
 
 
 @pytest.mark.demo
-def test_choosing_a_token(quantized_demo: Callable[[int], Path]) -> None:
+@pytest.mark.parametrize("penalty", [1.0, 1.1])
+def test_choosing_a_token(quantized_demo: Callable[[int], Path], penalty: float) -> None:
     llm = LLM.load(quantized_demo(8), device="cpu", wish=Wish(context=100))
     memory = llm.new_memory()
-    params = SamplingParams(temperature=1, top_p=0.9, top_k=50, min_p=0.01, max_tokens=3, seed=1)
+    params = SamplingParams(1, 0.9, 50, 0.01, penalty, max_tokens=3, seed=1)
     planned = llm.plan.workspace_bytes - llm.plan.arenas["host"].bytes
     assert peak_of(lambda: list(generate(llm.model, memory, [1, 2, 3], params)), CPU) <= planned

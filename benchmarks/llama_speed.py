@@ -119,31 +119,33 @@ def compare(case: str, options: argparse.Namespace) -> None:
         mine.append(times)
         times, told = Times.of_llama(file, options.depths, options.runs)
         theirs.append(times)
-    print(f"\n{case}: kernels {kernels(found)}; llama-cpp-python {told['version']}: {told['system']}")
+    print(
+        f"\n{case}: kernels {kernels(found)}; llama-cpp-python {told['version']}: {told['system']}"
+    )
     print("| | glm4q, median (best) | llama.cpp, median (best) | ratio of medians |")
     print("|---|---:|---:|---:|")
-    row("load, s", [each.load for each in mine], [each.load for each in theirs], 0)
+    row("load, s", 0, [each.load for each in mine], [each.load for each in theirs])
     for place, depth in enumerate(found["depths"]):
         for phase, tokens in (("prefill", PROMPT), ("decode", 1)):
             seconds = [[getattr(each, phase)[place] for each in side] for side in (mine, theirs)]
-            row(f"{phase} at {depth:,}, tokens/s", *seconds, tokens)
+            row(f"{phase} at {depth:,}, tokens/s", tokens, *seconds)
         own = found["decode_bytes_per_token"][place]
         print(f"| a token at {depth:,} reads, MB | {own / 1e6:,.0f} "
               f"| {read_bytes(file, depth) / 1e6:,.0f} | |")  # fmt: skip
     print(f"memory read at {found['read_bandwidth_bytes_per_second'] / 1e9:.1f} GB/s")
 
 
-def row(name: str, mine: list[float], theirs: list[float], tokens: int) -> None:
+def row(name: str, tokens: int, mine: list[float], theirs: list[float]) -> None:
     """Tokens a second, or seconds where there are no tokens; above 1 glm4q is the faster."""
     cells = [
-        f"{told(statistics.median(each), tokens)} ({told(min(each), tokens)})"
+        f"{shown(statistics.median(each), tokens)} ({shown(min(each), tokens)})"
         for each in (mine, theirs)
     ]
     ratio = statistics.median(theirs) / statistics.median(mine)
     print(f"| {name} | {cells[0]} | {cells[1]} | {ratio:.2f} |")
 
 
-def told(seconds: float, tokens: int) -> str:
+def shown(seconds: float, tokens: int) -> str:
     return f"{tokens / seconds if tokens else seconds:.2f}"
 
 

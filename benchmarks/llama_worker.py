@@ -1,7 +1,7 @@
 """llama.cpp by its C API, in a process of its own: `llama_speed.py` and `quantize_speed.py` ask it.
 
-    build/peers/llama/bin/python benchmarks/llama_worker.py run FILE DEPTHS PROMPT DECODE RUNS THREADS
-    build/peers/llama/bin/python benchmarks/llama_worker.py quantize FILE OUTPUT TYPE THREADS
+    python llama_worker.py run FILE DEPTHS PROMPT DECODE RUNS THREADS
+    python llama_worker.py quantize FILE OUTPUT TYPE THREADS
 
 It runs where llama-cpp-python is installed and this project is not; it answers in JSON.
 """
@@ -19,7 +19,10 @@ import numpy as np
 TOKEN = 1
 UBATCH = 512
 """Prompt tokens at once: llama.cpp's default, and our prefill chunk."""
-TYPES = {"Q4_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0, "Q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0}
+TYPES = {
+    "Q4_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0,
+    "Q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0,
+}
 
 
 def run(file: str, depths: list[int], prompt: int, decode: int, runs: int, threads: int) -> Any:

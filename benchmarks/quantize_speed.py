@@ -1,11 +1,15 @@
 """How fast GLM-4-9B's own layer shapes are quantized: rounding beside gguf's quantizer on the same
-tensors in one run, and GPTQ of one layer, from which the time for the model follows.
+tensors in one run, whole layers from file to file beside llama.cpp's own quantizer, and GPTQ of one
+layer, from which the time for the model follows.
 
-    python benchmarks/quantize_speed.py [--samples 8]
+    python -m benchmarks.quantize_speed [--samples 8] [--layers 4] [--without-gptq]
 """
 
 import argparse
 import json
+import shutil
+import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,14 +20,20 @@ from pathlib import Path
 import gguf
 import torch
 
+from benchmarks.llama_speed import LLAMA, write_tokenizer
+from benchmarks.machine import GLM4Q, ask, describe_machine
 from calculator.architecture import weights
 from calculator.config import ModelConfig
 from calculator.formats import WeightFormat
 from calculator.presets import PRESETS
 from calculator.stored import StoredModel
+from glm4q.checkpoint import read_weight
 from glm4q.devices import choose_dtype
+from quantize.export.gguf import gguf_name
+from quantize.export.gguf_metadata import ARCHITECTURES, add_metadata
 from quantize.layout import Tensor
 from quantize.methods import rtn
+from quantize.report import JSON_NAME
 from quantize.shards import header
 from quantize.walk import CalibrationWalk
 
@@ -58,6 +68,79 @@ def medians(*runs: Callable[[], object]) -> list[float]:
             run()
             taken.append(time.perf_counter() - begun)
     return [sorted(taken)[ROUNDS // 2] for taken in seconds]
+
+
+def beside_llama(layers: int) -> None:
+    """Layers of random weights, from file to file, in turns.
+
+    The vocabulary is small, for the embedding is quantized by llama.cpp alone.
+    """
+    config = replace(PRESETS["glm-4-9b-chat"], num_hidden_layers=layers, vocab_size=1024)
+    print(f"\n{layers} layers, from file to file, GB of bf16 read a second: medians (best)")
+    print("| format | glm4q quantize --method rtn | llama_model_quantize | ratio |")
+    print("|---|---:|---:|---:|")
+    with tempfile.TemporaryDirectory(dir=".") as temporary:
+        source, file = Path(temporary) / "source", Path(temporary) / "source.gguf"
+        source.mkdir()
+        write_random(config, source)
+        write_tokenizer(source / "tokenizer.json")
+        write_bf16_gguf(StoredModel.open(source), file)
+        size = (source / "model.safetensors").stat().st_size
+        for kind, weights_format in {"Q4_0": "int4", "Q8_0": "int8"}.items():
+            seconds = in_turns(
+                partial(by_glm4q, source, weights_format), partial(by_llama, file, kind)
+            )
+            cells = [
+                f"{size / statistics.median(each) / 1e9:.2f} ({size / min(each) / 1e9:.2f})"
+                for each in seconds
+            ]
+            ratio = statistics.median(seconds[1]) / statistics.median(seconds[0])
+            print(f"| {kind}, groups of 32 | {cells[0]} | {cells[1]} | {ratio:.2f} |")
+
+
+def in_turns(*runs: Callable[[], float]) -> list[list[float]]:
+    """The seconds that each says it took."""
+    seconds: list[list[float]] = [[] for _ in runs]
+    for _ in range(ROUNDS):
+        for run, taken in zip(runs, seconds, strict=True):
+            taken.append(run())
+    return seconds
+
+
+def by_glm4q(source: Path, weights_format: str) -> float:
+    """The pipeline in a process of its own, by its own account; the clip search is part of it."""
+    output = source.with_name("made")
+    command = [*GLM4Q, "quantize", str(source), "-o", str(output), "--weights", weights_format]
+    command += ["--method", "rtn", "--group-size", "32", "--no-quality"]
+    subprocess.run(command, check=True, capture_output=True)
+    seconds = json.loads((output / JSON_NAME).read_text())["run"]["seconds"]
+    shutil.rmtree(output)
+    return float(seconds)
+
+
+def by_llama(file: Path, kind: str) -> float:
+    output = file.with_name("made.gguf")
+    found = ask([*LLAMA, "quantize", str(file), str(output), kind, str(torch.get_num_threads())])
+    output.unlink()
+    return float(found["seconds"])
+
+
+def write_bf16_gguf(stored: StoredModel, file: Path) -> None:
+    """The same weights as `glm4q export` names them, not quantized, a tensor at a time."""
+    writer = gguf.GGUFWriter(file, ARCHITECTURES[stored.config.model_type])
+    add_metadata(writer, stored, 16)
+    dense = gguf.GGMLQuantizationType.BF16
+    for weight in weights(stored.config):
+        numbers = read_weight(stored, weight)
+        if numbers.dim() == 1:
+            writer.add_tensor(gguf_name(weight), numbers.float().numpy())
+        else:
+            raw = numbers.contiguous().view(torch.uint8).numpy()
+            writer.add_tensor(gguf_name(weight), raw, raw_dtype=dense)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def one_layer(samples: int) -> None:
@@ -106,11 +189,16 @@ def write_random(config: ModelConfig, directory: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--without-gptq", action="store_true")
+    parser.add_argument("--without-llama", action="store_true")
     options = parser.parse_args()
     rounding()
+    if not options.without_llama:
+        beside_llama(options.layers)
     if not options.without_gptq:
         one_layer(options.samples)
+    print(describe_machine("gguf"))
 
 
 if __name__ == "__main__":

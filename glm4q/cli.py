@@ -11,6 +11,7 @@ from typer.exceptions import TyperException
 from calculator.cli import calc
 from calculator.errors import Glm4qError
 from glm4q import __version__
+from glm4q.commands.bench import bench
 from glm4q.commands.chat import chat
 from quantize.commands.demo_model import demo_model
 from quantize.commands.evaluate import evaluate
@@ -22,6 +23,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "calc": calc,
     "quantize": quantize,
     "chat": chat,
+    "bench": bench,
     "eval": evaluate,
     "verify": verify,
     "export": export,

@@ -10,9 +10,10 @@ import torch
 from calculator.errors import CheckpointError
 from calculator.stored import StoredModel
 from glm4q import __version__
+from glm4q.peak import peak_bytes
 from quantize.calibration import Calibration
 from quantize.evaluate import WINDOW, Listener, evaluate
-from quantize.memory import Need, peak_bytes
+from quantize.memory import Need
 from quantize.predictor import Arithmetic, Windows, read_windows
 from quantize.recipe import Recipe
 from quantize.report import held_out_record, write_report

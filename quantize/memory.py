@@ -1,9 +1,7 @@
 """What quantizing takes in memory and on disk, before it begins; the batch that fits a limit."""
 
-import resource
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
@@ -184,12 +182,3 @@ def calibration_disk_bytes(
     """Hidden states and feeds of both streams: before and after a layer, and of two stages."""
     widths = 2 * config.hidden_size + config.hidden_size + config.intermediate_size
     return 2 * samples * tokens * widths * dtype.itemsize
-
-
-def peak_bytes() -> int:
-    """The most memory that this process has held."""
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux's getrusage counts the parent's memory before exec as well
-        (line,) = (each for each in status.read_text().splitlines() if each.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -14,11 +14,12 @@ from calculator.errors import CheckpointError, OptionError
 from calculator.formats import WeightFormat
 from calculator.stored import StoredModel
 from glm4q import __version__
+from glm4q.peak import peak_bytes
 from quantize.calibration import Calibration
 from quantize.checksums import CHECKSUMS, write_checksums
 from quantize.companions import gptq_settings, write_companions
 from quantize.layout import SHARD_BYTES, lay_out, total_bytes
-from quantize.memory import calibration_disk_bytes, peak_bytes
+from quantize.memory import calibration_disk_bytes
 from quantize.recipe import Recipe
 from quantize.report import JSON_NAME, TEXT_NAME
 from quantize.shards import ShardWriter, write_index

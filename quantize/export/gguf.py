@@ -91,7 +91,7 @@ class _Planned:
 
 
 def _plan(stored: StoredModel, weight: Weight, form: WeightFormat) -> _Planned:
-    name = _name(weight)
+    name = gguf_name(weight)
     if len(weight.shape) == 1:  # norms and biases: llama.cpp computes with them in float32
         return _Planned(name, "F32", torch.float32, weight.shape)
     outputs, inputs = weight.shape
@@ -115,7 +115,8 @@ def _data(stored: StoredModel) -> Iterator[Tensor]:
             yield read_weight(stored, weight).contiguous().view(torch.uint8)
 
 
-def _name(weight: Weight) -> str:
+def gguf_name(weight: Weight) -> str:
+    """As llama.cpp's own converter names it."""
     part = weight.name.rpartition(".")[2]
     if weight.module in NAMES:
         return f"{NAMES[weight.module]}.{part}"

@@ -1,0 +1,170 @@
+"""glm4q beside llama.cpp: prefill, decode and load time, in turns on one machine.
+
+    python -m benchmarks.llama_speed [--cases demo glm-int4 glm-int8] [--depths 0] [--rounds 3]
+
+glm-int4 and glm-int8 are GLM-4-9B's true shapes with random integers, which take about 13 and 21
+GB of disk together with their GGUF files and are kept under build/peers/models; demo is the trained
+demo model. The GGUF files are `glm4q export`'s, so both programs multiply by the same integers.
+"""
+
+import argparse
+import json
+import statistics
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import gguf
+import torch
+
+from benchmarks.machine import GLM4Q, ask, describe_machine
+from calculator.formats import WeightFormat
+from calculator.presets import PRESETS
+from calculator.stored import StoredModel
+from calculator.subject import Variant
+from glm4q.bench.synthetic import open_synthetic
+from quantize.demo_model import write_demo_model
+from quantize.export.gguf import export_gguf
+from quantize.pipeline import quantize_checkpoint
+from quantize.recipe import Recipe
+
+MODELS = Path("build/peers/models")
+LLAMA = [
+    str(Path("build/peers/llama/bin/python")), str(Path(__file__).with_name("llama_worker.py"))
+]  # fmt: skip
+CASES = {
+    "demo": None,
+    "glm-int4": Variant("int4", "128", "int8"),
+    "glm-int8": Variant("int8", "128", "int8"),
+}
+"""As GGUF: Q4_0 or Q8_0 linears, and a Q8_0 head, which our INT8 head becomes."""
+PROMPT, DECODE = 512, 32
+F16_BYTES = 2
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds that one process took, a number for each depth."""
+
+    load: float
+    prefill: list[float]
+    decode: list[float]
+
+    @classmethod
+    def of_glm4q(cls, directory: Path, depths: str, runs: int) -> tuple[Self, dict[str, Any]]:
+        command = [*GLM4Q, "bench", str(directory), "--json", "--device", "cpu"]
+        command += ["--depths", depths, "--runs", str(runs)]
+        found = ask([*command, "--prompt", str(PROMPT), "--decode", str(DECODE)])
+        prefill = [PROMPT / speed for speed in found["prefill_tokens_per_second"]]
+        decode = [1 / speed for speed in found["decode_tokens_per_second"]]
+        return cls(found["load_seconds"], prefill, decode), found
+
+    @classmethod
+    def of_llama(cls, file: Path, depths: str, runs: int) -> tuple[Self, dict[str, Any]]:
+        numbers = map(str, (PROMPT, DECODE, runs, torch.get_num_threads()))
+        found = ask([*LLAMA, "run", str(file), depths, *numbers])
+        prefill, decode = (
+            [statistics.median(each) for each in found[f"{phase}_seconds"]]
+            for phase in ("prefill", "decode")
+        )
+        return cls(found["load_seconds"], prefill, decode), found
+
+
+def prepare(case: str, layers: int | None) -> tuple[Path, Path]:
+    """The checkpoint and its GGUF file; made if they are not there."""
+    variant, config = CASES[case], PRESETS["glm-4-9b-chat"]
+    directory = MODELS / case
+    if variant is None and not directory.exists():
+        if not (source := MODELS / "demo-bf16").exists():
+            write_demo_model(source)
+        quantize_checkpoint(StoredModel.open(source), directory, Recipe(WeightFormat(4, 64)))
+    if variant is not None:
+        if layers is not None:
+            directory = directory.with_name(f"{case}-{layers}-layers")
+            config = replace(config, num_hidden_layers=layers)
+        open_synthetic(directory, config, variant.formats(config))
+        write_tokenizer(directory / "tokenizer.json")
+    file = directory.with_suffix(".gguf")
+    if not file.exists():
+        export_gguf(StoredModel.open(directory), file)
+    return directory, file
+
+
+def write_tokenizer(path: Path) -> None:
+    """The least that a GGUF file of random weights needs: its words are never read."""
+    model = {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2, "Ċ": 3}, "merges": ["a b"]}
+    split = {"type": "Sequence", "pretokenizers": [{"type": "Digits"}, {"type": "ByteLevel"}]}
+    path.write_text(json.dumps({"model": model, "pre_tokenizer": split, "added_tokens": []}))
+
+
+def read_bytes(file: Path, depth: int) -> int:
+    """What llama.cpp reads for a token: all but the embedding, and its float16 cache."""
+    reader = gguf.GGUFReader(file)
+    sizes = {tensor.name: tensor.n_bytes for tensor in reader.tensors}
+    embedding = sizes["token_embd.weight"] if "output.weight" in sizes else 0
+    arch = reader.fields["general.architecture"].contents()
+    layers, heads, size = (
+        int(reader.fields[f"{arch}.{name}"].contents())
+        for name in ("block_count", "attention.head_count_kv", "attention.key_length")
+    )
+    cached = 2 * layers * heads * size * F16_BYTES * depth
+    return sum(sizes.values()) - embedding + cached
+
+
+def compare(case: str, options: argparse.Namespace) -> None:
+    directory, file = prepare(case, options.layers)
+    mine, theirs = [], []
+    for _ in range(options.rounds):
+        times, found = Times.of_glm4q(directory, options.depths, options.runs)
+        mine.append(times)
+        times, told = Times.of_llama(file, options.depths, options.runs)
+        theirs.append(times)
+    print(
+        f"\n{case}: kernels {kernels(found)}; llama-cpp-python {told['version']}: {told['system']}"
+    )
+    print("| | glm4q, median (best) | llama.cpp, median (best) | ratio of medians |")
+    print("|---|---:|---:|---:|")
+    row("load, s", 0, [each.load for each in mine], [each.load for each in theirs])
+    for place, depth in enumerate(found["depths"]):
+        for phase, tokens in (("prefill", PROMPT), ("decode", 1)):
+            seconds = [[getattr(each, phase)[place] for each in side] for side in (mine, theirs)]
+            row(f"{phase} at {depth:,}, tokens/s", tokens, *seconds)
+        own = found["decode_bytes_per_token"][place]
+        print(f"| a token at {depth:,} reads, MB | {own / 1e6:,.0f} "
+              f"| {read_bytes(file, depth) / 1e6:,.0f} | |")  # fmt: skip
+    print(f"memory read at {found['read_bandwidth_bytes_per_second'] / 1e9:.1f} GB/s")
+
+
+def row(name: str, tokens: int, mine: list[float], theirs: list[float]) -> None:
+    """Tokens a second, or seconds where there are no tokens; above 1 glm4q is the faster."""
+    cells = [
+        f"{shown(statistics.median(each), tokens)} ({shown(min(each), tokens)})"
+        for each in (mine, theirs)
+    ]
+    ratio = statistics.median(theirs) / statistics.median(mine)
+    print(f"| {name} | {cells[0]} | {cells[1]} | {ratio:.2f} |")
+
+
+def shown(seconds: float, tokens: int) -> str:
+    return f"{tokens / seconds if tokens else seconds:.2f}"
+
+
+def kernels(found: dict[str, Any]) -> str:
+    return ", ".join(sorted({each["kernel"] for each in found["kernels"]}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--depths", default="0")
+    parser.add_argument("--layers", type=int, help="of the GLM-4-9B cases; all if not given")
+    parser.add_argument("--rounds", type=int, default=3, help="processes of each, in turns")
+    parser.add_argument("--runs", type=int, default=1, help="in each process")
+    options = parser.parse_args()
+    for case in options.cases:
+        compare(case, options)
+    print(describe_machine())
+
+
+if __name__ == "__main__":
+    main()

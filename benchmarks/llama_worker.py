@@ -1,0 +1,120 @@
+"""llama.cpp by its C API, in a process of its own: `llama_speed.py` and `quantize_speed.py` ask it.
+
+    python llama_worker.py run FILE DEPTHS PROMPT DECODE RUNS THREADS
+    python llama_worker.py quantize FILE OUTPUT TYPE THREADS
+
+It runs where llama-cpp-python is installed and this project is not; it answers in JSON.
+"""
+
+import ctypes
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import numpy as np
+
+TOKEN = 1
+UBATCH = 512
+"""Prompt tokens at once: llama.cpp's default, and our prefill chunk."""
+TYPES = {
+    "Q4_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0,
+    "Q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0,
+}
+
+
+def run(file: str, depths: list[int], prompt: int, decode: int, runs: int, threads: int) -> Any:
+    """Seconds of loading, of prompts and of tokens, at each depth; every run's, not their median."""
+    begun = time.perf_counter()
+    model = llama_cpp.llama_model_load_from_file(
+        file.encode(), llama_cpp.llama_model_default_params()
+    )
+    params = llama_cpp.llama_context_default_params()
+    params.n_ctx = max(depths) + max(prompt, decode) + 1
+    params.n_batch = params.n_ubatch = UBATCH
+    params.n_threads = params.n_threads_batch = threads
+    context = llama_cpp.llama_init_from_model(model, params)
+    loaded = time.perf_counter() - begun
+    vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
+    session = Session(context, vocabulary)
+    prefills, decodes = [], []
+    for depth in depths:
+        session.cut(session.length)
+        session.feed(depth - session.length)  # llama.cpp's cache is filled by a prefill alone
+        prefills.append([session.seconds(depth, [prompt]) for _ in range(runs)])
+        decodes.append([session.seconds(depth, [1] * decode) / decode for _ in range(runs)])
+        session.cut(depth)
+    return {
+        "load_seconds": loaded,
+        "prefill_seconds": prefills,
+        "decode_seconds": decodes,
+        "system": llama_cpp.llama_print_system_info().decode(),
+        "version": llama_cpp.__version__,
+    }
+
+
+class Session:
+    """A context and how many tokens it holds."""
+
+    def __init__(self, context: Any, vocabulary: int) -> None:
+        self._context, self._vocabulary = context, vocabulary
+        self._memory = llama_cpp.llama_get_memory(context)
+        self.length = 0
+
+    def cut(self, length: int) -> None:
+        """Forget what follows."""
+        llama_cpp.llama_memory_seq_rm(self._memory, 0, length, -1)
+        self.length = length
+
+    def feed(self, tokens: int) -> None:
+        """Run tokens in, a batch at a time."""
+        while tokens > 0:
+            count = min(tokens, UBATCH)
+            token_ids = (llama_cpp.llama_token * count)(*[TOKEN] * count)  # the batch points to it
+            batch = llama_cpp.llama_batch_get_one(token_ids, count)
+            if failed := llama_cpp.llama_decode(self._context, batch):
+                sys.exit(f"llama_decode returned {failed}")
+            self.length += count
+            tokens -= count
+
+    def seconds(self, depth: int, steps: list[int]) -> float:
+        """Of steps of so many tokens after `depth`, choosing a token after each."""
+        self.cut(depth)
+        begun = time.perf_counter()
+        for tokens in steps:
+            self.feed(tokens)
+            logits = llama_cpp.llama_get_logits_ith(self._context, -1)
+            np.ctypeslib.as_array(logits, (self._vocabulary,)).argmax()
+        return time.perf_counter() - begun
+
+
+def quantize(file: str, output: str, kind: str, threads: int) -> Any:
+    """Seconds of llama.cpp's own quantizer, from file to file."""
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.nthread, params.ftype, params.pure = threads, TYPES[kind], True
+    begun = time.perf_counter()
+    if failed := llama_cpp.llama_model_quantize(
+        file.encode(), output.encode(), ctypes.byref(params)
+    ):
+        sys.exit(f"llama_model_quantize returned {failed}")
+    seconds = time.perf_counter() - begun
+    return {"seconds": seconds, "bytes": Path(output).stat().st_size}
+
+
+def main(command: str, file: str, *rest: str) -> None:
+    silent = llama_cpp.llama_log_callback(lambda level, text, data: None)
+    llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
+    llama_cpp.llama_backend_init()
+    if command == "run":
+        depths, *numbers = rest
+        answer = run(file, [int(each) for each in depths.split(",")], *map(int, numbers))
+    else:
+        output, kind, threads = rest
+        answer = quantize(file, output, kind, int(threads))
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,1 @@
+"""How fast a model runs here, and whether it holds what its plan says."""

@@ -1,0 +1,89 @@
+"""A checkpoint of random numbers in a model's true shapes: its speed without its download.
+
+Codes, scales and rows are random; files and layout are those of any other GPTQ checkpoint, so all
+that reads it, loader and kernels, cannot tell the difference.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from calculator.architecture import Weight
+from calculator.config import ModelConfig
+from calculator.errors import OptionError
+from calculator.formats import PACK_BITS, WeightFormat
+from calculator.headers import INDEX
+from calculator.stored import StoredModel
+
+SPREAD = 0.02
+"""Standard deviation of the weights: activations stay as large as a trained model's."""
+ZERO_WORDS = {4: 0x77777777, 8: 0x7F7F7F7F}
+"""Middle codes as GPTQ v1 stores them: less one."""
+ROWS = 1024
+"""Rows of a dense weight that are random; the others repeat them."""
+
+
+def open_synthetic(
+    directory: Path, config: ModelConfig, formats: Mapping[Weight, WeightFormat]
+) -> StoredModel:
+    """The checkpoint in that directory, which is made if it is not there.
+
+    Raises OptionError where the directory holds another one.
+    """
+    if not directory.exists():
+        making = directory.with_name(f".{directory.name}.making")
+        making.mkdir(parents=True, exist_ok=True)
+        _write(making, config, formats)
+        making.rename(directory)
+    stored = StoredModel.open(directory)
+    if stored.config != config or stored.formats() != dict(formats):
+        raise OptionError(f"{directory} holds another model than the one asked for; remove it")
+    return stored
+
+
+def _write(directory: Path, config: ModelConfig, formats: Mapping[Weight, WeightFormat]) -> None:
+    """A shard for each layer, and for each weight beside the layers."""
+    shards: dict[str, dict[Weight, WeightFormat]] = {}
+    for weight, form in formats.items():
+        name = weight.module if weight.layer is None else f"layer-{weight.layer:03}"
+        shards.setdefault(f"{name}.safetensors", {})[weight] = form
+    names: dict[str, str] = {}
+    for file, held in shards.items():
+        tensors = {
+            name: tensor for weight, form in held.items() for name, tensor in _tensors(weight, form)
+        }
+        save_file(tensors, directory / file)
+        names |= dict.fromkeys(tensors, file)
+    (directory / INDEX).write_text(json.dumps({"weight_map": names}))
+    settings = {"quant_method": "gptq", "checkpoint_format": "gptq", "sym": True}
+    quantized = any(form.is_quantized for form in formats.values())
+    written = config.to_dict() | ({"quantization_config": settings} if quantized else {})
+    (directory / "config.json").write_text(json.dumps(written))
+
+
+def _tensors(weight: Weight, form: WeightFormat) -> Iterator[tuple[str, Tensor]]:
+    if not form.is_quantized:
+        yield weight.name, _dense(weight)
+        return
+    outputs, inputs = weight.shape
+    groups, pack = form.groups(inputs), PACK_BITS // form.bits
+    words = torch.empty(inputs // pack, outputs, dtype=torch.int32)
+    yield f"{weight.module}.qweight", words.random_(-(2**31), 2**31 - 1)
+    zeros = torch.full((groups, outputs // pack), ZERO_WORDS[form.bits], dtype=torch.int32)
+    yield f"{weight.module}.qzeros", zeros
+    spread = 2**form.bits / 12**0.5  # of codes that are all equally likely
+    scales = torch.rand(groups, outputs).add_(0.5).mul_(SPREAD / spread)
+    yield f"{weight.module}.scales", scales.half()
+    yield f"{weight.module}.g_idx", torch.arange(inputs, dtype=torch.int32) // (inputs // groups)
+
+
+def _dense(weight: Weight) -> Tensor:
+    if weight.role == "norm":
+        return torch.ones(weight.shape, dtype=torch.bfloat16)
+    rows, *width = weight.shape
+    block = torch.randn(min(rows, ROWS), *width).mul_(SPREAD).bfloat16()
+    return block.repeat(-(-rows // len(block)), *[1] * len(width))[:rows].contiguous()

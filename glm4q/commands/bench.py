@@ -1,0 +1,165 @@
+"""`glm4q bench`: how fast a checkpoint runs here, and whether it holds what is planned."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from calculator.errors import OptionError
+from calculator.options import one_of, parse_tokens
+from calculator.workspace import PREFILL_CHUNK
+
+if TYPE_CHECKING:
+    from calculator.report.sheets import Sheet
+    from calculator.stored import StoredModel
+
+CACHE = Path(".cache") / "glm4q" / "synthetic"
+"""In the user's home: where synthetic checkpoints lie that no directory was named for."""
+WIDTH = 200
+"""Of tables in a file or a pipe, where nothing is cut off."""
+
+
+def bench(
+    model: Annotated[
+        Path | None,
+        typer.Argument(help="A checkpoint directory; with --synthetic, where it is made and kept."),
+    ] = None,
+    synthetic: Annotated[
+        str | None,
+        typer.Option(help="Random weights in the shapes of a preset, such as glm-4-9b-chat."),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Of --synthetic: bf16, int8 or int4, which it is if not given."),
+    ] = None,
+    group_size: Annotated[
+        str | None, typer.Option(help="Of --synthetic: 32, 64, 128 or channel; 128 if not given.")
+    ] = None,
+    lm_head: Annotated[
+        str | None, typer.Option(help="Of --synthetic: bf16 or int8; bf16 if not given.")
+    ] = None,
+    layers: Annotated[
+        int | None, typer.Option(help="Of --synthetic: so many layers, not all.", min=1)
+    ] = None,
+    depths: Annotated[
+        str | None,
+        typer.Option(help="Tokens in the cache before: 0,4k,32k, if the context has room."),
+    ] = None,
+    context: Annotated[
+        str | None, typer.Option(help="Tokens of context; as the depths need if not given.")
+    ] = None,
+    prompt: Annotated[int, typer.Option(help="Tokens of the prompt that is run in.")] = 512,
+    decode: Annotated[int, typer.Option(help="Tokens decoded one by one.")] = 32,
+    runs: Annotated[int, typer.Option(help="Of which the median is told.")] = 3,
+    device: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
+    kernel: Annotated[str, typer.Option(help="auto, or a kernel by name.")] = "auto",
+    kv: Annotated[
+        str | None, typer.Option(help="fp32, bf16, int8, k8v4 or int4; the dtype if not given.")
+    ] = None,
+    prefill_chunk: Annotated[
+        int, typer.Option(help="Prompt tokens in one forward pass.")
+    ] = PREFILL_CHUNK,
+    as_json: Annotated[bool, typer.Option("--json", help="Answer as JSON.")] = False,
+) -> None:
+    """Measure speed at several depths, load time, memory, and the share of bandwidth reached."""
+    from calculator.settings import Settings
+    from glm4q.bench import report
+    from glm4q.bench.measure import measure
+    from glm4q.bench.workload import parse_depths, plan_workload
+    from glm4q.devices import choose_device, choose_dtype
+    from glm4q.kernels.choose import candidates
+
+    kernels = candidates(kernel)
+    where = choose_device(device)
+    compute = choose_dtype(dtype, where)
+    asked = parse_depths(depths) if depths is not None else None
+    room = parse_tokens(context) if context is not None else None
+    shape = {"weights": weights, "group size": group_size, "lm head": lm_head, "layers": layers}
+    stored = _open(model, synthetic, {name: each for name, each in shape.items() if each})
+    longest = stored.config.max_position_embeddings
+    workload = plan_workload(
+        asked, longest if room is None else room, prompt=prompt, decode=decode, runs=runs
+    )
+    settings = Settings(
+        context=workload.context if room is None else room,
+        prefill_chunk=prefill_chunk,
+        kv=report.dtype_name(compute) if kv is None else kv,
+        embedding="gpu" if where.type == "cuda" else "host",
+        compute="gpu" if where.type == "cuda" else "host",
+    )
+    with _status() as progress:
+        found = measure(
+            stored,
+            workload,
+            settings,
+            device=where,
+            dtype=compute,
+            kernels=kernels,
+            progress=progress,
+        )
+    name = str(stored.directory)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(report.record(found, name, where, compute), indent=2))
+    else:
+        _show(name, report.sheets(found), report.sentences(found, where, compute))
+
+
+def _open(model: Path | None, synthetic: str | None, shape: dict[str, Any]) -> "StoredModel":
+    """The checkpoint, or the synthetic one of that shape. Raises OptionError."""
+    from calculator.stored import StoredModel
+
+    if synthetic is not None:
+        return _open_synthetic(model, synthetic, shape)
+    if shape:
+        raise OptionError(f"{next(iter(shape))} is of --synthetic; a checkpoint is what it is")
+    if model is None:
+        raise OptionError("name a checkpoint directory, or a preset after --synthetic")
+    return StoredModel.open(model)
+
+
+def _open_synthetic(model: Path | None, preset: str, shape: dict[str, Any]) -> "StoredModel":
+    from dataclasses import replace
+
+    from calculator.presets import PRESETS, find_preset
+    from calculator.subject import BITS, Variant
+    from glm4q.bench.synthetic import open_synthetic
+
+    config = find_preset(preset)
+    if config is None:
+        raise OptionError(f"synthetic must be one of {', '.join(PRESETS)}, not {preset}")
+    one_of("weights", weights := shape.get("weights", "int4"), tuple(BITS))
+    variant = Variant(weights, shape.get("group size", "128"), shape.get("lm head", "bf16"))
+    config = replace(config, num_hidden_layers=shape.get("layers", config.num_hidden_layers))
+    name = f"{preset.lower()} {variant} {config.num_hidden_layers} layers"
+    directory = Path.home() / CACHE / name.replace(",", "").replace(" ", "-")
+    with _status() as progress:
+        progress("making random weights")
+        return open_synthetic(model or directory, config, variant.formats(config))
+
+
+@contextmanager
+def _status() -> Iterator[Callable[[str], None]]:
+    """Tell on stderr what is being done, while it is, where that is a terminal."""
+    from rich.console import Console
+
+    with Console(file=sys.stderr).status("") as status:
+        yield status.update
+
+
+def _show(name: str, sheets: "list[Sheet]", sentences: list[str]) -> None:
+    from rich.console import Console
+
+    from calculator.report.terminal import sheet_as_table
+
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDTH)
+    console.print(name, style="bold", soft_wrap=True)
+    for sheet in sheets:
+        console.print("", sheet.title, sep="\n", style="bold")
+        console.print(sheet_as_table(sheet))
+    console.print("", *sentences, sep="\n", soft_wrap=True)

@@ -1,0 +1,191 @@
+"""`glm4q bench`: what it measures is there and adds up; what it cannot do it says in one line."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from calculator.formats import BF16, WeightFormat
+from calculator.plan import assign_formats
+from calculator.stored import StoredModel
+from glm4q.bench import bandwidth
+from glm4q.bench.measure import fill
+from glm4q.bench.synthetic import SPREAD, open_synthetic
+from glm4q.cache import KVCache
+from glm4q.checkpoint import read_quantized
+from glm4q.cli import main
+from tests import tiny
+from tests.conftest import MakeQuantized
+
+SHORT = ["--device", "cpu", "--prompt", "8", "--decode", "4", "--runs", "1"]
+CONFIG = replace(tiny.BASE, vocab_size=96)
+
+
+@pytest.fixture(autouse=True)
+def _small_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bandwidth of a cache is as good as that of memory here, and a gigabyte is not spent on it."""
+    measure = bandwidth.measure_read_bandwidth
+    small = 1 << 20
+    monkeypatch.setattr("glm4q.bench.measure.measure_read_bandwidth", lambda on: measure(on, small))
+
+
+def measured(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
+    assert main(["bench", *map(str, arguments), *SHORT, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_record_of_a_quantized_model(
+    quantized_tiny: MakeQuantized, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = quantized_tiny(WeightFormat(4, 32))
+    found = measured(capsys, directory, "--depths", "0,64,200", "--kv", "int8")
+    assert found["depths"] == [0, 64, 200]
+    for name in ("prefill", "decode"):
+        speeds = found[f"{name}_tokens_per_second"]
+        assert len(speeds) == 3
+        assert min(speeds) > 0
+    first = found["prompt_tokens"] / found["prefill_tokens_per_second"][0]
+    assert found["time_to_first_token_seconds"] == pytest.approx(first)
+    assert found["load_seconds"] > 0
+    assert found["context"] == 209
+    assert all(each["held_bytes"] == each["planned_bytes"] for each in found["held"])
+    assert [each["name"] for each in found["held"]] == ["weights", "KV cache", "workspace"]
+    assert found["planned_bytes"] >= sum(each["held_bytes"] for each in found["held"])
+    assert found["threads"] == torch.get_num_threads()
+    assert found["versions"]["torch"] == torch.__version__
+
+
+def test_a_token_reads_all_weights_but_the_embedding_and_the_cache_so_far(
+    tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = measured(capsys, tiny_checkpoint, "--depths", "0,100", "--dtype", "fp32")
+    weights = next(each["held_bytes"] for each in found["held"] if each["name"] == "weights")
+    base = tiny.BASE
+    embedding = base.vocab_size * base.hidden_size * 4
+    cached = 100 * base.kv_heads_of_model * base.head_dim * 4
+    assert found["decode_bytes_per_token"] == [weights - embedding, weights - embedding + cached]
+    for share, read, speed in zip(
+        found["bandwidth_share"],
+        found["decode_bytes_per_token"],
+        found["decode_tokens_per_second"],
+        strict=True,
+    ):
+        assert share * found["read_bandwidth_bytes_per_second"] == pytest.approx(read * speed)
+
+
+def test_kernels_that_serve_and_refusals(
+    quantized_tiny: MakeQuantized, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = quantized_tiny(WeightFormat(8, 32))
+    found = measured(capsys, directory, "--depths", "0", "--kernel", "reference")
+    assert {each["kernel"] for each in found["kernels"]} == {"reference"}
+    assert sum(each["count"] for each in found["kernels"]) == 12  # six in each of two layers
+    found = measured(capsys, directory, "--depths", "0")
+    for each in found["kernels"]:
+        assert all(" takes " in refusal or " runs " in refusal for refusal in each["refusals"])
+
+
+def test_depths_that_have_no_room_are_left_out(
+    tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert measured(capsys, tiny_checkpoint)["depths"] == [0]  # 256 positions
+
+
+def test_screen_names_speed_memory_and_what_was_filled(
+    quantized_tiny: MakeQuantized, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = quantized_tiny(WeightFormat(4, 32))
+    assert main(["bench", str(directory), "--depths", "0,64", *SHORT]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    for words in ("decode, tokens/s", "share of bandwidth", "planned", "torch-int4", "load: "):
+        assert words in shown.out
+    assert "filled with random numbers, not by a prefill" in shown.out
+
+
+@pytest.mark.demo
+def test_peak_of_the_demo_is_near_its_plan(quantized_demo: Callable[[int], Path]) -> None:
+    """In a process of its own: memory that an earlier test gave back would be used again.
+
+    Beyond the plan there are code of libraries and what the heap keeps of unpacked codes.
+    """
+    code = "import sys; from glm4q.cli import main; sys.exit(main())"
+    asked = ["bench", str(quantized_demo(8)), *SHORT, "--depths", "0,1000", "--json"]
+    ran = subprocess.run([sys.executable, "-c", code, *asked], capture_output=True, check=True)
+    found = json.loads(ran.stdout)
+    assert 0 <= found["peak_bytes"] - found["planned_bytes"] < 400 << 20
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_synthetic_checkpoint_is_an_ordinary_one(bits: int, tmp_path: Path) -> None:
+    formats = assign_formats(CONFIG, WeightFormat(bits, 32), WeightFormat(8, 32))
+    stored = open_synthetic(tmp_path / "made", CONFIG, formats)
+    assert stored.formats() == formats
+    for weight, form in formats.items():
+        if form.is_quantized:
+            spread = read_quantized(stored, weight).dequantize().std().item()
+            assert spread == pytest.approx(SPREAD, rel=0.15)
+    written = (tmp_path / "made" / "lm_head.safetensors").stat().st_mtime_ns
+    again = open_synthetic(tmp_path / "made", CONFIG, formats)
+    assert again.formats() == stored.formats()
+    assert (tmp_path / "made" / "lm_head.safetensors").stat().st_mtime_ns == written
+
+
+def test_synthetic_bf16_checkpoint(tmp_path: Path) -> None:
+    stored = open_synthetic(tmp_path / "made", CONFIG, assign_formats(CONFIG, BF16))
+    assert isinstance(stored, StoredModel)
+    assert not stored.is_quantized
+
+
+def test_filled_cache_holds_random_numbers_up_to_the_depth() -> None:
+    for kv in ("fp32", "int8", "int4"):
+        cache = KVCache(replace(CONFIG, head_dim=64), 700, kv=kv)
+        for tensor in cache.tensors:
+            tensor.zero_()
+        fill(cache, 600)
+        assert cache.length == 600
+        for tensor in cache.tensors:
+            filled = tensor.float().flatten(4) if tensor.dim() > 4 else tensor.float().unsqueeze(-1)
+            assert filled[:, :, :, :600].abs().amax(-1).min() > 0
+            assert filled[:, :, :, :600].std() > 0
+            assert not filled[:, :, :, 600:].any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere is not a directory"),
+        ([], "name a checkpoint directory, or a preset after --synthetic"),
+        (["CKPT", "--depths", "0,9k"], "depth 9216 and 9 tokens after it are more than"),
+        (["CKPT", "--depths", "64,0"], "depths must rise, not 64,0"),
+        (["CKPT", "--depths", "far"], "a number of tokens looks like"),
+        (["CKPT", "--context", "8"], "9 tokens after it are more than the context of 8"),
+        (["CKPT", "--decode", "0"], "decode must be at least 1, not 0"),
+        (["CKPT", "--kernel", "marlin"], "kernel must be one of"),
+        (["CKPT", "--kv", "int2"], "kv must be one of"),
+        (["CKPT", "--weights", "int4"], "weights is of --synthetic"),
+        (["--synthetic", "gpt-9"], "synthetic must be one of"),
+        (["--synthetic", "glm-4-9b", "--weights", "nf4"], "weights must be one of bf16, int8"),
+        (["--synthetic", "glm-4-9b", "--group-size", "5"], "group size must be one of"),
+        (["CKPT", "--synthetic", "glm-4-9b"], "holds another model than the one asked for"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(
+    arguments: list[str],
+    message: str,
+    tiny_checkpoint: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    named = [str(tiny_checkpoint) if each == "CKPT" else each for each in arguments]
+    asked = [*SHORT, *named]  # what comes last counts
+    assert main(["bench", *asked]) == 2
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert shown.err.count("\n") == 1
+    assert shown.out == ""

@@ -5,28 +5,23 @@
 ...     print(piece, end="")
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from calculator.architecture import Weight
 from calculator.errors import OptionError
 from calculator.fit import Fit, Wish
-from calculator.placement import placement
 from calculator.plan import MemoryPlan
 from calculator.stored import StoredModel
 from glm4q.chat.session import ChatSession
 from glm4q.chat.template import ChatTemplate
 from glm4q.generation_config import read_stop_token_ids
-from glm4q.loader import load_model
+from glm4q.loader import Progress
 from glm4q.machine import Machine, choose_machine
 from glm4q.memory import Memory
 from glm4q.model import CausalLM
-from glm4q.planning import plan_run
+from glm4q.planning import load_as_planned, plan_run
 from glm4q.tokenizer import Tokenizer
-
-Progress = Callable[[Weight], None]
 
 
 @dataclass(frozen=True)
@@ -75,14 +70,7 @@ class LLM:
         """Load each weight to the place that the plan gives it."""
         tokenizer = Tokenizer.from_directory(stored.directory)
         stop_token_ids = read_stop_token_ids(stored.directory, stored.config, tokenizer)
-        device_of = placement(stored.config, found.settings)
-        model = load_model(
-            stored,
-            place=lambda weight: machine.places[device_of(weight)],
-            dtype=machine.dtype,
-            kernels=machine.kernels,
-            progress=progress,
-        )
+        model = load_as_planned(stored, found.question.plan, machine, progress=progress)
         return cls(stored.directory, model, tokenizer, machine, found, stop_token_ids)
 
     @property

@@ -1,14 +1,17 @@
-"""From a checkpoint, a machine and a wish to the plan of a run."""
+"""From a checkpoint, a machine and a wish to the plan of a run, and to the model that it loads."""
 
 from calculator.errors import OptionError
 from calculator.fit import Fit, Wish, fit
+from calculator.placement import placement
+from calculator.plan import MemoryPlan
 from calculator.question import Question
 from calculator.report.units import human_bytes
 from calculator.settings import Device, Settings
 from calculator.stored import StoredModel
 from calculator.subject import Subject
-from glm4q.loader import serve
+from glm4q.loader import Progress, load_model, serve
 from glm4q.machine import Machine, available_bytes
+from glm4q.model import CausalLM
 
 RESERVE: dict[Device, int] = {"gpu": 256 << 20, "host": 1 << 30}
 """Left to other programs unless something else is asked for."""
@@ -39,6 +42,24 @@ def plan_run(
     if machine.compute == "gpu":
         _refuse_full_host(found)
     return found
+
+
+def load_as_planned(
+    stored: StoredModel,
+    plan: MemoryPlan,
+    machine: Machine,
+    *,
+    progress: Progress = lambda weight: None,
+) -> CausalLM:
+    """Load each weight to the place that the plan gives it. Raises CheckpointError, KernelError."""
+    device_of = placement(stored.config, plan.settings)
+    return load_model(
+        stored,
+        place=lambda weight: machine.places[device_of(weight)],
+        dtype=machine.dtype,
+        kernels=machine.kernels,
+        progress=progress,
+    )
 
 
 def _refuse_full_host(found: Fit) -> None:

@@ -9,18 +9,18 @@ import torch
 
 from calculator.plan import MemoryPlan
 from calculator.roofline import step_bytes
-from calculator.settings import Settings
 from calculator.stored import StoredModel
 from glm4q.bench.bandwidth import measure_read_bandwidth
 from glm4q.bench.serving import Serving, find_serving
 from glm4q.bench.workload import Workload
 from glm4q.cache import KVCache
 from glm4q.generate import generate
-from glm4q.kernels.spec import Kernel
-from glm4q.loader import held_tensors, load_model, plan_model
+from glm4q.loader import held_tensors
+from glm4q.machine import Machine
 from glm4q.memory import Memory
 from glm4q.model import CausalLM
 from glm4q.peak import peak_bytes, reset_peak
+from glm4q.planning import load_as_planned
 from glm4q.sampling import SamplingParams
 
 TOKEN = 1
@@ -76,22 +76,20 @@ class Result:
 def measure(
     stored: StoredModel,
     workload: Workload,
-    settings: Settings,
+    plan: MemoryPlan,
+    machine: Machine,
     *,
-    device: torch.device,
-    dtype: torch.dtype,
-    kernels: tuple[Kernel, ...],
     progress: Callable[[str], None] = lambda doing: None,
 ) -> Result:
     """Load and run a checkpoint. Raises OptionError, CheckpointError or KernelError."""
-    plan = plan_model(stored, settings, device=device, dtype=dtype, kernels=kernels)
+    device = machine.device
     before = _reset_peak(device)
     progress("loading")
     begun = time.perf_counter()
-    model = load_model(stored, device=device, dtype=dtype, kernels=kernels)
+    model = load_as_planned(stored, plan, machine)
     _wait(device)
     load_seconds = time.perf_counter() - begun
-    memory = Memory.allocate(plan, {"gpu": device, "host": torch.device("cpu")}, dtype)
+    memory = Memory.allocate(plan, machine.places, machine.dtype)
     speeds = []
     for depth in workload.depths:
         progress(f"depth {depth:,}")
@@ -103,12 +101,12 @@ def measure(
     return Result(
         plan=plan,
         workload=workload,
-        serving=find_serving(stored, device, kernels),
+        serving=find_serving(stored, device, machine.kernels),
         load_seconds=load_seconds,
         speeds=tuple(speeds),
         held=held,
         peak_bytes=peak,
-        planned_bytes=plan.device_bytes(settings.compute),
+        planned_bytes=plan.compute_bytes,
         read_bandwidth=measure_read_bandwidth(device),
     )
 

@@ -12,6 +12,7 @@ from calculator.report.units import human_bytes
 from glm4q import __version__
 from glm4q.bench.measure import Result, Speed
 from glm4q.bench.serving import Serving
+from glm4q.machine import Machine
 
 SCHEMA = "glm4q.bench/1"
 NUMBERS = frozenset({
@@ -72,15 +73,15 @@ def _serving_sheet(result: Result) -> Sheet:
     )
 
 
-def sentences(result: Result, device: torch.device, dtype: torch.dtype) -> list[str]:
+def sentences(result: Result, machine: Machine) -> list[str]:
     """What the tables do not say."""
     work = result.workload
     said = [
         f"load: {result.load_seconds:.1f} s; first token: {result.speeds[0].prefill_seconds:.2f} s "
         f"after a prompt of {work.prompt} at depth {result.speeds[0].depth:,}",
         f"memory is read at {result.read_bandwidth / 1e9:.1f} GB/s by a plain sum",
-        f"medians of {work.runs}; {work.decode} tokens decoded; {dtype_name(dtype)} on "
-        f"{machine_name(device)}, {torch.get_num_threads()} threads, glm4q {__version__}, "
+        f"medians of {work.runs}; {work.decode} tokens decoded; {dtype_name(machine.dtype)} on "
+        f"{machine_name(machine.device)}, {torch.get_num_threads()} threads, glm4q {__version__}, "
         f"torch {torch.__version__}",
     ]
     if any(work.depths):
@@ -88,15 +89,15 @@ def sentences(result: Result, device: torch.device, dtype: torch.dtype) -> list[
     return said
 
 
-def record(result: Result, model: str, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+def record(result: Result, model: str, machine: Machine) -> dict[str, Any]:
     """What `glm4q bench --json` prints."""
     settings, work = result.plan.settings, result.workload
     return {
         "schema": SCHEMA,
         "model": model,
-        "device": device.type,
-        "machine": machine_name(device),
-        "dtype": dtype_name(dtype),
+        "device": machine.device.type,
+        "machine": machine_name(machine.device),
+        "dtype": dtype_name(machine.dtype),
         "kv": settings.kv,
         "context": settings.context,
         "prompt_tokens": work.prompt,

@@ -66,16 +66,14 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Answer as JSON.")] = False,
 ) -> None:
     """Measure speed at several depths, load time, memory, and the share of bandwidth reached."""
-    from calculator.settings import Settings
+    from calculator.fit import Wish
     from glm4q.bench import report
     from glm4q.bench.measure import measure
     from glm4q.bench.workload import parse_depths, plan_workload
-    from glm4q.devices import choose_device, choose_dtype
-    from glm4q.kernels.choose import candidates
+    from glm4q.machine import choose_machine
+    from glm4q.planning import plan_run
 
-    kernels = candidates(kernel)
-    where = choose_device(device)
-    compute = choose_dtype(dtype, where)
+    machine = choose_machine(device, dtype, kernel)
     asked = parse_depths(depths) if depths is not None else None
     room = parse_tokens(context) if context is not None else None
     shape = {"weights": weights, "group size": group_size, "lm head": lm_head, "layers": layers}
@@ -84,30 +82,21 @@ def bench(
     workload = plan_workload(
         asked, longest if room is None else room, prompt=prompt, decode=decode, runs=runs
     )
-    settings = Settings(
+    wish = Wish(
         context=workload.context if room is None else room,
+        kv=report.dtype_name(machine.dtype) if kv is None else kv,
         prefill_chunk=prefill_chunk,
-        kv=report.dtype_name(compute) if kv is None else kv,
-        embedding="gpu" if where.type == "cuda" else "host",
-        compute="gpu" if where.type == "cuda" else "host",
     )
+    plan = plan_run(stored, machine, wish, reserve=0).question.plan
     with _status() as progress:
-        found = measure(
-            stored,
-            workload,
-            settings,
-            device=where,
-            dtype=compute,
-            kernels=kernels,
-            progress=progress,
-        )
+        found = measure(stored, workload, plan, machine, progress=progress)
     name = str(stored.directory)
     if as_json:
         import json
 
-        typer.echo(json.dumps(report.record(found, name, where, compute), indent=2))
+        typer.echo(json.dumps(report.record(found, name, machine), indent=2))
     else:
-        _show(name, report.sheets(found), report.sentences(found, where, compute))
+        _show(name, report.sheets(found), report.sentences(found, machine))
 
 
 def _open(model: Path | None, synthetic: str | None, shape: dict[str, Any]) -> "StoredModel":

@@ -174,7 +174,7 @@ import torch
 from pathlib import Path
 from calculator.stored import StoredModel
 from glm4q.loader import load_model
-from quantize.memory import peak_bytes
+from glm4q.peak import peak_bytes
 
 stored = StoredModel.open(Path(sys.argv[1]))
 for _ in range(2):  # the first time much is imported

@@ -6,7 +6,7 @@ https://github.com/apoorvumang/prompt-lookup-decoding).
 
 from collections.abc import Sequence
 
-LONGEST, SHORTEST = 4, 2
+LONGEST, SHORTEST = 3, 2
 """Last tokens that are looked up, most first."""
 LONGEST_PAUSE = 64
 """Tokens without a guess, after many that were wrong."""

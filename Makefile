@@ -8,10 +8,11 @@ DEMO := build/demo
 LLAMA := build/peers/llama
 LLAMA_VERSION := 0.3.36
 LLAMA_DONE := $(LLAMA)/$(LLAMA_VERSION).done
+LAYERS := build/peers/models/glm-int4-4-layers
 QUESTION := What is the capital of France?
 
 .PHONY: demo chat test check format peers clean
-.PHONY: bench-load bench-calc bench-kernels bench-quality bench-speed bench-llama bench-transformers
+.PHONY: bench-load bench-calc bench-kernels bench-quality bench-speed bench-llama bench-transformers bench-context
 
 demo: $(VENV)/demo.done
 	rm -rf $(DEMO)
@@ -66,6 +67,11 @@ bench-llama: $(VENV)/demo.done $(LLAMA_DONE)
 # Beside transformers with GPTQModel, bitsandbytes and torchao, on the demo model.
 bench-transformers: peers
 	$(BIN)/python -m benchmarks.transformers_speed
+
+# Decoding over context, on four layers of GLM-4-9B's true shapes with random weights.
+bench-context: $(VENV)/demo.done
+	$(BIN)/glm4q bench $(LAYERS) --synthetic glm-4-9b-chat --layers 4 --lm-head int8 --depths 0
+	$(BIN)/python -m benchmarks.context_cost $(LAYERS) --svg build/peers/context.svg
 
 # What the benchmarks compare with; GPTQModel needs a C compiler.
 peers: $(VENV)/test.done

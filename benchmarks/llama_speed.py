@@ -10,6 +10,7 @@ demo model. The GGUF files are `glm4q export`'s, so both programs multiply by th
 import argparse
 import json
 import statistics
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -43,6 +44,16 @@ F16_BYTES = 2
 
 
 @dataclass(frozen=True)
+class Measurement:
+    """What each process is asked."""
+
+    depths: str
+    runs: int
+    cpu_time: bool
+    """One thread's CPU time, not the time of all threads on the wall's clock."""
+
+
+@dataclass(frozen=True)
 class Times:
     """Seconds that one process took, a number for each depth."""
 
@@ -51,18 +62,24 @@ class Times:
     decode: list[float]
 
     @classmethod
-    def of_glm4q(cls, directory: Path, depths: str, runs: int) -> tuple[Self, dict[str, Any]]:
-        command = [*GLM4Q, "bench", str(directory), "--json", "--device", "cpu"]
-        command += ["--depths", depths, "--runs", str(runs)]
-        found = ask([*command, "--prompt", str(PROMPT), "--decode", str(DECODE)])
+    def of_glm4q(cls, directory: Path, how: Measurement) -> tuple[Self, dict[str, Any]]:
+        if how.cpu_time:
+            command = [sys.executable, "-m", "benchmarks.cpu_time", str(directory), how.depths]
+            found = ask([*command, str(PROMPT), str(DECODE), str(how.runs)])
+        else:
+            command = [*GLM4Q, "bench", str(directory), "--json", "--device", "cpu"]
+            command += ["--depths", how.depths, "--runs", str(how.runs)]
+            found = ask([*command, "--prompt", str(PROMPT), "--decode", str(DECODE)])
         prefill = [PROMPT / speed for speed in found["prefill_tokens_per_second"]]
         decode = [1 / speed for speed in found["decode_tokens_per_second"]]
         return cls(found["load_seconds"], prefill, decode), found
 
     @classmethod
-    def of_llama(cls, file: Path, depths: str, runs: int) -> tuple[Self, dict[str, Any]]:
-        numbers = map(str, (PROMPT, DECODE, runs, torch.get_num_threads()))
-        found = ask([*LLAMA, "run", str(file), depths, *numbers])
+    def of_llama(cls, file: Path, how: Measurement) -> tuple[Self, dict[str, Any]]:
+        threads = 1 if how.cpu_time else torch.get_num_threads()
+        numbers = map(str, (PROMPT, DECODE, how.runs, threads))
+        command = "cpu-time" if how.cpu_time else "run"
+        found = ask([*LLAMA, command, str(file), how.depths, *numbers])
         prefill, decode = (
             [statistics.median(each) for each in found[f"{phase}_seconds"]]
             for phase in ("prefill", "decode")
@@ -113,11 +130,12 @@ def read_bytes(file: Path, depth: int) -> int:
 
 def compare(case: str, options: argparse.Namespace) -> None:
     directory, file = prepare(case, options.layers)
+    how = Measurement(options.depths, options.runs, options.cpu_time)
     mine, theirs = [], []
     for _ in range(options.rounds):
-        times, found = Times.of_glm4q(directory, options.depths, options.runs)
+        times, found = Times.of_glm4q(directory, how)
         mine.append(times)
-        times, told = Times.of_llama(file, options.depths, options.runs)
+        times, told = Times.of_llama(file, how)
         theirs.append(times)
     print(
         f"\n{case}: kernels {kernels(found)}; llama-cpp-python {told['version']}: {told['system']}"
@@ -132,7 +150,8 @@ def compare(case: str, options: argparse.Namespace) -> None:
         own = found["decode_bytes_per_token"][place]
         print(f"| a token at {depth:,} reads, MB | {own / 1e6:,.0f} "
               f"| {read_bytes(file, depth) / 1e6:,.0f} | |")  # fmt: skip
-    print(f"memory read at {found['read_bandwidth_bytes_per_second'] / 1e9:.1f} GB/s")
+    if not options.cpu_time:
+        print(f"memory read at {found['read_bandwidth_bytes_per_second'] / 1e9:.1f} GB/s")
 
 
 def row(name: str, tokens: int, mine: list[float], theirs: list[float]) -> None:
@@ -160,6 +179,9 @@ def main() -> None:
     parser.add_argument("--layers", type=int, help="of the GLM-4-9B cases; all if not given")
     parser.add_argument("--rounds", type=int, default=3, help="processes of each, in turns")
     parser.add_argument("--runs", type=int, default=1, help="in each process")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="of one thread, where others use the machine"
+    )
     options = parser.parse_args()
     for case in options.cases:
         compare(case, options)

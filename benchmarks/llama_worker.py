@@ -1,6 +1,7 @@
 """llama.cpp by its C API, in a process of its own: `llama_speed.py` and `quantize_speed.py` ask it.
 
     python llama_worker.py run FILE DEPTHS PROMPT DECODE RUNS THREADS
+    python llama_worker.py cpu-time FILE DEPTHS PROMPT DECODE RUNS 1
     python llama_worker.py quantize FILE OUTPUT TYPE THREADS
 
 It runs where llama-cpp-python is installed and this project is not; it answers in JSON.
@@ -10,6 +11,7 @@ import ctypes
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +21,24 @@ import numpy as np
 TOKEN = 1
 UBATCH = 512
 """Prompt tokens at once: llama.cpp's default, and our prefill chunk."""
+CLOCKS = {"run": time.perf_counter, "cpu-time": time.process_time}
 TYPES = {
     "Q4_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0,
     "Q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0,
 }
 
 
-def run(file: str, depths: list[int], prompt: int, decode: int, runs: int, threads: int) -> Any:
-    """Seconds of loading, of prompts and of tokens, at each depth; every run's, not their median."""
-    begun = time.perf_counter()
+def run(
+    clock: Callable[[], float],
+    file: str,
+    depths: list[int],
+    prompt: int,
+    decode: int,
+    runs: int,
+    threads: int,
+) -> Any:
+    """Seconds of loading, and of every prompt and token at each depth."""
+    begun = clock()
     model = llama_cpp.llama_model_load_from_file(
         file.encode(), llama_cpp.llama_model_default_params()
     )
@@ -36,9 +47,9 @@ def run(file: str, depths: list[int], prompt: int, decode: int, runs: int, threa
     params.n_batch = params.n_ubatch = UBATCH
     params.n_threads = params.n_threads_batch = threads
     context = llama_cpp.llama_init_from_model(model, params)
-    loaded = time.perf_counter() - begun
+    loaded = clock() - begun
     vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
-    session = Session(context, vocabulary)
+    session = Session(context, vocabulary, clock)
     prefills, decodes = [], []
     for depth in depths:
         session.cut(session.length)
@@ -58,8 +69,8 @@ def run(file: str, depths: list[int], prompt: int, decode: int, runs: int, threa
 class Session:
     """A context and how many tokens it holds."""
 
-    def __init__(self, context: Any, vocabulary: int) -> None:
-        self._context, self._vocabulary = context, vocabulary
+    def __init__(self, context: Any, vocabulary: int, clock: Callable[[], float]) -> None:
+        self._context, self._vocabulary, self._clock = context, vocabulary, clock
         self._memory = llama_cpp.llama_get_memory(context)
         self.length = 0
 
@@ -82,12 +93,12 @@ class Session:
     def seconds(self, depth: int, steps: list[int]) -> float:
         """Of steps of so many tokens after `depth`, choosing a token after each."""
         self.cut(depth)
-        begun = time.perf_counter()
+        begun = self._clock()
         for tokens in steps:
             self.feed(tokens)
             logits = llama_cpp.llama_get_logits_ith(self._context, -1)
             np.ctypeslib.as_array(logits, (self._vocabulary,)).argmax()
-        return time.perf_counter() - begun
+        return self._clock() - begun
 
 
 def quantize(file: str, output: str, kind: str, threads: int) -> Any:
@@ -107,9 +118,9 @@ def main(command: str, file: str, *rest: str) -> None:
     silent = llama_cpp.llama_log_callback(lambda level, text, data: None)
     llama_cpp.llama_log_set(silent, ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
-    if command == "run":
-        depths, *numbers = rest
-        answer = run(file, [int(each) for each in depths.split(",")], *map(int, numbers))
+    if command in CLOCKS:
+        depths = [int(each) for each in rest[0].split(",")]
+        answer = run(CLOCKS[command], file, depths, *map(int, rest[1:]))
     else:
         output, kind, threads = rest
         answer = quantize(file, output, kind, int(threads))

@@ -80,23 +80,28 @@ def measure(
     machine: Machine,
     *,
     progress: Callable[[str], None] = lambda doing: None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Result:
-    """Load and run a checkpoint. Raises OptionError, CheckpointError or KernelError."""
+    """Load and run a checkpoint. Raises OptionError, CheckpointError or KernelError.
+
+    clock: of seconds; `time.process_time` on one thread tells what others on the machine disturb
+    little.
+    """
     device = machine.device
     before = _reset_peak(device)
     progress("loading")
-    begun = time.perf_counter()
+    begun = clock()
     model = load_as_planned(stored, plan, machine)
     _wait(device)
-    load_seconds = time.perf_counter() - begun
+    load_seconds = clock() - begun
     memory = Memory.allocate(plan, machine.places, machine.dtype)
-    speeds = []
+    runner, speeds = _Runner(model, memory, plan, clock), []
     for depth in workload.depths:
         progress(f"depth {depth:,}")
-        speeds.append(_speed(model, memory, plan, workload, depth))
+        speeds.append(runner.speed(workload, depth))
     peak = _peak(device) - before
     held = _held(model, memory, plan)
-    del model, memory
+    del runner, model, memory
     progress("reading memory")
     return Result(
         plan=plan,
@@ -126,36 +131,40 @@ def fill(cache: KVCache, depth: int) -> None:
     cache.advance(depth)
 
 
-def _speed(
-    model: CausalLM, memory: Memory, plan: MemoryPlan, workload: Workload, depth: int
-) -> Speed:
-    fill(memory.cache, depth)
-    prompt = [TOKEN] * (depth + workload.prompt)
-    last = [TOKEN] * (depth + 1)
-    decode, runs = workload.decode, range(workload.runs)
-    prefills = [_seconds(model, memory, prompt, depth=depth, tokens=1) for _ in runs]
-    decodes = [_seconds(model, memory, last, depth=depth, tokens=decode) for _ in runs]
-    # Medians of three or more: a first run, which warms caches, weighs nothing.
-    return Speed(
-        depth,
-        statistics.median(prefills),
-        statistics.median(decodes) / decode,
-        step_bytes(plan, plan.settings.compute, depth=depth),
-    )
+@dataclass(frozen=True)
+class _Runner:
+    """Runs a model at depths that its cache is filled to."""
 
+    model: CausalLM
+    memory: Memory
+    plan: MemoryPlan
+    clock: Callable[[], float]
 
-def _seconds(
-    model: CausalLM, memory: Memory, context: list[int], *, depth: int, tokens: int
-) -> float:
-    """Of running in what follows the depth, and choosing so many tokens."""
-    memory.cache.truncate(depth)
-    params = SamplingParams(temperature=GREEDY, max_tokens=tokens)
-    begun = time.perf_counter()
-    made = list(generate(model, memory, context, params))  # a chosen token waits for the GPU
-    seconds = time.perf_counter() - begun
-    if len(made) != tokens:
-        raise RuntimeError(f"{len(made)} tokens were made, not {tokens}")
-    return seconds
+    def speed(self, workload: Workload, depth: int) -> Speed:
+        fill(self.memory.cache, depth)
+        prompt, decode, runs = workload.prompt, workload.decode, range(workload.runs)
+        prefills = [self._seconds(depth, prompt, 1) for _ in runs]
+        decodes = [self._seconds(depth, 1, decode) for _ in runs]
+        # Medians of three or more: a first run, which warms caches, weighs nothing.
+        return Speed(
+            depth,
+            statistics.median(prefills),
+            statistics.median(decodes) / decode,
+            step_bytes(self.plan, self.plan.settings.compute, depth=depth),
+        )
+
+    def _seconds(self, depth: int, prompt: int, tokens: int) -> float:
+        """Of running in so many tokens after the depth, and choosing so many."""
+        self.memory.cache.truncate(depth)
+        context = [TOKEN] * (depth + prompt)
+        params = SamplingParams(temperature=GREEDY, max_tokens=tokens)
+        begun = self.clock()
+        # Choosing a token waits for the GPU.
+        made = list(generate(self.model, self.memory, context, params))
+        seconds = self.clock() - begun
+        if len(made) != tokens:
+            raise RuntimeError(f"{len(made)} tokens were made, not {tokens}")
+        return seconds
 
 
 def _held(model: CausalLM, memory: Memory, plan: MemoryPlan) -> tuple[Held, ...]:

@@ -5,6 +5,7 @@ that reads it, loader and kernels, cannot tell the difference.
 """
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -37,12 +38,20 @@ def open_synthetic(
     if not directory.exists():
         making = directory.with_name(f".{directory.name}.making")
         making.mkdir(parents=True, exist_ok=True)
+        _refuse_full_disk(making, formats)
         _write(making, config, formats)
         making.rename(directory)
     stored = StoredModel.open(directory)
     if stored.config != config or stored.formats() != dict(formats):
         raise OptionError(f"{directory} holds another model than the one asked for; remove it")
     return stored
+
+
+def _refuse_full_disk(directory: Path, formats: Mapping[Weight, WeightFormat]) -> None:
+    needed = sum(sum(form.parts(weight).values()) for weight, form in formats.items())
+    free = shutil.disk_usage(directory).free
+    if needed > free:
+        raise OptionError(f"{directory.parent} has {free} bytes free, and {needed} are needed")
 
 
 def _write(directory: Path, config: ModelConfig, formats: Mapping[Weight, WeightFormat]) -> None:

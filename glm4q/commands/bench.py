@@ -94,9 +94,11 @@ def bench(
     if as_json:
         import json
 
-        typer.echo(json.dumps(report.record(found, name, machine), indent=2))
+        answer = report.record(found, name, machine)
+        typer.echo(json.dumps({**answer, "random_weights": synthetic is not None}, indent=2))
     else:
-        _show(name, report.sheets(found), report.sentences(found, machine))
+        title = name if synthetic is None else f"{name}, random weights"
+        _show(title, report.sheets(found), report.sentences(found, machine))
 
 
 def _open(model: Path | None, synthetic: str | None, shape: dict[str, Any]) -> "StoredModel":

@@ -1,6 +1,7 @@
 """`glm4q bench`: what it measures is there and adds up; what it cannot do it says in one line."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 import torch
 
+from calculator.errors import OptionError
 from calculator.formats import BF16, WeightFormat
 from calculator.plan import assign_formats
+from calculator.presets import PRESETS
 from calculator.stored import StoredModel
 from glm4q.bench import bandwidth
 from glm4q.bench.measure import fill
@@ -135,6 +138,26 @@ def test_synthetic_checkpoint_is_an_ordinary_one(bits: int, tmp_path: Path) -> N
     again = open_synthetic(tmp_path / "made", CONFIG, formats)
     assert again.formats() == stored.formats()
     assert (tmp_path / "made" / "lm_head.safetensors").stat().st_mtime_ns == written
+
+
+def test_command_makes_and_keeps_what_is_synthetic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(PRESETS, "glm-4-9b", CONFIG)
+    asked = ["--synthetic", "glm-4-9b", "--weights", "int8", "--group-size", "32", "--layers", "1"]
+    found = measured(capsys, tmp_path / "made", *asked)
+    assert found["random_weights"] is True
+    assert [each["layers"].split(" [")[0] for each in found["kernels"]] == ["int8 g32"] * 5
+    assert StoredModel.open(tmp_path / "made").config.num_hidden_layers == 1
+
+
+def test_synthetic_checkpoint_that_the_disk_cannot_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    with pytest.raises(OptionError, match="has 1000 bytes free, and"):
+        open_synthetic(tmp_path / "made", CONFIG, assign_formats(CONFIG, BF16))
 
 
 def test_synthetic_bf16_checkpoint(tmp_path: Path) -> None:

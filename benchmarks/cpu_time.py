@@ -1,0 +1,36 @@
+"""Speed of a checkpoint on one thread by CPU time: true where others use the machine as well.
+
+    python -m benchmarks.cpu_time DIRECTORY DEPTHS PROMPT DECODE RUNS
+
+Answers in JSON, as `glm4q bench --json` does; bandwidth is not told, for it is not of one thread.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from calculator.fit import Wish
+from calculator.stored import StoredModel
+from glm4q.bench.measure import measure
+from glm4q.bench.report import dtype_name, record
+from glm4q.bench.workload import Workload, parse_depths
+from glm4q.machine import choose_machine
+from glm4q.planning import plan_run
+
+
+def main(directory: str, depths: str, *numbers: str) -> None:
+    torch.set_num_threads(1)
+    machine = choose_machine("cpu", "auto", "auto")
+    workload = Workload(parse_depths(depths), *map(int, numbers))
+    stored = StoredModel.open(Path(directory))
+    wish = Wish(context=workload.context, kv=dtype_name(machine.dtype))
+    plan = plan_run(stored, machine, wish).question.plan
+    found = measure(stored, workload, plan, machine, clock=time.process_time)
+    print(json.dumps(record(found, directory, machine)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,77 @@
+// Linear layers by quantized weights: what is multiplied, and who multiplies.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace glm4q {
+
+enum Dtype : int { BFLOAT16 = 0, FLOAT32 = 1 };
+
+// A weight of N outputs and K inputs as GPTQ lays it out. In a word of `qweight` lie 32 / bits
+// consecutive inputs of one output, so that neighbouring words are neighbouring outputs: a vector
+// of words is a vector of sums, and nothing is ever added across it.
+struct Weight {
+    const uint32_t* qweight;  // [K * bits / 32, N]
+    const uint16_t* scales;   // float16 [groups, N]
+    const uint32_t* qzeros;   // [groups, N * bits / 32], true zero points; null: the middle code
+    int outputs, inputs, bits;
+    int group;  // inputs that share a scale
+};
+
+// Inputs that share a scale of the activations.
+constexpr int SEGMENT = 128;
+
+inline int segment_inputs(int group) { return group < SEGMENT ? group : SEGMENT; }
+
+inline int segment_count(int inputs, int group) {
+    const int size = segment_inputs(group);
+    return (inputs + size - 1) / size;
+}
+
+// M rows of activations as int8, x = code * scale, in blocks of rows that are multiplied at once.
+// Of a block of R rows:
+//   codes   [K / 4, R] words of four inputs, for 4-bit weights of inputs 0 2 4 6, then 1 3 5 7, ...:
+//           the order in which masks take them out of a word of the weight
+//   scales  [segments, R]
+//   sums    [segments, R], of the segment's codes
+struct Activations {
+    int rows, inputs, segment, segments;
+    uint32_t* codes;
+    float* scales;
+    int32_t* sums;
+};
+
+inline size_t activations_bytes(int rows, int inputs, int group) {
+    return static_cast<size_t>(rows) * (inputs + 8 * segment_count(inputs, group));
+}
+
+// Blocks of nearly equal height, none above the most that a path multiplies at once.
+struct Blocks {
+    int rows, count;
+
+    Blocks(int rows, int most) : rows(rows), count((rows + most - 1) / most) {}
+    int start(int block) const { return static_cast<int>(static_cast<long>(rows) * block / count); }
+};
+
+// The code of one instruction set.
+struct Path {
+    const char* name;
+    int block_rows;  // the most rows of a block
+    int lanes;       // outputs of a vector
+    // Rows `first` to `last`, one block of x [M, K], into `to`.
+    void (*quantize)(const void* x, Dtype dtype, int bits, const Activations& to, int first,
+                     int last);
+    // Outputs `start` to `stop`, start a multiple of lanes, into out [M, N].
+    void (*multiply)(const Weight& weight, const Activations& x, void* out, Dtype dtype, int start,
+                     int stop);
+};
+
+// The named path, the best of this machine for "auto"; null where it cannot run here.
+const Path* find_path(const char* name);
+
+// x [M, K] by the weight into out [M, N], both of that dtype. scratch: `activations_bytes`.
+void matmul(const Path& path, const Weight& weight, const void* x, void* out, int rows, Dtype dtype,
+            void* scratch, int threads);
+
+}  // namespace glm4q

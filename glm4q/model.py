@@ -1,10 +1,13 @@
 """The GLM decoder, `glm` and `glm4`. Modules carry the checkpoint's own names."""
 
+from weakref import WeakKeyDictionary
+
 import torch
 from torch import Tensor, nn
 
 from calculator.config import ModelConfig
-from glm4q.cache import LayerCache
+from glm4q.cache import KVCache, LayerCache
+from glm4q.fused import FusedLayers
 from glm4q.layers.attention import Attention, prepare_attention
 from glm4q.layers.linear import Linear
 from glm4q.layers.mlp import MLP
@@ -80,6 +83,7 @@ class CausalLM(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self._fused: WeakKeyDictionary[KVCache, list[FusedLayers | None]] = WeakKeyDictionary()
         self.model = Decoder(config)
         self.lm_head = Linear(config.hidden_size, config.vocab_size)
         if config.tie_word_embeddings:
@@ -101,14 +105,27 @@ class CausalLM(nn.Module):
         caches = memory.cache.reserve(tokens)
         steps = memory.steps(tokens)
         x = self.embed(input_ids, steps[0][0], memory)
-        for step, layers in steps:
+        for (step, layers), fused in zip(steps, self._fused_layers(memory), strict=True):
             step["hidden states"].copy_(x)
-            prepare_attention(self.config, memory.cache.length, step)
-            for layer in layers:
-                self.model.layers[layer](step, caches[layer])
+            if fused is not None:
+                fused.run(step, memory.cache.length)
+            else:
+                prepare_attention(self.config, memory.cache.length, step)
+                for layer in layers:
+                    self.model.layers[layer](step, caches[layer])
             x = step["hidden states"]
         memory.cache.advance(tokens)
         return step
+
+    def _fused_layers(self, memory: Memory) -> list[FusedLayers | None]:
+        """Of each part of the memory; made at its first step."""
+        if memory.cache not in self._fused:
+            parts = zip(memory.parts, memory.cache.stores, strict=True)
+            self._fused[memory.cache] = [
+                FusedLayers.of(self.config, [self.model.layers[i] for i in part.layers], stores)
+                for part, stores in parts
+            ]
+        return self._fused[memory.cache]
 
     def embed(self, input_ids: Tensor, step: Step, memory: Memory) -> Tensor:
         """The rows of new tokens, [B, T, C], where the embedding lies."""

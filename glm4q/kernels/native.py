@@ -6,6 +6,7 @@ summed as integers and scaled in float32.
 """
 
 from collections.abc import Mapping
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -26,7 +27,13 @@ INPUTS_MULTIPLE = 8
 CODE_BYTES = 1
 SCALE_BYTES = 8
 """Of each segment of a row: its scale, and the sum of its codes."""
+MOST_DENSE_INPUTS = 16_384
 DTYPES = {torch.bfloat16: 0, torch.float32: 1}
+
+
+def extension() -> ModuleType | None:
+    """The compiled functions; None where they were not built."""
+    return _native
 
 
 class Native:
@@ -37,12 +44,12 @@ class Native:
     def __init__(self, path: str = "auto") -> None:
         """path: the instruction set: avx512, avx2, neon, scalar, or the best one."""
         self._name = path
-        self._path = _native.find_path(path) if _native else 0
+        self.path = _native.find_path(path) if _native else 0
 
     def refuses(self, spec: LinearSpec) -> str | None:
         if _native is None:
             return "was not built: the installation found no C++ compiler"
-        if not self._path:
+        if not self.path:
             return f"finds no {self._name} in this machine"
         if spec.device.type != "cpu":
             return "runs on the CPU only"
@@ -77,7 +84,7 @@ class Native:
         assert x.is_contiguous()
         assert out.is_contiguous()
         _native.matmul(
-            self._path,
+            self.path,
             qweight.data_ptr(),
             scales.data_ptr(),
             0 if qzeros is None else qzeros.data_ptr(),
@@ -92,3 +99,30 @@ class Native:
             scratch.data_ptr(),
             torch.get_num_threads(),
         )
+
+
+def takes_dense(x: Tensor, weight: Tensor) -> bool:
+    """Whether `matmul_dense` multiplies by a weight of numbers: for single rows, in bfloat16."""
+    return (
+        _native is not None
+        and x.shape[0] == 1
+        and x.shape[1] <= MOST_DENSE_INPUTS
+        and weight.dtype == x.dtype == torch.bfloat16
+        and weight.device.type == "cpu"
+        and weight.is_contiguous()
+    )
+
+
+def matmul_dense(x: Tensor, weight: Tensor, out: Tensor) -> None:
+    """[1, K] by the weight [N, K] into `out` [1, N], with sums in float32."""
+    outputs, inputs = weight.shape
+    _native.matmul_dense(
+        _native.find_path("auto"),
+        weight.data_ptr(),
+        outputs,
+        inputs,
+        x.data_ptr(),
+        out.data_ptr(),
+        DTYPES[x.dtype],
+        torch.get_num_threads(),
+    )

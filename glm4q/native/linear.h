@@ -4,9 +4,9 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace glm4q {
+#include "rows.h"
 
-enum Dtype : int { BFLOAT16 = 0, FLOAT32 = 1 };
+namespace glm4q {
 
 // A weight of N outputs and K inputs as GPTQ lays it out. In a word of `qweight` lie 32 / bits
 // consecutive inputs of one output, so that neighbouring words are neighbouring outputs: a vector
@@ -54,24 +54,23 @@ struct Blocks {
     int start(int block) const { return static_cast<int>(static_cast<long>(rows) * block / count); }
 };
 
-// The code of one instruction set.
-struct Path {
-    const char* name;
-    int block_rows;  // the most rows of a block
-    int lanes;       // outputs of a vector
-    // Rows `first` to `last`, one block of x [M, K], into `to`.
-    void (*quantize)(const void* x, Dtype dtype, int bits, const Activations& to, int first,
-                     int last);
-    // Outputs `start` to `stop`, start a multiple of lanes, into out [M, N].
-    void (*multiply)(const Weight& weight, const Activations& x, void* out, Dtype dtype, int start,
-                     int stop);
+// One of several weights that multiply the same activations, and where its products go.
+struct Product {
+    Weight weight;
+    const void* bias;  // [N] in the activations' dtype, or null
+    void* out;         // [M, N]
 };
 
-// The named path, the best of this machine for "auto"; null where it cannot run here.
-const Path* find_path(const char* name);
+struct Path;
 
-// x [M, K] by the weight into out [M, N], both of that dtype. scratch: `activations_bytes`.
-void matmul(const Path& path, const Weight& weight, const void* x, void* out, int rows, Dtype dtype,
-            void* scratch, int threads);
+// x [M, K] by each weight, in that dtype. scratch: the `activations_bytes` of the largest.
+void matmul(const Path& path, const Product* products, int count, const void* x, int rows,
+            Dtype dtype, void* scratch, int threads);
+
+constexpr int MOST_DENSE_INPUTS = 16384;
+
+// One row of activations [K] by a bfloat16 weight [N, K] into out [N].
+void matmul_dense(const Path& path, const uint16_t* weight, int outputs, int inputs, const void* x,
+                  void* out, Dtype dtype, int threads);
 
 }  // namespace glm4q

@@ -107,15 +107,6 @@ void unpack_zeros(const Weight& weight, int group, int start, int stop, int32_t*
                                                  ((1u << BITS) - 1));
 }
 
-inline void store_row(const float* sums, void* out, Dtype dtype, size_t place, int count) {
-    if (dtype == FLOAT32) {
-        std::memcpy(static_cast<float*>(out) + place, sums, count * sizeof(float));
-    } else {
-        uint16_t* to = static_cast<uint16_t*>(out) + place;
-        for (int at = 0; at < count; at++) to[at] = to_bfloat16(sums[at]);
-    }
-}
-
 // The blocks `first` to `last` of rows, and the outputs `start` to `stop`, which sums have room for.
 template <int BITS>
 void multiply_span(const Weight& weight, const Activations& x, void* out, Dtype dtype,
@@ -157,8 +148,8 @@ void multiply_span(const Weight& weight, const Activations& x, void* out, Dtype 
         }
     }
     for (int row = 0; row < rows; row++)
-        store_row(sums + row * span, out, dtype,
-                  static_cast<size_t>(above + row) * weight.outputs + start, stop - start);
+        store_floats(sums + row * span, out, dtype,
+                     static_cast<size_t>(above + row) * weight.outputs + start, stop - start);
 }
 
 void multiply(const Weight& weight, const Activations& x, void* out, Dtype dtype, int start,
@@ -191,15 +182,6 @@ inline void quantize_segment(const float* x, int count, int8_t* codes, float* sc
     }
     *scale = largest / 127;
     *sum = total;
-}
-
-inline void load_floats(const void* x, Dtype dtype, size_t place, int count, float* to) {
-    if (dtype == FLOAT32) {
-        std::memcpy(to, static_cast<const float*>(x) + place, count * sizeof(float));
-    } else {
-        const uint16_t* from = static_cast<const uint16_t*>(x) + place;
-        for (int at = 0; at < count; at++) to[at] = from_bfloat16(from[at]);
-    }
 }
 
 // The words of a segment, [count / 4], one every `stride` words.

@@ -2,7 +2,8 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "linear.h"
+#include "layers.h"
+#include "path.h"
 
 namespace {
 
@@ -21,6 +22,10 @@ public:
             return 0;
         }
         return PyLong_AsLongLong(given_[next_++]);
+    }
+    double number() {
+        const bool there = next_ < count_;
+        return there ? PyFloat_AsDouble(given_[next_++]) : static_cast<double>(integer());
     }
     operator int() { return static_cast<int>(integer()); }
     template <class T>
@@ -51,23 +56,129 @@ PyObject* py_find_path(PyObject*, PyObject* const* given, Py_ssize_t count) {
 PyObject* py_matmul(PyObject*, PyObject* const* given, Py_ssize_t count) {
     Arguments next(given, count);
     const Path* path = next;
-    Weight weight;
-    weight.qweight = next;
-    weight.scales = next;
-    weight.qzeros = next;
-    weight.outputs = next;
-    weight.inputs = next;
-    weight.bits = next;
-    weight.group = next;
+    Product product;
+    product.weight.qweight = next;
+    product.weight.scales = next;
+    product.weight.qzeros = next;
+    product.weight.outputs = next;
+    product.weight.inputs = next;
+    product.weight.bits = next;
+    product.weight.group = next;
+    product.bias = nullptr;
     const void* x = next;
-    void* out = next;
+    product.out = next;
     const int rows = next;
     const auto dtype = static_cast<Dtype>(next.integer());
     void* scratch = next;
     const int threads = next;
     if (next.failed()) return nullptr;
     Py_BEGIN_ALLOW_THREADS
-    matmul(*path, weight, x, out, rows, dtype, scratch, threads);
+    matmul(*path, &product, 1, x, rows, dtype, scratch, threads);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+PyObject* py_matmul_dense(PyObject*, PyObject* const* given, Py_ssize_t count) {
+    Arguments next(given, count);
+    const Path* path = next;
+    const uint16_t* weight = next;
+    const int outputs = next, inputs = next;
+    const void* x = next;
+    void* out = next;
+    const auto dtype = static_cast<Dtype>(next.integer());
+    const int threads = next;
+    if (next.failed()) return nullptr;
+    Py_BEGIN_ALLOW_THREADS
+    matmul_dense(*path, weight, outputs, inputs, x, out, dtype, threads);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+Side side(Arguments& next) {
+    Side made;
+    made.format = static_cast<KVFormat>(next.integer());
+    made.codes = next;
+    made.scales = next;
+    return made;
+}
+
+PyObject* py_attend(PyObject*, PyObject* const* given, Py_ssize_t count) {
+    Arguments next(given, count);
+    const Path* path = next;
+    Attention attention;
+    attention.batch = next;
+    attention.tokens = next;
+    attention.kv_heads = next;
+    attention.shared = next;
+    attention.size = next;
+    attention.room = next;
+    attention.length = next;
+    attention.lengths = next;
+    attention.keys = side(next);
+    attention.values = side(next);
+    attention.queries = next;
+    attention.mixed = next;
+    attention.partials = next;
+    attention.partials_room = static_cast<size_t>(next.integer());
+    const int threads = next;
+    if (next.failed()) return nullptr;
+    Py_BEGIN_ALLOW_THREADS
+    attend(*path, attention, threads);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+StepEntry step_entry(Arguments& next) {
+    StepEntry step;
+    step.hidden_states = next;
+    step.normed = next;
+    step.q = next;
+    step.k = next;
+    step.v = next;
+    step.queries = next;
+    step.mixed = next;
+    step.keys = next;
+    step.keys_bytes = next.integer();
+    step.attended = next;
+    step.delta = next;
+    step.gate_and_up = next;
+    step.gated = next;
+    step.scratch = next;
+    step.rotation = next;
+    return step;
+}
+
+Shape shape_entry(Arguments& next) {
+    Shape shape;
+    shape.batch = next;
+    shape.tokens = next;
+    shape.hidden = next;
+    shape.inner = next;
+    shape.heads = next;
+    shape.kv_heads = next;
+    shape.head_size = next;
+    shape.pairs = next;
+    shape.room = next;
+    shape.key_format = static_cast<KVFormat>(next.integer());
+    shape.value_format = static_cast<KVFormat>(next.integer());
+    shape.dtype = static_cast<Dtype>(next.integer());
+    shape.eps = static_cast<float>(next.number());
+    return shape;
+}
+
+PyObject* py_run_layers(PyObject*, PyObject* const* given, Py_ssize_t count) {
+    Arguments next(given, count);
+    const Path* path = next;
+    const LayerEntry* layers = next;
+    const int layer_count = next;
+    const Shape shape = shape_entry(next);
+    const StepEntry step = step_entry(next);
+    const int cached = next;
+    const int64_t* lengths = next;
+    const int threads = next;
+    if (next.failed()) return nullptr;
+    Py_BEGIN_ALLOW_THREADS
+    run_layers(*path, layers, layer_count, shape, step, cached, lengths, threads);
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
@@ -83,6 +194,13 @@ PyMethodDef METHODS[] = {
     {"matmul", fast(py_matmul), METH_FASTCALL,
      "matmul(path, qweight, scales, qzeros, outputs, inputs, bits, group, x, out, rows, dtype, "
      "scratch, threads)"},
+    {"matmul_dense", fast(py_matmul_dense), METH_FASTCALL,
+     "matmul_dense(path, weight, outputs, inputs, x, out, dtype, threads)"},
+    {"attend", fast(py_attend), METH_FASTCALL,
+     "attend(path, batch, tokens, kv heads, shared, size, room, length, lengths, keys' format, "
+     "codes, scales, values' format, codes, scales, queries, mixed, partials, room, threads)"},
+    {"run_layers", fast(py_run_layers), METH_FASTCALL,
+     "run_layers(path, table, layers, *shape, *step, cached, lengths, threads): see layers.h"},
     {nullptr, nullptr, 0, nullptr},
 };
 

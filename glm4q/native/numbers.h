@@ -49,4 +49,18 @@ inline float from_float16(uint16_t bits) {
     return float_of_bits(sign | raised << 23 | static_cast<uint32_t>(fraction) << 13);
 }
 
+// To the nearest, ties to even.
+inline uint16_t to_float16(float number) {
+    const uint32_t bits = bits_of_float(number), sign = bits >> 16 & 0x8000;
+    const float magnitude = float_of_bits(bits & 0x7fffffff);
+    if (!(magnitude < 65520.0f))  // rounds to infinity, or is no number
+        return static_cast<uint16_t>(sign | (magnitude >= 65520.0f ? 0x7c00 : 0x7e00));
+    if (magnitude < 0x1p-14f) {  // adding 2^-1 leaves steps of 2^-24
+        const uint32_t steps = bits_of_float(magnitude + 0.5f) - bits_of_float(0.5f);
+        return static_cast<uint16_t>(sign | steps);
+    }
+    const uint32_t rounded = (bits & 0x7fffffff) + 0xfff + (bits >> 13 & 1);
+    return static_cast<uint16_t>(sign | ((rounded >> 13) - (112 << 10)));
+}
+
 }  // namespace glm4q

@@ -1,13 +1,13 @@
-// The matmul in AVX2: eight outputs at once.
+// AVX2: eight outputs at once.
 #if defined(__x86_64__)
 #include <immintrin.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
-#include "linear.h"
 #include "numbers.h"
-
+#include "path.h"
 #include "target.h"
 GLM4Q_TARGET_BEGIN("avx2,fma,f16c")
 
@@ -19,6 +19,7 @@ struct V {
     using Floats = __m256;
     static constexpr int LANES = 8;
     static constexpr int BLOCK_ROWS = 2;  // 2 rows of 4 vectors: half of the 16 registers
+    static constexpr int HEAD_ROWS = 2;
 
     static __m256i broadcast(int32_t number) { return _mm256_set1_epi32(number); }
     static __m256i negative_product(const int32_t* numbers, int32_t by) {
@@ -64,14 +65,36 @@ struct V {
         _mm256_storeu_ps(to,
                          _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), factor, _mm256_loadu_ps(to)));
     }
+
+    static __m256 load(const float* place) { return _mm256_loadu_ps(place); }
+    static void store(float* place, __m256 numbers) { _mm256_storeu_ps(place, numbers); }
+    static __m256 fill(float number) { return _mm256_set1_ps(number); }
+    static __m256 zero() { return _mm256_setzero_ps(); }
+    static __m256 multiply_add(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
+    static void store_sums(float* to, __m256 a, __m256 b, __m256 c, __m256 d) {
+        const __m256 sums = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+        _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps(sums, 1)));
+    }
+    static __m256 even_bfloat16(const uint16_t* place) {
+        return _mm256_castsi256_ps(_mm256_slli_epi32(words(place), 16));
+    }
+    static __m256 odd_bfloat16(const uint16_t* place) {
+        return _mm256_castsi256_ps(_mm256_and_si256(words(place), broadcast(-65536)));
+    }
+    static __m256i words(const void* place) {
+        return _mm256_loadu_si256(static_cast<const __m256i*>(place));
+    }
 };
 
+#include "rows.inl"
 #include "linear.inl"
+#include "attention.inl"
 
 }  // namespace
 
 extern const Path PATH;
-const Path PATH = {"avx2", V::BLOCK_ROWS, V::LANES, quantize, multiply};
+const Path PATH = {"avx2", V::BLOCK_ROWS, V::LANES, quantize, multiply, multiply_dense, attend,
+                   merge,    norm,          add,      gate,     add_bias, append,         collect};
 
 }  // namespace glm4q::avx2
 

@@ -1,13 +1,13 @@
-// The matmul in NEON with the dot product of ARMv8.2: four outputs at once.
+// NEON with the dot product of ARMv8.2: four outputs at once.
 #if defined(__aarch64__)
 #include <arm_neon.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
-#include "linear.h"
 #include "numbers.h"
-
+#include "path.h"
 #include "target.h"
 GLM4Q_TARGET_BEGIN("arch=armv8.2-a+dotprod")
 
@@ -19,6 +19,7 @@ struct V {
     using Floats = float32x4_t;
     static constexpr int LANES = 4;
     static constexpr int BLOCK_ROWS = 4;  // 4 rows of 4 vectors: half of the 32 registers
+    static constexpr int HEAD_ROWS = 4;
 
     static int32x4_t broadcast(int32_t number) { return vdupq_n_s32(number); }
     static int32x4_t negative_product(const int32_t* numbers, int32_t by) {
@@ -59,14 +60,37 @@ struct V {
     static void add_scaled(float* to, int32x4_t sum, float32x4_t scale, float x_scale) {
         vst1q_f32(to, vfmaq_f32(vld1q_f32(to), vcvtq_f32_s32(sum), vmulq_n_f32(scale, x_scale)));
     }
+
+    static float32x4_t load(const float* place) { return vld1q_f32(place); }
+    static void store(float* place, float32x4_t numbers) { vst1q_f32(place, numbers); }
+    static float32x4_t fill(float number) { return vdupq_n_f32(number); }
+    static float32x4_t zero() { return vdupq_n_f32(0); }
+    static float32x4_t multiply_add(float32x4_t a, float32x4_t b, float32x4_t c) {
+        return vfmaq_f32(c, a, b);
+    }
+    static void store_sums(float* to, float32x4_t a, float32x4_t b, float32x4_t c, float32x4_t d) {
+        vst1q_f32(to, vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)));
+    }
+    static float32x4_t even_bfloat16(const uint16_t* place) {
+        return vreinterpretq_f32_u32(vshlq_n_u32(words(place), 16));
+    }
+    static float32x4_t odd_bfloat16(const uint16_t* place) {
+        return vreinterpretq_f32_u32(vandq_u32(words(place), vdupq_n_u32(0xffff0000)));
+    }
+    static uint32x4_t words(const uint16_t* place) {
+        return vreinterpretq_u32_u16(vld1q_u16(place));
+    }
 };
 
+#include "rows.inl"
 #include "linear.inl"
+#include "attention.inl"
 
 }  // namespace
 
 extern const Path PATH;
-const Path PATH = {"neon", V::BLOCK_ROWS, V::LANES, quantize, multiply};
+const Path PATH = {"neon", V::BLOCK_ROWS, V::LANES, quantize, multiply, multiply_dense, attend,
+                   merge,    norm,          add,      gate,     add_bias, append,         collect};
 
 }  // namespace glm4q::neon
 

@@ -87,8 +87,13 @@ class LayerCache:
     """One layer's keys and values during one forward pass."""
 
     def __init__(self, keys: KVStore, values: KVStore, layer: int, length: int) -> None:
-        self.keys, self.values, self._layer = keys, values, layer
+        self.keys, self.values, self.layer = keys, values, layer
         self.length = length
+
+    @property
+    def room(self) -> int:
+        """Tokens of each sequence that can be held."""
+        return next(iter(self.keys.tensors.values())).shape[3]
 
     @classmethod
     def empty(cls, step: Step) -> "LayerCache":
@@ -103,18 +108,18 @@ class LayerCache:
 
     def append_keys(self, fresh: Tensor, step: Step) -> None:
         """Store float32 keys, [B, Hkv, T, D], after those that are there; `fresh` is used up."""
-        self.keys.write(self._layer, self.length, fresh, step)
+        self.keys.write(self.layer, self.length, fresh, step)
 
     def append_values(self, fresh: Tensor, step: Step) -> None:
         """Store values, and count the tokens."""
-        self.values.write(self._layer, self.length, fresh, step)
+        self.values.write(self.layer, self.length, fresh, step)
         self.length += fresh.shape[2]
 
     def read(self, start: int, stop: int, step: Step) -> tuple[Tensor, Tensor]:
         """Keys and values of a run of tokens in float32, [B, Hkv, stop - start, D]."""
         k, v = (step[name][:, :, : stop - start] for name in ("keys", "values"))
-        self.keys.read(self._layer, start, stop, k, step)
-        self.values.read(self._layer, start, stop, v, step)
+        self.keys.read(self.layer, start, stop, k, step)
+        self.values.read(self.layer, start, stop, v, step)
         return k, v
 
 

@@ -1,10 +1,13 @@
 """The GLM decoder, `glm` and `glm4`. Modules carry the checkpoint's own names."""
 
+from weakref import WeakKeyDictionary
+
 import torch
 from torch import Tensor, nn
 
 from calculator.config import ModelConfig
-from glm4q.cache import LayerCache, LayerRows, reserve
+from glm4q.cache import KVCache, LayerCache, LayerRows, reserve
+from glm4q.fused import FusedLayers
 from glm4q.layers.attention import Attention, prepare_attention
 from glm4q.layers.linear import Linear
 from glm4q.layers.mlp import MLP
@@ -80,6 +83,7 @@ class CausalLM(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self._fused: WeakKeyDictionary[KVCache, list[FusedLayers | None]] = WeakKeyDictionary()
         self.model = Decoder(config)
         self.lm_head = Linear(config.hidden_size, config.vocab_size)
         if config.tie_word_embeddings:
@@ -102,16 +106,31 @@ class CausalLM(nn.Module):
         caches = reserve(memory.caches, tokens)
         steps = memory.steps(tokens)
         x = self.embed(input_ids, steps[0][0], memory)
-        for step, layers in steps:
+        for (step, layers), fused in zip(steps, self._fused_layers(memory), strict=True):
             step["hidden states"].copy_(x)
-            for own, cache in zip(step.apart(len(memory.caches)), memory.caches, strict=True):
-                prepare_attention(self.config, cache.length, own)
-            for layer in layers:
-                self.model.layers[layer](step, caches[layer])
+            if fused is not None:
+                fused.run(step, memory.cache.length)
+            else:
+                for own, cache in zip(step.apart(len(memory.caches)), memory.caches, strict=True):
+                    prepare_attention(self.config, cache.length, own)
+                for layer in layers:
+                    self.model.layers[layer](step, caches[layer])
             x = step["hidden states"]
         for cache in memory.caches:
             cache.advance(tokens)
         return step
+
+    def _fused_layers(self, memory: Memory) -> list[FusedLayers | None]:
+        """Of each part of the memory; made at its first step. Rows of several lengths have none."""
+        if len(memory.caches) > 1:
+            return [None] * len(memory.parts)
+        if memory.cache not in self._fused:
+            parts = zip(memory.parts, memory.cache.stores, strict=True)
+            self._fused[memory.cache] = [
+                FusedLayers.of(self.config, [self.model.layers[i] for i in part.layers], stores)
+                for part, stores in parts
+            ]
+        return self._fused[memory.cache]
 
     def embed(self, input_ids: Tensor, step: Step, memory: Memory) -> Tensor:
         """The rows of new tokens, [B, T, C], where the embedding lies."""

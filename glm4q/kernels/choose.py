@@ -1,12 +1,13 @@
 """Which kernel multiplies by a layer: the first of a short list that does not refuse."""
 
 from calculator.errors import KernelError, OptionError
+from glm4q.kernels.native import Native
 from glm4q.kernels.reference import Reference
 from glm4q.kernels.spec import Kernel, LinearSpec
 from glm4q.kernels.torch_int4 import TorchInt4
 from glm4q.kernels.torch_int8 import TorchInt8
 
-KERNELS: tuple[Kernel, ...] = (TorchInt4(), TorchInt8(), Reference())
+KERNELS: tuple[Kernel, ...] = (Native(), TorchInt4(), TorchInt8(), Reference())
 """Fastest first; measured by benchmarks/kernels.py."""
 
 

@@ -14,6 +14,7 @@ from calculator.config import ModelConfig
 from glm4q.cache import LayerCache, LayerRows
 from glm4q.kv.hadamard import prepare_hadamard, turn
 from glm4q.layers.linear import Linear
+from glm4q.layers.native_attention import attends_natively, native_attend
 from glm4q.layers.rope import prepare_rotation, rotate_
 from glm4q.workspace import Step
 
@@ -44,8 +45,9 @@ class Attention(nn.Module):
         shared = q.unflatten(2, (k.shape[2], -1)).permute(0, 2, 3, 1, 4)  # [B, Hkv, G, T, D]
         queries = step["queries"].view(shared.shape).copy_(shared)
         rotate_(queries, half, step).mul_(q.shape[-1] ** -0.5)
+        by = native_attend if attends_natively(queries) else attend
         for own, row in cache.by_row(step):
-            attend(own, row)
+            by(own, row)
         heads = step["mixed"].view(shared.shape).permute(0, 3, 1, 2, 4)  # [B, T, Hkv, G, D]
         attended = step["attended"]
         attended.view(heads.shape).copy_(heads)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from glm4q.kernels.native import matmul_dense, takes_dense
 from glm4q.kernels.spec import Kernel
 from glm4q.packing import QuantizedWeight
 from glm4q.workspace import Step
@@ -18,7 +19,9 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor, step: Step, out: Tensor) -> Tensor:  # [..., K] -> [..., N]
         rows, y = x.view(-1, x.shape[-1]), out.view(-1, out.shape[-1])
-        if self.bias is None:
+        if self.bias is None and takes_dense(rows, self.weight):
+            matmul_dense(rows, self.weight, y)
+        elif self.bias is None:
             torch.mm(rows, self.weight.T, out=y)
         else:
             torch.addmm(self.bias, rows, self.weight.T, out=y)
@@ -40,7 +43,7 @@ class QuantLinear(nn.Module):
 
     def __init__(self, weight: QuantizedWeight, kernel: Kernel) -> None:
         super().__init__()
-        self.kernel = kernel
+        self.kernel, self.inputs = kernel, weight.inputs
         packed = kernel.pack(weight)
         self._packed = tuple(packed)
         for name, tensor in packed.items():

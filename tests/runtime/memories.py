@@ -65,12 +65,15 @@ def memory_of(
     *,
     dtype: torch.dtype = torch.float32,
     kernels: tuple[Kernel, ...] = KERNELS,
+    kv: str | None = None,
+    batch: int = 1,
 ) -> Memory:
     """For a model that is loaded from `stored` without a tokenizer."""
     settings = Settings(
         context=room,
+        batch=batch,
         prefill_chunk=room,
-        kv="bf16" if dtype == torch.bfloat16 else "fp32",
+        kv=kv or ("bf16" if dtype == torch.bfloat16 else "fp32"),
         embedding="host",
         compute="host",
         activation_bits=ACTIVATION_BITS[dtype],

@@ -10,7 +10,9 @@ from calculator.formats import KV_FORMATS
 from calculator.presets import PRESETS
 from calculator.workspace import DECODE_TILE
 from glm4q.cache import LayerCache
+from glm4q.kernels.native import Native
 from glm4q.layers.attention import attend, prepare_attention
+from glm4q.layers.native_attention import native_attend
 from glm4q.layers.rope import prepare_rotation, rotate_
 from glm4q.memory import Memory
 from glm4q.workspace import Step
@@ -69,17 +71,25 @@ def _cached(cache: LayerCache, memory: Memory) -> tuple[Tensor, Tensor]:
     return k, v
 
 
+@pytest.mark.parametrize("path", ["torch", "avx512", "avx2", "neon", "scalar"])
 @pytest.mark.parametrize("kv", KV_FORMATS)
 @pytest.mark.parametrize("tokens", [1, 5, 300])
 @pytest.mark.parametrize("cached", [0, 300, DECODE_TILE + 100])
-def test_streaming_attention_equals_the_whole_matrix(cached: int, tokens: int, kv: str) -> None:
+def test_streaming_attention_equals_the_whole_matrix(
+    cached: int, tokens: int, kv: str, path: str
+) -> None:
+    if path != "torch" and not Native(path).path:
+        pytest.skip(f"the native extension has no {path} here")
     room = cached + tokens
     memory = memory_on_cpu(CONFIG, room, batch=2, chunk=300, kv=kv)
     cache = _fill(memory, *torch.randn(2, 2, 3, room, 128).unbind())
     step = _step(memory, tokens, cached)
     queries = 3 * torch.randn(2, 3, 2 * tokens, 128)
     step["queries"].copy_(queries / 128**0.5)
-    attend(step, cache)
+    if path == "torch":
+        attend(step, cache)
+    else:
+        native_attend(step, cache, path)
     found = step["mixed"].clone()
     k, v = (each.repeat_interleave(2, dim=1) for each in _cached(cache, memory))
     scores = queries.double().view(2, 6, tokens, 128) @ k.transpose(-1, -2) / 128**0.5
@@ -114,3 +124,20 @@ def test_appending_after_a_rewind_leaves_no_trace(kv: str) -> None:
     _fill(rewound, keys, values)
     for first, second in zip(straight.cache.tensors, rewound.cache.tensors, strict=True):
         assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("kv", KV_FORMATS)
+def test_native_attention_makes_the_same_bits_by_any_number_of_threads(kv: str) -> None:
+    if not Native().path:
+        pytest.skip("the native extension was not built")
+    memory = memory_on_cpu(CONFIG, 1500, chunk=500, kv=kv)
+    cache = _fill(memory, *torch.randn(2, 1, 3, 1500, 128).unbind())
+    step, before, found = _step(memory, 1, 1499), torch.get_num_threads(), []
+    step["queries"].normal_()
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        native_attend(step, cache)
+        found.append(step["mixed"].clone())
+    torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])

@@ -1,0 +1,128 @@
+"""The project's own matmul for the CPU, in C++: glm4q/native/.
+
+Weights stay as GPTQ lays them out, so that a loaded file's pages serve as they are. Activations are
+rounded to 8-bit codes, each run of up to 128 inputs of a row by a scale of its own; products are
+summed as integers and scaled in float32.
+"""
+
+from collections.abc import Mapping
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from calculator.formats import WeightFormat
+from calculator.scratch import Needs
+from glm4q.kernels.spec import LinearSpec
+from glm4q.packing import WORD_BITS, QuantizedWeight
+
+try:
+    from glm4q import _native
+except ImportError:  # installed where there was no C++ compiler
+    _native = None  # type: ignore[assignment]
+
+SEGMENT = 128
+"""Inputs that share a scale of the activations, at most."""
+INPUTS_MULTIPLE = 8
+CODE_BYTES = 1
+SCALE_BYTES = 8
+"""Of each segment of a row: its scale, and the sum of its codes."""
+MOST_DENSE_INPUTS = 16_384
+DTYPES = {torch.bfloat16: 0, torch.float32: 1}
+
+
+def extension() -> ModuleType | None:
+    """The compiled functions; None where they were not built."""
+    return _native
+
+
+class Native:
+    """Multiplies on the best instruction set of this machine."""
+
+    name = "native"
+
+    def __init__(self, path: str = "auto") -> None:
+        """path: the instruction set: avx512, avx2, neon, scalar, or the best one."""
+        self._name = path
+        self.path = _native.find_path(path) if _native else 0
+
+    def refuses(self, spec: LinearSpec) -> str | None:
+        if _native is None:
+            return "was not built: the installation found no C++ compiler"
+        if not self.path:
+            return f"finds no {self._name} in this machine"
+        if spec.device.type != "cpu":
+            return "runs on the CPU only"
+        if spec.form.scheme != "groups" or spec.form.bits not in (4, 8):
+            return f"takes 4-bit and 8-bit weights by groups, not {spec.form}"
+        if spec.form.act_order:
+            return "takes groups of consecutive inputs only"
+        group_size = spec.form.group_size or spec.inputs
+        whole = spec.form.group_size is None or group_size < SEGMENT or group_size % SEGMENT == 0
+        if group_size % INPUTS_MULTIPLE or not whole:
+            return (
+                f"takes groups of a multiple of {INPUTS_MULTIPLE} inputs up to {SEGMENT}, of "
+                + (f"{SEGMENT} beyond, not {group_size}")
+            )
+        return None
+
+    def held(self, form: WeightFormat) -> WeightFormat:
+        return form
+
+    def pack(self, weight: QuantizedWeight) -> dict[str, Tensor]:
+        parts = {name: getattr(weight, name) for name in ("qweight", "scales", "qzeros")}
+        return {name: tensor.contiguous() for name, tensor in parts.items() if tensor is not None}
+
+    def needs(self, spec: LinearSpec, tokens: int, activation_bytes: int) -> Needs:
+        segment = min(spec.form.group_size or spec.inputs, SEGMENT)
+        segments = -(-spec.inputs // segment)
+        return Needs(tokens * (spec.inputs * CODE_BYTES + segments * SCALE_BYTES))
+
+    def matmul(self, x: Tensor, packed: Mapping[str, Tensor], out: Tensor, scratch: Tensor) -> None:
+        qweight, scales, qzeros = packed["qweight"], packed["scales"], packed.get("qzeros")
+        rows, inputs = x.shape
+        assert x.is_contiguous()
+        assert out.is_contiguous()
+        _native.matmul(
+            self.path,
+            qweight.data_ptr(),
+            scales.data_ptr(),
+            0 if qzeros is None else qzeros.data_ptr(),
+            qweight.shape[1],
+            inputs,
+            qweight.shape[0] * WORD_BITS // inputs,
+            inputs // scales.shape[0],
+            x.data_ptr(),
+            out.data_ptr(),
+            rows,
+            DTYPES[x.dtype],
+            scratch.data_ptr(),
+            torch.get_num_threads(),
+        )
+
+
+def takes_dense(x: Tensor, weight: Tensor) -> bool:
+    """Whether `matmul_dense` multiplies by a weight of numbers: for single rows, in bfloat16."""
+    return (
+        _native is not None
+        and x.shape[0] == 1
+        and x.shape[1] <= MOST_DENSE_INPUTS
+        and weight.dtype == x.dtype == torch.bfloat16
+        and weight.device.type == "cpu"
+        and weight.is_contiguous()
+    )
+
+
+def matmul_dense(x: Tensor, weight: Tensor, out: Tensor) -> None:
+    """[1, K] by the weight [N, K] into `out` [1, N], with sums in float32."""
+    outputs, inputs = weight.shape
+    _native.matmul_dense(
+        _native.find_path("auto"),
+        weight.data_ptr(),
+        outputs,
+        inputs,
+        x.data_ptr(),
+        out.data_ptr(),
+        DTYPES[x.dtype],
+        torch.get_num_threads(),
+    )

@@ -1,0 +1,41 @@
+#include "attention.h"
+
+#include <algorithm>
+
+#include "linear.h"
+#include "path.h"
+#include "threads.h"
+
+namespace glm4q {
+namespace {
+
+// The cache of a head is looked at in ranges, by several threads. How many does not follow from the
+// number of threads, so that sums are the same for any.
+constexpr int SPLIT_TOKENS = 128;
+constexpr int MOST_SPLITS = 16;
+constexpr int PIECE_ROWS = 32;
+
+int split_count(const Attention& attention) {
+    const size_t each = attention.partial_size() * attention.rows() * attention.batch *
+                        attention.kv_heads;
+    const int fit = static_cast<int>(std::min<size_t>(attention.partials_room / each, MOST_SPLITS));
+    return std::max(1, std::min(attention.length / SPLIT_TOKENS, fit));
+}
+
+}  // namespace
+
+void attend(const Path& path, const Attention& attention, int threads) {
+    const int heads = attention.batch * attention.kv_heads;
+    const int splits = split_count(attention);
+    const Blocks blocks(attention.rows(), PIECE_ROWS);
+    parallel(threads, heads * blocks.count * splits, [&](int number) {
+        const int block = number / splits % blocks.count;
+        const AttentionPiece piece = {number / splits / blocks.count, blocks.start(block),
+                                      blocks.start(block + 1), number % splits, splits};
+        path.attend(attention, piece);
+    });
+    if (splits > 1)
+        parallel(threads, heads, [&](int head) { path.merge(attention, splits, head); });
+}
+
+}  // namespace glm4q

@@ -1,0 +1,124 @@
+#include "layers.h"
+
+#include <algorithm>
+
+#include "path.h"
+#include "threads.h"
+
+namespace glm4q {
+namespace {
+
+template <class T>
+T* at(int64_t address) {
+    return reinterpret_cast<T*>(static_cast<intptr_t>(address));
+}
+
+Product product(const LinearEntry& entry, void* out) {
+    const Weight weight = {at<const uint32_t>(entry.qweight), at<const uint16_t>(entry.scales),
+                           at<const uint32_t>(entry.qzeros), static_cast<int>(entry.outputs),
+                           static_cast<int>(entry.inputs),   static_cast<int>(entry.bits),
+                           static_cast<int>(entry.group)};
+    return {weight, at<const void>(entry.bias), out};
+}
+
+class Run {
+public:
+    Run(const Path& path, const Shape& shape, const StepEntry& step, int cached,
+        const int64_t* lengths, int threads)
+        : path_(path), shape_(shape), step_(step), threads_(threads) {
+        rows_ = shape.batch * shape.tokens;
+        attention_.batch = shape.batch;
+        attention_.tokens = shape.tokens;
+        attention_.kv_heads = shape.kv_heads;
+        attention_.shared = shape.heads / shape.kv_heads;
+        attention_.size = shape.head_size;
+        attention_.room = shape.room;
+        attention_.length = cached + shape.tokens;
+        attention_.lengths = lengths;
+        attention_.queries = step.queries;
+        attention_.mixed = step.mixed;
+        attention_.partials = step.keys;  // keys are read piece by piece, so their place is free
+        attention_.partials_room = static_cast<size_t>(step.keys_bytes) / sizeof(float);
+        const size_t angles = static_cast<size_t>(shape.tokens) * shape.pairs;
+        const float* sin = step.rotation + angles * shape.batch;  // all sequences turn alike
+        fresh_ = {step.q, step.k, step.v, shape.dtype, step.rotation, sin, shape.pairs};
+    }
+
+    void layer(const LayerEntry& entry) {
+        attend_to(entry);
+        norm(step_.hidden_states, entry.feed_forward_norm, step_.normed);
+        const Product gate_up = product(entry.gate_up, step_.gate_and_up);
+        multiply(&gate_up, 1, step_.normed);
+        each(shape_.inner, [&](const Rows& rows) {
+            path_.gate(rows, step_.gate_and_up, step_.gated);
+        });
+        const Product down = product(entry.down, step_.delta);
+        multiply(&down, 1, step_.gated);
+        add_delta(entry.fed_norm);
+    }
+
+private:
+    void attend_to(const LayerEntry& entry) {
+        norm(step_.hidden_states, entry.input_norm, step_.normed);
+        const Product projections[] = {product(entry.q, step_.q), product(entry.k, step_.k),
+                                       product(entry.v, step_.v)};
+        multiply(projections, 3, step_.normed);
+        attention_.keys = {shape_.key_format, at<uint8_t>(entry.key_codes),
+                           at<uint16_t>(entry.key_scales)};
+        attention_.values = {shape_.value_format, at<uint8_t>(entry.value_codes),
+                             at<uint16_t>(entry.value_scales)};
+        parallel(threads_, rows_, [&](int token) { path_.append(attention_, fresh_, token); });
+        attend(path_, attention_, threads_);
+        parallel(threads_, rows_, [&](int token) {
+            path_.collect(attention_, token, step_.attended, shape_.dtype);
+        });
+        const Product o = product(entry.o, step_.delta);
+        multiply(&o, 1, step_.attended);
+        add_delta(entry.attended_norm);
+    }
+
+    void multiply(const Product* products, int count, const void* x) {
+        matmul(path_, products, count, x, rows_, shape_.dtype, step_.scratch, threads_);
+    }
+
+    void norm(const void* x, int64_t weight, void* out) {
+        each(shape_.hidden, [&](const Rows& rows) {
+            path_.norm(rows, x, at<const void>(weight), shape_.eps, out);
+        });
+    }
+
+    void add_delta(int64_t norm_weight) {
+        if (norm_weight) norm(step_.delta, norm_weight, step_.delta);
+        each(shape_.hidden,
+             [&](const Rows& rows) { path_.add(rows, step_.delta, step_.hidden_states); });
+    }
+
+    // Work on rows of that size, some of them at once.
+    template <class Callable>
+    void each(int size, const Callable& callable) {
+        const int pieces = std::min(rows_, 4 * threads_);
+        parallel(threads_, pieces, [&](int piece) {
+            const Blocks blocks(rows_, (rows_ + pieces - 1) / pieces);
+            if (piece < blocks.count)
+                callable(Rows{blocks.start(piece), blocks.start(piece + 1), size, shape_.dtype, 0,
+                              size});
+        });
+    }
+
+    const Path& path_;
+    const Shape& shape_;
+    const StepEntry& step_;
+    int threads_, rows_;
+    Attention attention_;
+    Fresh fresh_;
+};
+
+}  // namespace
+
+void run_layers(const Path& path, const LayerEntry* layers, int count, const Shape& shape,
+                const StepEntry& step, int cached, const int64_t* lengths, int threads) {
+    Run run(path, shape, step, cached, lengths, threads);
+    for (int layer = 0; layer < count; layer++) run.layer(layers[layer]);
+}
+
+}  // namespace glm4q

@@ -1,0 +1,95 @@
+#include "linear.h"
+
+#include <algorithm>
+
+#include "numbers.h"
+#include "path.h"
+#include "threads.h"
+
+namespace glm4q {
+namespace {
+
+// Outputs of a piece where there are many: short enough that threads end together.
+constexpr int PIECE_OUTPUTS = 1024;
+
+int piece_outputs(int outputs, int threads, int lanes) {
+    int pieces = (outputs + PIECE_OUTPUTS - 1) / PIECE_OUTPUTS;
+    pieces = (pieces + threads - 1) / threads * threads;
+    const int size = (outputs + pieces - 1) / pieces;
+    return (size + lanes - 1) / lanes * lanes;
+}
+
+bool take_same_codes(const Weight& one, const Weight& other) {
+    return one.bits == other.bits && segment_inputs(one.group) == segment_inputs(other.group);
+}
+
+Activations carve(const Weight& weight, int rows, void* scratch) {
+    Activations made;
+    made.rows = rows;
+    made.inputs = weight.inputs;
+    made.segment = segment_inputs(weight.group);
+    made.segments = segment_count(weight.inputs, weight.group);
+    made.codes = static_cast<uint32_t*>(scratch);
+    made.scales =
+        reinterpret_cast<float*>(made.codes + static_cast<size_t>(rows) * weight.inputs / 4);
+    made.sums =
+        reinterpret_cast<int32_t*>(made.scales + static_cast<size_t>(rows) * made.segments);
+    return made;
+}
+
+// Products that take the same codes, as one job.
+void matmul_alike(const Path& path, const Product* products, int count, const void* x, int rows,
+                  Dtype dtype, void* scratch, int threads) {
+    const Activations codes = carve(products[0].weight, rows, scratch);
+    const Blocks blocks(rows, path.block_rows);
+    parallel(threads, blocks.count, [&](int block) {
+        path.quantize(x, dtype, products[0].weight.bits, codes, blocks.start(block),
+                      blocks.start(block + 1));
+    });
+    int outputs = 0;
+    for (int each = 0; each < count; each++) outputs += products[each].weight.outputs;
+    const int size = piece_outputs(outputs, threads, path.lanes);
+    const auto pieces = [&](int each) { return (products[each].weight.outputs + size - 1) / size; };
+    int total = 0;
+    for (int each = 0; each < count; each++) total += pieces(each);
+    parallel(threads, total, [&](int piece) {
+        int each = 0;
+        for (; piece >= pieces(each); each++) piece -= pieces(each);
+        const Product& product = products[each];
+        const int start = piece * size, all = product.weight.outputs;
+        const int stop = std::min(start + size, all);
+        path.multiply(product.weight, codes, product.out, dtype, start, stop);
+        if (product.bias)
+            path.add_bias({0, rows, all, dtype, start, stop}, product.bias, product.out);
+    });
+}
+
+}  // namespace
+
+void matmul(const Path& path, const Product* products, int count, const void* x, int rows,
+            Dtype dtype, void* scratch, int threads) {
+    for (int first = 0, last; first < count; first = last) {
+        for (last = first + 1; last < count; last++)
+            if (!take_same_codes(products[first].weight, products[last].weight)) break;
+        matmul_alike(path, products + first, last - first, x, rows, dtype, scratch, threads);
+    }
+}
+
+void matmul_dense(const Path& path, const uint16_t* weight, int outputs, int inputs, const void* x,
+                  void* out, Dtype dtype, int threads) {
+    alignas(64) float numbers[MOST_DENSE_INPUTS];
+    const int step = 2 * path.lanes, whole = inputs / step * step;
+    for (int at = 0; at < inputs; at++) {
+        const float number = dtype == FLOAT32 ? static_cast<const float*>(x)[at]
+                                              : from_bfloat16(static_cast<const uint16_t*>(x)[at]);
+        const int place = at % step / 2 + at % 2 * path.lanes + at / step * step;
+        numbers[at < whole ? place : at] = number;
+    }
+    const int size = piece_outputs(outputs, threads, 4);
+    parallel(threads, (outputs + size - 1) / size, [&](int piece) {
+        path.multiply_dense(weight, inputs, numbers, out, dtype, piece * size,
+                            std::min((piece + 1) * size, outputs));
+    });
+}
+
+}  // namespace glm4q

@@ -1,0 +1,98 @@
+// NEON with the dot product of ARMv8.2: four outputs at once.
+#if defined(__aarch64__)
+#include <arm_neon.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "numbers.h"
+#include "path.h"
+#include "target.h"
+GLM4Q_TARGET_BEGIN("arch=armv8.2-a+dotprod")
+
+namespace glm4q::neon {
+namespace {
+
+struct V {
+    using Ints = int32x4_t;
+    using Floats = float32x4_t;
+    static constexpr int LANES = 4;
+    static constexpr int BLOCK_ROWS = 4;  // 4 rows of 4 vectors: half of the 32 registers
+    static constexpr int HEAD_ROWS = 4;
+
+    static int32x4_t broadcast(int32_t number) { return vdupq_n_s32(number); }
+    static int32x4_t negative_product(const int32_t* numbers, int32_t by) {
+        return vmulq_n_s32(vld1q_s32(numbers), -by);
+    }
+    static int32x4_t load(const uint32_t* place) {
+        return vreinterpretq_s32_u32(vld1q_u32(place));
+    }
+    static int32x4_t load_part(const uint32_t* place, int count) {
+        uint32_t padded[LANES] = {};
+        std::memcpy(padded, place, count * sizeof(uint32_t));
+        return load(padded);
+    }
+    static int32x4_t low(int32x4_t word) { return vandq_s32(word, vdupq_n_s32(0x0f0f0f0f)); }
+    static int32x4_t high(int32x4_t word) {
+        return vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(word), 4));
+    }
+    static float32x4_t load_half(const uint16_t* place) {
+        return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(place)));
+    }
+    static float32x4_t half_part(const uint16_t* place, int count) {
+        uint16_t padded[LANES] = {};
+        std::memcpy(padded, place, count * sizeof(uint16_t));
+        return load_half(padded);
+    }
+
+    static int32x4_t dot_signed(int32x4_t sum, int32x4_t codes, uint32_t x) {
+        return vdotq_s32(sum, vreinterpretq_s8_s32(codes), vreinterpretq_s8_u32(vdupq_n_u32(x)));
+    }
+    // Bytes above 127 do not fit a signed dot product: by nibbles.
+    static int32x4_t dot_bytes(int32x4_t sum, int32x4_t codes, uint32_t x) {
+        const int32x4_t above = dot_signed(vdupq_n_s32(0), high(codes), x);
+        return dot_signed(vaddq_s32(sum, vshlq_n_s32(above, 4)), low(codes), x);
+    }
+    static int32x4_t dot_nibbles(int32x4_t sum, int32x4_t codes, uint32_t x) {
+        return dot_signed(sum, codes, x);
+    }
+    static void add_scaled(float* to, int32x4_t sum, float32x4_t scale, float x_scale) {
+        vst1q_f32(to, vfmaq_f32(vld1q_f32(to), vcvtq_f32_s32(sum), vmulq_n_f32(scale, x_scale)));
+    }
+
+    static float32x4_t load(const float* place) { return vld1q_f32(place); }
+    static void store(float* place, float32x4_t numbers) { vst1q_f32(place, numbers); }
+    static float32x4_t fill(float number) { return vdupq_n_f32(number); }
+    static float32x4_t zero() { return vdupq_n_f32(0); }
+    static float32x4_t multiply_add(float32x4_t a, float32x4_t b, float32x4_t c) {
+        return vfmaq_f32(c, a, b);
+    }
+    static void store_sums(float* to, float32x4_t a, float32x4_t b, float32x4_t c, float32x4_t d) {
+        vst1q_f32(to, vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)));
+    }
+    static float32x4_t even_bfloat16(const uint16_t* place) {
+        return vreinterpretq_f32_u32(vshlq_n_u32(words(place), 16));
+    }
+    static float32x4_t odd_bfloat16(const uint16_t* place) {
+        return vreinterpretq_f32_u32(vandq_u32(words(place), vdupq_n_u32(0xffff0000)));
+    }
+    static uint32x4_t words(const uint16_t* place) {
+        return vreinterpretq_u32_u16(vld1q_u16(place));
+    }
+};
+
+#include "rows.inl"
+#include "linear.inl"
+#include "attention.inl"
+
+}  // namespace
+
+extern const Path PATH;
+const Path PATH = {"neon", V::BLOCK_ROWS, V::LANES, quantize, multiply, multiply_dense, attend,
+                   merge,    norm,          add,      gate,     add_bias, append,         collect};
+
+}  // namespace glm4q::neon
+
+GLM4Q_TARGET_END
+#endif

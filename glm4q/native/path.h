@@ -1,0 +1,36 @@
+// One instruction set's code: what each of scalar.cpp, avx2.cpp, avx512.cpp and neon.cpp offers.
+#pragma once
+
+#include "attention.h"
+#include "linear.h"
+#include "rows.h"
+
+namespace glm4q {
+
+struct Path {
+    const char* name;
+    int block_rows;  // the most rows of activations that are multiplied at once
+    int lanes;       // outputs of a vector
+    // Rows `first` to `last`, one block of x [M, K], into `to`.
+    void (*quantize)(const void* x, Dtype dtype, int bits, const Activations& to, int first,
+                     int last);
+    // Outputs `start` to `stop`, start a multiple of lanes, into out [M, N].
+    void (*multiply)(const Weight& weight, const Activations& x, void* out, Dtype dtype, int start,
+                     int stop);
+    // Outputs `start` to `stop` of a dense bfloat16 weight [N, K], for one row of activations.
+    void (*multiply_dense)(const uint16_t* weight, int inputs, const float* x, void* out,
+                           Dtype dtype, int start, int stop);
+    void (*attend)(const Attention& attention, const AttentionPiece& piece);
+    void (*merge)(const Attention& attention, int splits, int head);
+    void (*norm)(const Rows& rows, const void* x, const void* weight, float eps, void* out);
+    void (*add)(const Rows& rows, const void* x, void* to);
+    void (*gate)(const Rows& rows, const void* gate_and_up, void* out);
+    void (*add_bias)(const Rows& rows, const void* bias, void* to);
+    void (*append)(const Attention& attention, const Fresh& fresh, int token);
+    void (*collect)(const Attention& attention, int token, void* out, Dtype dtype);
+};
+
+// The named path, the best of this machine for "auto"; null where it cannot run here.
+const Path* find_path(const char* name);
+
+}  // namespace glm4q

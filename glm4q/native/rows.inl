@@ -1,0 +1,145 @@
+// What is done to each number or row, in plain loops that the compiler makes vectors of. Included
+// once by each path, inside its namespace. Results are rounded to the activations' dtype wherever
+// the layers in Python round them.
+
+inline void load_floats(const void* x, Dtype dtype, size_t place, int count, float* to) {
+    if (dtype == FLOAT32) {
+        std::memcpy(to, static_cast<const float*>(x) + place, count * sizeof(float));
+    } else {
+        const uint16_t* from = static_cast<const uint16_t*>(x) + place;
+        for (int at = 0; at < count; at++) to[at] = from_bfloat16(from[at]);
+    }
+}
+
+inline void store_floats(const float* x, void* out, Dtype dtype, size_t place, int count) {
+    if (dtype == FLOAT32) {
+        std::memcpy(static_cast<float*>(out) + place, x, count * sizeof(float));
+    } else {
+        uint16_t* to = static_cast<uint16_t*>(out) + place;
+        for (int at = 0; at < count; at++) to[at] = to_bfloat16(x[at]);
+    }
+}
+
+inline void round_floats(float* x, Dtype dtype, int count) {
+    if (dtype == BFLOAT16)
+        for (int at = 0; at < count; at++) x[at] = from_bfloat16(to_bfloat16(x[at]));
+}
+
+// e^x to a few units in the last place; below -87 as at -87.
+inline float exponential(float x) {
+    constexpr float SHIFT = 0x1.8p23f;
+    x = x < -87.0f ? -87.0f : x;
+    x = x > 88.0f ? 88.0f : x;
+    const float shifted = x * 1.44269504f + SHIFT, whole = shifted - SHIFT;
+    const float rest = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+    float power = 1.9875691500e-4f;  // Cephes' polynomial of e^rest
+    power = power * rest + 1.3981999507e-3f;
+    power = power * rest + 8.3334519073e-3f;
+    power = power * rest + 4.1665795894e-2f;
+    power = power * rest + 1.6666665459e-1f;
+    power = power * rest + 5.0000001201e-1f;
+    power = power * rest * rest + rest + 1;
+    const uint32_t exponent = (bits_of_float(shifted) - bits_of_float(SHIFT) + 127) << 23;
+    return power * float_of_bits(exponent);
+}
+
+constexpr int STRETCH = 256;  // numbers that are on the stack at once
+
+// x / rms(x) * weight.
+void norm(const Rows& rows, const void* x, const void* weight, float eps, void* out) {
+    alignas(64) float numbers[STRETCH], factors[STRETCH];
+    for (int row = rows.first; row < rows.last; row++) {
+        const size_t place = static_cast<size_t>(row) * rows.size;
+        float lanes[16] = {};
+        for (int start = 0; start < rows.size; start += STRETCH) {
+            const int count = std::min(STRETCH, rows.size - start);
+            load_floats(x, rows.dtype, place + start, count, numbers);
+            int at = 0;
+            for (; at + 16 <= count; at += 16)
+                for (int lane = 0; lane < 16; lane++)
+                    lanes[lane] += numbers[at + lane] * numbers[at + lane];
+            for (; at < count; at++) lanes[0] += numbers[at] * numbers[at];
+        }
+        float sum = 0;
+        for (int lane = 0; lane < 16; lane++) sum += lanes[lane];
+        const float scale = 1 / std::sqrt(sum / static_cast<float>(rows.size) + eps);
+        for (int start = 0; start < rows.size; start += STRETCH) {
+            const int count = std::min(STRETCH, rows.size - start);
+            load_floats(x, rows.dtype, place + start, count, numbers);
+            load_floats(weight, rows.dtype, start, count, factors);
+            for (int at = 0; at < count; at++) numbers[at] *= scale;
+            round_floats(numbers, rows.dtype, count);
+            for (int at = 0; at < count; at++) numbers[at] *= factors[at];
+            store_floats(numbers, out, rows.dtype, place + start, count);
+        }
+    }
+}
+
+inline void add_stretch(const void* x, size_t from, void* to, size_t place, Dtype dtype, int count) {
+    alignas(64) float numbers[STRETCH], sums[STRETCH];
+    load_floats(x, dtype, from, count, numbers);
+    load_floats(to, dtype, place, count, sums);
+    for (int at = 0; at < count; at++) sums[at] += numbers[at];
+    store_floats(sums, to, dtype, place, count);
+}
+
+void add(const Rows& rows, const void* x, void* to) {
+    const size_t stop = static_cast<size_t>(rows.last) * rows.size;
+    for (size_t at = static_cast<size_t>(rows.first) * rows.size; at < stop; at += STRETCH)
+        add_stretch(x, at, to, at, rows.dtype,
+                    static_cast<int>(std::min<size_t>(STRETCH, stop - at)));
+}
+
+// The columns from start to stop of each row.
+void add_bias(const Rows& rows, const void* bias, void* to) {
+    for (int row = rows.first; row < rows.last; row++)
+        for (int at = rows.start; at < rows.stop; at += STRETCH)
+            add_stretch(bias, at, to, static_cast<size_t>(row) * rows.size + at, rows.dtype,
+                        std::min(STRETCH, rows.stop - at));
+}
+
+// silu(gate) * up, from rows of gate and up side by side; size is that of each. The columns from
+// start to stop.
+void gate(const Rows& rows, const void* gate_and_up, void* out) {
+    alignas(64) float gates[STRETCH], ups[STRETCH];
+    for (int row = rows.first; row < rows.last; row++) {
+        const size_t place = static_cast<size_t>(row) * rows.size;
+        for (int start = rows.start; start < rows.stop; start += STRETCH) {
+            const int count = std::min(STRETCH, rows.stop - start);
+            load_floats(gate_and_up, rows.dtype, 2 * place + start, count, gates);
+            load_floats(gate_and_up, rows.dtype, 2 * place + rows.size + start, count, ups);
+            for (int at = 0; at < count; at++) gates[at] /= 1 + exponential(-gates[at]);
+            round_floats(gates, rows.dtype, count);
+            for (int at = 0; at < count; at++) gates[at] *= ups[at];
+            store_floats(gates, out, rows.dtype, place + start, count);
+        }
+    }
+}
+
+// x in the order in which multiply_dense takes it: of each 2 * LANES inputs the even ones, then the
+// odd ones.
+void multiply_dense(const uint16_t* weight, int inputs, const float* x, void* out, Dtype dtype,
+                    int start, int stop) {
+    constexpr int STEP = 2 * V::LANES;
+    for (int at = start; at < stop; at += 4) {
+        const int count = std::min(4, stop - at);
+        typename V::Floats acc[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
+        const uint16_t* rows[4];
+        for (int r = 0; r < 4; r++)
+            rows[r] = weight + static_cast<size_t>(at + std::min(r, count - 1)) * inputs;
+        int input = 0;
+        for (; input + STEP <= inputs; input += STEP) {
+            const typename V::Floats even = V::load(x + input), odd = V::load(x + input + V::LANES);
+            GLM4Q_UNROLL
+            for (int r = 0; r < 4; r++) {
+                acc[r] = V::multiply_add(V::even_bfloat16(rows[r] + input), even, acc[r]);
+                acc[r] = V::multiply_add(V::odd_bfloat16(rows[r] + input), odd, acc[r]);
+            }
+        }
+        float sums[4];
+        V::store_sums(sums, acc[0], acc[1], acc[2], acc[3]);
+        for (; input < inputs; input++)
+            for (int r = 0; r < 4; r++) sums[r] += x[input] * from_bfloat16(rows[r][input]);
+        store_floats(sums, out, dtype, at, count);
+    }
+}

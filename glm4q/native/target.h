@@ -1,0 +1,22 @@
+// Instruction sets for a part of a file: one build holds the code of all, and the machine chooses.
+// Standard headers come before, so that none of their functions is compiled for the wrong machine.
+#pragma once
+
+#define GLM4Q_PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#define GLM4Q_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define GLM4Q_UNROLL _Pragma("GCC unroll 8")
+#endif
+
+#if defined(__clang__)
+#define GLM4Q_TARGET_BEGIN(features) \
+    GLM4Q_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
+#define GLM4Q_TARGET_END _Pragma("clang attribute pop")
+#else
+// gcc takes its own intrinsics for uninitialized: https://gcc.gnu.org/bugzilla/show_bug.cgi?id=105593
+#define GLM4Q_TARGET_BEGIN(features)                              \
+    _Pragma("GCC push_options") GLM4Q_PRAGMA(GCC target(features)) \
+        _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"")
+#define GLM4Q_TARGET_END _Pragma("GCC pop_options")
+#endif

@@ -1,0 +1,154 @@
+"""The native matmul: against float64, and number by number against its own arithmetic in torch."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from calculator.formats import WeightFormat
+from glm4q.kernels import native
+from glm4q.kernels.native import SEGMENT, Native
+from glm4q.kernels.spec import LinearSpec, multiply
+from glm4q.packing import QuantizedWeight, pack
+
+CPU = torch.device("cpu")
+PATHS = ("scalar", "avx2", "avx512", "neon")
+FORMATS = [
+    WeightFormat(bits, group_size, zero_bits=zero_bits)
+    for bits in (4, 8)
+    for group_size in (32, 64, 128, None)
+    for zero_bits in (0, bits)
+]
+SHAPES = [(1, 48, 256), (2, 72, 384), (5, 1000, 128), (17, 200, 13_696 // 4), (64, 328, 512)]
+"""Rows, outputs, inputs. Outputs are ragged, also for vectors; 13,696 inputs are GLM-4's own."""
+
+
+def _weight(outputs: int, inputs: int, form: WeightFormat) -> QuantizedWeight:
+    groups = form.groups(inputs)
+    codes = torch.randint(2**form.bits, (inputs, outputs), dtype=torch.int32)
+    zeros = torch.randint(2**form.bits, (groups, outputs), dtype=torch.int32)
+    return QuantizedWeight(
+        form.bits,
+        pack(codes, form.bits),
+        (torch.rand(groups, outputs) + 0.5).half(),
+        None if form.symmetric else pack(zeros.T.contiguous(), form.bits).T.contiguous(),
+    )
+
+
+def _cases() -> Iterator[tuple[int, int, int, WeightFormat]]:
+    for rows, outputs, inputs in SHAPES:
+        for form in FORMATS:
+            if form.group_size is None or inputs % form.group_size == 0:
+                yield rows, outputs, inputs, form
+
+
+def _kernel(path: str, spec: LinearSpec) -> Native:
+    kernel = Native(path)
+    if reason := kernel.refuses(spec):
+        pytest.skip(f"{kernel.name} {reason}")
+    return kernel
+
+
+def emulate(x: Tensor, weight: QuantizedWeight) -> Tensor:
+    """The same arithmetic, written out: codes of activations, sums of integers, scales."""
+    group = weight.inputs // weight.scales.shape[0]
+    centered = weight.codes().double() - weight.zero_points().repeat_interleave(group, 0)
+    out = torch.zeros(len(x), weight.outputs, dtype=torch.float64)
+    segment = min(group, SEGMENT)
+    for start in range(0, weight.inputs, segment):
+        piece = x[:, start : start + segment].float()
+        largest = piece.abs().amax(1, keepdim=True)
+        codes = (piece * torch.full_like(largest, 127).div(largest)).round()
+        sums = codes.double() @ centered[start : start + segment]
+        out += sums * (weight.scales[start // group].float() * (largest / 127)).double()
+    return out
+
+
+@pytest.mark.parametrize("case", list(_cases()), ids=str)
+@pytest.mark.parametrize("path", PATHS)
+def test_every_instruction_set_does_the_arithmetic_that_is_written_out(
+    path: str, case: tuple[int, int, int, WeightFormat]
+) -> None:
+    rows, outputs, inputs, form = case
+    spec = LinearSpec(outputs, inputs, form, CPU)
+    kernel, weight = _kernel(path, spec), _weight(outputs, inputs, form)
+    x = torch.randn(rows, inputs)
+    y = multiply(kernel, spec, kernel.pack(weight), x)
+    expected = emulate(x, weight)
+    spread = expected.square().mean().sqrt()
+    assert (y - expected).abs().max() < 2e-6 * inputs**0.5 * spread
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("path", PATHS)
+def test_bfloat16_is_the_float32_result_rounded(path: str, bits: int) -> None:
+    spec = LinearSpec(72, 256, WeightFormat(bits, 64), CPU)
+    kernel = _kernel(path, spec)
+    packed = kernel.pack(_weight(72, 256, spec.form))
+    x = torch.randn(3, 256).bfloat16()
+    wide = multiply(kernel, spec, packed, x.float())
+    assert torch.equal(multiply(kernel, spec, packed, x), wide.bfloat16())
+
+
+@pytest.mark.parametrize("rows", [*range(1, 18), 64, 700])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_activations_cost_little_precision(bits: int, rows: int) -> None:
+    """Codes of 8 bits of normal numbers, whose largest of 128 is about 2.7: steps of 0.02."""
+    spec = LinearSpec(208, 1024, WeightFormat(bits, 128), CPU)
+    kernel, weight = _kernel("auto", spec), _weight(208, 1024, spec.form)
+    x = torch.randn(rows, 1024)
+    exact = x.double() @ weight.dequantize().double()
+    wrong = multiply(kernel, spec, kernel.pack(weight), x) - exact
+    assert wrong.square().mean() < 0.01**2 * exact.square().mean()
+
+
+@pytest.mark.parametrize("rows", [1, 9, 40])
+def test_any_number_of_threads_makes_the_same_bits(rows: int) -> None:
+    spec = LinearSpec(3000, 256, WeightFormat(4, 64), CPU)
+    kernel = _kernel("auto", spec)
+    packed = kernel.pack(_weight(3000, 256, spec.form))
+    x, before = torch.randn(rows, 256), torch.get_num_threads()
+    results = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        results += [multiply(kernel, spec, packed, x) for _ in range(20)]
+    torch.set_num_threads(before)
+    assert all(torch.equal(result, results[0]) for result in results)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_zeros_stay_zero_and_what_is_no_number_is_not_hidden(path: str) -> None:
+    spec = LinearSpec(40, 128, WeightFormat(4, 64), CPU)
+    kernel = _kernel(path, spec)
+    packed = kernel.pack(_weight(40, 128, spec.form))
+    x = torch.zeros(2, 128)
+    x[1, 70] = torch.nan
+    y = multiply(kernel, spec, packed, x)
+    assert torch.equal(y[0], torch.zeros(40))
+    assert y[1].isnan().all()
+
+
+def test_nothing_is_written_beyond_the_scratch_and_the_output() -> None:
+    spec = LinearSpec(72, 384, WeightFormat(4, 128), CPU)
+    kernel, weight = _kernel("auto", spec), _weight(72, 384, spec.form)
+    x = torch.randn(7, 384)
+    size = kernel.needs(spec, 7, 4).scratch_bytes
+    scratch = torch.full((size + 64,), 171, dtype=torch.uint8)
+    out = torch.full((9, 72), 7.0)
+    kernel.matmul(x, kernel.pack(weight), out[1:8], scratch)
+    assert (scratch[size:] == 171).all()
+    assert (out[[0, 8]] == 7).all()
+    torch.testing.assert_close(out[1:8].double(), emulate(x, weight), rtol=1e-4, atol=1e-2)
+
+
+def test_without_the_extension_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_native", None)
+    reason = Native().refuses(LinearSpec(8, 8, WeightFormat(4, None), CPU))
+    assert reason == "was not built: the installation found no C++ compiler"
+
+
+@pytest.mark.parametrize("group_size", [4, 100, 192])
+def test_odd_groups_are_refused(group_size: int) -> None:
+    spec = LinearSpec(8, 4800, WeightFormat(4, group_size), CPU)
+    assert f"not {group_size}" in (Native().refuses(spec) or "")

@@ -181,23 +181,52 @@ inline void mix_width(const Tile& tile, int row, int tokens) {
     for (; at < tile.width; at += V::LANES) mix_rows<R, 1>(tile, row, at, tokens);
 }
 
+// The largest of `start` and a tile's scores. Lane by lane, as compilers keep the order of floats.
+inline float largest(const float* scores, float start) {
+    float lanes[16];
+    for (int lane = 0; lane < 16; lane++) lanes[lane] = start;
+    for (int at = 0; at < TILE; at += 16)
+        for (int lane = 0; lane < 16; lane++)
+            lanes[lane] = scores[at + lane] > lanes[lane] ? scores[at + lane] : lanes[lane];
+    for (int half = 8; half > 0; half /= 2)
+        for (int lane = 0; lane < half; lane++) lanes[lane] = std::max(lanes[lane], lanes[lane + half]);
+    return lanes[0];
+}
+
+inline float sum_of(const float* weights) {
+    float lanes[16] = {};
+    for (int at = 0; at < TILE; at += 16)
+        for (int lane = 0; lane < 16; lane++) lanes[lane] += weights[at + lane];
+    for (int half = 8; half > 0; half /= 2)
+        for (int lane = 0; lane < half; lane++) lanes[lane] += lanes[lane + half];
+    return lanes[0];
+}
+
 // From scores to weights of the visible tokens of a row; what the sums so far shrink by.
-inline float soften(float* scores, int visible, int tokens, float* best, float* total) {
-    float most = *best;
-    for (int at = 0; at < visible; at++) most = std::max(most, scores[at]);
-    for (int at = 0; at < visible; at++) scores[at] = exponential(scores[at] - most);
-    for (int at = visible; at < tokens; at++) scores[at] = 0;
-    float sum = 0;
-    for (int at = 0; at < visible; at++) sum += scores[at];
+inline float soften(float* scores, int visible, float* best, float* total) {
+    for (int at = visible; at < TILE; at++) scores[at] = -INFINITY;
+    const float most = largest(scores, *best);
+    for (int at = 0; at < TILE; at++) scores[at] = exponential(scores[at] - most);
+    for (int at = visible; at < TILE; at++) scores[at] = 0;
     const float shrink = visible > 0 && *total > 0 ? exponential(*best - most) : 1;
     *best = most;
-    *total = *total * shrink + sum;
+    *total = *total * shrink + sum_of(scores);
     return shrink;
 }
 
+inline size_t vector_bytes(KVFormat format, int size) {
+    return format == KV_FLOAT32 ? size * 4 : format == KV_BFLOAT16 ? size * 2
+         : format == KV_INT8 ? size : size / 2;
+}
+
+// Asks for the next tile meanwhile.
 inline void read_tile(const Side& side, size_t place, int tokens, int size, const Tile& tile) {
-    for (int token = 0; token < tokens; token++)
+    const size_t bytes = vector_bytes(side.format, size);
+    const uint8_t* next = side.codes + (place + TILE) * bytes;
+    for (int token = 0; token < tokens; token++) {
+        for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch(next + token * bytes + at, 0, 2);
         read_vector(side, place + token, size, tile.vectors + token * tile.width);
+    }
 }
 
 void attend(const Attention& attention, const AttentionPiece& piece) {
@@ -237,7 +266,7 @@ void attend(const Attention& attention, const AttentionPiece& piece) {
         for (int r = 0; r < rows; r++) {
             const int seen = past + (piece.first + r) % attention.tokens + 1 - token;
             const int visible = std::min(std::max(seen, 0), tokens);
-            const float shrink = soften(scores[r], visible, tokens, best + r, total + r);
+            const float shrink = soften(scores[r], visible, best + r, total + r);
             if (shrink != 1)
                 for (int at = 0; at < width; at++) sums[r * width + at] *= shrink;
         }

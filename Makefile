@@ -11,7 +11,7 @@ LLAMA_DONE := $(LLAMA)/$(LLAMA_VERSION).done
 LAYERS := build/peers/models/glm-int4-4-layers
 QUESTION := What is the capital of France?
 
-.PHONY: demo chat test check format peers clean
+.PHONY: demo chat test check format sanitize peers clean
 .PHONY: bench-load bench-calc bench-kernels bench-quality bench-speed bench-llama bench-transformers bench-context
 
 demo: $(VENV)/demo.done
@@ -40,6 +40,21 @@ check: $(VENV)/test.done
 format: $(VENV)/test.done
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The native kernels' tests over a build that traps on every stray address and undefined result.
+# Python and torch leak on purpose, and are not what is examined.
+SANITIZED := build/sanitize/_native.abi3.so
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined
+sanitize: $(VENV)/test.done $(SANITIZED)
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 $(BIN)/python -m pytest -q --native $(SANITIZED) \
+	tests/runtime/test_native.py tests/runtime/test_layers.py tests/runtime/test_fused.py
+
+$(SANITIZED): $(wildcard glm4q/native/*)
+	mkdir -p $(@D)
+	$(CXX) -std=c++17 -O1 -g -fPIC -shared -ffp-contract=off $(SANITIZE) -DPy_LIMITED_API=0x030B0000 \
+	-I$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('include'))") \
+	$(filter %.cpp,$^) -o $@
 
 # Peak memory of quantizing true GLM-4-9B layer shapes: flat, however many layers.
 bench-load: $(VENV)/demo.done

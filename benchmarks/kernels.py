@@ -39,6 +39,8 @@ def candidates(outputs: int, inputs: int) -> dict[str, tuple[int, Run]]:
     for dtype in (torch.float32, torch.bfloat16):
         dense = torch.randn(outputs, inputs).to(dtype)
         found[f"F.linear {dtype}"] = dense.nbytes, partial(dense_matmul, dense)
+    numbers = torch.ones(outputs * inputs // 2)
+    found["reading memory"] = numbers.nbytes, partial(read_memory, numbers)
     for form in (WeightFormat(4, 128), WeightFormat(8, 128)):
         weight = random_weight(outputs, inputs, form)
         for kernel in KERNELS:
@@ -48,6 +50,11 @@ def candidates(outputs: int, inputs: int) -> dict[str, tuple[int, Run]]:
                 held = sum(tensor.nbytes for tensor in packed.values())
                 found[f"{kernel.name} {form}"] = held, partial(multiply, kernel, spec, packed)
     return found
+
+
+def read_memory(numbers: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """What no kernel can be faster than, at one row: a sum over so many bytes."""
+    return numbers.sum()
 
 
 def seconds(run: Run, x: torch.Tensor) -> float:
@@ -63,7 +70,7 @@ def main() -> None:
     options = parser.parse_args()
     compared = candidates(options.outputs, options.inputs)
     print(f"[{options.outputs}, {options.inputs}], {torch.get_num_threads()} threads")
-    for rows in (1, 16, 256):
+    for rows in (1, 4, 16, 512):
         x = torch.randn(rows, options.inputs, dtype=torch.bfloat16)
         times: dict[str, list[float]] = {name: [] for name in compared}
         for _ in range(RUNS + 1):
@@ -72,7 +79,11 @@ def main() -> None:
         print(f"\n{rows} rows of activations")
         for name, (held, _) in compared.items():
             median = statistics.median(times[name][1:])  # the first run warms caches
-            print(f"  {name:<26} {median * 1e3:9.2f} ms  {held / median / 1e9:6.1f} GB/s")
+            operations = 2 * rows * options.outputs * options.inputs / median
+            print(
+                f"  {name:<26} {median * 1e3:9.2f} ms  {held / median / 1e9:6.1f} GB/s  "
+                f"{operations / 1e9:7.0f} GOP/s"
+            )
 
 
 if __name__ == "__main__":

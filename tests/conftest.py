@@ -1,6 +1,7 @@
 """What many tests share: one thread, a seed, tiny checkpoints, and the trained demo model."""
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,20 @@ MakeQuantized = Callable[..., Path]
 # How long an example takes says nothing on a shared machine.
 hypothesis.settings.register_profile("glm4q", deadline=None)
 hypothesis.settings.load_profile("glm4q")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--native", type=Path, help="another build of the native extension")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Put the build of `--native` in the place of the installed one, before tests import it."""
+    if path := config.getoption("--native"):
+        spec = importlib.util.spec_from_file_location("glm4q._native", path)
+        if spec is None or spec.loader is None:
+            raise pytest.UsageError(f"{path} is no extension module")
+        sys.modules["glm4q._native"] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
 
 
 @pytest.fixture(autouse=True)

@@ -1,113 +1,8 @@
 // Attention for any instruction set. Included once by each path, inside its namespace, after V and
-// rows.inl. The online softmax of https://arxiv.org/abs/1805.02867, in float32.
+// vectors.inl. The online softmax of https://arxiv.org/abs/1805.02867, in float32.
 
 constexpr int TILE = 32;        // cached tokens that are looked at together
 constexpr int MOST_ROWS = 32;   // of a piece
-constexpr int KV_GROUP = 64;    // numbers of an INT4 vector that share a scale
-constexpr float SMALLEST_SCALE = 0x1p-24f;
-
-// ---- How vectors lie: a reader and a writer for each format ----
-
-inline void read_int8(const uint8_t* codes, const uint16_t* scales, int size, float* to) {
-    const float scale = from_float16(*scales);
-    const int8_t* from = reinterpret_cast<const int8_t*>(codes);
-    for (int at = 0; at < size; at++) to[at] = static_cast<float>(from[at]) * scale;
-}
-
-inline void write_int8(const float* x, int size, uint8_t* codes, uint16_t* scales) {
-    float most = 0;
-    for (int at = 0; at < size; at++) most = std::max(most, std::fabs(x[at]));
-    *scales = to_float16(std::max(most / 127, SMALLEST_SCALE));
-    const float scale = from_float16(*scales);
-    for (int at = 0; at < size; at++) {
-        const int32_t code = round_code(x[at] / scale);
-        codes[at] = static_cast<uint8_t>(std::min(std::max(code, -127), 127));
-    }
-}
-
-// Number i of a vector lies beside number i + D / 2; a scale and a least value for each group.
-inline void read_int4(const uint8_t* codes, const uint16_t* scales, int size, float* to) {
-    for (int at = 0; at < size / 2; at++) {
-        to[at] = static_cast<float>(codes[at] & 15);
-        to[at + size / 2] = static_cast<float>(codes[at] >> 4);
-    }
-    for (int start = 0; start < size; start += KV_GROUP, scales += 2) {
-        const float scale = from_float16(scales[0]), least = from_float16(scales[1]);
-        for (int at = start; at < start + KV_GROUP; at++) to[at] = to[at] * scale + least;
-    }
-}
-
-inline void write_int4(const float* x, int size, uint8_t* codes, uint16_t* scales) {
-    uint8_t fresh[MOST_HEAD_SIZE];
-    for (int start = 0; start < size; start += KV_GROUP, scales += 2) {
-        float least = x[start], most = x[start];
-        for (int at = start; at < start + KV_GROUP; at++) {
-            least = std::min(least, x[at]);
-            most = std::max(most, x[at]);
-        }
-        scales[0] = to_float16(std::max((most - least) / 15, SMALLEST_SCALE));
-        scales[1] = to_float16(least);
-        const float scale = from_float16(scales[0]), low = from_float16(scales[1]);
-        for (int at = start; at < start + KV_GROUP; at++) {
-            const int32_t code = round_code((x[at] - low) / scale);
-            fresh[at] = static_cast<uint8_t>(std::min(std::max(code, 0), 15));
-        }
-    }
-    for (int at = 0; at < size / 2; at++)
-        codes[at] = static_cast<uint8_t>(fresh[at] | fresh[at + size / 2] << 4);
-}
-
-// Multiply each run of 64 numbers by the Hadamard matrix over 8: glm4q/kv/hadamard.py.
-inline void turn(float* x, int size) {
-    for (int start = 0; start < size; start += KV_GROUP) {
-        float* run = x + start;
-        for (int half = 1; half < KV_GROUP; half *= 2)
-            for (int block = 0; block < KV_GROUP; block += 2 * half)
-                for (int at = block; at < block + half; at++) {
-                    const float first = run[at], second = run[at + half];
-                    run[at] = first + second;
-                    run[at + half] = first - second;
-                }
-        for (int at = 0; at < KV_GROUP; at++) run[at] *= 0.125f;
-    }
-}
-
-inline void read_vector(const Side& side, size_t place, int size, float* to) {
-    switch (side.format) {
-        case KV_FLOAT32:
-            load_floats(side.codes, FLOAT32, place * size, size, to);
-            break;
-        case KV_BFLOAT16:
-            load_floats(side.codes, BFLOAT16, place * size, size, to);
-            break;
-        case KV_INT8:
-            read_int8(side.codes + place * size, side.scales + place, size, to);
-            break;
-        case KV_INT4:
-            read_int4(side.codes + place * (size / 2),
-                      side.scales + place * (size / KV_GROUP) * 2, size, to);
-            break;
-    }
-}
-
-inline void write_vector(const Side& side, size_t place, int size, float* x) {
-    switch (side.format) {
-        case KV_FLOAT32:
-            store_floats(x, side.codes, FLOAT32, place * size, size);
-            break;
-        case KV_BFLOAT16:
-            store_floats(x, side.codes, BFLOAT16, place * size, size);
-            break;
-        case KV_INT8:
-            write_int8(x, size, side.codes + place * size, side.scales + place);
-            break;
-        case KV_INT4:
-            turn(x, size);
-            write_int4(x, size, side.codes + place * (size / 2),
-                       side.scales + place * (size / KV_GROUP) * 2);
-            break;
-    }
-}
 
 // ---- Scores, softmax, sums ----
 
@@ -181,23 +76,52 @@ inline void mix_width(const Tile& tile, int row, int tokens) {
     for (; at < tile.width; at += V::LANES) mix_rows<R, 1>(tile, row, at, tokens);
 }
 
+// The largest of `start` and a tile's scores. Lane by lane, as compilers keep the order of floats.
+inline float largest(const float* scores, float start) {
+    float lanes[16];
+    for (int lane = 0; lane < 16; lane++) lanes[lane] = start;
+    for (int at = 0; at < TILE; at += 16)
+        for (int lane = 0; lane < 16; lane++)
+            lanes[lane] = scores[at + lane] > lanes[lane] ? scores[at + lane] : lanes[lane];
+    for (int half = 8; half > 0; half /= 2)
+        for (int lane = 0; lane < half; lane++) lanes[lane] = std::max(lanes[lane], lanes[lane + half]);
+    return lanes[0];
+}
+
+inline float sum_of(const float* weights) {
+    float lanes[16] = {};
+    for (int at = 0; at < TILE; at += 16)
+        for (int lane = 0; lane < 16; lane++) lanes[lane] += weights[at + lane];
+    for (int half = 8; half > 0; half /= 2)
+        for (int lane = 0; lane < half; lane++) lanes[lane] += lanes[lane + half];
+    return lanes[0];
+}
+
 // From scores to weights of the visible tokens of a row; what the sums so far shrink by.
-inline float soften(float* scores, int visible, int tokens, float* best, float* total) {
-    float most = *best;
-    for (int at = 0; at < visible; at++) most = std::max(most, scores[at]);
-    for (int at = 0; at < visible; at++) scores[at] = exponential(scores[at] - most);
-    for (int at = visible; at < tokens; at++) scores[at] = 0;
-    float sum = 0;
-    for (int at = 0; at < visible; at++) sum += scores[at];
+inline float soften(float* scores, int visible, float* best, float* total) {
+    for (int at = visible; at < TILE; at++) scores[at] = -INFINITY;
+    const float most = largest(scores, *best);
+    for (int at = 0; at < TILE; at++) scores[at] = exponential(scores[at] - most);
+    for (int at = visible; at < TILE; at++) scores[at] = 0;
     const float shrink = visible > 0 && *total > 0 ? exponential(*best - most) : 1;
     *best = most;
-    *total = *total * shrink + sum;
+    *total = *total * shrink + sum_of(scores);
     return shrink;
 }
 
+inline size_t vector_bytes(KVFormat format, int size) {
+    return format == KV_FLOAT32 ? size * 4 : format == KV_BFLOAT16 ? size * 2
+         : format == KV_INT8 ? size : size / 2;
+}
+
+// Asks for the next tile meanwhile.
 inline void read_tile(const Side& side, size_t place, int tokens, int size, const Tile& tile) {
-    for (int token = 0; token < tokens; token++)
+    const size_t bytes = vector_bytes(side.format, size);
+    const uint8_t* next = side.codes + (place + TILE) * bytes;
+    for (int token = 0; token < tokens; token++) {
+        for (size_t at = 0; at < bytes; at += 64) __builtin_prefetch(next + token * bytes + at, 0, 2);
         read_vector(side, place + token, size, tile.vectors + token * tile.width);
+    }
 }
 
 void attend(const Attention& attention, const AttentionPiece& piece) {
@@ -237,7 +161,7 @@ void attend(const Attention& attention, const AttentionPiece& piece) {
         for (int r = 0; r < rows; r++) {
             const int seen = past + (piece.first + r) % attention.tokens + 1 - token;
             const int visible = std::min(std::max(seen, 0), tokens);
-            const float shrink = soften(scores[r], visible, tokens, best + r, total + r);
+            const float shrink = soften(scores[r], visible, best + r, total + r);
             if (shrink != 1)
                 for (int at = 0; at < width; at++) sums[r * width + at] *= shrink;
         }

@@ -88,6 +88,7 @@ struct V {
 
 #include "rows.inl"
 #include "linear.inl"
+#include "vectors.inl"
 #include "attention.inl"
 
 }  // namespace

@@ -2,6 +2,11 @@
 
 #include <cstring>
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 namespace glm4q {
 
 namespace scalar { extern const Path PATH; }
@@ -24,8 +29,10 @@ const Path* runnable(int place) {
         found[count++] = &avx512::PATH;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         found[count++] = &avx2::PATH;
+#elif defined(__aarch64__) && defined(__linux__)
+    if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) found[count++] = &neon::PATH;
 #elif defined(__aarch64__)
-    found[count++] = &neon::PATH;
+    found[count++] = &neon::PATH;  // Apple's all have the dot product
 #endif
     found[count++] = &scalar::PATH;
     return place < count ? found[place] : nullptr;

@@ -43,6 +43,8 @@ inline float exponential(float x) {
     return power * float_of_bits(exponent);
 }
 
+constexpr int DENSE_AHEAD = 4096;  // numbers between a weight's prefetch and its use
+
 constexpr int STRETCH = 256;  // numbers that are on the stack at once
 
 // x / rms(x) * weight.
@@ -132,6 +134,7 @@ void multiply_dense(const uint16_t* weight, int inputs, const float* x, void* ou
             const typename V::Floats even = V::load(x + input), odd = V::load(x + input + V::LANES);
             GLM4Q_UNROLL
             for (int r = 0; r < 4; r++) {
+                __builtin_prefetch(rows[r] + input + DENSE_AHEAD, 0, 2);
                 acc[r] = V::multiply_add(V::even_bfloat16(rows[r] + input), even, acc[r]);
                 acc[r] = V::multiply_add(V::odd_bfloat16(rows[r] + input), odd, acc[r]);
             }

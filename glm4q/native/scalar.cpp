@@ -52,6 +52,7 @@ struct V {
 
 #include "rows.inl"
 #include "linear.inl"
+#include "vectors.inl"
 #include "attention.inl"
 
 }  // namespace

@@ -1,0 +1,106 @@
+// How cached vectors lie: a reader and a writer for each format of glm4q/kv/. Included once by each
+// path, inside its namespace, after rows.inl.
+
+constexpr int KV_GROUP = 64;    // numbers of an INT4 vector that share a scale
+constexpr float SMALLEST_SCALE = 0x1p-24f;
+
+inline void read_int8(const uint8_t* codes, const uint16_t* scales, int size, float* to) {
+    const float scale = from_float16(*scales);
+    const int8_t* from = reinterpret_cast<const int8_t*>(codes);
+    for (int at = 0; at < size; at++) to[at] = static_cast<float>(from[at]) * scale;
+}
+
+inline void write_int8(const float* x, int size, uint8_t* codes, uint16_t* scales) {
+    float most = 0;
+    for (int at = 0; at < size; at++) most = std::max(most, std::fabs(x[at]));
+    *scales = to_float16(std::max(most / 127, SMALLEST_SCALE));
+    const float scale = from_float16(*scales);
+    for (int at = 0; at < size; at++) {
+        const int32_t code = round_code(x[at] / scale);
+        codes[at] = static_cast<uint8_t>(std::min(std::max(code, -127), 127));
+    }
+}
+
+// Number i of a vector lies beside number i + D / 2; a scale and a least value for each group.
+inline void read_int4(const uint8_t* codes, const uint16_t* scales, int size, float* to) {
+    for (int at = 0; at < size / 2; at++) {
+        to[at] = static_cast<float>(codes[at] & 15);
+        to[at + size / 2] = static_cast<float>(codes[at] >> 4);
+    }
+    for (int start = 0; start < size; start += KV_GROUP, scales += 2) {
+        const float scale = from_float16(scales[0]), least = from_float16(scales[1]);
+        for (int at = start; at < start + KV_GROUP; at++) to[at] = to[at] * scale + least;
+    }
+}
+
+inline void write_int4(const float* x, int size, uint8_t* codes, uint16_t* scales) {
+    uint8_t fresh[MOST_HEAD_SIZE];
+    for (int start = 0; start < size; start += KV_GROUP, scales += 2) {
+        float least = x[start], most = x[start];
+        for (int at = start; at < start + KV_GROUP; at++) {
+            least = std::min(least, x[at]);
+            most = std::max(most, x[at]);
+        }
+        scales[0] = to_float16(std::max((most - least) / 15, SMALLEST_SCALE));
+        scales[1] = to_float16(least);
+        const float scale = from_float16(scales[0]), low = from_float16(scales[1]);
+        for (int at = start; at < start + KV_GROUP; at++) {
+            const int32_t code = round_code((x[at] - low) / scale);
+            fresh[at] = static_cast<uint8_t>(std::min(std::max(code, 0), 15));
+        }
+    }
+    for (int at = 0; at < size / 2; at++)
+        codes[at] = static_cast<uint8_t>(fresh[at] | fresh[at + size / 2] << 4);
+}
+
+// Multiply each run of 64 numbers by the Hadamard matrix over 8: glm4q/kv/hadamard.py.
+inline void turn(float* x, int size) {
+    for (int start = 0; start < size; start += KV_GROUP) {
+        float* run = x + start;
+        for (int half = 1; half < KV_GROUP; half *= 2)
+            for (int block = 0; block < KV_GROUP; block += 2 * half)
+                for (int at = block; at < block + half; at++) {
+                    const float first = run[at], second = run[at + half];
+                    run[at] = first + second;
+                    run[at + half] = first - second;
+                }
+        for (int at = 0; at < KV_GROUP; at++) run[at] *= 0.125f;
+    }
+}
+
+inline void read_vector(const Side& side, size_t place, int size, float* to) {
+    switch (side.format) {
+        case KV_FLOAT32:
+            load_floats(side.codes, FLOAT32, place * size, size, to);
+            break;
+        case KV_BFLOAT16:
+            load_floats(side.codes, BFLOAT16, place * size, size, to);
+            break;
+        case KV_INT8:
+            read_int8(side.codes + place * size, side.scales + place, size, to);
+            break;
+        case KV_INT4:
+            read_int4(side.codes + place * (size / 2),
+                      side.scales + place * (size / KV_GROUP) * 2, size, to);
+            break;
+    }
+}
+
+inline void write_vector(const Side& side, size_t place, int size, float* x) {
+    switch (side.format) {
+        case KV_FLOAT32:
+            store_floats(x, side.codes, FLOAT32, place * size, size);
+            break;
+        case KV_BFLOAT16:
+            store_floats(x, side.codes, BFLOAT16, place * size, size);
+            break;
+        case KV_INT8:
+            write_int8(x, size, side.codes + place * size, side.scales + place);
+            break;
+        case KV_INT4:
+            turn(x, size);
+            write_int4(x, size, side.codes + place * (size / 2),
+                       side.scales + place * (size / KV_GROUP) * 2);
+            break;
+    }
+}

@@ -30,6 +30,7 @@ class KVCache:
         them on the CPU if not said.
         """
         self.max_seq_len = max_seq_len
+        self.centered = any(form.centered for form in KV_FORMATS[kv])
         self.length = 0
         """Tokens that all layers hold."""
         self.stores: list[tuple[KVStore, KVStore]] = []
@@ -83,6 +84,14 @@ class LayerCache:
         k = step["fresh"]
         keys, values = (Dense((1, *k.shape), torch.float32, k.device) for _ in range(2))
         return cls(keys, values, 0, 0)
+
+    def center_keys(self, fresh: Tensor) -> Tensor:
+        """What is left of keys before rotation, [B, Hkv, T, D], changed in place; then they are
+        rotated and appended.
+        """
+        if self.keys.centers:
+            self.keys.centers.subtract(self._layer, self.length, fresh)
+        return fresh
 
     def append_keys(self, fresh: Tensor, step: Step) -> None:
         """Store float32 keys, [B, Hkv, T, D], after those that are there; `fresh` is used up."""

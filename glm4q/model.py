@@ -103,7 +103,8 @@ class CausalLM(nn.Module):
         x = self.embed(input_ids, steps[0][0], memory)
         for step, layers in steps:
             step["hidden states"].copy_(x)
-            prepare_attention(self.config, memory.cache.length, step)
+            cache = memory.cache
+            prepare_attention(self.config, cache.length, step, centered=cache.centered)
             for layer in layers:
                 self.model.layers[layer](step, caches[layer])
             x = step["hidden states"]

@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 DEMO := build/demo
 QUESTION := What is the capital of France?
 
-.PHONY: demo chat test check format peers bench-load bench-calc bench-kernels bench-quality bench-speed clean
+.PHONY: demo chat test check format peers bench-load bench-calc bench-kernels bench-kv bench-quality bench-speed clean
 
 demo: $(VENV)/demo.done
 	rm -rf $(DEMO)
@@ -45,6 +45,10 @@ bench-calc: $(VENV)/demo.done
 
 bench-kernels: $(VENV)/demo.done
 	$(BIN)/python benchmarks/kernels.py
+
+# What each KV format costs over 8,192 tokens; some minutes each.
+bench-kv: $(VENV)/demo.done
+	$(BIN)/python benchmarks/kv_quality.py
 
 # Beside GPTQModel, on the same samples; some minutes each.
 bench-quality: peers

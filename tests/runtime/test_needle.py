@@ -41,11 +41,8 @@ def _haystack() -> str:
 def _answers(model: CausalLM, tokenizer: Tokenizer, kv: str) -> dict[str, str]:
     """What the model says each number is, likeliest token by token."""
     haystack = tokenizer.encode(_haystack() + "\nNow the list of all numbers.")
-    memory = Memory.allocate(
-        plan_on_cpu(model.config, len(haystack) + 40, chunk=512, kv=kv),
-        {"host": CPU},
-        torch.float32,
-    )
+    plan = plan_on_cpu(model.config, len(haystack) + 40, chunk=512, kv=kv)
+    memory = Memory.allocate(plan, {"host": CPU}, torch.float32)
     prefill(model, memory, haystack)
     answers = {}
     for name in NEEDLES:

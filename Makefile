@@ -12,7 +12,8 @@ LAYERS := build/peers/models/glm-int4-4-layers
 QUESTION := What is the capital of France?
 
 .PHONY: demo chat test check format sanitize peers clean
-.PHONY: bench-load bench-calc bench-kernels bench-quality bench-speed bench-llama bench-transformers bench-context
+.PHONY: bench-load bench-calc bench-kernels bench-kv bench-quality bench-speed bench-llama
+.PHONY: bench-transformers bench-context
 
 demo: $(VENV)/demo.done
 	rm -rf $(DEMO)
@@ -65,6 +66,10 @@ bench-calc: $(VENV)/demo.done
 
 bench-kernels: $(VENV)/demo.done
 	$(BIN)/python benchmarks/kernels.py
+
+# What each KV format costs over 8,192 tokens; some minutes each.
+bench-kv: $(VENV)/demo.done
+	$(BIN)/python benchmarks/kv_quality.py
 
 # Beside GPTQModel, on the same samples; some minutes each.
 bench-quality: peers

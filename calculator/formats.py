@@ -1,7 +1,7 @@
 """How numbers are stored, in a file and in memory: bits, groups, zero points, bytes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal
 
@@ -10,6 +10,7 @@ from calculator.errors import OptionError
 
 GROUP_SIZES = (32, 64, 128)
 SCALE_BYTES = 2
+CENTER_BYTES = 4
 PACK_BITS = 32
 """GPTQ packs codes into 32-bit words, along inputs (codes) and along outputs (zero points)."""
 
@@ -111,6 +112,8 @@ class KVFormat:
     """Numbers that share a scale; None is the whole head."""
     group_bytes: int = 0
     """Scale, and zero point where there is one, of each group."""
+    centered: bool = False
+    """Whether each head's vectors are kept less one that is theirs all, in float32."""
 
     def head_bytes(self, head_dim: int) -> int:
         """Bytes of one head's vector of one token."""
@@ -125,18 +128,23 @@ class KVFormat:
         groups = head_dim // self.group_size if self.group_size else 1
         return groups * self.group_bytes
 
+    def center_bytes(self, head_dim: int) -> int:
+        """Bytes that one head's vectors have in common."""
+        return head_dim * CENTER_BYTES if self.centered else 0
+
 
 FP32_KV = KVFormat(32)
 BF16_KV = KVFormat(16)
 INT8_KV = KVFormat(8, group_bytes=2)  # a scale
 INT4_KV = KVFormat(4, group_size=64, group_bytes=4)  # a scale and a zero point
+INT4_KEYS = replace(INT4_KV, centered=True)
 
 KV_FORMATS: dict[str, tuple[KVFormat, KVFormat]] = {
     "fp32": (FP32_KV, FP32_KV),
     "bf16": (BF16_KV, BF16_KV),
     "int8": (INT8_KV, INT8_KV),
     "k8v4": (INT8_KV, INT4_KV),
-    "int4": (INT4_KV, INT4_KV),
+    "int4": (INT4_KEYS, INT4_KV),
 }
 """Of keys and of values. Keys suffer more from few bits than values do."""
 

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from calculator.architecture import Role, Weight
 from calculator.config import ModelConfig
-from calculator.formats import KV_FORMATS, WeightFormat
+from calculator.formats import KV_FORMATS, KVFormat, WeightFormat
 from calculator.settings import Device, Settings
 
 NAME_OF_ROLE: dict[Role, str] = {
@@ -81,31 +81,25 @@ def weight_terms(
 
 
 def kv_terms(config: ModelConfig, settings: Settings, device: Device, layers: int) -> list[Term]:
-    """The cache of so many layers: codes, and scales where it is quantized."""
+    """The cache of so many layers: codes, and scales and centres where it is quantized."""
     sides = dict(zip(("keys", "values"), KV_FORMATS[settings.kv], strict=True))
     heads = layers * config.num_key_value_heads
-    vectors = settings.batch * settings.context * heads
     quantized = any(form.group_bytes for form in sides.values())
+    batch, context = settings.batch, settings.context
+    each, once = (batch * context, f"{batch} x {context:,} tokens"), (batch, f"{batch} sequences")
     parts = {
-        "KV cache codes" if quantized else "KV cache": {
-            side: form.code_bytes(config.head_dim) for side, form in sides.items()
-        },
-        "KV cache scales": {
-            side: form.scale_bytes(config.head_dim) for side, form in sides.items()
-        },
+        "KV cache codes" if quantized else "KV cache": (each, KVFormat.code_bytes),
+        "KV cache scales": (each, KVFormat.scale_bytes),
+        "KV cache centres": (once, KVFormat.center_bytes),
     }
-    return [
-        Term(
-            name,
-            device,
-            f"{settings.batch} x {settings.context:,} tokens x {heads} heads x "
-            f"({' + '.join(map(str, sizes.values()))}) B",
-            "config",
-            tuple(Buffer(side, vectors * size) for side, size in sizes.items()),
-        )
-        for name, sizes in parts.items()
-        if heads and any(sizes.values())
-    ]
+    terms = []
+    for name, ((count, counted), bytes_of) in parts.items():
+        sizes = {side: bytes_of(form, config.head_dim) for side, form in sides.items()}
+        if heads and any(sizes.values()):
+            formula = f"{counted} x {heads} heads x ({' + '.join(map(str, sizes.values()))}) B"
+            buffers = (Buffer(side, count * heads * size) for side, size in sizes.items())
+            terms.append(Term(name, device, formula, "config", tuple(buffers)))
+    return terms
 
 
 def _term_name(weight: Weight, form: WeightFormat, part: str) -> str:

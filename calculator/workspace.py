@@ -102,9 +102,12 @@ def _throughout(config: ModelConfig, shape: StepShape) -> list[StepBuffer]:
             "hidden states", "activation", (shape.batch, shape.tokens, config.hidden_size), MOMENTS
         ),
         StepBuffer("angles", "float64", (2, shape.tokens, pairs), ("input",)),
-        StepBuffer("frequencies", "float64", (pairs,), ("input",)),
+        StepBuffer("frequencies", "float64", (pairs,), layers),
         StepBuffer("positions", "float64", (shape.tokens,), ("input",)),
         StepBuffer("rotation", "float32", (2, shape.batch, shape.tokens, pairs), layers),
+        StepBuffer("tile angles", "float64", (2, shape.tile, pairs), ("input",)),
+        StepBuffer("tile positions", "float64", (shape.tile,), ("input",)),
+        StepBuffer("tile rotation", "float32", (2, shape.tile, pairs), layers),
         StepBuffer("future", "bool", (shape.tokens, shape.tokens), layers),
         StepBuffer("hadamard", "float32", (KV_GROUP, KV_GROUP), layers),
     ]
@@ -135,6 +138,7 @@ def _attention(config: ModelConfig, shape: StepShape) -> list[StepBuffer]:
     rows = config.num_attention_heads // kv_heads * shape.tokens
     each, tile = (shape.batch, kv_heads), shape.tile
     groups = max(size // KV_GROUP, 1)
+    pairs = config.rotary_dim // 2
     now = ("attention",)
     return [
         StepBuffer("queries", "float32", (*each, rows, size), ("append", "attention")),
@@ -142,6 +146,11 @@ def _attention(config: ModelConfig, shape: StepShape) -> list[StepBuffer]:
         StepBuffer("values", "float32", (*each, tile, size), now),
         StepBuffer("tile codes", "uint8", (*each, tile, size), now),
         StepBuffer("tile scales", "float32", (*each, tile, groups), now),
+        StepBuffer("tile centers", "float32", (*each, tile, size), now),
+        StepBuffer("start center", "float32", (*each, 1, size), now),
+        StepBuffer("start position", "float64", (1,), now),
+        StepBuffer("start angles", "float64", (2, 1, pairs), now),
+        StepBuffer("start rotation", "float32", (2, 1, pairs), now),
         StepBuffer("scores", "float32", (*each, rows, tile), now),
         StepBuffer("softmax", "float32", (4, *each, rows, 1), now),
         StepBuffer("mixed", "float32", (*each, rows, size), now),

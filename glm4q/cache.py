@@ -35,6 +35,7 @@ class KVCache:
         them on the CPU if not said.
         """
         self.max_seq_len, self.batch = max_seq_len, batch
+        self.centered = any(form.centered for form in KV_FORMATS[kv])
         self.length = 0
         """Tokens that all layers hold."""
         self.stores: list[tuple[KVStore, KVStore]] = []
@@ -106,6 +107,14 @@ class LayerCache:
         """What attends at once, in its step: all sequences, since they are of one length."""
         return ((step, self),)
 
+    def center_keys(self, fresh: Tensor) -> Tensor:
+        """What is left of keys before rotation, [B, Hkv, T, D], changed in place; then they are
+        rotated and appended.
+        """
+        if self.keys.centers:
+            self.keys.centers.subtract(self.layer, self.length, fresh)
+        return fresh
+
     def append_keys(self, fresh: Tensor, step: Step) -> None:
         """Store float32 keys, [B, Hkv, T, D], after those that are there; `fresh` is used up."""
         self.keys.write(self.layer, self.length, fresh, step)
@@ -132,6 +141,11 @@ class LayerRows:
     def by_row(self, step: Step) -> Iterable[tuple[Step, LayerCache]]:
         """Each sequence in a step of its own."""
         return zip(step.rows, self._rows, strict=True)
+
+    def center_keys(self, fresh: Tensor) -> Tensor:
+        for cache, keys in zip(self._rows, fresh.split(1), strict=True):
+            cache.center_keys(keys)
+        return fresh
 
     def append_keys(self, fresh: Tensor, step: Step) -> None:
         for (own, cache), keys in zip(self.by_row(step), fresh.split(1), strict=True):

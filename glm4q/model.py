@@ -112,7 +112,7 @@ class CausalLM(nn.Module):
                 fused.run(step, memory.cache.length)
             else:
                 for own, cache in zip(step.apart(len(memory.caches)), memory.caches, strict=True):
-                    prepare_attention(self.config, cache.length, own)
+                    prepare_attention(self.config, cache.length, own, centered=cache.centered)
                 for layer in layers:
                     self.model.layers[layer](step, caches[layer])
             x = step["hidden states"]

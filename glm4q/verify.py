@@ -23,6 +23,13 @@ from glm4q.tracking import peak_of
 DECODED = 3
 """Tokens decoded behind the prefill chunk, each sampled in the way that takes the most memory."""
 
+KV_TERMS = {
+    "codes": "KV cache codes",
+    "scales": "KV cache scales",
+    "centers": "KV cache centres",
+}
+"""Which term counts a store's tensor; numbers that are no codes are the only term."""
+
 LOOSE_SHARE, LOOSE_BYTES = 0.05, 8 << 20
 """How far a peak may stay below the plan."""
 
@@ -125,8 +132,7 @@ def _cache(plan: MemoryPlan, memory: Memory) -> Iterator[Line]:
     for device, stores in zip(plan.layers, memory.cache.stores, strict=True):
         held = [(kind, tensor.nbytes) for store in stores for kind, tensor in store.tensors.items()]
         for term in (term for term in plan.kv_cache if term.device == device):
-            of_scales = term.name.endswith("scales")
-            found = sum(size for kind, size in held if (kind == "scales") == of_scales)
+            found = sum(size for kind, size in held if KV_TERMS.get(kind, term.name) == term.name)
             yield Line(term.name, device, term.bytes, found)
 
 

@@ -15,4 +15,6 @@ def make_store(form: KVFormat, shape: tuple[int, ...], device: torch.device) -> 
     """Room for vectors of D numbers; shape: [layers, B, Hkv, room, D]."""
     if form.bits in DENSE:
         return Dense(shape, DENSE[form.bits], device)
-    return Int8(shape, device) if form.bits == 8 else Int4(shape, device)
+    if form.bits == 8:
+        return Int8(shape, device)
+    return Int4(shape, device, centered=form.centered)

@@ -5,6 +5,7 @@ from copy import copy
 import torch
 from torch import Tensor
 
+from glm4q.kv.centers import Centers
 from glm4q.workspace import Step
 
 
@@ -12,6 +13,7 @@ class Dense:
     """One tensor of numbers."""
 
     turned = False
+    centers: Centers | None = None
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
         self._numbers = torch.empty(shape, dtype=dtype, device=device)

@@ -28,3 +28,9 @@ def turn(x: Tensor, step: Step, out: Tensor) -> Tensor:
     """Each run of 64 numbers of x, [..., D], times the matrix, into `out`."""
     torch.mm(x.view(-1, KV_GROUP), step["hadamard"], out=out.view(-1, KV_GROUP))
     return out
+
+
+def add_turned(x: Tensor, step: Step, out: Tensor) -> None:
+    """Add the same product to `out`, [B, Hkv, n, D]."""
+    for vectors, sums in zip(x.flatten(0, 1), out.flatten(0, 1), strict=True):
+        sums.view(-1, KV_GROUP).addmm_(vectors.view(-1, KV_GROUP), step["hadamard"])

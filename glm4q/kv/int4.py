@@ -1,4 +1,7 @@
-"""Cached vectors as INT4: turned, then a float16 scale and least value for each 64 numbers."""
+"""Cached vectors as INT4: turned, then a float16 scale and least value for each 64 numbers.
+
+Keys are kept less their centre, which comes off before they are rotated (see `centers`).
+"""
 
 from copy import copy
 
@@ -6,6 +9,7 @@ import torch
 from torch import Tensor
 
 from calculator.workspace import KV_GROUP
+from glm4q.kv.centers import Centers
 from glm4q.kv.hadamard import turn
 from glm4q.workspace import Step
 
@@ -19,12 +23,17 @@ class Int4:
 
     turned = True
 
-    def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
+    def __init__(self, shape: tuple[int, ...], device: torch.device, *, centered: bool) -> None:
+        """centered: whether these are keys that are kept less their centre."""
         *places, size = shape
         self._bytes = torch.empty(*places, size // 2, dtype=torch.uint8, device=device)
         grid = *places, size // KV_GROUP, 2
         self._grids = torch.empty(grid, dtype=torch.float16, device=device)  # scale, least value
         self.tensors = {"codes": self._bytes, "scales": self._grids}
+        self.centers: Centers | None = None
+        if centered:
+            self.centers = Centers((*places[:-1], 1, size), device)
+            self.tensors["centers"] = self.centers.vectors
 
     def write(self, layer: int, start: int, fresh: Tensor, step: Step) -> None:
         place = slice(start, start + fresh.shape[2])
@@ -52,10 +61,15 @@ class Int4:
         groups = out.copy_(codes).unflatten(-1, (-1, KV_GROUP))
         groups.mul_(number.copy_(grids[..., 0]).unsqueeze(-1))
         groups.add_(number.copy_(grids[..., 1]).unsqueeze(-1))
+        if self.centers:
+            self.centers.add(layer, start, out, step)
 
     def row(self, row: int) -> "Int4":
         one = copy(self)
         one._bytes = self._bytes[:, row : row + 1]
         one._grids = self._grids[:, row : row + 1]
         one.tensors = {"codes": one._bytes, "scales": one._grids}
+        if self.centers:
+            one.centers = self.centers.row(row)
+            one.tensors["centers"] = one.centers.vectors
         return one

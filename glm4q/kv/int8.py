@@ -5,6 +5,7 @@ from copy import copy
 import torch
 from torch import Tensor
 
+from glm4q.kv.centers import Centers
 from glm4q.workspace import Step
 
 LARGEST_CODE = 127
@@ -16,6 +17,7 @@ class Int8:
     """Codes and scales."""
 
     turned = False
+    centers: Centers | None = None
 
     def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
         self._codes = torch.empty(shape, dtype=torch.int8, device=device)

@@ -4,6 +4,7 @@ from typing import Protocol, Self
 
 from torch import Tensor
 
+from glm4q.kv.centers import Centers
 from glm4q.workspace import Step
 
 
@@ -14,6 +15,9 @@ class KVStore(Protocol):
     """All that it holds, [layers, B, Hkv, room, ...] each."""
     turned: bool
     """Whether vectors are kept multiplied by `hadamard`, by which readers multiply as well."""
+    centers: Centers | None
+    """What comes off these vectors before they are rotated and written, and back when they are
+    read."""
 
     def write(self, layer: int, start: int, fresh: Tensor, step: Step) -> None:
         """Store float32 vectors, [B, Hkv, T, D], from token `start` on; `fresh` is used up."""

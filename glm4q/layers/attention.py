@@ -15,7 +15,7 @@ from glm4q.cache import LayerCache, LayerRows
 from glm4q.kv.hadamard import prepare_hadamard, turn
 from glm4q.layers.linear import Linear
 from glm4q.layers.native_attention import attends_natively, native_attend
-from glm4q.layers.rope import prepare_rotation, rotate_
+from glm4q.layers.rope import prepare_rotation, prepare_tile_rotation, rotate_
 from glm4q.workspace import Step
 
 
@@ -39,14 +39,15 @@ class Attention(nn.Module):
         for project, out in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v)):
             project(x, step, out.flatten(-2))
         half, fresh = step["half turned"], step["fresh"]
-        cache.append_keys(rotate_(fresh.copy_(k.transpose(1, 2)), half[:, :, 0], step), step)
+        rest = cache.center_keys(fresh.copy_(k.transpose(1, 2)))
+        cache.append_keys(rotate_(rest, half[:, :, 0], step), step)
         cache.append_values(fresh.copy_(v.transpose(1, 2)), step)
         # The G query heads that share a KV head become rows of one matrix: [B, Hkv, G * T, D].
         shared = q.unflatten(2, (k.shape[2], -1)).permute(0, 2, 3, 1, 4)  # [B, Hkv, G, T, D]
         queries = step["queries"].view(shared.shape).copy_(shared)
         rotate_(queries, half, step).mul_(q.shape[-1] ** -0.5)
-        by = native_attend if attends_natively(queries) else attend
         for own, row in cache.by_row(step):
+            by = native_attend if attends_natively(queries, row) else attend
             by(own, row)
         heads = step["mixed"].view(shared.shape).permute(0, 3, 1, 2, 4)  # [B, T, Hkv, G, D]
         attended = step["attended"]
@@ -54,9 +55,16 @@ class Attention(nn.Module):
         return attended
 
 
-def prepare_attention(config: ModelConfig, cached: int, step: Step) -> None:
-    """What all layers of a step share, `cached` tokens being there before it."""
+def prepare_attention(
+    config: ModelConfig, cached: int, step: Step, *, centered: bool = False
+) -> None:
+    """What all layers of a step share, `cached` tokens being there before it.
+
+    centered: whether the cache keeps keys less their centre.
+    """
     prepare_rotation(config, cached, step)
+    if centered:
+        prepare_tile_rotation(step)
     prepare_hadamard(step)
     step["future"].fill_(True).triu_(1)  # [T, T]: a new token that comes after the one that asks
 

@@ -28,9 +28,9 @@ def side(store: KVStore, layer: int) -> tuple[int, int]:
     return codes, scales[0] if scales else 0
 
 
-def attends_natively(queries: Tensor) -> bool:
-    """Whether `native_attend` takes a step's queries."""
-    fits = queries.shape[-1] <= MOST_HEAD_DIM
+def attends_natively(queries: Tensor, cache: LayerCache) -> bool:
+    """Whether `native_attend` takes a step's queries, and keys as the cache keeps them."""
+    fits = queries.shape[-1] <= MOST_HEAD_DIM and cache.keys.centers is None
     return extension() is not None and fits and queries.device.type == "cpu"
 
 

@@ -1,14 +1,14 @@
 """Rotary position embedding: turn pairs of dimensions by an angle that grows with the position.
 
 GLM interleaves: pairs are (0, 1), (2, 3), ... of the first `rotary_dim` dimensions of each head;
-the rest pass through. Angles are computed in float64 from integer positions: in bfloat16, positions
-beyond 256 run together.
+the rest pass through.
 """
 
 import torch
 from torch import Tensor
 
 from calculator.config import ModelConfig
+from glm4q.rotation import fill_rotation
 from glm4q.workspace import Step
 
 
@@ -17,15 +17,16 @@ def prepare_rotation(config: ModelConfig, first: int, step: Step) -> None:
 
     They serve all layers of the step.
     """
-    positions, frequencies = step["positions"], step["frequencies"]
-    torch.arange(first, first + positions.shape[0], out=positions)
+    frequencies = step["frequencies"]
     torch.arange(0, config.rotary_dim, 2, out=frequencies)
     torch.pow(config.rope_theta, frequencies.div_(-config.rotary_dim), out=frequencies)
-    angles, turned = step["angles"]
-    torch.mul(positions.unsqueeze(-1), frequencies, out=angles)
-    cos, sin = step["rotation"]
-    cos.copy_(torch.cos(angles, out=turned))
-    sin.copy_(torch.sin(angles, out=turned))
+    fill_rotation(step["rotation"], first, step["positions"], step["angles"], frequencies)
+
+
+def prepare_tile_rotation(step: Step) -> None:
+    """The same of the positions 0 to a tile, once frequencies are there: for `rotate_along`."""
+    tables = step["tile positions"], step["tile angles"], step["frequencies"]
+    fill_rotation(step["tile rotation"], 0, *tables)
 
 
 def rotate_(x: Tensor, half: Tensor, step: Step) -> Tensor:

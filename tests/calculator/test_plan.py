@@ -78,7 +78,8 @@ def test_a_token_in_the_cache(name: str, kv: str, token_bytes: int) -> None:
     assert kv_bytes_per_token(config, kv) == token_bytes
     whole = plan(config, settings=Settings(context=8192, batch=3, kv=kv))
     assert whole.kv_bytes_per_token == token_bytes
-    assert whole.kv_cache_bytes == 3 * 8192 * token_bytes
+    centers = config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
+    assert whole.kv_cache_bytes == 3 * (8192 * token_bytes + centers * (kv == "int4"))
 
 
 @pytest.mark.parametrize(

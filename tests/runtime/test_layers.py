@@ -27,7 +27,7 @@ for _ in range(6):
 
 def _step(memory: Memory, tokens: int, cached: int) -> Step:
     ((step, _),) = memory.steps(tokens)
-    prepare_attention(CONFIG, cached, step)
+    prepare_attention(CONFIG, cached, step, centered=memory.cache.centered)
     return step
 
 

@@ -107,6 +107,7 @@ def _throughout(config: ModelConfig, shape: StepShape) -> list[StepBuffer]:
         StepBuffer("angles", "float64", (2, shape.tokens, pairs), ("input",)),
         StepBuffer("frequencies", "float64", (pairs,), ("input",)),
         StepBuffer("positions", "float64", (shape.tokens,), ("input",)),
+        StepBuffer("cached", "int64", (1,), layers),
         StepBuffer("rotation", "float32", (2, shape.tokens, pairs), layers),
         StepBuffer("future", "bool", (shape.tokens, shape.tokens), layers),
         StepBuffer("hadamard", "float32", (KV_GROUP, KV_GROUP), layers),

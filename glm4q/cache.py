@@ -8,6 +8,7 @@ from torch import Tensor
 from calculator.config import ModelConfig
 from calculator.errors import OptionError
 from calculator.formats import KV_FORMATS
+from glm4q.kernels.attention import FusedAttention, choose_attention
 from glm4q.kv.choose import make_store
 from glm4q.kv.dense import Dense
 from glm4q.kv.spec import KVStore
@@ -34,17 +35,23 @@ class KVCache:
         """Tokens that all layers hold."""
         self.stores: list[tuple[KVStore, KVStore]] = []
         """Keys and values, a pair for each device."""
-        self._layers: list[tuple[KVStore, KVStore, int]] = []
+        self._layers: list[tuple[KVStore, KVStore, int, FusedAttention | None]] = []
         for device, layers in devices or [(torch.device("cpu"), config.num_hidden_layers)]:
             shape = layers, batch, config.num_key_value_heads, max_seq_len, config.head_dim
             keys, values = (make_store(form, shape, device) for form in KV_FORMATS[kv])
             self.stores.append((keys, values))
-            self._layers += [(keys, values, layer) for layer in range(layers)]
+            fused = choose_attention(config, max_seq_len, kv=kv, device=device)
+            self._layers += [(keys, values, layer, fused) for layer in range(layers)]
 
     @property
     def tensors(self) -> list[Tensor]:
         """All that is held."""
         return [tensor for pair in self.stores for each in pair for tensor in each.tensors.values()]
+
+    @property
+    def reads_length_on_device(self) -> bool:
+        """Whether single tokens go through layers the same way however many are cached."""
+        return all(fused is not None for *_, fused in self._layers)
 
     @property
     def nbytes(self) -> int:
@@ -57,7 +64,7 @@ class KVCache:
                 f"the context is full: {self.length} tokens are cached, {tokens} are new, "
                 f"and there is room for {self.max_seq_len}"
             )
-        return [LayerCache(*each, self.length) for each in self._layers]
+        return [LayerCache(*each, length=self.length) for each in self._layers]
 
     def advance(self, tokens: int) -> None:
         """Count the new tokens, after every layer has appended them."""
@@ -73,8 +80,18 @@ class KVCache:
 class LayerCache:
     """One layer's keys and values during one forward pass."""
 
-    def __init__(self, keys: KVStore, values: KVStore, layer: int, length: int) -> None:
+    def __init__(
+        self,
+        keys: KVStore,
+        values: KVStore,
+        layer: int,
+        fused: FusedAttention | None = None,
+        *,
+        length: int = 0,
+    ) -> None:
+        """fused: what attends for a single new token, if not torch's operators."""
         self.keys, self.values, self._layer = keys, values, layer
+        self.fused = fused
         self.length = length
 
     @classmethod
@@ -82,7 +99,7 @@ class LayerCache:
         """Room for the tokens of a step and no more, as they are."""
         k = step["fresh"]
         keys, values = (Dense((1, *k.shape), torch.float32, k.device) for _ in range(2))
-        return cls(keys, values, 0, 0)
+        return cls(keys, values, 0)
 
     def append_keys(self, fresh: Tensor, step: Step) -> None:
         """Store float32 keys, [B, Hkv, T, D], after those that are there; `fresh` is used up."""
@@ -92,6 +109,11 @@ class LayerCache:
         """Store values, and count the tokens."""
         self.values.write(self._layer, self.length, fresh, step)
         self.length += fresh.shape[2]
+
+    def append_and_attend(self, fused: FusedAttention, step: Step) -> Tensor:
+        """Cache the only new token of a step, and attend from it: "q", "k", "v" to "attended"."""
+        self.length += 1
+        return fused.attend(step, self.keys, self.values, self._layer)
 
     def read(self, start: int, stop: int, step: Step) -> tuple[Tensor, Tensor]:
         """Keys and values of a run of tokens in float32, [B, Hkv, stop - start, D]."""

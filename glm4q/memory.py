@@ -10,6 +10,7 @@ from torch import Tensor
 from calculator.plan import MemoryPlan
 from calculator.settings import Device
 from glm4q.cache import KVCache
+from glm4q.graphs import Recorded
 from glm4q.workspace import Step, Workspace
 
 Places = Mapping[Device, torch.device]
@@ -33,6 +34,8 @@ class Memory:
     rows: Tensor | None
     """Embedding rows on their way, [B * chunk, C], where the embedding lies on the host and the
     layers do not."""
+    record: Recorded | None
+    """Replays steps of one token, of the one model that runs here; None where they cannot be."""
 
     @classmethod
     def allocate(cls, plan: MemoryPlan, places: Places, dtype: torch.dtype) -> Self:
@@ -54,7 +57,8 @@ class Memory:
             shape = settings.batch * plan.chunk, plan.config.hidden_size
             pinned = places[settings.compute].type == "cuda"  # so that copies need not wait
             rows = torch.empty(shape, dtype=dtype, pin_memory=pinned)
-        return cls(cache, tuple(parts), rows)
+        recorded = len(parts) == 1 and cache.reads_length_on_device
+        return cls(cache, tuple(parts), rows, Recorded() if recorded else None)
 
     @property
     def tensors(self) -> list[Tensor]:

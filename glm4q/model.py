@@ -1,5 +1,8 @@
 """The GLM decoder, `glm` and `glm4`. Modules carry the checkpoint's own names."""
 
+from collections.abc import Sequence
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -91,23 +94,51 @@ class CausalLM(nn.Module):
 
         They are good until the next step.
         """
-        step = self.run_layers(input_ids, memory)
-        return self.logits(step["hidden states"][:, -1:], step)
+        tokens = input_ids.shape[1]
+        caches = memory.cache.reserve(tokens)
+        steps = memory.steps(tokens)
+        self.begin(input_ids, memory)
+        work = partial(self._finish, steps, caches)
+        if tokens == 1 and memory.record is not None:
+            memory.record(work)
+        else:
+            work()
+        memory.cache.advance(tokens)
+        return steps[-1][0]["logits"]
 
     @torch.inference_mode()
     def run_layers(self, input_ids: Tensor, memory: Memory) -> Step:
         """Run new tokens through all layers. Returns the last step, with what they made of them."""
         tokens = input_ids.shape[1]
         caches = memory.cache.reserve(tokens)
-        steps = memory.steps(tokens)
-        x = self.embed(input_ids, steps[0][0], memory)
+        self.begin(input_ids, memory)
+        step = self._through_layers(memory.steps(tokens), caches)
+        memory.cache.advance(tokens)
+        return step
+
+    def begin(self, input_ids: Tensor, memory: Memory) -> None:
+        """Put what is new about a step where its buffers are: the tokens' rows, and their place."""
+        steps = memory.steps(input_ids.shape[1])
+        for step, _ in steps:
+            step["cached"].fill_(memory.cache.length)
+        first, _ = steps[0]
+        first["hidden states"].copy_(self.embed(input_ids, first, memory))
+
+    def _finish(self, steps: Sequence[tuple[Step, range]], caches: Sequence[LayerCache]) -> None:
+        """From embedded tokens to logits, all on buffers that stay where they are."""
+        step = self._through_layers(steps, caches)
+        self.logits(step["hidden states"][:, -1:], step)
+
+    def _through_layers(
+        self, steps: Sequence[tuple[Step, range]], caches: Sequence[LayerCache]
+    ) -> Step:
+        x = steps[0][0]["hidden states"]
         for step, layers in steps:
             step["hidden states"].copy_(x)
-            prepare_attention(self.config, memory.cache.length, step)
+            prepare_attention(self.config, step)
             for layer in layers:
                 self.model.layers[layer](step, caches[layer])
             x = step["hidden states"]
-        memory.cache.advance(tokens)
         return step
 
     def embed(self, input_ids: Tensor, step: Step, memory: Memory) -> Tensor:

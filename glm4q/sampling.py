@@ -65,7 +65,7 @@ class Sampler:
         if self.params.temperature == 0:
             return int(logits.argmax())
         kept = keep_likely(logits / self.params.temperature, self.params)
-        return int(torch.multinomial(kept.softmax(-1), 1, generator=self._generator))
+        return int(draw(kept.softmax(-1), self._generator))
 
 
 def penalize(logits: Tensor, context: Collection[int], penalty: float) -> Tensor:
@@ -75,6 +75,12 @@ def penalize(logits: Tensor, context: Collection[int], penalty: float) -> Tensor
     seen = torch.tensor(sorted(set(context)), device=logits.device)
     chosen = logits[seen]
     return logits.index_put((seen,), torch.where(chosen > 0, chosen / penalty, chosen * penalty))
+
+
+def draw(probabilities: Tensor, generator: torch.Generator) -> Tensor:
+    """A token at random: what torch.multinomial draws, without the checks that wait for a GPU."""
+    waits = torch.empty_like(probabilities).exponential_(generator=generator)
+    return torch.div(probabilities, waits, out=waits).argmax()
 
 
 def keep_likely(logits: Tensor, params: SamplingParams) -> Tensor:
@@ -87,7 +93,8 @@ def keep_likely(logits: Tensor, params: SamplingParams) -> Tensor:
         probabilities = ordered.softmax(-1)
         # A token is dropped where those before it already reach top_p; the first never is.
         reached = probabilities.cumsum(-1) - probabilities >= params.top_p
-        logits = logits.index_fill(0, order[reached], -torch.inf)
+        dropped = torch.empty_like(reached).scatter_(0, order, reached)
+        logits = logits.masked_fill(dropped, -torch.inf)
     if params.min_p:
         probabilities = logits.softmax(-1)
         unlikely = probabilities < params.min_p * probabilities.max()

@@ -4,10 +4,18 @@ from calculator.errors import KernelError, OptionError
 from glm4q.kernels.reference import Reference
 from glm4q.kernels.spec import Kernel, LinearSpec
 from glm4q.kernels.torch_int4 import TorchInt4
+from glm4q.kernels.torch_int4_cuda import TorchInt4Cuda
 from glm4q.kernels.torch_int8 import TorchInt8
+from glm4q.kernels.triton_linear import TritonLinear
 
-KERNELS: tuple[Kernel, ...] = (TorchInt4(), TorchInt8(), Reference())
-"""Fastest first; measured by benchmarks/kernels.py."""
+KERNELS: tuple[Kernel, ...] = (
+    TritonLinear(),
+    TorchInt4Cuda(),
+    TorchInt4(),
+    TorchInt8(),
+    Reference(),
+)
+"""Fastest first: the CPU's as measured by benchmarks/kernels.py, CUDA's as docs/kernels.md argues."""
 
 
 def candidates(name: str) -> tuple[Kernel, ...]:

@@ -37,6 +37,8 @@ class Attention(nn.Module):
         q, k, v = step["q"], step["k"], step["v"]  # [B, T, heads, D]
         for project, out in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v)):
             project(x, step, out.flatten(-2))
+        if cache.fused is not None and step.shape.tokens == 1:
+            return cache.append_and_attend(cache.fused, step)
         half, fresh = step["half turned"], step["fresh"]
         cache.append_keys(rotate_(fresh.copy_(k.transpose(1, 2)), half[:, :, 0], step), step)
         cache.append_values(fresh.copy_(v.transpose(1, 2)), step)
@@ -51,9 +53,9 @@ class Attention(nn.Module):
         return attended
 
 
-def prepare_attention(config: ModelConfig, cached: int, step: Step) -> None:
-    """What all layers of a step share, `cached` tokens being there before it."""
-    prepare_rotation(config, cached, step)
+def prepare_attention(config: ModelConfig, step: Step) -> None:
+    """What all layers of a step share; "cached" says how many tokens are there before it."""
+    prepare_rotation(config, step)
     prepare_hadamard(step)
     step["future"].fill_(True).triu_(1)  # [T, T]: a new token that comes after the one that asks
 

@@ -12,13 +12,15 @@ from calculator.config import ModelConfig
 from glm4q.workspace import Step
 
 
-def prepare_rotation(config: ModelConfig, first: int, step: Step) -> None:
-    """Compute cos and sin, float32 [T, rotary_dim / 2] each, of the positions from `first` on.
+def prepare_rotation(config: ModelConfig, step: Step) -> None:
+    """Compute cos and sin, float32 [T, rotary_dim / 2] each, of the positions from "cached" on.
 
-    They serve all layers of the step.
+    They serve all layers of the step. The first position is read on the device, so that a recorded
+    step serves every token.
     """
     positions, frequencies = step["positions"], step["frequencies"]
-    torch.arange(first, first + positions.shape[0], out=positions)
+    torch.arange(0, positions.shape[0], out=positions)
+    positions.add_(step["cached"])
     torch.arange(0, config.rotary_dim, 2, out=frequencies)
     torch.pow(config.rope_theta, frequencies.div_(-config.rotary_dim), out=frequencies)
     angles, turned = step["angles"]

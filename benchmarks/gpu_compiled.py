@@ -15,7 +15,6 @@ import torch
 import triton
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
-from triton.backends.nvidia.compiler import CUDAOptions
 from triton.compiler import ASTSource
 
 from glm4q.kernels.gpu.launch import Argument, Launch

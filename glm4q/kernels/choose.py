@@ -15,7 +15,7 @@ KERNELS: tuple[Kernel, ...] = (
     TorchInt8(),
     Reference(),
 )
-"""Fastest first: the CPU's as measured by benchmarks/kernels.py, CUDA's as docs/kernels.md argues."""
+"""Fastest first. The CPU's are measured by benchmarks/kernels.py; on CUDA none has been timed."""
 
 
 def candidates(name: str) -> tuple[Kernel, ...]:

@@ -90,7 +90,10 @@ def test_refusals_are_told() -> None:
 
 
 def test_unknown_kernel_is_refused_by_name() -> None:
-    with pytest.raises(OptionError, match="auto, triton, torch-int4-cuda, torch-int4, torch-int8, reference, not marlin"):
+    with pytest.raises(
+        OptionError,
+        match="auto, triton, torch-int4-cuda, torch-int4, torch-int8, reference, not marlin",
+    ):
         candidates("marlin")
 
 

@@ -120,7 +120,9 @@ class Product:
                 "EVEN_K": self.inputs % cut.block_k == 0,
                 "COMPUTE": COMPUTE[self.compute],
             },
-            warps=8 if guarded and rows > FEW_ROWS else 4,  # without tensor cores tiles take more registers
+            warps=8
+            if guarded and rows > FEW_ROWS
+            else 4,  # without tensor cores tiles take more registers
             stages=3,
         )
         return [*guards, product] if guarded else [product]

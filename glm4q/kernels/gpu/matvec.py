@@ -69,7 +69,9 @@ def matvec(
 
 
 @triton.jit
-def add_splits(partial, out, rows, outputs, out_stride, SPLITS: tl.constexpr, BLOCK_N: tl.constexpr):
+def add_splits(
+    partial, out, rows, outputs, out_stride, SPLITS: tl.constexpr, BLOCK_N: tl.constexpr
+):
     """[splits, rows, N] float32 -> [rows, N], always in the same order."""
     row = tl.program_id(1)
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)

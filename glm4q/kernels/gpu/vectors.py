@@ -70,9 +70,8 @@ def read_vectors(codes, scales, place, there, KIND: tl.constexpr, D: tl.constexp
 
 @triton.jit
 def turn(x, hadamard, D: tl.constexpr):
-    """Each run of 64 numbers of a vector, [D], times the symmetric matrix of `glm4q.kv.hadamard`."""
+    """Each run of 64 numbers of a vector, [D], times the matrix of `glm4q.kv.hadamard`."""
     i = tl.arange(0, GROUP)
     matrix = tl.load(hadamard + i[:, None] * GROUP + i[None, :])
     groups = tl.reshape(x, (D // GROUP, 1, GROUP))
     return tl.reshape(tl.sum(groups * matrix[None, :, :], 2), (D,))
-

@@ -109,7 +109,7 @@ def _run(tool: str, *options: str, cubin: bytes) -> str:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        command = [BIN / tool, *options, file.name]
+        command = [str(BIN / tool), *options, file.name]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 

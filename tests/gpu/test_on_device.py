@@ -1,5 +1,6 @@
 """What only a CUDA device can show. Written without one: the first to run this finds out."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -45,7 +46,7 @@ def test_product_equals_exact_arithmetic(
     assert error < 3e-3  # the result is rounded to bfloat16
 
 
-def _seconds(run: partial[object]) -> float:
+def _seconds(run: Callable[[], object]) -> float:
     """The median of 20 runs, by the device's clock."""
     run()
     times = []

@@ -104,7 +104,7 @@ def attend(
         memory, step, cache = _filled(config, kv, given, room)
         layer = Attention(config).requires_grad_(False)
         for name, vectors in zip(("q", "k", "v"), new, strict=True):
-            layer.get_submodule(f"{name}_proj").forward = _Puts(vectors)  # type: ignore[method-assign]
+            layer.get_submodule(f"{name}_proj").forward = _Puts(vectors)
         cache.fused = fused
         attended = layer.mix(step["normed"], step, cache)
         found.append((attended.clone(), memory.cache.tensors))

@@ -56,12 +56,12 @@ class Decode:
         return self.step["q"].shape[-1]
 
     def _stored(self) -> dict[str, Tensor | None]:
-        return {
-            f"{side}_{part}": tensors[part][self.layer] if part in tensors else None
-            for side, store in (("key", self.keys), ("value", self.values))
-            for tensors in ({"codes": store.tensors.get("numbers"), **store.tensors},)
-            for part in ("codes", "scales")
-        }
+        found: dict[str, Tensor | None] = {}
+        for side, store in (("key", self.keys), ("value", self.values)):
+            codes, *scales = (tensor[self.layer] for tensor in store.tensors.values())
+            found[f"{side}_codes"] = codes
+            found[f"{side}_scales"] = scales[0] if scales else None
+        return found
 
     def _kinds(self) -> dict[str, Constant]:
         return {"KEYS": KINDS[type(self.keys)], "VALUES": KINDS[type(self.values)]}

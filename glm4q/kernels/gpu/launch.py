@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import triton
+import triton.language as tl
 from torch import Tensor
 
 Argument = Tensor | int | float | None
-Constant = int | bool | str | triton.language.dtype
+Constant = int | bool | str | tl.dtype
 
 
 @dataclass(frozen=True)

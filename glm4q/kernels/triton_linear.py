@@ -17,7 +17,10 @@ UNIT_BYTES = 4
 
 
 class TritonLinear:
-    """4 and 8 bits, symmetric or not, a scale for 32, 64 or 128 inputs or for a whole row."""
+    """4 and 8 bits, symmetric or not, a scale for 32, 64 or 128 inputs or for a whole row.
+
+    One token's activations are multiplied as they are; several tokens' are rounded to bfloat16.
+    """
 
     name = "triton"
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
 Argument = Tensor | int | float | None
-Constant = int | bool | str | tl.dtype
+Constant: TypeAlias = "int | bool | str | tl.dtype"
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class Sampler:
         if self.params.temperature == 0:
             return int(logits.argmax())
         kept = keep_likely(logits / self.params.temperature, self.params)
-        return int(draw(kept.softmax(-1), self._generator))
+        return int(pick(kept.softmax(-1), self._generator))
 
 
 def penalize(logits: Tensor, context: Collection[int], penalty: float) -> Tensor:
@@ -77,7 +77,7 @@ def penalize(logits: Tensor, context: Collection[int], penalty: float) -> Tensor
     return logits.index_put((seen,), torch.where(chosen > 0, chosen / penalty, chosen * penalty))
 
 
-def draw(probabilities: Tensor, generator: torch.Generator) -> Tensor:
+def pick(probabilities: Tensor, generator: torch.Generator) -> Tensor:
     """A token at random: what torch.multinomial draws, without the checks that wait for a GPU."""
     waits = torch.empty_like(probabilities).exponential_(generator=generator)
     return torch.div(probabilities, waits, out=waits).argmax()

@@ -8,7 +8,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from calculator.architecture import Weight
 from calculator.config import ModelConfig
 from calculator.formats import WeightFormat
 from calculator.presets import PRESETS
@@ -16,6 +18,7 @@ from glm4q.kernels import cuda
 from glm4q.kernels.reference import Reference
 from glm4q.kernels.spec import LinearSpec
 from glm4q.kernels.spec import multiply as multiply_by
+from glm4q.kernels.torch_int4_cuda import TorchInt4Cuda
 from glm4q.kernels.triton_linear import TritonLinear
 from tests.runtime import interpreted
 from tests.runtime.interpreted import Run, random_weight
@@ -166,3 +169,19 @@ def test_refusals(card: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(cuda, "find_spec", lambda name: None)
     cuda.refuses_triton.cache_clear()
     assert kernel.refuses(spec) == "needs Triton, which is not installed"
+
+
+def test_torch_s_int4_operator_for_cuda_fits_its_shapes(card: list[tuple[int, int]]) -> None:
+    """Without a device: torch's own rules of shapes, and its refusals. Its numbers are unseen."""
+    kernel, form = TorchInt4Cuda(), WeightFormat(4, 128)
+    spec = LinearSpec(256, 4096, form, CUDA)
+    assert kernel.refuses(spec) is None
+    held = sum(kernel.held(form).parts(Weight("a.weight", (256, 4096), "linear")).values())
+    with FakeTensorMode():
+        packed = kernel.pack(random_weight(256, 4096, form))
+        assert sum(tensor.nbytes for tensor in packed.values()) == held
+        x, out = (torch.empty(3, size, dtype=torch.bfloat16) for size in (4096, 256))
+        kernel.matmul(x, packed, out, torch.empty(0, dtype=torch.uint8))
+    card[0] = (7, 5)
+    assert kernel.refuses(spec) == "needs compute capability 8.0 or more, not 7.5"
+    assert kernel.refuses(replace(spec, device=CPU)) == "needs a CUDA device"

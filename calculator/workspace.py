@@ -104,6 +104,7 @@ def _throughout(config: ModelConfig, shape: StepShape) -> list[StepBuffer]:
         StepBuffer("angles", "float64", (2, shape.tokens, pairs), ("input",)),
         StepBuffer("frequencies", "float64", (pairs,), layers),
         StepBuffer("positions", "float64", (shape.tokens,), ("input",)),
+        StepBuffer("cached", "int64", (shape.batch,), layers),
         StepBuffer("rotation", "float32", (2, shape.batch, shape.tokens, pairs), layers),
         StepBuffer("tile angles", "float64", (2, shape.tile, pairs), ("input",)),
         StepBuffer("tile positions", "float64", (shape.tile,), ("input",)),

@@ -9,6 +9,7 @@ from torch import Tensor
 from calculator.config import ModelConfig
 from calculator.errors import OptionError
 from calculator.formats import KV_FORMATS
+from glm4q.kernels.attention import FusedAttention, choose_attention
 from glm4q.kv.choose import make_store
 from glm4q.kv.dense import Dense
 from glm4q.kv.spec import KVStore
@@ -40,6 +41,8 @@ class KVCache:
         """Tokens that all layers hold."""
         self.stores: list[tuple[KVStore, KVStore]] = []
         """Keys and values, a pair for each device."""
+        self._fused: list[FusedAttention | None] = []
+        """Of each pair: what attends for a single new token, if not torch's operators."""
         self._places: list[tuple[int, int]] = []
         """Of each layer: which pair, and which layer of it."""
         for device, layers in devices or [(torch.device("cpu"), config.num_hidden_layers)]:
@@ -47,6 +50,7 @@ class KVCache:
             keys, values = (make_store(form, shape, device) for form in KV_FORMATS[kv])
             self._places += [(len(self.stores), layer) for layer in range(layers)]
             self.stores.append((keys, values))
+            self._fused.append(choose_attention(config, max_seq_len, kv=kv, device=device))
 
     def row(self, row: int) -> "KVCache":
         """An empty cache for one sequence alone; shares memory."""
@@ -61,6 +65,11 @@ class KVCache:
         return [tensor for pair in self.stores for each in pair for tensor in each.tensors.values()]
 
     @property
+    def reads_length_on_device(self) -> bool:
+        """Whether single tokens go through layers the same way however many are cached."""
+        return all(fused is not None for fused in self._fused)
+
+    @property
     def nbytes(self) -> int:
         return sum(tensor.nbytes for tensor in self.tensors)
 
@@ -71,7 +80,10 @@ class KVCache:
                 f"the context is full: {self.length} tokens are cached, {tokens} are new, "
                 f"and there is room for {self.max_seq_len}"
             )
-        return [LayerCache(*self.stores[part], each, self.length) for part, each in self._places]
+        return [
+            LayerCache(*self.stores[part], layer, self._fused[part], length=self.length)
+            for part, layer in self._places
+        ]
 
     def advance(self, tokens: int) -> None:
         """Count the new tokens, after every layer has appended them."""
@@ -87,8 +99,18 @@ class KVCache:
 class LayerCache:
     """One layer's keys and values during one forward pass."""
 
-    def __init__(self, keys: KVStore, values: KVStore, layer: int, length: int) -> None:
+    def __init__(
+        self,
+        keys: KVStore,
+        values: KVStore,
+        layer: int,
+        fused: FusedAttention | None = None,
+        *,
+        length: int = 0,
+    ) -> None:
+        """fused: what attends for a single new token, if not torch's operators."""
         self.keys, self.values, self.layer = keys, values, layer
+        self.fused = fused
         self.length = length
 
     @property
@@ -101,7 +123,7 @@ class LayerCache:
         """Room for the tokens of a step and no more, as they are."""
         k = step["fresh"]
         keys, values = (Dense((1, *k.shape), torch.float32, k.device) for _ in range(2))
-        return cls(keys, values, 0, 0)
+        return cls(keys, values, 0)
 
     def by_row(self, step: Step) -> Iterable[tuple[Step, "LayerCache"]]:
         """What attends at once, in its step: all sequences, since they are of one length."""
@@ -124,6 +146,11 @@ class LayerCache:
         self.values.write(self.layer, self.length, fresh, step)
         self.length += fresh.shape[2]
 
+    def append_and_attend(self, fused: FusedAttention, step: Step) -> Tensor:
+        """Cache the only new token of a step, and attend from it: "q", "k", "v" to "attended"."""
+        self.length += 1
+        return fused.attend(step, self.keys, self.values, self.layer)
+
     def read(self, start: int, stop: int, step: Step) -> tuple[Tensor, Tensor]:
         """Keys and values of a run of tokens in float32, [B, Hkv, stop - start, D]."""
         k, v = (step[name][:, :, : stop - start] for name in ("keys", "values"))
@@ -134,6 +161,8 @@ class LayerCache:
 
 class LayerRows:
     """One layer of caches of several sequences, each of its own length."""
+
+    fused = None
 
     def __init__(self, rows: Sequence[LayerCache]) -> None:
         self._rows = rows

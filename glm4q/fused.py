@@ -70,7 +70,7 @@ class FusedLayers:
 
     def run(self, step: Step, cached: int) -> None:
         """The step's "hidden states" through all layers; its tokens into the cache."""
-        prepare_rotation(self._config, cached, step)
+        prepare_rotation(self._config, step)
         native, keys = extension(), step["keys"]
         assert native is not None
         native.run_layers(

@@ -10,6 +10,7 @@ from torch import Tensor
 from calculator.plan import MemoryPlan
 from calculator.settings import Device
 from glm4q.cache import KVCache
+from glm4q.graphs import Recorded
 from glm4q.workspace import Step, Workspace
 
 Places = Mapping[Device, torch.device]
@@ -36,6 +37,8 @@ class Memory:
     rows: Tensor | None
     """Embedding rows on their way, [B * chunk, C], where the embedding lies on the host and the
     layers do not."""
+    record: Recorded | None
+    """Replays steps of one token, of the one model that runs here; None where they cannot be."""
 
     @classmethod
     def allocate(cls, plan: MemoryPlan, places: Places, dtype: torch.dtype) -> Self:
@@ -57,7 +60,10 @@ class Memory:
             shape = settings.batch * plan.chunk, plan.config.hidden_size
             pinned = places[settings.compute].type == "cuda"  # so that copies need not wait
             rows = torch.empty(shape, dtype=dtype, pin_memory=pinned)
-        return cls((cache,), tuple(parts), settings.draft_tokens, rows)
+        recorded = len(parts) == 1 and cache.reads_length_on_device
+        return cls(
+            (cache,), tuple(parts), settings.draft_tokens, rows, Recorded() if recorded else None
+        )
 
     @property
     def cache(self) -> KVCache:
@@ -67,11 +73,11 @@ class Memory:
 
     def row(self, row: int) -> "Memory":
         """For one sequence of the batch alone, its cache empty; shares all that is held."""
-        return replace(self, caches=(self.cache.row(row),))
+        return replace(self, caches=(self.cache.row(row),), record=None)
 
     def together(self, rows: Sequence["Memory"]) -> "Memory":
         """For steps of several such sequences at once."""
-        return replace(self, caches=tuple(row.cache for row in rows))
+        return replace(self, caches=tuple(row.cache for row in rows), record=None)
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -88,6 +94,15 @@ class Memory:
     def chunk(self) -> int:
         """The most new tokens of a step."""
         return self.parts[0].workspace.tokens
+
+    def advance(self, tokens: int) -> None:
+        """Count new tokens of every sequence."""
+        for cache in self.caches:
+            cache.advance(tokens)
+
+    def apart(self, step: Step) -> tuple[Step, ...]:
+        """A step for each cache: the whole where all sequences are of one length."""
+        return (step,) if len(self.caches) == 1 else step.rows
 
     def steps(self, tokens: int) -> list[tuple[Step, range]]:
         """A step's buffers on each device, with the layers that run there, in their order."""

@@ -1,5 +1,7 @@
 """The GLM decoder, `glm` and `glm4`. Modules carry the checkpoint's own names."""
 
+from collections.abc import Sequence
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import torch
@@ -96,28 +98,59 @@ class CausalLM(nn.Module):
         Returns the logits of the `last` tokens of each sequence, float32 [B * last, V]: of one, or
         of as many as a decoding step has. They are good until the next step.
         """
-        step = self.run_layers(input_ids, memory)
-        return self.logits(step["hidden states"][:, -last:], step)
+        tokens = input_ids.shape[1]
+        caches = reserve(memory.caches, tokens)
+        self.begin(input_ids, memory)
+        work = partial(self._finish, memory, caches, tokens, last)
+        if tokens == 1 and memory.record is not None:
+            memory.record(work)
+        else:
+            work()
+        memory.advance(tokens)
+        step, _ = memory.steps(tokens)[-1]
+        return step["logits"][: last * step.shape.batch]
 
     @torch.inference_mode()
     def run_layers(self, input_ids: Tensor, memory: Memory) -> Step:
         """Run new tokens through all layers. Returns the last step, with what they made of them."""
         tokens = input_ids.shape[1]
         caches = reserve(memory.caches, tokens)
+        self.begin(input_ids, memory)
+        step = self._through_layers(memory, caches, tokens)
+        memory.advance(tokens)
+        return step
+
+    def begin(self, input_ids: Tensor, memory: Memory) -> None:
+        """Put what is new about a step where its buffers are: the tokens' rows, and their place."""
+        steps = memory.steps(input_ids.shape[1])
+        for step, _ in steps:
+            for own, cache in zip(memory.apart(step), memory.caches, strict=True):
+                own["cached"].fill_(cache.length)
+        first, _ = steps[0]
+        first["hidden states"].copy_(self.embed(input_ids, first, memory))
+
+    def _finish(
+        self, memory: Memory, caches: Sequence[LayerCache | LayerRows], tokens: int, last: int
+    ) -> None:
+        """From embedded tokens to logits, all on buffers that stay where they are."""
+        step = self._through_layers(memory, caches, tokens)
+        self.logits(step["hidden states"][:, -last:], step)
+
+    def _through_layers(
+        self, memory: Memory, caches: Sequence[LayerCache | LayerRows], tokens: int
+    ) -> Step:
         steps = memory.steps(tokens)
-        x = self.embed(input_ids, steps[0][0], memory)
+        x = steps[0][0]["hidden states"]
         for (step, layers), fused in zip(steps, self._fused_layers(memory), strict=True):
             step["hidden states"].copy_(x)
             if fused is not None:
                 fused.run(step, memory.cache.length)
             else:
-                for own, cache in zip(step.apart(len(memory.caches)), memory.caches, strict=True):
-                    prepare_attention(self.config, cache.length, own, centered=cache.centered)
+                for own, cache in zip(memory.apart(step), memory.caches, strict=True):
+                    prepare_attention(self.config, own, centered=cache.centered)
                 for layer in layers:
                     self.model.layers[layer](step, caches[layer])
             x = step["hidden states"]
-        for cache in memory.caches:
-            cache.advance(tokens)
         return step
 
     def _fused_layers(self, memory: Memory) -> list[FusedLayers | None]:

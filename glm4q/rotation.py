@@ -10,11 +10,8 @@ from torch import Tensor
 from glm4q.workspace import Step
 
 
-def fill_rotation(
-    rotation: Tensor, first: int, positions: Tensor, angles: Tensor, frequencies: Tensor
-) -> None:
-    """Compute cos and sin, float32, of the positions from `first` on; the others are room."""
-    torch.arange(first, first + positions.shape[0], out=positions)
+def fill_rotation(rotation: Tensor, positions: Tensor, angles: Tensor, frequencies: Tensor) -> None:
+    """Compute cos and sin, float32, of float64 positions; `angles` is room for both."""
     angles, turned = angles
     torch.mul(positions.unsqueeze(-1), frequencies, out=angles)
     cos, sin = rotation
@@ -27,8 +24,8 @@ def rotate_along(x: Tensor, first: int, step: Step, out: Tensor) -> Tensor:
 
     Turned to the first position, it is turned on from there by one table that serves every tile.
     """
-    tables = step["start position"], step["start angles"], step["frequencies"]
-    fill_rotation(step["start rotation"], first, *tables)
+    position = step["start position"].fill_(first)
+    fill_rotation(step["start rotation"], position, step["start angles"], step["frequencies"])
     start = _rotate(x, step["start rotation"], step["start center"])
     return _rotate(start, step["tile rotation"][:, : out.shape[2]], out)
 

@@ -24,7 +24,7 @@ DTYPES = {
 }
 
 
-HANDED_ON = {"rotation": 1, "fresh": 0, "queries": 0, "mixed": 0}
+HANDED_ON = {"cached": 0, "rotation": 1, "fresh": 0, "queries": 0, "mixed": 0}
 """Buffers between attention and the rest of a step, and their dimension of sequences."""
 
 
@@ -67,10 +67,6 @@ class Step:
 
     def _part(self, row: int) -> dict[str, Tensor]:
         return {name: self[name].narrow(axis, row, 1) for name, axis in HANDED_ON.items()}
-
-    def apart(self, lengths: int) -> tuple["Step", ...]:
-        """This step where its sequences are of one length, else one for each."""
-        return (self,) if lengths == 1 else self.rows
 
 
 class Workspace:

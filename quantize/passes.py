@@ -34,5 +34,6 @@ def pass_workspace(
 def ready_step(config: ModelConfig, workspace: Workspace, tokens: int, batch: int) -> Step:
     """A step from position 0, prepared for all layers."""
     step = workspace.step(tokens, batch)
-    prepare_attention(config, 0, step)
+    step["cached"].zero_()
+    prepare_attention(config, step)
     return step

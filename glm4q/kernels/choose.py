@@ -5,10 +5,19 @@ from glm4q.kernels.native import Native
 from glm4q.kernels.reference import Reference
 from glm4q.kernels.spec import Kernel, LinearSpec
 from glm4q.kernels.torch_int4 import TorchInt4
+from glm4q.kernels.torch_int4_cuda import TorchInt4Cuda
 from glm4q.kernels.torch_int8 import TorchInt8
+from glm4q.kernels.triton_linear import TritonLinear
 
-KERNELS: tuple[Kernel, ...] = (Native(), TorchInt4(), TorchInt8(), Reference())
-"""Fastest first; measured by benchmarks/kernels.py."""
+KERNELS: tuple[Kernel, ...] = (
+    Native(),
+    TritonLinear(),
+    TorchInt4Cuda(),
+    TorchInt4(),
+    TorchInt8(),
+    Reference(),
+)
+"""Fastest first. The CPU's are measured by benchmarks/kernels.py; on CUDA none has been timed."""
 
 
 def candidates(name: str) -> tuple[Kernel, ...]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from calculator.formats import WeightFormat
 from calculator.scratch import Needs
+from glm4q.kernels.cuda import capability
 from glm4q.packing import QuantizedWeight
 
 
@@ -20,6 +21,11 @@ class LinearSpec:
     inputs: int
     form: WeightFormat
     device: torch.device
+
+    @property
+    def capability(self) -> tuple[int, int] | None:
+        """The device's compute capability, where it is a CUDA device."""
+        return capability(self.device)
 
     def __str__(self) -> str:
         return f"{self.form} [{self.outputs}, {self.inputs}] on {self.device.type}"

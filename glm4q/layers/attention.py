@@ -38,6 +38,8 @@ class Attention(nn.Module):
         q, k, v = step["q"], step["k"], step["v"]  # [B, T, heads, D]
         for project, out in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v)):
             project(x, step, out.flatten(-2))
+        if cache.fused is not None and step.shape.tokens == 1:
+            return cache.append_and_attend(cache.fused, step)
         half, fresh = step["half turned"], step["fresh"]
         rest = cache.center_keys(fresh.copy_(k.transpose(1, 2)))
         cache.append_keys(rotate_(rest, half[:, :, 0], step), step)
@@ -55,14 +57,12 @@ class Attention(nn.Module):
         return attended
 
 
-def prepare_attention(
-    config: ModelConfig, cached: int, step: Step, *, centered: bool = False
-) -> None:
-    """What all layers of a step share, `cached` tokens being there before it.
+def prepare_attention(config: ModelConfig, step: Step, *, centered: bool = False) -> None:
+    """What all layers of a step share; "cached" says how many tokens are there before it.
 
     centered: whether the cache keeps keys less their centre.
     """
-    prepare_rotation(config, cached, step)
+    prepare_rotation(config, step)
     if centered:
         prepare_tile_rotation(step)
     prepare_hadamard(step)

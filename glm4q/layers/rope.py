@@ -12,21 +12,25 @@ from glm4q.rotation import fill_rotation
 from glm4q.workspace import Step
 
 
-def prepare_rotation(config: ModelConfig, first: int, step: Step) -> None:
-    """Compute cos and sin, float32 [B, T, rotary_dim / 2] each, of the positions from `first` on.
+def prepare_rotation(config: ModelConfig, step: Step) -> None:
+    """Compute cos and sin, float32 [B, T, rotary_dim / 2] each, of the positions from "cached" on.
 
-    They serve all layers of the step.
+    They serve all layers of the step. The first position is read on the device, so that a recorded
+    step serves every token.
     """
-    frequencies = step["frequencies"]
+    positions, frequencies = step["positions"], step["frequencies"]
+    torch.arange(0, positions.shape[0], out=positions)
+    positions.add_(step["cached"][0])
     torch.arange(0, config.rotary_dim, 2, out=frequencies)
     torch.pow(config.rope_theta, frequencies.div_(-config.rotary_dim), out=frequencies)
-    fill_rotation(step["rotation"], first, step["positions"], step["angles"], frequencies)
+    fill_rotation(step["rotation"], positions, step["angles"], frequencies)
 
 
 def prepare_tile_rotation(step: Step) -> None:
     """The same of the positions 0 to a tile, once frequencies are there: for `rotate_along`."""
-    tables = step["tile positions"], step["tile angles"], step["frequencies"]
-    fill_rotation(step["tile rotation"], 0, *tables)
+    positions = step["tile positions"]
+    torch.arange(0, positions.shape[0], out=positions)
+    fill_rotation(step["tile rotation"], positions, step["tile angles"], step["frequencies"])
 
 
 def rotate_(x: Tensor, half: Tensor, step: Step) -> Tensor:

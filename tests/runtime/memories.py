@@ -93,6 +93,14 @@ def load_on_cpu(
     return load_model(stored, place=lambda weight: CPU, dtype=dtype, kernels=kernels)
 
 
+def random_model(config: ModelConfig) -> CausalLM:
+    """Weights at random, norms near one."""
+    model = CausalLM(config).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.normal_(float(parameter.dim() == 1), 0.05)
+    return model
+
+
 @torch.inference_mode()
 def all_logits(model: CausalLM, input_ids: Tensor, memory: Memory) -> Tensor:
     """Of every new token, float32 [B, T, V]: `CausalLM.forward` makes those of the last only."""

@@ -92,7 +92,8 @@ def test_refusals_are_told() -> None:
 
 def test_unknown_kernel_is_refused_by_name() -> None:
     with pytest.raises(
-        OptionError, match="auto, native, torch-int4, torch-int8, reference, not marlin"
+        OptionError,
+        match="auto, native, triton, torch-int4-cuda, torch-int4, torch-int8, reference, not",
     ):
         candidates("marlin")
 

@@ -27,7 +27,8 @@ for _ in range(6):
 
 def _step(memory: Memory, tokens: int, cached: int) -> Step:
     ((step, _),) = memory.steps(tokens)
-    prepare_attention(CONFIG, cached, step, centered=memory.cache.centered)
+    step["cached"].fill_(cached)
+    prepare_attention(CONFIG, step, centered=memory.cache.centered)
     return step
 
 
@@ -35,7 +36,8 @@ def test_rotation_is_exact_at_the_end_of_the_context() -> None:
     config = replace(PRESETS["glm-4-9b-chat"], num_hidden_layers=1)
     x = torch.randn(1, 128, dtype=torch.float64)
     ((step, _),) = memory_on_cpu(config, 8).steps(1)
-    prepare_rotation(config, 131_071, step)
+    step["cached"].fill_(131_071)
+    prepare_rotation(config, step)
     turned = rotate_(x.float()[None], torch.empty(1, 1, 32), step)[0, 0]
     expected = x[0].clone()
     for pair in range(32):

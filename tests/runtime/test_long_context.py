@@ -25,7 +25,8 @@ ROWS = 64
 def _step(memory: Memory, tokens: int) -> Step:
     ((step, _),) = memory.steps(tokens)
     cache = memory.cache
-    prepare_attention(CONFIG, cache.length, step, centered=cache.centered)
+    step["cached"].fill_(cache.length)
+    prepare_attention(CONFIG, step, centered=cache.centered)
     return step
 
 
@@ -94,7 +95,8 @@ def _turned(x: Tensor) -> Tensor:
 def test_a_vector_is_rotated_along_to_the_end_of_the_context() -> None:
     """As positions in float64 would; bfloat16 itself is 1,000 times coarser."""
     ((step, _),) = memory_on_cpu(CONFIG, ROOM, chunk=8, dtype=torch.bfloat16, kv="int4").steps(1)
-    prepare_rotation(CONFIG, 0, step)
+    step["cached"].zero_()
+    prepare_rotation(CONFIG, step)
     prepare_tile_rotation(step)
     x = torch.randn(1, 2, 1, 128)
     first = ROOM - step.shape.tile

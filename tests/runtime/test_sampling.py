@@ -7,7 +7,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from calculator.errors import OptionError
-from glm4q.sampling import Sampler, SamplingParams, keep_likely, penalize
+from glm4q.sampling import Sampler, SamplingParams, draw, keep_likely, penalize
 
 CPU = torch.device("cpu")
 LOGITS = torch.tensor([0.5, 0.25, 0.125, 0.0625, 0.0625]).log()
@@ -95,3 +95,12 @@ def test_one_number_leaves_the_device(temperature: float) -> None:
 def test_impossible_values_are_refused_by_name(name: str, value: float) -> None:
     with pytest.raises(OptionError, match=name):
         SamplingParams(**{name: value})  # type: ignore[arg-type]
+
+
+def test_draws_are_multinomial_s() -> None:
+    """The same seed draws what torch.multinomial would: answers of earlier versions stand."""
+    probabilities = torch.randn(50).softmax(-1)
+    ours, theirs = (torch.Generator().manual_seed(3) for _ in range(2))
+    found = [int(draw(probabilities, ours)) for _ in range(20)]
+    assert found == [int(torch.multinomial(probabilities, 1, generator=theirs)) for _ in range(20)]
+    assert len(set(found)) > 5

@@ -1,0 +1,172 @@
+"""Write docs/kernels.md: what the compiler says of the GPU kernels, card by card. No GPU is used.
+
+python -m benchmarks.gpu_kernels_static
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import triton
+
+from benchmarks.gpu_architectures import ARCHITECTURES
+from benchmarks.gpu_compiled import WARP, Compiled, compile_for
+from benchmarks.gpu_launches import HEAD, LAYER, attention, decode, product, several
+from calculator.formats import KV_FORMATS, WeightFormat
+from calculator.gpus import Gpu, find_gpu
+from glm4q.kernels.cut import VECTOR_WORDS
+
+FILE = Path(__file__).parents[1] / "docs" / "kernels.md"
+CARDS = ("RTX 2060", "3060", "RTX 4060", "RTX 4070", "RTX 4090", "RTX 5070")
+HEAD_DIM = 128
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The main loop of a kernel that passes over weights or over the cache."""
+
+    name: str
+    made: Compiled
+    bytes: int
+    """What one turn of it reads, by a whole block."""
+
+    @property
+    def per_byte(self) -> float:
+        """Instructions of single threads for each byte."""
+        return len(self.made.loop) * WARP * self.made.launch.warps / self.bytes
+
+
+def loops(capability: int) -> Iterator[Loop]:
+    for bits, shape in ((4, LAYER), (8, LAYER), (8, HEAD)):
+        launch = product(shape, 1, WeightFormat(bits, 128), capability)[0]
+        size = VECTOR_WORDS * int(launch.constants["BLOCK_N"]) * 4
+        scales = size * 16 // bits // 128  # float16, one for each 128 codes
+        name = f"int{bits} g128 {'head' if shape == HEAD else 'layer'}"
+        yield Loop(name, compile_for(launch, capability), size + scales)
+    for kv in ("bf16", "int8", "k8v4", "int4"):
+        _, launch, _ = attention(kv, capability)
+        token = sum(form.head_bytes(HEAD_DIM) for form in KV_FORMATS[kv])
+        size = token * int(launch.constants["BLOCK_S"])
+        yield Loop(f"attention {kv}", compile_for(launch, capability), size)
+
+
+def budget(gpu: Gpu) -> float:
+    """Instructions that a card can issue while it reads a byte, by its data sheet."""
+    per_second = gpu.fp32_tflops * 1e12 / 2 * ARCHITECTURES[_capability(gpu)].issue_per_lane
+    return per_second / gpu.bandwidth
+
+
+def _capability(gpu: Gpu) -> int:
+    return round(10 * float(gpu.compute_capability or 0))
+
+
+def loop_rows() -> Iterator[str]:
+    made = {capability: list(loops(capability)) for capability in (75, 86, 89, 120)}
+    for name in CARDS:
+        gpu = find_gpu(name)
+        capability = _capability(gpu)
+        for loop in made[capability]:
+            card, can = ARCHITECTURES[capability], budget(gpu)
+            resident = card.resident_warps(
+                registers=loop.made.registers,
+                shared_bytes=loop.made.shared_bytes,
+                warps=loop.made.launch.warps,
+            )
+            share = loop.per_byte / can
+            yield (
+                f"| {gpu.name} | {loop.name} | {loop.made.registers} | {loop.made.shared_bytes:,} "
+                f"| {resident} of {card.warps} | {loop.per_byte:.1f} | {can:.1f} | {share:.0%} "
+                f"| {'memory' if share < 1 else 'instructions'} |"
+            )
+
+
+def launch_rows() -> Iterator[str]:
+    for capability in ARCHITECTURES:
+        kinds = *decode(capability, ("bf16", "int8", "k8v4", "int4")), *several(capability)
+        for name, launch in kinds:
+            made = compile_for(launch, capability)
+            yield (
+                f"| {capability / 10} | {name} | {' x '.join(map(str, launch.grid))} "
+                f"| {launch.warps} | {made.registers} | {made.shared_bytes:,} "
+                f"| {made.spilled_bytes} |"
+            )
+
+
+TEXT = """\
+# The GPU kernels, by what their machine code says
+
+Written by `python -m benchmarks.gpu_kernels_static`; do not edit. **No kernel has been timed, and
+none has run on a GPU: there was none.** What stands here was read from machine code that Triton
+{triton} and its ptxas made for each architecture. That the kernels compute what they should is
+shown by Triton's interpreter on the CPU (tests/runtime/test_triton.py); that they fit and spill
+nothing, by compiling them (tests/runtime/test_triton_compiled.py); tests/gpu waits for a device.
+
+## Is a decoded token bound by memory?
+
+Instructions per byte: those of the kernel's main loop, for all threads of a block, over the bytes
+of weights and scales, or of the cache, that one turn reads. A card can issue: float32 lanes x
+clock (half its data sheet's TFLOPS; Turing's schedulers issue twice as many) over its bandwidth.
+Where the share is below 100 % the memory should be the bound, if enough loads are under way: the
+warps that fit on a multiprocessor, by registers and shared memory, stand beside it. Not counted:
+latency, what comes before and after the loop, bank conflicts, and instructions that take more
+than one turn.
+
+| card | loop | registers | shared bytes | warps | per byte | can issue | share | bound by |
+|---|---|---:|---:|---:|---:|---:|---:|---|
+{loops}
+
+On Turing attention is bound by instructions: Triton since 3.3 uses no tensor cores there
+([triton#5066](https://github.com/triton-lang/triton/pull/5066)) and multiplies in float32 lanes.
+The same holds for prompts. It is slower than the card could be, and gives the same numbers.
+
+## How they compute
+
+- One token by a weight (`matvec`): no tensor cores. A code is moved under the mantissa of 2^23,
+  so that one logical operation and one subtraction make it a float32; products and sums are
+  float32.
+- Several tokens (`matmul`): tensor cores multiply activations by codes less their zero points,
+  whole numbers that bfloat16 and float16 hold exactly. Scales are applied to each group's sum in
+  float32.
+- Before Ampere there is no bfloat16 and GLM-4's activations overflow float16: each row is divided
+  by a power of two that brings it below 2^15, and its results are multiplied by it in float32.
+- Inputs are split among blocks where outputs alone do not fill a card. Each split's sums go to
+  the planned scratch, and are added in a fixed order: no atomics, the same bits each time, on
+  each card.
+- Attention of one token (`append`, `attend`, `merge`): the context is shared out among blocks,
+  each with all query heads of a key. Codes go to tensor cores as they are; vectors of bf16 are
+  brought to float16's range by a power of two. The number of cached tokens is read on the device,
+  so that a step is recorded once as a CUDA graph and replayed for every token.
+- Prompts attend by torch's operators, tile by tile, as on the CPU.
+
+## What is left out
+
+- bitsandbytes' NF4 and LLM.int8() are planned by `calc` but not run: no one could check them
+  here.
+- `torch-int4-cuda` (torch's own 4-bit operator) is offered where Triton is not installed. Its
+  shapes are checked without a device; its numbers are not.
+- A head in bf16 is multiplied by torch's own operators, whose workspace inside a CUDA graph
+  (cuBLAS) the plan does not list.
+
+## Every launch
+
+A layer of 4,096 outputs and inputs, a head of 151,552 outputs, a cache with room for 8,192
+tokens.
+
+| capability | launch | blocks | warps of each | registers | shared bytes | spilled bytes |
+|---:|---|---:|---:|---:|---:|---:|
+{launches}
+
+"""
+
+
+def main() -> None:
+    text = TEXT.format(
+        triton=triton.__version__,
+        loops="\n".join(loop_rows()),
+        launches="\n".join(launch_rows()),
+    )
+    FILE.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The launches of GLM-4-9B as a card would run them, on tensors that hold nothing."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from calculator.formats import WeightFormat
+from calculator.plan import assign_formats, make_plan
+from calculator.presets import PRESETS
+from calculator.settings import Settings
+from glm4q.kernels.cut import Cut
+from glm4q.kernels.gpu.decode import Decode
+from glm4q.kernels.gpu.launch import Launch
+from glm4q.kernels.gpu.linear import Product
+from glm4q.kernels.gpu.norm import norm
+from glm4q.memory import Memory
+
+HIDDEN = 4096
+LAYER = HIDDEN, HIDDEN
+HEAD = 151_552, HIDDEN
+META = torch.device("meta")
+AMPERE = 80
+
+
+def product(shape: tuple[int, int], rows: int, form: WeightFormat, capability: int) -> list[Launch]:
+    """Of a layer of [N, K] by so many tokens in bfloat16."""
+    outputs, inputs = shape
+    groups = form.groups(inputs)
+    packed = {
+        "qweight": _empty(inputs * form.bits // 32, outputs, dtype=torch.int32),
+        "scales": _empty(groups, outputs, dtype=torch.float16),
+    }
+    if not form.symmetric:
+        packed["qzeros"] = _empty(groups, outputs * form.bits // 32, dtype=torch.int32)
+    cut = Cut.of(rows, outputs, inputs, bits=form.bits, group=form.group_size or inputs)
+    compute = torch.bfloat16 if capability >= AMPERE else torch.float16
+    x, out = _empty(rows, inputs), _empty(rows, outputs)
+    scratch = _empty(cut.partial_bytes + 4 * rows, dtype=torch.uint8)
+    return Product(x, packed, out, scratch, compute).launches()
+
+
+def attention(kv: str, capability: int, context: int = 8192) -> list[Launch]:
+    """One token's, in a cache of that format."""
+    config = replace(PRESETS["glm-4-9b-chat"], num_hidden_layers=1)
+    settings = Settings(context=context, kv=kv)
+    plan = make_plan(config, assign_formats(config, WeightFormat(4, 128)), settings)
+    memory = Memory.allocate(plan, {"gpu": META, "host": META}, torch.bfloat16)
+    ((step, _),) = memory.steps(1)
+    ((keys, values),) = memory.cache.stores
+    return Decode(step, keys, values, 0, capability >= AMPERE).launches()
+
+
+def decode(
+    capability: int, kvs: tuple[str, ...] = ("int8", "int4")
+) -> Iterator[tuple[str, Launch]]:
+    """What one token takes, each kind of launch once, by name."""
+    forms: Mapping[str, tuple[tuple[int, int], WeightFormat]] = {
+        "int4 g128": (LAYER, WeightFormat(4, 128)),
+        "int8 g128 head": (HEAD, WeightFormat(8, 128)),
+        "int4 g64 asymmetric": (LAYER, WeightFormat(4, 64, zero_bits=4)),
+    }
+    for name, (shape, form) in forms.items():
+        for launch in product(shape, 1, form, capability):
+            yield f"{name} {launch.kernel.__name__}", launch
+    for kv in kvs:
+        for launch in attention(kv, capability):
+            yield f"{kv} {launch.kernel.__name__}", launch
+    x = _empty(1, HIDDEN)
+    yield "norm", norm(x, _empty(HIDDEN), 1e-5, x)
+
+
+def several(capability: int) -> Iterator[tuple[str, Launch]]:
+    """Products of a few and of many tokens."""
+    for rows in (16, 512):
+        for form in (WeightFormat(4, 128), WeightFormat(8, 128)):
+            for launch in product(LAYER, rows, form, capability):
+                yield f"{form} x {rows} {launch.kernel.__name__}", launch
+
+
+def _empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device=META)

@@ -1,0 +1,57 @@
+"""How a multiplication is cut into blocks for a GPU.
+
+The cut depends on the layer and the number of tokens alone, never on the card, so that a plan holds
+on every card, and a result does not change from one to the next.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Self
+
+WORD_BITS = 32
+BLOCKS = 512
+"""Blocks that fill a card: four for each multiprocessor of an RTX 4090."""
+VECTOR_WORDS = 16
+FEW_ROWS = 16
+"""The height of a tensor core's tile: up to so many tokens the inputs are split as well."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Tiles of rows, outputs and inputs, and how the inputs are shared out."""
+
+    rows: int
+    outputs: int
+    block_m: int
+    block_n: int
+    block_k: int
+    splits: int
+    split_inputs: int
+    """Inputs of each split but the last, a multiple of block_k."""
+
+    @classmethod
+    def of(cls, rows: int, outputs: int, inputs: int, *, bits: int, group: int) -> Self:
+        """group: inputs that share a scale; all of them where a row has one scale."""
+        if rows == 1:
+            block_m, block_n, block_k = 1, 128, VECTOR_WORDS * (WORD_BITS // bits)
+        elif rows <= FEW_ROWS:
+            block_m, block_n, block_k = FEW_ROWS, 64, min(64, group)
+        else:
+            block_m, block_n, block_k = 64, 128, min(64, group)
+        tiles = ceil(inputs / block_k)
+        splits = 1 if rows > FEW_ROWS else min(ceil(BLOCKS / ceil(outputs / block_n)), tiles)
+        split_tiles = ceil(tiles / splits)
+        return cls(
+            rows,
+            outputs,
+            block_m,
+            block_n,
+            block_k,
+            ceil(tiles / split_tiles),
+            split_tiles * block_k,
+        )
+
+    @property
+    def partial_bytes(self) -> int:
+        """Sums of the splits in float32; none where there is one, which is the result."""
+        return self.splits * self.rows * self.outputs * 4 if self.splits > 1 else 0

@@ -1,0 +1,59 @@
+"""Turn one token's queries and key by its position, and put key and value into the cache."""
+
+import triton
+import triton.language as tl
+
+from glm4q.kernels.gpu.vectors import turn, write_vector
+
+
+@triton.jit
+def rotate(x, rotation, wanted, D: tl.constexpr, PAIRS: tl.constexpr):
+    """The vector at `x` in float32, its first 2 * PAIRS numbers turned pair by pair if wanted."""
+    d = tl.arange(0, D)
+    turned = (d < 2 * PAIRS) & wanted
+    cos = tl.load(rotation + d // 2, mask=turned, other=1)
+    sin = tl.load(rotation + PAIRS + d // 2, mask=turned, other=0)
+    other = tl.load(x + (d ^ 1)).to(tl.float32)
+    return tl.load(x + d).to(tl.float32) * cos + tl.where(d % 2 == 0, -other, other) * sin
+
+
+@triton.jit
+def append(
+    q,  # [B, 1, H, D]
+    k,  # [B, 1, Hkv, D]
+    v,  # [B, 1, Hkv, D]
+    rotation,  # float32 [2, 1, PAIRS]
+    hadamard,  # float32 [64, 64]
+    cached,  # int64 [1]: tokens in the cache before this one
+    queries,  # float32 [B, Hkv, G, D]
+    key_codes,
+    key_scales,
+    value_codes,
+    value_scales,
+    room,
+    scale,
+    SHARED: tl.constexpr,
+    PAIRS: tl.constexpr,
+    D: tl.constexpr,
+    KEYS: tl.constexpr,
+    VALUES: tl.constexpr,
+):
+    """One vector: of the G + 2 of a key/value head, its queries, then its key, then its value."""
+    head, each = tl.program_id(0), tl.program_id(1)
+    is_value = each > SHARED
+    if each < SHARED:
+        source = q + (head * SHARED + each) * D
+    elif is_value:
+        source = v + head * D
+    else:
+        source = k + head * D
+    x = rotate(source, rotation, not is_value, D, PAIRS)
+    if (is_value and VALUES == "int4") or (not is_value and KEYS == "int4"):
+        x = turn(x, hadamard, D)
+    place = head.to(tl.int64) * room + tl.load(cached)
+    if each < SHARED:
+        tl.store(queries + (head * SHARED + each) * D + tl.arange(0, D), x * scale)
+    elif is_value:
+        write_vector(x, value_codes, value_scales, place, VALUES, D)
+    else:
+        write_vector(x, key_codes, key_scales, place, KEYS, D)

@@ -1,0 +1,83 @@
+"""One token by a quantized weight: read every word once, multiply in float32, no tensor cores.
+
+A word's codes lie under the mantissa of 2**23: `code | 0x4B000000`, taken as a float32, is 2**23 +
+code, so that one logical operation and one subtraction turn a code into a number. Codes are left
+where they lie in their half of the word, worth 2**place times as much; the activation is divided
+by that instead, which is exact.
+"""
+
+import triton
+import triton.language as tl
+
+from glm4q.kernels.gpu.numbers import MAGIC, MAGIC_BITS
+
+
+@triton.jit
+def matvec(
+    x,  # [K]
+    qweight,  # int32 [K / per word, N]
+    scales,  # float16 [groups, N]
+    qzeros,  # int32 [groups, N / per word], or None
+    out,  # [splits, N]
+    inputs,
+    outputs,
+    split_words,
+    BITS: tl.constexpr,
+    GROUP_WORDS: tl.constexpr,
+    BLOCK_WORDS: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    EVEN_WORDS: tl.constexpr,
+):
+    """Sum the inputs of one split for BLOCK_N outputs."""
+    PER_WORD: tl.constexpr = 32 // BITS
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    inside = n < outputs
+    words = inputs // PER_WORD
+    first = tl.program_id(1) * split_words
+    last = tl.minimum(first + split_words, words)
+    sums = tl.zeros((BLOCK_WORDS, BLOCK_N), tl.float32)
+    for start in range(first, last, BLOCK_WORDS):
+        row = start + tl.arange(0, BLOCK_WORDS)
+        there = row < last
+        mask = inside[None, :]
+        if not EVEN_WORDS:
+            mask = mask & there[:, None]
+        packed = tl.load(qweight + row[:, None] * outputs + n[None, :], mask=mask, other=0)
+        group = row // GROUP_WORDS
+        scale = tl.load(scales + group[:, None] * outputs + n[None, :], mask=mask, other=0)
+        if qzeros is None:
+            zero = 1 << (BITS - 1)
+        else:
+            places = group[:, None] * (outputs // PER_WORD) + (n // PER_WORD)[None, :]
+            zero = tl.load(qzeros + places, mask=mask, other=0) >> (n % PER_WORD * BITS)[None, :]
+            zero = (zero & ((1 << BITS) - 1)).to(tl.float32)
+        partial = tl.zeros((BLOCK_WORDS, BLOCK_N), tl.float32)
+        for half in tl.static_range(2):
+            codes = packed >> (16 * half)
+            for place in tl.static_range(16 // BITS):
+                unit = 1 << (place * BITS)
+                here = codes & (((1 << BITS) - 1) * unit) | MAGIC_BITS
+                number = here.to(tl.float32, bitcast=True) - (zero * unit + MAGIC)
+                k = row * PER_WORD + half * (16 // BITS) + place
+                if EVEN_WORDS:
+                    xk = tl.load(x + k[:, None])
+                else:
+                    xk = tl.load(x + k[:, None], mask=there[:, None], other=0)
+                partial += xk.to(tl.float32) * (1.0 / unit) * number
+        sums += partial * scale.to(tl.float32)
+    tl.store(out + tl.program_id(1) * outputs + n, tl.sum(sums, 0), mask=inside)
+
+
+@triton.jit
+def add_splits(
+    partial, out, rows, outputs, out_stride, SPLITS: tl.constexpr, BLOCK_N: tl.constexpr
+):
+    """[splits, rows, N] float32 -> [rows, N], always in the same order."""
+    row = tl.program_id(1)
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    inside = n < outputs
+    total = tl.zeros((BLOCK_N,), tl.float32)
+    for split in tl.static_range(SPLITS):
+        place = (split * rows + row) * outputs + n
+        total += tl.load(partial + place, mask=inside, other=0)
+    tl.store(out + row * out_stride + n, total, mask=inside)

@@ -1,0 +1,77 @@
+"""How vectors of the KV cache are written and read on a GPU: `glm4q.kv` in Triton, bit by bit.
+
+Everything that knows how a format lies in memory is in this file.
+"""
+
+import triton
+import triton.language as tl
+
+from glm4q.kernels.gpu.numbers import power_of_two, round_half_even
+
+GROUP = tl.constexpr(64)
+SMALLEST_SCALE = tl.constexpr(2.0**-24)
+
+
+@triton.jit
+def write_vector(x, codes, scales, place, KIND: tl.constexpr, D: tl.constexpr):
+    """Store one float32 vector, [D], as the vector `place` of the cache."""
+    d = tl.arange(0, D)
+    if KIND == "dense":
+        tl.store(codes + place * D + d, x)
+    elif KIND == "int8":
+        scale = tl.maximum(tl.div_rn(tl.max(tl.abs(x), 0), 127.0), SMALLEST_SCALE).to(tl.float16)
+        tl.store(scales + place, scale)
+        code = round_half_even(tl.div_rn(x, scale.to(tl.float32)))
+        code = tl.minimum(tl.maximum(code, -127.0), 127.0)
+        tl.store(codes + place * D + d, code.to(tl.int8))
+    else:
+        groups = tl.reshape(x, (D // GROUP, GROUP))
+        low, high = tl.min(groups, 1), tl.max(groups, 1)
+        scale = tl.maximum(tl.div_rn(high - low, 15.0), SMALLEST_SCALE).to(tl.float16)
+        least = low.to(tl.float16)
+        grid = scales + place * (D // GROUP) * 2 + tl.arange(0, D // GROUP) * 2
+        tl.store(grid, scale)
+        tl.store(grid + 1, least)
+        code = tl.div_rn(groups - least.to(tl.float32)[:, None], scale.to(tl.float32)[:, None])
+        code = tl.minimum(tl.maximum(round_half_even(code), 0.0), 15.0).to(tl.int32)
+        halves = tl.reshape(code, (2, D // 2)) << (tl.arange(0, 2) * 4)[:, None]
+        byte = tl.sum(halves, 0).to(tl.uint8)
+        tl.store(codes + place * (D // 2) + tl.arange(0, D // 2), byte)
+
+
+@triton.jit
+def read_vectors(codes, scales, place, there, KIND: tl.constexpr, D: tl.constexpr):
+    """Numbers, float16 [S, D], and what each vector, [S], is to be multiplied by in float32.
+
+    place, there: the vectors' places in the cache, and whether each is wanted.
+    """
+    d = tl.arange(0, D)
+    mask = there[:, None]
+    if KIND == "dense":
+        x = tl.load(codes + place[:, None] * D + d[None, :], mask=mask, other=0).to(tl.float32)
+        unit = power_of_two(tl.max(tl.abs(x), 1))
+        return (x * (1.0 / unit)[:, None]).to(tl.float16), unit
+    elif KIND == "int8":
+        code = tl.load(codes + place[:, None] * D + d[None, :], mask=mask, other=0)
+        unit = tl.load(scales + place, mask=there, other=0).to(tl.float32)
+        return code.to(tl.float16), unit
+    else:
+        half = tl.arange(0, D // 2)
+        byte = tl.load(codes + place[:, None] * (D // 2) + half[None, :], mask=mask, other=0)
+        code = (byte[:, None, :].to(tl.int32) >> (tl.arange(0, 2) * 4)[None, :, None]) & 15
+        groups = tl.reshape(code, (place.shape[0], D // GROUP, GROUP)).to(tl.float32)
+        grid = place[:, None] * (D // GROUP) * 2 + (tl.arange(0, D // GROUP) * 2)[None, :]
+        scale = tl.load(scales + grid, mask=mask, other=0).to(tl.float32)
+        least = tl.load(scales + grid + 1, mask=mask, other=0).to(tl.float32)
+        x = groups * scale[:, :, None] + least[:, :, None]
+        unit = tl.full(place.shape, 1.0, tl.float32)
+        return tl.reshape(x, (place.shape[0], D)).to(tl.float16), unit
+
+
+@triton.jit
+def turn(x, hadamard, D: tl.constexpr):
+    """Each run of 64 numbers of a vector, [D], times the matrix of `glm4q.kv.hadamard`."""
+    i = tl.arange(0, GROUP)
+    matrix = tl.load(hadamard + i[:, None] * GROUP + i[None, :])
+    groups = tl.reshape(x, (D // GROUP, 1, GROUP))
+    return tl.reshape(tl.sum(groups * matrix[None, :, :], 2), (D,))

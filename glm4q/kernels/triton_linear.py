@@ -1,0 +1,59 @@
+"""Our own kernels for NVIDIA cards, on GPTQ's layout as it is: `glm4q.kernels.gpu`."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from calculator.formats import GROUP_SIZES, WeightFormat
+from calculator.scratch import Needs
+from glm4q.kernels.cuda import matrix_dtype, refuses_triton
+from glm4q.kernels.cut import FEW_ROWS, Cut
+from glm4q.kernels.spec import LinearSpec
+from glm4q.packing import QuantizedWeight
+
+UNIT_BYTES = 4
+"""Of each row of activations, where they are brought to float16's range."""
+
+
+class TritonLinear:
+    """4 and 8 bits, symmetric or not, a scale for 32, 64 or 128 inputs or for a whole row.
+
+    One token's activations are multiplied as they are; several tokens' are rounded to bfloat16.
+    """
+
+    name = "triton"
+
+    def refuses(self, spec: LinearSpec) -> str | None:
+        if reason := refuses_triton(spec.device):
+            return reason
+        if spec.form.scheme != "groups":
+            return f"takes codes in groups of inputs, not {spec.form}"
+        if spec.form.act_order:
+            return "takes groups of consecutive inputs only"
+        if spec.form.group_size not in (*GROUP_SIZES, None):
+            return f"takes groups of 32, 64 or 128, or whole rows, not {spec.form.group_size}"
+        return None
+
+    def held(self, form: WeightFormat) -> WeightFormat:
+        return form
+
+    def pack(self, weight: QuantizedWeight) -> dict[str, Tensor]:
+        parts = {name: getattr(weight, name) for name in ("qweight", "scales", "qzeros")}
+        return {name: part.contiguous() for name, part in parts.items() if part is not None}
+
+    def needs(self, spec: LinearSpec, tokens: int, activation_bytes: int) -> Needs:
+        """Of so many rows or fewer: the last chunk of a prompt may be of any size."""
+        group = spec.form.group_size or spec.inputs
+        guarded = matrix_dtype(spec.device) == torch.float16
+        sizes = []
+        for rows in {1, min(tokens, FEW_ROWS), tokens}:
+            cut = Cut.of(rows, spec.outputs, spec.inputs, bits=spec.form.bits, group=group)
+            sizes.append(cut.partial_bytes + (UNIT_BYTES * rows if guarded and rows > 1 else 0))
+        return Needs(max(sizes))
+
+    def matmul(self, x: Tensor, packed: Mapping[str, Tensor], out: Tensor, scratch: Tensor) -> None:
+        from glm4q.kernels.gpu.launch import run_all  # Triton is not there on every machine
+        from glm4q.kernels.gpu.linear import Product
+
+        run_all(Product(x, packed, out, scratch, matrix_dtype(x.device)).launches())

@@ -1,0 +1,121 @@
+"""What only a CUDA device can show. Written without one: the first to run this finds out."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+
+from calculator.formats import WeightFormat
+from calculator.plan import assign_formats, make_plan
+from calculator.presets import PRESETS
+from calculator.settings import Settings
+from glm4q.graphs import WARM_UP
+from glm4q.kernels.spec import LinearSpec, multiply
+from glm4q.kernels.triton_linear import TritonLinear
+from glm4q.memory import Memory
+from tests.runtime.interpreted import random_weight
+from tests.runtime.memories import random_model
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device"),
+]
+CUDA = torch.device("cuda")
+LAYERS = [(4096, 4096), (27_392, 4096), (4096, 13_696), (256, 4096)]
+FORMATS = [WeightFormat(4, 128), WeightFormat(4, 64, zero_bits=4), WeightFormat(8, 128)]
+LEAST_SHARE_OF_BANDWIDTH = 0.5
+"""What a decode product must reach of a copy's rate; llama.cpp reaches 0.6 to 0.8 of it."""
+CONFIG = replace(PRESETS["glm-4-9b-chat"], num_hidden_layers=2, vocab_size=2048)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 16, 17, 300])
+@pytest.mark.parametrize("form", FORMATS, ids=str)
+@pytest.mark.parametrize("shape", LAYERS, ids=str)
+def test_product_equals_exact_arithmetic(
+    shape: tuple[int, int], form: WeightFormat, rows: int
+) -> None:
+    spec = LinearSpec(*shape, form, CUDA)
+    weight = random_weight(*shape, form).to(CUDA)
+    x = torch.randn(rows, shape[1], device=CUDA).bfloat16()
+    found = multiply(TritonLinear(), spec, TritonLinear().pack(weight), x)
+    exact = x.double() @ weight.dequantize().double()
+    error = (found - exact).square().mean().sqrt() / exact.square().mean().sqrt()
+    assert error < 3e-3  # the result is rounded to bfloat16
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    """The median of 20 runs, by the device's clock."""
+    run()
+    times = []
+    for _ in range(20):
+        begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begun.record()
+        run()
+        ended.record()
+        ended.synchronize()
+        times.append(begun.elapsed_time(ended) / 1e3)
+    return sorted(times)[10]
+
+
+@pytest.mark.parametrize("form", [WeightFormat(4, 128), WeightFormat(8, 128)], ids=str)
+def test_one_token_reads_weights_at_half_a_copy_s_rate_or_more(form: WeightFormat) -> None:
+    shape = 151_552, 4096  # too large for any card's cache
+    spec, kernel = LinearSpec(*shape, form, CUDA), TritonLinear()
+    packed = kernel.pack(random_weight(*shape, form).to(CUDA))
+    x, out = torch.randn(1, 4096, device=CUDA).bfloat16(), torch.empty(1, shape[0], device=CUDA)
+    scratch = torch.empty(kernel.needs(spec, 1, 2).scratch_bytes, dtype=torch.uint8, device=CUDA)
+    block = torch.empty(1 << 29, dtype=torch.uint8, device=CUDA)
+    copied = 2 * block.nbytes / _seconds(partial(block.clone))
+    read = sum(part.nbytes for part in packed.values())
+    rate = read / _seconds(partial(kernel.matmul, x, packed, out, scratch))
+    assert rate > LEAST_SHARE_OF_BANDWIDTH * copied
+
+
+def _memory(kv: str) -> Memory:
+    settings = Settings(context=600, prefill_chunk=64, kv=kv)
+    plan = make_plan(CONFIG, assign_formats(CONFIG, WeightFormat(16)), settings)
+    before = torch.cuda.memory_allocated()
+    memory = Memory.allocate(plan, {"gpu": CUDA, "host": torch.device("cpu")}, torch.bfloat16)
+    planned = plan.kv_cache_bytes + plan.arenas["gpu"].bytes
+    held = torch.cuda.memory_allocated() - before
+    assert planned <= held < planned + 512 * len(memory.tensors)
+    return memory
+
+
+@pytest.mark.parametrize("kv", ["bf16", "int8", "k8v4", "int4"])
+def test_replayed_steps_say_what_plain_steps_say(kv: str) -> None:
+    model = random_model(CONFIG).to(CUDA, torch.bfloat16)
+    prompt = torch.randint(CONFIG.vocab_size, (1, 60))
+    recorded, plain = _memory(kv), replace(_memory(kv), record=None)
+    assert recorded.record is not None
+    for memory in (recorded, plain):
+        model(prompt, memory)
+    for token in range(WARM_UP + 8):
+        again, once = (model(torch.tensor([[token]]), memory) for memory in (recorded, plain))
+        assert torch.equal(again, once)
+
+
+@pytest.mark.parametrize("kv", ["bf16", "int8", "k8v4", "int4"])
+def test_fused_attention_equals_torch_s(kv: str) -> None:
+    model = random_model(CONFIG).to(CUDA, torch.bfloat16)
+    tokens = torch.randint(CONFIG.vocab_size, (1, 101))
+    whole, stepped = (replace(_memory(kv), record=None) for _ in range(2))
+    for start in (0, 64):
+        model(tokens[:, start : min(start + 64, 100)], stepped)
+    found = model(tokens[:, 100:], stepped).clone()
+    for start in (0, 64):
+        expected = model(tokens[:, start : start + 64], whole)
+    assert (found - expected).norm() < 2e-2 * expected.norm()
+
+
+def test_a_decode_step_allocates_nothing() -> None:
+    model, memory = random_model(CONFIG).to(CUDA, torch.bfloat16), _memory("int8")
+    memory = replace(memory, record=None)
+    token = torch.tensor([[1]])
+    model(token, memory)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    model(token, memory)
+    assert torch.cuda.max_memory_allocated() - before <= 4096

@@ -1,0 +1,187 @@
+"""The Triton kernels, interpreted on the CPU: against the reference and against torch's operators.
+
+No GPU is needed, and none has been at hand: tests/gpu holds what only a device can show.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from calculator.architecture import Weight
+from calculator.config import ModelConfig
+from calculator.formats import WeightFormat
+from calculator.presets import PRESETS
+from glm4q.kernels import cuda
+from glm4q.kernels.reference import Reference
+from glm4q.kernels.spec import LinearSpec
+from glm4q.kernels.spec import multiply as multiply_by
+from glm4q.kernels.torch_int4_cuda import TorchInt4Cuda
+from glm4q.kernels.triton_linear import TritonLinear
+from tests.runtime import interpreted
+from tests.runtime.interpreted import Run, random_weight
+
+pytest.importorskip("triton", reason="Triton is not installed; it has no wheel for this system")
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+LAYERS = [
+    (32, 4096, WeightFormat(4, 128)),
+    (32, 13_696, WeightFormat(4, 64)),
+    (200, 640, WeightFormat(4, 32)),
+    (72, 1704, WeightFormat(4, None)),
+    (136, 640, WeightFormat(4, 64, zero_bits=4)),
+    (32, 4096, WeightFormat(8, 128)),
+    (68, 1700, WeightFormat(8, None)),
+    (132, 640, WeightFormat(8, 32, zero_bits=8)),
+]
+"""Outputs, inputs and format: GLM-4's true inputs with outputs cut short, and ragged edges."""
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    with interpreted.interpreter() as run:
+        yield run
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, int]]]:
+    """A played CUDA device; the compute capability in the list may be changed."""
+    found = [(8, 6)]
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: found[0])
+    cuda.refuses_triton.cache_clear()
+    yield found
+    cuda.refuses_triton.cache_clear()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 16, 17])
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
+def test_product_equals_exact_arithmetic(
+    run: Run, card: object, layer: tuple[int, int, WeightFormat], rows: int
+) -> None:
+    outputs, inputs, form = layer
+    weight = random_weight(outputs, inputs, form)
+    x = torch.randn(rows, inputs).bfloat16()
+    needed = TritonLinear().needs(LinearSpec(outputs, inputs, form, CUDA), rows, 2).scratch_bytes
+    found = run(interpreted.multiply, x, weight, torch.bfloat16, needed)
+    exact = x.double() @ weight.dequantize().double()
+    error = (found - exact).square().mean().sqrt() / exact.square().mean().sqrt()
+    assert error < 1e-6  # bfloat16 activations are taken as they are, and all sums are float32
+    spec = LinearSpec(outputs, inputs, form, CPU)
+    reference = multiply_by(Reference(), spec, Reference().pack(weight), x.float())
+    torch.testing.assert_close(found, reference, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("rows", [2, 40])
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+def test_activations_beyond_float16_do_not_overflow(run: Run, rows: int, size: float) -> None:
+    """Before Ampere tensor cores take float16, which ends at 65,504; GLM-4's numbers do not."""
+    weight = random_weight(64, 256, WeightFormat(4, 64))
+    x = size * torch.randn(rows, 256)
+    x[0] = 0
+    x[1, 7] = 1000 * size
+    found = run(interpreted.multiply, x, weight, torch.float16, 1 << 20)
+    exact = x.double() @ weight.dequantize().double()
+    error = (found - exact).norm(dim=1) / exact.norm(dim=1).clamp(min=1e-40)
+    assert error.max() < 1e-3
+
+
+def test_a_byte_less_scratch_than_said_is_too_little(run: Run, card: object) -> None:
+    outputs, inputs, form = LAYERS[0]
+    needed = TritonLinear().needs(LinearSpec(outputs, inputs, form, CUDA), 5, 2).scratch_bytes
+    weight, x = random_weight(outputs, inputs, form), torch.randn(5, inputs).bfloat16()
+    with pytest.raises(RuntimeError, match="invalid for input of size"):
+        run(interpreted.multiply, x, weight, torch.bfloat16, needed - 4)
+
+
+def test_a_chunk_needs_no_less_than_a_shorter_one(card: list[tuple[int, int]]) -> None:
+    for found in ((7, 5), (8, 6)):
+        card[0] = found
+        for outputs, inputs in ((4096, 4096), (27_392, 4096), (151_552, 4096), (256, 4096)):
+            spec = LinearSpec(outputs, inputs, WeightFormat(4, 128), CUDA)
+            sizes = [TritonLinear().needs(spec, n, 2).scratch_bytes for n in (1, 2, 9, 16, 17, 512)]
+            assert sizes == sorted(sizes)
+
+
+HEADS = replace(
+    PRESETS["glm-4-9b-chat"], num_hidden_layers=2, num_attention_heads=32, num_key_value_heads=2
+)
+SMALL_HEADS = replace(
+    HEADS, head_dim=64, num_attention_heads=9, num_key_value_heads=3, partial_rotary_factor=1.0
+)
+"""Of the demo model: three query heads a key, so that a tile of 16 is part empty."""
+
+
+@pytest.mark.parametrize(
+    ("config", "cached"),
+    [(HEADS, 0), (HEADS, 1), (HEADS, 63), (HEADS, 99), (SMALL_HEADS, 99)],
+    ids=["glm-4 0", "glm-4 1", "glm-4 63", "glm-4 99", "demo 99"],
+)
+@pytest.mark.parametrize("kv", ["bf16", "int8", "k8v4", "int4"])
+def test_decode_attention_equals_streaming_attention(
+    run: Run, kv: str, config: ModelConfig, cached: int
+) -> None:
+    """The same cache to the bit, but where a number lies between two codes; the same result."""
+    heads, size = (config.num_attention_heads, config.num_key_value_heads), config.head_dim
+    given = 4 * torch.randn(2, 1, heads[1], cached, size)
+    new = tuple(
+        4 * torch.randn(1, 1, count, size).bfloat16() for count in (heads[0], *heads[1:] * 2)
+    )
+    ours, theirs, caches = run(interpreted.attend, config, kv, given, new, 100)
+    error = (ours.float() - theirs.float()).norm() / theirs.float().norm()
+    assert error < 5e-3  # both are rounded to bfloat16
+    different = sum(int((a != b).sum()) for a, b in caches)
+    assert different <= 2
+    assert all(len(a) == 2 and not a[0].any() for a, _ in caches)  # the other layer is untouched
+
+
+def test_the_newest_token_alone_is_attended_to_whatever_the_cache_held(run: Run) -> None:
+    """A cache rewound to 3 tokens is read to 4, though all its room holds numbers."""
+    given = torch.randn(2, 1, 2, 90, 128)
+    new = tuple(torch.randn(1, 1, count, 128).bfloat16() for count in (32, 2, 2))
+    whole, _, _ = run(interpreted.attend, HEADS, "int8", given, new, 100)
+    short, expected, _ = run(interpreted.attend, HEADS, "int8", given[:, :, :, :3], new, 100)
+    torch.testing.assert_close(short, expected, rtol=2e-2, atol=2e-2)
+    assert (whole - short).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("size", [96, 4096])
+def test_norm_equals_torch_s(run: Run, size: int) -> None:
+    x, weight = 3 * torch.randn(3, size).bfloat16(), torch.randn(size).bfloat16()
+    found = run(interpreted.norm, x, weight, 1e-5)
+    wide = x.double()
+    exact = wide / (wide.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    torch.testing.assert_close(found, exact.bfloat16() * weight, rtol=1e-2, atol=1e-6)
+
+
+def test_refusals(card: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = TritonLinear()
+    spec = LinearSpec(128, 384, WeightFormat(4, 128), CUDA)
+    assert kernel.refuses(replace(spec, device=CPU)) == "needs a CUDA device"
+    assert kernel.refuses(spec) is None
+    ordered = replace(spec, form=WeightFormat(4, 128, act_order=True))
+    assert kernel.refuses(ordered) == "takes groups of consecutive inputs only"
+    card[0] = (6, 1)
+    cuda.refuses_triton.cache_clear()
+    assert kernel.refuses(spec) == "needs compute capability 7.5 or more, not 6.1"
+    card[0] = (8, 6)
+    monkeypatch.setattr(cuda, "find_spec", lambda name: None)
+    cuda.refuses_triton.cache_clear()
+    assert kernel.refuses(spec) == "needs Triton, which is not installed"
+
+
+def test_torch_s_int4_operator_for_cuda_fits_its_shapes(card: list[tuple[int, int]]) -> None:
+    """Without a device: torch's own rules of shapes, and its refusals. Its numbers are unseen."""
+    kernel, form = TorchInt4Cuda(), WeightFormat(4, 128)
+    spec = LinearSpec(256, 4096, form, CUDA)
+    assert kernel.refuses(spec) is None
+    held = sum(kernel.held(form).parts(Weight("a.weight", (256, 4096), "linear")).values())
+    with FakeTensorMode():
+        packed = kernel.pack(random_weight(256, 4096, form))
+        assert sum(tensor.nbytes for tensor in packed.values()) == held
+        x, out = (torch.empty(3, size, dtype=torch.bfloat16) for size in (4096, 256))
+        kernel.matmul(x, packed, out, torch.empty(0, dtype=torch.uint8))
+    card[0] = (7, 5)
+    assert kernel.refuses(spec) == "needs compute capability 8.0 or more, not 7.5"
+    assert kernel.refuses(replace(spec, device=CPU)) == "needs a CUDA device"

@@ -1,0 +1,56 @@
+"""The Triton kernels, compiled for cards that are not here: they fit, and spill no registers."""
+
+import pytest
+
+pytest.importorskip("triton", reason="Triton is not installed; it has no wheel for this system")
+
+from benchmarks.gpu_architectures import (
+    ARCHITECTURES,
+    MOST_REGISTERS,
+    REGISTERS,
+    WARP,
+)
+from benchmarks.gpu_compiled import Compiled, compile_for
+from benchmarks.gpu_launches import attention, decode, product, several
+from calculator.formats import WeightFormat
+
+
+def _assert_fits(made: Compiled, name: str) -> None:
+    card = ARCHITECTURES[made.capability]
+    assert made.shared_bytes <= card.shared_block, name
+    assert made.registers <= MOST_REGISTERS, name
+    assert made.registers * made.launch.warps * WARP <= REGISTERS, name
+
+
+@pytest.mark.parametrize("capability", ARCHITECTURES)
+def test_decode_kernels_fit_and_spill_nothing(capability: int) -> None:
+    kvs = ("bf16", "int8", "k8v4", "int4") if capability == 75 else ("int8",)
+    for name, launch in decode(capability, kvs):
+        made = compile_for(launch, capability)
+        _assert_fits(made, name)
+        assert made.spilled_bytes == 0, name
+
+
+@pytest.mark.parametrize("capability", [75, 86, 120])
+def test_products_of_several_tokens_fit(capability: int) -> None:
+    for name, launch in several(capability):
+        made = compile_for(launch, capability)
+        _assert_fits(made, name)
+        assert made.spilled_bytes == 0, name
+
+
+def test_tensor_cores_are_used_from_ampere_on() -> None:
+    """Triton since 3.3 multiplies in float32 lanes on Turing: slower, never wrong."""
+    for capability, expected in ((75, False), (86, True)):
+        *_, launch, _ = product((4096, 4096), 16, WeightFormat(4, 128), capability)
+        _, attend, _ = attention("int8", capability)
+        for each in (launch, attend):
+            used = any(name.startswith("HMMA") for name in compile_for(each, capability).loop)
+            assert used == expected
+
+
+def test_one_token_reads_each_weight_once() -> None:
+    """A tile is 8 KiB of words: 16 bytes a load, 4 loads a thread; 2 more are of scales."""
+    matvec, _ = product((4096, 4096), 1, WeightFormat(4, 128), 86)
+    loads = [name for name in compile_for(matvec, 86).loop if name.startswith("LDG.E.128")]
+    assert len(loads) == 6

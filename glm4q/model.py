@@ -181,5 +181,6 @@ class CausalLM(nn.Module):
         normed = self.model.norm(x, step, step["normed"][:, : x.shape[1]])
         rows = x.shape[0] * x.shape[1]
         output, logits = step["head output"][:rows], step["logits"][:rows]
-        self.lm_head(normed, step, output)
-        return logits.copy_(output)
+        if self.lm_head.widens(normed):  # bfloat16 would round near logits to one number
+            return self.lm_head(normed, step, logits)
+        return logits.copy_(self.lm_head(normed, step, output))

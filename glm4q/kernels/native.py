@@ -1,7 +1,7 @@
 """The project's own matmul for the CPU, in C++: glm4q/native/.
 
 Weights stay as GPTQ lays them out, so that a loaded file's pages serve as they are. Activations are
-rounded to 8-bit codes, each run of up to 128 inputs of a row by a scale of its own; products are
+rounded to 8-bit codes, each run of up to 32 inputs of a row by a scale of its own; products are
 summed as integers and scaled in float32.
 """
 
@@ -21,8 +21,9 @@ try:
 except ImportError:  # installed where there was no C++ compiler
     _native = None  # type: ignore[assignment]
 
-SEGMENT = 128
-"""Inputs that share a scale of the activations, at most."""
+SEGMENT = 32
+"""Inputs that share a scale of the activations, at most. With 128 the demo model at INT8 lost 0.55 %
+of perplexity to their rounding, with 32 it loses 0.33 % (the built-in held-out text)."""
 INPUTS_MULTIPLE = 8
 CODE_BYTES = 1
 SCALE_BYTES = 8
@@ -40,6 +41,7 @@ class Native:
     """Multiplies on the best instruction set of this machine."""
 
     name = "native"
+    widens = True
 
     def __init__(self, path: str = "auto") -> None:
         """path: the instruction set: avx512, avx2, neon, scalar, or the best one."""
@@ -96,6 +98,7 @@ class Native:
             out.data_ptr(),
             rows,
             DTYPES[x.dtype],
+            DTYPES[out.dtype],
             scratch.data_ptr(),
             torch.get_num_threads(),
         )
@@ -122,7 +125,8 @@ def matmul_dense(x: Tensor, weight: Tensor, out: Tensor) -> None:
         outputs,
         inputs,
         x.data_ptr(),
-        out.data_ptr(),
         DTYPES[x.dtype],
+        out.data_ptr(),
+        DTYPES[out.dtype],
         torch.get_num_threads(),
     )

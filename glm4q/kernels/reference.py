@@ -15,6 +15,7 @@ class Reference:
     """Takes every format on every device; keeps GPTQ's own layout."""
 
     name = "reference"
+    widens = False
 
     def refuses(self, spec: LinearSpec) -> str | None:
         return None

@@ -35,6 +35,8 @@ class Kernel(Protocol):
     """One way to multiply by quantized weights."""
 
     name: str
+    widens: bool
+    """Whether `out` may be float32 where x is not: its sums then leave it unrounded."""
 
     def refuses(self, spec: LinearSpec) -> str | None:
         """Why it does not take the layer; None where it does."""
@@ -49,7 +51,8 @@ class Kernel(Protocol):
         """What `matmul` of that many rows takes beside the weight: what the plan counts."""
 
     def matmul(self, x: Tensor, packed: Mapping[str, Tensor], out: Tensor, scratch: Tensor) -> None:
-        """[M, K] activations by the packed [N, K] weight into `out`, [M, N], in x's dtype.
+        """[M, K] activations by the packed [N, K] weight into `out`, [M, N], in x's dtype, or
+        in float32 where it widens.
 
         scratch: uint8, as many bytes as it needs or more, for it to use meanwhile.
         """

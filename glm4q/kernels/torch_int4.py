@@ -20,6 +20,7 @@ class TorchInt4:
     """aten::_weight_int4pack_mm_for_cpu."""
 
     name = "torch-int4"
+    widens = False
 
     def refuses(self, spec: LinearSpec) -> str | None:
         if spec.device.type != "cpu":

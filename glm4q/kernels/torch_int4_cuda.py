@@ -25,6 +25,7 @@ class TorchInt4Cuda:
     """aten::_weight_int4pack_mm."""
 
     name = "torch-int4-cuda"
+    widens = False
 
     def refuses(self, spec: LinearSpec) -> str | None:
         if spec.capability is None:

@@ -25,6 +25,7 @@ class TorchInt8:
     """aten::_weight_int8pack_mm."""
 
     name = "torch-int8"
+    widens = False
 
     def refuses(self, spec: LinearSpec) -> str | None:
         if spec.device.type != "cpu":

@@ -23,6 +23,7 @@ class TritonLinear:
     """
 
     name = "triton"
+    widens = False
 
     def refuses(self, spec: LinearSpec) -> str | None:
         if reason := refuses_triton(spec.device):

@@ -17,9 +17,13 @@ class Linear(nn.Module):
         self.weight: Tensor = nn.Parameter(torch.empty(outputs, inputs))
         self.bias: Tensor | None = nn.Parameter(torch.empty(outputs)) if bias else None
 
+    def widens(self, x: Tensor) -> bool:
+        """Whether `out` may be float32 where x is not: sums then leave unrounded."""
+        return self.bias is None and takes_dense(x.view(-1, x.shape[-1]), self.weight)
+
     def forward(self, x: Tensor, step: Step, out: Tensor) -> Tensor:  # [..., K] -> [..., N]
         rows, y = x.view(-1, x.shape[-1]), out.view(-1, out.shape[-1])
-        if self.bias is None and takes_dense(rows, self.weight):
+        if self.widens(x):
             matmul_dense(rows, self.weight, y)
         elif self.bias is None:
             torch.mm(rows, self.weight.T, out=y)
@@ -49,6 +53,10 @@ class QuantLinear(nn.Module):
         for name, tensor in packed.items():
             self.register_buffer(name, tensor)
         self.bias: Tensor | None = None
+
+    def widens(self, x: Tensor) -> bool:
+        """As of `Linear`."""
+        return self.kernel.widens and self.bias is None
 
     def forward(self, x: Tensor, step: Step, out: Tensor) -> Tensor:  # [..., K] -> [..., N]
         packed = {name: self.get_buffer(name) for name in self._packed}

@@ -13,12 +13,12 @@ T* at(int64_t address) {
     return reinterpret_cast<T*>(static_cast<intptr_t>(address));
 }
 
-Product product(const LinearEntry& entry, void* out) {
+Product product(const LinearEntry& entry, void* out, Dtype dtype) {
     const Weight weight = {at<const uint32_t>(entry.qweight), at<const uint16_t>(entry.scales),
                            at<const uint32_t>(entry.qzeros), static_cast<int>(entry.outputs),
                            static_cast<int>(entry.inputs),   static_cast<int>(entry.bits),
                            static_cast<int>(entry.group)};
-    return {weight, at<const void>(entry.bias), out};
+    return {weight, at<const void>(entry.bias), out, dtype};
 }
 
 class Run {
@@ -47,12 +47,12 @@ public:
     void layer(const LayerEntry& entry) {
         attend_to(entry);
         norm(step_.hidden_states, entry.feed_forward_norm, step_.normed);
-        const Product gate_up = product(entry.gate_up, step_.gate_and_up);
+        const Product gate_up = product(entry.gate_up, step_.gate_and_up, shape_.dtype);
         multiply(&gate_up, 1, step_.normed);
         each(shape_.inner, [&](const Rows& rows) {
             path_.gate(rows, step_.gate_and_up, step_.gated);
         });
-        const Product down = product(entry.down, step_.delta);
+        const Product down = product(entry.down, step_.delta, shape_.dtype);
         multiply(&down, 1, step_.gated);
         add_delta(entry.fed_norm);
     }
@@ -60,8 +60,9 @@ public:
 private:
     void attend_to(const LayerEntry& entry) {
         norm(step_.hidden_states, entry.input_norm, step_.normed);
-        const Product projections[] = {product(entry.q, step_.q), product(entry.k, step_.k),
-                                       product(entry.v, step_.v)};
+        const Product projections[] = {product(entry.q, step_.q, shape_.dtype),
+                                       product(entry.k, step_.k, shape_.dtype),
+                                       product(entry.v, step_.v, shape_.dtype)};
         multiply(projections, 3, step_.normed);
         attention_.keys = {shape_.key_format, at<uint8_t>(entry.key_codes),
                            at<uint16_t>(entry.key_scales)};
@@ -72,7 +73,7 @@ private:
         parallel(threads_, rows_, [&](int token) {
             path_.collect(attention_, token, step_.attended, shape_.dtype);
         });
-        const Product o = product(entry.o, step_.delta);
+        const Product o = product(entry.o, step_.delta, shape_.dtype);
         multiply(&o, 1, step_.attended);
         add_delta(entry.attended_norm);
     }

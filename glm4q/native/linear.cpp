@@ -58,9 +58,9 @@ void matmul_alike(const Path& path, const Product* products, int count, const vo
         const Product& product = products[each];
         const int start = piece * size, all = product.weight.outputs;
         const int stop = std::min(start + size, all);
-        path.multiply(product.weight, codes, product.out, dtype, start, stop);
+        path.multiply(product.weight, codes, product.out, product.out_dtype, start, stop);
         if (product.bias)
-            path.add_bias({0, rows, all, dtype, start, stop}, product.bias, product.out);
+            path.add_bias({0, rows, all, product.out_dtype, start, stop}, product.bias, product.out);
     });
 }
 
@@ -76,7 +76,7 @@ void matmul(const Path& path, const Product* products, int count, const void* x,
 }
 
 void matmul_dense(const Path& path, const uint16_t* weight, int outputs, int inputs, const void* x,
-                  void* out, Dtype dtype, int threads) {
+                  Dtype dtype, void* out, Dtype out_dtype, int threads) {
     alignas(64) float numbers[MOST_DENSE_INPUTS];
     const int step = 2 * path.lanes, whole = inputs / step * step;
     for (int at = 0; at < inputs; at++) {
@@ -87,7 +87,7 @@ void matmul_dense(const Path& path, const uint16_t* weight, int outputs, int inp
     }
     const int size = piece_outputs(outputs, threads, 4);
     parallel(threads, (outputs + size - 1) / size, [&](int piece) {
-        path.multiply_dense(weight, inputs, numbers, out, dtype, piece * size,
+        path.multiply_dense(weight, inputs, numbers, out, out_dtype, piece * size,
                             std::min((piece + 1) * size, outputs));
     });
 }

@@ -20,7 +20,7 @@ struct Weight {
 };
 
 // Inputs that share a scale of the activations.
-constexpr int SEGMENT = 128;
+constexpr int SEGMENT = 32;
 
 inline int segment_inputs(int group) { return group < SEGMENT ? group : SEGMENT; }
 
@@ -59,11 +59,12 @@ struct Product {
     Weight weight;
     const void* bias;  // [N] in the activations' dtype, or null
     void* out;         // [M, N]
+    Dtype out_dtype;   // float32 where sums are to leave unrounded, else the activations'
 };
 
 struct Path;
 
-// x [M, K] by each weight, in that dtype. scratch: the `activations_bytes` of the largest.
+// x [M, K] by each weight. scratch: the `activations_bytes` of the largest.
 void matmul(const Path& path, const Product* products, int count, const void* x, int rows,
             Dtype dtype, void* scratch, int threads);
 
@@ -71,6 +72,6 @@ constexpr int MOST_DENSE_INPUTS = 16384;
 
 // One row of activations [K] by a bfloat16 weight [N, K] into out [N].
 void matmul_dense(const Path& path, const uint16_t* weight, int outputs, int inputs, const void* x,
-                  void* out, Dtype dtype, int threads);
+                  Dtype dtype, void* out, Dtype out_dtype, int threads);
 
 }  // namespace glm4q

@@ -69,6 +69,7 @@ PyObject* py_matmul(PyObject*, PyObject* const* given, Py_ssize_t count) {
     product.out = next;
     const int rows = next;
     const auto dtype = static_cast<Dtype>(next.integer());
+    product.out_dtype = static_cast<Dtype>(next.integer());
     void* scratch = next;
     const int threads = next;
     if (next.failed()) return nullptr;
@@ -84,12 +85,13 @@ PyObject* py_matmul_dense(PyObject*, PyObject* const* given, Py_ssize_t count) {
     const uint16_t* weight = next;
     const int outputs = next, inputs = next;
     const void* x = next;
-    void* out = next;
     const auto dtype = static_cast<Dtype>(next.integer());
+    void* out = next;
+    const auto out_dtype = static_cast<Dtype>(next.integer());
     const int threads = next;
     if (next.failed()) return nullptr;
     Py_BEGIN_ALLOW_THREADS
-    matmul_dense(*path, weight, outputs, inputs, x, out, dtype, threads);
+    matmul_dense(*path, weight, outputs, inputs, x, dtype, out, out_dtype, threads);
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
@@ -193,9 +195,9 @@ PyMethodDef METHODS[] = {
      "find_path(name) -> the path's address; 0 where it cannot run here"},
     {"matmul", fast(py_matmul), METH_FASTCALL,
      "matmul(path, qweight, scales, qzeros, outputs, inputs, bits, group, x, out, rows, dtype, "
-     "scratch, threads)"},
+     "out dtype, scratch, threads)"},
     {"matmul_dense", fast(py_matmul_dense), METH_FASTCALL,
-     "matmul_dense(path, weight, outputs, inputs, x, out, dtype, threads)"},
+     "matmul_dense(path, weight, outputs, inputs, x, dtype, out, out dtype, threads)"},
     {"attend", fast(py_attend), METH_FASTCALL,
      "attend(path, batch, tokens, kv heads, shared, size, room, length, lengths, keys' format, "
      "codes, scales, values' format, codes, scales, queries, mixed, partials, room, threads)"},

@@ -107,7 +107,7 @@ def test_screen_names_speed_memory_and_what_was_filled(
     assert main(["bench", str(directory), "--depths", "0,64", *SHORT]) == 0
     shown = capsys.readouterr()
     assert shown.err == ""
-    for words in ("decode, tokens/s", "share of bandwidth", "planned", "torch-int4", "load: "):
+    for words in ("decode, tokens/s", "share of bandwidth", "planned", "int4 g", "load: "):
         assert words in shown.out
     assert "filled with random numbers, not by a prefill" in shown.out
 

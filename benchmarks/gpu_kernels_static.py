@@ -43,7 +43,7 @@ def loops(capability: int) -> Iterator[Loop]:
         scales = size * 16 // bits // 128  # float16, one for each 128 codes
         name = f"int{bits} g128 {'head' if shape == HEAD else 'layer'}"
         yield Loop(name, compile_for(launch, capability), size + scales)
-    for kv in ("bf16", "int8", "k8v4", "int4"):
+    for kv in ("bf16", "int8", "k8v4"):
         _, launch, _ = attention(kv, capability)
         token = sum(form.head_bytes(HEAD_DIM) for form in KV_FORMATS[kv])
         size = token * int(launch.constants["BLOCK_S"])
@@ -82,7 +82,7 @@ def loop_rows() -> Iterator[str]:
 
 def launch_rows() -> Iterator[str]:
     for capability in ARCHITECTURES:
-        kinds = *decode(capability, ("bf16", "int8", "k8v4", "int4")), *several(capability)
+        kinds = *decode(capability, ("bf16", "int8", "k8v4")), *several(capability)
         for name, launch in kinds:
             made = compile_for(launch, capability)
             yield (

@@ -28,7 +28,8 @@ def test_answers_of_calc_are_current(
 
 
 def test_the_picture_is_current(tmp_path: Path) -> None:
-    arguments = shown_answers()[0][0].split()
+    *_, (asked, _) = shown_answers()
+    arguments = asked.split()
     drawn = tmp_path / "memory.svg"
     assert main([*arguments, "--svg", str(drawn)]) == 0
     assert drawn.read_text() == (README.parent / "docs/memory.svg").read_text()

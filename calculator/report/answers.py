@@ -71,7 +71,7 @@ def show(question: Question, *, explain: bool, table: Table, chart: bool) -> Non
             console.print(sheet_as_table(sheet, marked=marked), "")
     if chart or table != "terms":
         console.print(*card_sentences(question), sep="\n")
-    console.print(_assumptions(question, table))
+    console.print(_assumptions(question, table), soft_wrap=True)
     console.print(f"again: {_command(question, table=table, chart=chart)}", soft_wrap=True)
 
 

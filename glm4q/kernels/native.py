@@ -22,7 +22,7 @@ except ImportError:  # installed where there was no C++ compiler
     _native = None  # type: ignore[assignment]
 
 SEGMENT = 32
-"""Inputs that share a scale of the activations, at most. With 128 the demo model at INT8 lost 0.55 %
+"""Inputs that share a scale of the activations, at most. With 128 the demo at INT8 lost 0.55 %
 of perplexity to their rounding, with 32 it loses 0.33 % (the built-in held-out text)."""
 INPUTS_MULTIPLE = 8
 CODE_BYTES = 1

@@ -37,6 +37,7 @@ from quantize.report import JSON_NAME
 from quantize.shards import header
 from quantize.walk import CalibrationWalk
 
+BUILD = Path("build")
 LENGTH = 512
 ROUNDS = 3
 CPU = torch.device("cpu")
@@ -79,7 +80,8 @@ def beside_llama(layers: int) -> None:
     print(f"\n{layers} layers, from file to file, GB of bf16 read a second: medians (best)")
     print("| format | glm4q quantize --method rtn | llama_model_quantize | ratio |")
     print("|---|---:|---:|---:|")
-    with tempfile.TemporaryDirectory(dir=".") as temporary:
+    BUILD.mkdir(exist_ok=True)  # not in memory, as /tmp may be
+    with tempfile.TemporaryDirectory(dir=BUILD) as temporary:
         source, file = Path(temporary) / "source", Path(temporary) / "source.gguf"
         source.mkdir()
         write_random(config, source)

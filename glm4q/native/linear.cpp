@@ -10,7 +10,7 @@ namespace glm4q {
 namespace {
 
 // Outputs of a piece where there are many: short enough that threads end together.
-constexpr int PIECE_OUTPUTS = 1024;
+constexpr int PIECE_OUTPUTS = 4096;
 
 int piece_outputs(int outputs, int threads, int lanes) {
     int pieces = (outputs + PIECE_OUTPUTS - 1) / PIECE_OUTPUTS;

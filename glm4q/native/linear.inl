@@ -4,7 +4,7 @@
 // Sums that a thread keeps on its stack; rows of activations beyond come in another pass.
 constexpr int SUMS = 1 << 15;
 constexpr int LEAST_SPAN = 64;
-constexpr int MOST_SPAN = 1024;
+constexpr int MOST_SPAN = 4096;
 constexpr int PASS_ROWS = SUMS / LEAST_SPAN;
 
 // A segment of a narrow span is multiplied by many blocks: it is copied first, because its rows of

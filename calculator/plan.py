@@ -78,6 +78,13 @@ class MemoryPlan:
         """The sum of all terms where the layers run."""
         return self.device_bytes(self.settings.compute)
 
+    @property
+    def bus_bytes_per_token(self) -> int:
+        """What crosses between host and GPU for each token: its hidden state, once."""
+        if all(term.device == self.settings.compute for term in self.weights):
+            return 0
+        return self.config.hidden_size * self.settings.activation_bits // 8
+
     def device_bytes(self, device: Device) -> int:
         """The sum of all terms on a device."""
         return sum(term.bytes for term in self.terms if term.device == device)

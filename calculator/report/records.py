@@ -47,6 +47,7 @@ def question_record(question: Question) -> dict[str, Any]:
         "weights_bytes": plan.weights_bytes,
         "kv_cache_bytes": plan.kv_cache_bytes,
         "kv_bytes_per_token": plan.kv_bytes_per_token,
+        "bus_bytes_per_token": plan.bus_bytes_per_token,
         "workspace_bytes": plan.workspace_bytes,
         "runtime_overhead_bytes": plan.overhead_bytes,
         "total_gpu_bytes": plan.device_bytes("gpu"),

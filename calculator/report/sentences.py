@@ -34,6 +34,8 @@ def assumptions(question: Question) -> str:
         f"display reserve {human_bytes(settings.display_reserve)}",
         f"margin {human_bytes(settings.margin)}",
     ]
+    if plan.bus_bytes_per_token:
+        parts.append(f"{plan.bus_bytes_per_token:,} B a token across the bus")
     return f"assumed: {', '.join(parts)}"
 
 

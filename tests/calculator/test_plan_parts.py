@@ -136,6 +136,14 @@ def test_layers_move_whole(layers: int, embedding: str) -> None:
             assert holders == {"host" if weight.layer < 40 - layers else "gpu"}
 
 
+def test_a_hidden_state_crosses_the_bus_once() -> None:
+    formats = assign_formats(CHAT, WeightFormat(4, 128))
+    whole = make_plan(CHAT, formats, Settings())
+    assert whole.bus_bytes_per_token == 0
+    for settings in (Settings(gpu_layers=30), Settings(embedding="host"), Settings(gpu_layers=0)):
+        assert make_plan(CHAT, formats, settings).bus_bytes_per_token == 4096 * 2
+
+
 def test_more_layers_than_the_model_has() -> None:
     formats = assign_formats(CHAT, WeightFormat(4, 128))
     with pytest.raises(OptionError, match="gpu layers must be 0 to the model's 40, not 41"):

@@ -66,7 +66,7 @@ def test_json_has_its_schema(capsys: pytest.CaptureFixture[str]) -> None:
         "weights_bytes": 6_690_488_320,
         "kv_cache_bytes": 335_544_320,
         "kv_bytes_per_token": 40_960,
-        "bus_bytes_per_token": 0,
+        "bus_bytes_per_token": 4096 * 2,
         "workspace_bytes": answer["workspace_bytes"],
         "runtime_overhead_bytes": answer["runtime_overhead_bytes"],
         "total_gpu_bytes": sum(term["bytes"] for term in terms if term["device"] == "gpu"),

@@ -100,6 +100,8 @@ def fit(question: Question, wish: Wish, usable_bytes: int) -> Fit:
     be, with the cheapest change that would do.
     """
     longest = question.subject.config.max_position_embeddings
+    if question.settings.compute == "host":
+        _refuse_gpu(wish)
     asked = _fixed(question, wish)
     whole = longest if wish.context is None else wish.context
     if isinstance(wish.gpu_layers, int):
@@ -113,6 +115,13 @@ def fit(question: Question, wish: Wish, usable_bytes: int) -> Fit:
     if found is None:
         raise OptionError(_refusal(asked, wish, whole, usable_bytes))
     return Fit(found, usable_bytes)
+
+
+def _refuse_gpu(wish: Wish) -> None:
+    if wish.gpu_layers is not None:
+        raise OptionError(f"gpu layers {wish.gpu_layers} need a GPU, and all runs on the host")
+    if wish.embedding == "gpu":
+        raise OptionError("embedding must be host where all runs on the host, not gpu")
 
 
 def _fixed(question: Question, wish: Wish) -> Question:

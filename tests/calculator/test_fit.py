@@ -89,6 +89,16 @@ def test_the_host_takes_the_width_of_its_activations() -> None:
     assert found.settings.prefill_chunk == 512
 
 
+@pytest.mark.parametrize("wish", [Wish(gpu_layers=5), Wish(gpu_layers="auto")], ids=str)
+def test_without_a_gpu_nothing_is_put_on_one(wish: Wish) -> None:
+    settings = Settings(compute="host", embedding="host")
+    question = ask(weights="int4", settings=settings)
+    with pytest.raises(OptionError, match=r"gpu layers \w+ need a GPU"):
+        fit(question, wish, 20 << 30)
+    with pytest.raises(OptionError, match="embedding must be host"):
+        fit(question, Wish(embedding="gpu"), 20 << 30)
+
+
 @given(
     free=st.integers(1000, 30_000),
     context=st.none() | st.integers(1, 131_072),

@@ -1,6 +1,7 @@
 """`glm4q`: the only place above all three packages. Commands import their heavy halves when run."""
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -50,6 +51,8 @@ def glm4q(version: bool = typer.Option(False, "--version", help="Print the versi
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command. An error that is the input's fault becomes one line on stderr."""
+    # torch's threads sleep when they have nothing to do: those of our kernels need the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # A terminated command unwinds, so that what it had half made is removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     logging.basicConfig(format="glm4q: %(levelname)s: %(message)s", level=logging.WARNING)

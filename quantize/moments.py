@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from quantize.methods import native
+
 TRUST = 0.5
 """How much of the correction for earlier layers' errors is believed: the rest may be chance, there
 being only so many calibration tokens (benchmarks/gptq_quality.py)."""
@@ -40,12 +42,11 @@ class Moments:
 
     def add(self, source: Tensor, quantized: Tensor, ahead: Tensor) -> None:
         """Count tokens: their inputs f and g, [n, K], and r, [n, C]."""
-        g = quantized.float()
-        self.hessian.addmm_(g.T, g)
-        self.cross.addmm_(source.float().T, g)
+        _add_products(quantized, quantized, self.hessian)
+        _add_products(source, quantized, self.cross)
         if self.ahead is not None:
-            self.ahead.addmm_(ahead.float().T, g)
-        self.tokens += len(g)
+            _add_products(ahead.to(quantized.dtype), quantized, self.ahead)
+        self.tokens += len(quantized)
 
     def target(self, weight: Tensor) -> Tensor:
         """The weight, [N, K], that best makes W f + r of g, believed by TRUST.
@@ -75,3 +76,11 @@ class Moments:
         change = weight - quantized
         whole = float((weight * (weight @ self.hessian)).sum())
         return float((change * (change @ self.hessian)).sum()) / whole if whole else 0.0
+
+
+def _add_products(left: Tensor, right: Tensor, sums: Tensor) -> None:
+    """sums [M, K] += left^T right, of [n, M] and [n, K]."""
+    if right.dtype == torch.bfloat16 and native.serves(right):
+        native.gram(left.contiguous(), right.contiguous(), sums)
+    else:
+        sums.addmm_(left.float().T, right.float())

@@ -24,7 +24,7 @@ from quantize.recipe import Recipe
 from quantize.report import JSON_NAME, TEXT_NAME
 from quantize.shards import ShardWriter, write_index
 from quantize.target import JOURNAL, Journal, Target, refuse_full_disk
-from quantize.tensors import NamedTensors, copied, gptq_tensors, rounded
+from quantize.tensors import NamedTensors, coded, copied, rounded
 from quantize.walk import CalibrationWalk
 
 BATCH = 4
@@ -167,7 +167,7 @@ class _Run:
         for weight in weights:
             if self._formats[weight].is_quantized:
                 codes = made.codes[weight.module]
-                yield from gptq_tensors(weight, self._formats[weight], [codes])
+                yield from coded(weight, self._formats[weight], codes)
             elif weight.name in made.replaced:
                 yield weight.name, made.replaced[weight.name]
             else:

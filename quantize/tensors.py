@@ -1,17 +1,17 @@
 """The tensors that a weight becomes in the output, made a run of rows at a time."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from calculator.architecture import Weight
-from calculator.formats import PACK_BITS, WeightFormat
+from calculator.formats import WeightFormat
 from calculator.stored import StoredModel
 from glm4q.checkpoint import read_weight
 from glm4q.packing import pack
 from quantize.methods import rtn
-from quantize.methods.codes import Codes
+from quantize.methods.codes import Codes, Packed
 
 NUMBERS_AT_ONCE = 1 << 23
 """Numbers of a source weight that are in memory at once."""
@@ -27,31 +27,27 @@ def copied(stored: StoredModel, weight: Weight) -> NamedTensors:
 
 def rounded(stored: StoredModel, weight: Weight, form: WeightFormat) -> NamedTensors:
     """The weight rounded to nearest, as GPTQ v1's tensors."""
-    runs = (
-        rtn.quantize(read_weight(stored, weight, start, stop), form)
-        for start, stop in row_runs(weight)
-    )
-    return gptq_tensors(weight, form, runs)
+    packed = Packed.empty(weight.shape, form)
+    for start, stop in row_runs(weight):
+        rows = read_weight(stored, weight, start, stop)
+        rtn.quantize_into(packed.columns(start, stop), rows, form)
+    return _gptq_tensors(weight, form, packed)
 
 
-def gptq_tensors(weight: Weight, form: WeightFormat, runs: Iterable[Codes]) -> NamedTensors:
-    """GPTQ v1's four tensors of codes that come in runs of rows."""
-    outputs, inputs = weight.shape
-    qweight = torch.empty(inputs * form.bits // PACK_BITS, outputs, dtype=torch.int32)
-    scales = torch.empty(form.groups(inputs), outputs, dtype=torch.float16)
-    zero_points = torch.empty(scales.shape, dtype=torch.uint8)
-    start = 0
-    for found in runs:
-        stop = start + len(found.codes)
-        qweight[:, start:stop] = pack(found.codes.T, form.bits)
-        scales[:, start:stop] = found.scales.T
-        zero_points[:, start:stop] = found.zero_points.T
-        start = stop
+def coded(weight: Weight, form: WeightFormat, codes: Codes) -> NamedTensors:
+    """GPTQ v1's tensors of codes that were found before."""
+    packed = Packed.empty(weight.shape, form)
+    packed.fill(codes, form.bits)
+    return _gptq_tensors(weight, form, packed)
+
+
+def _gptq_tensors(weight: Weight, form: WeightFormat, packed: Packed) -> NamedTensors:
+    inputs = weight.shape[1]
     group = torch.arange(inputs, dtype=torch.int32) // (form.group_size or inputs)
-    yield f"{weight.module}.qweight", qweight
+    yield f"{weight.module}.qweight", packed.qweight
     # GPTQ v1 stores zero points less one.
-    yield f"{weight.module}.qzeros", pack((zero_points - 1).T, form.bits).T
-    yield f"{weight.module}.scales", scales
+    yield f"{weight.module}.qzeros", pack((packed.zero_points - 1).T, form.bits).T
+    yield f"{weight.module}.scales", packed.scales
     yield f"{weight.module}.g_idx", group
 
 

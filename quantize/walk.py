@@ -166,7 +166,7 @@ class CalibrationWalk:
         )
         for (start, _), (x, feed), (x_quantized, feed_quantized) in steps:
             sums = kinds[-1] if start in self._held_out else kinds[0]
-            lead = (x.float() - x_quantized.float()).flatten(0, 1)
+            lead = (x - x_quantized).flatten(0, 1)
             sums.add(feed.flatten(0, 1), feed_quantized.flatten(0, 1), lead)
         return kinds[0], kinds[1] if len(kinds) == 2 else None
 

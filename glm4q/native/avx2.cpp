@@ -20,6 +20,7 @@ struct V {
     static constexpr int LANES = 8;
     static constexpr int BLOCK_ROWS = 2;  // 2 rows of 4 vectors: half of the 16 registers
     static constexpr int HEAD_ROWS = 2;
+    static constexpr int GRAM_ROWS = 4;  // of 3 vectors: 12 of the 16 registers
 
     static __m256i broadcast(int32_t number) { return _mm256_set1_epi32(number); }
     static __m256i negative_product(const int32_t* numbers, int32_t by) {
@@ -75,27 +76,26 @@ struct V {
         const __m256 sums = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
         _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps(sums, 1)));
     }
-    static __m256 even_bfloat16(const uint16_t* place) {
-        return _mm256_castsi256_ps(_mm256_slli_epi32(words(place), 16));
+    static __m256 even(__m256i words) { return _mm256_castsi256_ps(_mm256_slli_epi32(words, 16)); }
+    static __m256 odd(__m256i words) {
+        return _mm256_castsi256_ps(_mm256_and_si256(words, broadcast(-65536)));
     }
-    static __m256 odd_bfloat16(const uint16_t* place) {
-        return _mm256_castsi256_ps(_mm256_and_si256(words(place), broadcast(-65536)));
+    static __m256 dot_pair(__m256 sum, __m256i a, __m256i b) {
+        return _mm256_fmadd_ps(odd(a), odd(b), _mm256_fmadd_ps(even(a), even(b), sum));
     }
+    static __m256 even_bfloat16(const uint16_t* place) { return even(words(place)); }
+    static __m256 odd_bfloat16(const uint16_t* place) { return odd(words(place)); }
     static __m256i words(const void* place) {
         return _mm256_loadu_si256(static_cast<const __m256i*>(place));
     }
 };
 
-#include "rows.inl"
-#include "linear.inl"
-#include "vectors.inl"
-#include "attention.inl"
+#include "path.inl"
 
 }  // namespace
 
 extern const Path PATH;
-const Path PATH = {"avx2", V::BLOCK_ROWS, V::LANES, quantize, multiply, multiply_dense, attend,
-                   merge,    norm,          add,      gate,     add_bias, append,         collect};
+const Path PATH = path("avx2");
 
 }  // namespace glm4q::avx2
 

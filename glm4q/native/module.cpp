@@ -1,48 +1,15 @@
 // glm4q._native: the kernels as functions of addresses and sizes. Callers see to their being right.
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-
+#include "arguments.h"
 #include "layers.h"
 #include "path.h"
+
+namespace glm4q {
+extern PyMethodDef QUANTIZE_METHODS[];
+}
 
 namespace {
 
 using namespace glm4q;
-
-// Integers from a call's arguments. Whoever asks for more than there are, or for what is none,
-// gets 0, and `failed` says so.
-class Arguments {
-public:
-    Arguments(PyObject* const* given, Py_ssize_t count) : given_(given), count_(count) {}
-
-    long long integer() {
-        if (next_ >= count_) {
-            PyErr_SetString(PyExc_TypeError, "too few arguments");
-            next_++;
-            return 0;
-        }
-        return PyLong_AsLongLong(given_[next_++]);
-    }
-    double number() {
-        const bool there = next_ < count_;
-        return there ? PyFloat_AsDouble(given_[next_++]) : static_cast<double>(integer());
-    }
-    operator int() { return static_cast<int>(integer()); }
-    template <class T>
-    operator T*() {
-        return reinterpret_cast<T*>(static_cast<intptr_t>(integer()));
-    }
-
-    bool failed() {
-        if (!PyErr_Occurred() && next_ < count_)
-            PyErr_SetString(PyExc_TypeError, "too many arguments");
-        return PyErr_Occurred() != nullptr;
-    }
-
-private:
-    PyObject* const* given_;
-    Py_ssize_t count_, next_ = 0;
-};
 
 PyObject* py_find_path(PyObject*, PyObject* const* given, Py_ssize_t count) {
     if (count != 1 || !PyUnicode_Check(given[0])) {
@@ -185,24 +152,19 @@ PyObject* py_run_layers(PyObject*, PyObject* const* given, Py_ssize_t count) {
     Py_RETURN_NONE;
 }
 
-template <class Function>
-PyCFunction fast(Function function) {
-    return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
-}
-
 PyMethodDef METHODS[] = {
-    {"find_path", fast(py_find_path), METH_FASTCALL,
-     "find_path(name) -> the path's address; 0 where it cannot run here"},
-    {"matmul", fast(py_matmul), METH_FASTCALL,
-     "matmul(path, qweight, scales, qzeros, outputs, inputs, bits, group, x, out, rows, dtype, "
-     "out dtype, scratch, threads)"},
-    {"matmul_dense", fast(py_matmul_dense), METH_FASTCALL,
-     "matmul_dense(path, weight, outputs, inputs, x, dtype, out, out dtype, threads)"},
-    {"attend", fast(py_attend), METH_FASTCALL,
-     "attend(path, batch, tokens, kv heads, shared, size, room, length, lengths, keys' format, "
-     "codes, scales, values' format, codes, scales, queries, mixed, partials, room, threads)"},
-    {"run_layers", fast(py_run_layers), METH_FASTCALL,
-     "run_layers(path, table, layers, *shape, *step, cached, lengths, threads): see layers.h"},
+    method("find_path", py_find_path,
+           "find_path(name) -> the path's address; 0 where it cannot run here"),
+    method("matmul", py_matmul,
+           "matmul(path, qweight, scales, qzeros, outputs, inputs, bits, group, x, out, rows, dtype, "
+           "out dtype, scratch, threads)"),
+    method("matmul_dense", py_matmul_dense,
+           "matmul_dense(path, weight, outputs, inputs, x, dtype, out, out dtype, threads)"),
+    method("attend", py_attend,
+           "attend(path, batch, tokens, kv heads, shared, size, room, length, lengths, keys' format, "
+           "codes, scales, values' format, codes, scales, queries, mixed, partials, room, threads)"),
+    method("run_layers", py_run_layers,
+           "run_layers(path, table, layers, *shape, *step, cached, lengths, threads): see layers.h"),
     {nullptr, nullptr, 0, nullptr},
 };
 
@@ -211,4 +173,8 @@ PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "_native", "Kernels of the CPU.", 0
 
 }  // namespace
 
-PyMODINIT_FUNC PyInit__native() { return PyModule_Create(&MODULE); }
+PyMODINIT_FUNC PyInit__native() {
+    PyObject* module = PyModule_Create(&MODULE);
+    if (module && PyModule_AddFunctions(module, QUANTIZE_METHODS) < 0) Py_CLEAR(module);
+    return module;
+}

@@ -20,6 +20,7 @@ struct V {
     static constexpr int LANES = 4;
     static constexpr int BLOCK_ROWS = 4;  // 4 rows of 4 vectors: half of the 32 registers
     static constexpr int HEAD_ROWS = 4;
+    static constexpr int GRAM_ROWS = 6;  // of 3 vectors: 18 of the 32 registers
 
     static int32x4_t broadcast(int32_t number) { return vdupq_n_s32(number); }
     static int32x4_t negative_product(const int32_t* numbers, int32_t by) {
@@ -71,27 +72,29 @@ struct V {
     static void store_sums(float* to, float32x4_t a, float32x4_t b, float32x4_t c, float32x4_t d) {
         vst1q_f32(to, vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)));
     }
-    static float32x4_t even_bfloat16(const uint16_t* place) {
-        return vreinterpretq_f32_u32(vshlq_n_u32(words(place), 16));
+    static float32x4_t even(uint32x4_t words) {
+        return vreinterpretq_f32_u32(vshlq_n_u32(words, 16));
     }
-    static float32x4_t odd_bfloat16(const uint16_t* place) {
-        return vreinterpretq_f32_u32(vandq_u32(words(place), vdupq_n_u32(0xffff0000)));
+    static float32x4_t odd(uint32x4_t words) {
+        return vreinterpretq_f32_u32(vandq_u32(words, vdupq_n_u32(0xffff0000)));
     }
+    static float32x4_t dot_pair(float32x4_t sum, int32x4_t a, int32x4_t b) {
+        const uint32x4_t one = vreinterpretq_u32_s32(a), other = vreinterpretq_u32_s32(b);
+        return vfmaq_f32(vfmaq_f32(sum, even(one), even(other)), odd(one), odd(other));
+    }
+    static float32x4_t even_bfloat16(const uint16_t* place) { return even(words(place)); }
+    static float32x4_t odd_bfloat16(const uint16_t* place) { return odd(words(place)); }
     static uint32x4_t words(const uint16_t* place) {
         return vreinterpretq_u32_u16(vld1q_u16(place));
     }
 };
 
-#include "rows.inl"
-#include "linear.inl"
-#include "vectors.inl"
-#include "attention.inl"
+#include "path.inl"
 
 }  // namespace
 
 extern const Path PATH;
-const Path PATH = {"neon", V::BLOCK_ROWS, V::LANES, quantize, multiply, multiply_dense, attend,
-                   merge,    norm,          add,      gate,     add_bias, append,         collect};
+const Path PATH = path("neon");
 
 }  // namespace glm4q::neon
 

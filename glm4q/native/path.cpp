@@ -13,6 +13,7 @@ namespace scalar { extern const Path PATH; }
 #if defined(__x86_64__)
 namespace avx2 { extern const Path PATH; }
 namespace avx512 { extern const Path PATH; }
+namespace avx512_bf16 { extern const Path PATH; }
 #elif defined(__aarch64__)
 namespace neon { extern const Path PATH; }
 #endif
@@ -21,12 +22,14 @@ namespace {
 
 // The paths that this machine can run, best first; null after the last.
 const Path* runnable(int place) {
-    const Path* found[3] = {};
+    const Path* found[4] = {};
     int count = 0;
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl"))
+        __builtin_cpu_supports("avx512vl")) {
+        if (__builtin_cpu_supports("avx512bf16")) found[count++] = &avx512_bf16::PATH;
         found[count++] = &avx512::PATH;
+    }
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         found[count++] = &avx2::PATH;
 #elif defined(__aarch64__) && defined(__linux__)

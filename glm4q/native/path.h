@@ -1,8 +1,11 @@
-// One instruction set's code: what each of scalar.cpp, avx2.cpp, avx512.cpp and neon.cpp offers.
+// One instruction set's code: what each of scalar.cpp, avx2.cpp, avx512.cpp, avx512_bf16.cpp and
+// neon.cpp offers.
 #pragma once
 
 #include "attention.h"
+#include "gram.h"
 #include "linear.h"
+#include "rounding.h"
 #include "rows.h"
 
 namespace glm4q {
@@ -11,6 +14,8 @@ struct Path {
     const char* name;
     int block_rows;  // the most rows of activations that are multiplied at once
     int lanes;       // outputs of a vector
+    int parts;       // groups or rows that are rounded side by side
+    int panel;       // columns of a Gram matrix that are summed at once
     // Rows `first` to `last`, one block of x [M, K], into `to`.
     void (*quantize)(const void* x, Dtype dtype, int bits, const Activations& to, int first,
                      int last);
@@ -28,6 +33,12 @@ struct Path {
     void (*add_bias)(const Rows& rows, const void* bias, void* to);
     void (*append)(const Attention& attention, const Fresh& fresh, int token);
     void (*collect)(const Attention& attention, int token, void* out, Dtype dtype);
+    void (*gram)(const Panels& left, const Panels& right, int panel, int first, int last,
+                 float* out);
+    void (*pack_panel)(const uint16_t* x, int tokens, int columns, int first, uint32_t* words);
+    void (*round_rows)(const Rounding& rounding, void* scratch, int first, int count);
+    void (*compensate)(const Compensation& block, int first, int last);
+    void (*descend)(const Descent& block, int first, int last);
 };
 
 // The named path, the best of this machine for "auto"; null where it cannot run here.

@@ -16,6 +16,7 @@ struct V {
     static constexpr int LANES = 1;
     static constexpr int BLOCK_ROWS = 4;
     static constexpr int HEAD_ROWS = 1;
+    static constexpr int GRAM_ROWS = 3;
 
     static int32_t broadcast(int32_t number) { return number; }
     static int32_t negative_product(const int32_t* numbers, int32_t by) { return -*numbers * by; }
@@ -46,19 +47,19 @@ struct V {
     static void store_sums(float* to, float a, float b, float c, float d) {
         to[0] = a, to[1] = b, to[2] = c, to[3] = d;
     }
+    static float dot_pair(float sum, int32_t a, int32_t b) {
+        sum += from_bfloat16(static_cast<uint16_t>(a)) * from_bfloat16(static_cast<uint16_t>(b));
+        return sum + float_of_bits(a & 0xffff0000) * float_of_bits(b & 0xffff0000);
+    }
     static float even_bfloat16(const uint16_t* place) { return from_bfloat16(place[0]); }
     static float odd_bfloat16(const uint16_t* place) { return from_bfloat16(place[1]); }
 };
 
-#include "rows.inl"
-#include "linear.inl"
-#include "vectors.inl"
-#include "attention.inl"
+#include "path.inl"
 
 }  // namespace
 
 extern const Path PATH;
-const Path PATH = {"scalar", V::BLOCK_ROWS, V::LANES, quantize, multiply, multiply_dense, attend,
-                   merge,    norm,          add,      gate,     add_bias, append,         collect};
+const Path PATH = path("scalar");
 
 }  // namespace glm4q::scalar

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from calculator.formats import WeightFormat
-from glm4q.packing import middle
+from glm4q.packing import WORD_BITS, middle, pack, unpack
 
 SMALLEST_SCALE = 2.0**-24
 """The least float16 above zero: an all-zero group keeps a scale that readers can divide by."""
@@ -29,6 +29,45 @@ class Codes:
         grouped = self.codes.float().unflatten(-1, (self.scales.shape[-1], -1))
         grouped -= self.zero_points.float().unsqueeze(-1)
         return (grouped * self.scales.float().unsqueeze(-1)).flatten(-2)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The same as GPTQ lays it out: N rows of weights are N columns."""
+
+    qweight: Tensor
+    """int32 [K * bits / 32, N]."""
+    scales: Tensor
+    """float16 [groups, N]."""
+    zero_points: Tensor
+    """uint8 [groups, N]."""
+
+    @classmethod
+    def empty(cls, shape: tuple[int, ...], form: WeightFormat) -> "Packed":
+        """Room for a weight of this shape, [N, K]."""
+        rows, inputs = shape
+        grid = form.groups(inputs), rows
+        return cls(
+            torch.empty(inputs * form.bits // WORD_BITS, rows, dtype=torch.int32),
+            torch.empty(grid, dtype=torch.float16),
+            torch.empty(grid, dtype=torch.uint8),
+        )
+
+    def columns(self, start: int, stop: int) -> "Packed":
+        """Rows `start` to `stop` of the weight; shares memory."""
+        parts = self.qweight, self.scales, self.zero_points
+        return Packed(*(part[:, start:stop] for part in parts))
+
+    def fill(self, codes: Codes, bits: int) -> None:
+        """Take over what was found row by row."""
+        self.qweight.copy_(pack(codes.codes.T, bits))
+        self.scales.copy_(codes.scales.T)
+        self.zero_points.copy_(codes.zero_points.T)
+
+    def codes(self, bits: int) -> Codes:
+        """Row by row."""
+        codes = as_bytes(unpack(self.qweight, bits)).T.contiguous()
+        return Codes(codes, self.scales.T.contiguous(), self.zero_points.T.contiguous())
 
 
 def join(parts: list[Codes]) -> Codes:
@@ -76,5 +115,5 @@ def nearest(values: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
 
 
 def as_bytes(codes: Tensor) -> Tensor:
-    """Codes that are floats, as uint8: by way of int16, for which torch has vector code."""
+    """Codes of another dtype as uint8: by way of int16, for which torch has vector code."""
     return codes.to(torch.int16).to(torch.uint8)

@@ -5,12 +5,14 @@ Inputs go by falling activation, while each keeps the group, scale and zero poin
 the order costs the reader nothing (`desc_act` stays false).
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from calculator.errors import CheckpointError
 from calculator.formats import WeightFormat
-from quantize.methods import rtn
+from quantize.methods import native, rtn
 from quantize.methods.codes import Codes, join
 from quantize.methods.refine import refine
 
@@ -50,7 +52,7 @@ def factor(hessian: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             inverse = torch.cholesky_inverse(lower)
             upper, failed = torch.linalg.cholesky_ex(inverse, upper=True)
             if not failed and upper.isfinite().all():
-                return damped, upper, order
+                return damped, upper.contiguous(), order
         percent *= 10
     raise CheckpointError(
         f"the calibration's Hessian cannot be factored even when damped by {percent / 10:g} %"
@@ -61,23 +63,36 @@ def compensate(rows: Tensor, start: Codes, root: Tensor, order: Tensor, bits: in
     """GPTQ proper: the codes of `rows`, [n, K], on the grid of `start`; `root` and `order` are
     `factor`'s."""
     inputs = rows.shape[1]
-    group = torch.arange(inputs, device=rows.device) // (inputs // start.scales.shape[1])
-    left = rows[:, order]  # what is still to be rounded, made up for
-    codes = torch.empty_like(left)
+    group = order.div(inputs // start.scales.shape[1], rounding_mode="floor").int()
+    left = rows[:, order].contiguous()  # what is still to be rounded, made up for
+    found = replace(start, codes=torch.empty_like(start.codes))  # in that order
+    block = native.compensate if native.serves(left) else round_block
     for first in range(0, inputs, BLOCK):
         last = min(first + BLOCK, inputs)
-        groups = group[order[first:last]]
-        scales, zeros = start.scales[:, groups].float().T, start.zero_points[:, groups].float().T
-        # One input a row: what the loop touches lies together.
-        block, within = left[:, first:last].T.contiguous(), root[first:last, first:last]
-        errors = torch.empty_like(block)
-        for place in range(last - first):
-            code = (block[place] / scales[place]).round_().add_(zeros[place]).clamp_(0, 2**bits - 1)
-            codes[:, first + place] = code
-            rounded = (code - zeros[place]).mul_(scales[place])
-            errors[place] = (block[place] - rounded).div_(within[place, place])
-            block[place + 1 :].addr_(within[place, place + 1 :], errors[place], alpha=-1)
-        left[:, last:].addmm_(errors.T, root[first:last, last:], alpha=-1)
-    in_place = torch.empty_like(codes)
-    in_place[:, order] = codes
-    return Codes(in_place.byte(), start.scales, start.zero_points)
+        errors = block(left, root, group, found, bits, first, last)
+        left[:, last:].addmm_(errors, root[first:last, last:], alpha=-1)
+    in_place = torch.empty_like(found.codes)
+    in_place[:, order] = found.codes
+    return replace(start, codes=in_place)
+
+
+def round_block(
+    left: Tensor, root: Tensor, group: Tensor, found: Codes, bits: int, first: int, last: int
+) -> Tensor:
+    """Round the columns `first` to `last` of `left`, [n, K], into `found`.
+
+    group: [K], of each column. Returns errors, [n, last - first]: what times rows of `root` the
+    columns still to come have to make up for.
+    """
+    groups = group[first:last]
+    scales, zeros = found.scales[:, groups].float().T, found.zero_points[:, groups].float().T
+    # One input a row: what the loop touches lies together.
+    block, within = left[:, first:last].T.contiguous(), root[first:last, first:last]
+    errors = torch.empty_like(block)
+    for place in range(last - first):
+        code = (block[place] / scales[place]).round_().add_(zeros[place]).clamp_(0, 2**bits - 1)
+        found.codes[:, first + place] = code
+        rounded = (code - zeros[place]).mul_(scales[place])
+        errors[place] = (block[place] - rounded).div_(within[place, place])
+        block[place + 1 :].addr_(within[place, place + 1 :], errors[place], alpha=-1)
+    return errors.T

@@ -9,11 +9,12 @@ scales as further coordinates).
 import torch
 from torch import Tensor
 
+from quantize.methods import native
 from quantize.methods.codes import Codes, half
 
 SWEEPS = 4
-LONGEST_GROUP = 128
-"""Groups up to here are one block of columns, whose scale is refined with its codes."""
+LONGEST_BLOCK = 128
+"""Columns at once. A group that is one block has its scale refined with its codes."""
 
 
 def refine(rows: Tensor, start: Codes, hessian: Tensor, bits: int, sweeps: int = SWEEPS) -> Codes:
@@ -22,30 +23,47 @@ def refine(rows: Tensor, start: Codes, hessian: Tensor, bits: int, sweeps: int =
     hessian: float32 [K, K], damped, so that its diagonal is positive.
     """
     inputs, groups = rows.shape[1], start.scales.shape[1]
-    size = inputs // groups
-    block = size if size <= LONGEST_GROUP else LONGEST_GROUP
-    scales = start.scales.float().repeat_interleave(size, -1)
-    zeros = start.zero_points.float().repeat_interleave(size, -1)
-    centered = start.codes.float().sub_(zeros)  # [n, K]: codes less zero points
-    slope = (rows - centered * scales) @ hessian  # [n, K]: e H
+    size = min(inputs // groups, LONGEST_BLOCK)
+    scales, zeros = start.scales.float(), start.zero_points
+    apart = zeros.float().repeat_interleave(inputs // groups, -1)
+    centered = start.codes.float().sub_(apart)  # [n, K]: codes less zero points
+    slope = (rows - centered * scales.repeat_interleave(inputs // groups, -1)) @ hessian  # e H
+    block = native.descend if native.serves(rows) else round_block
     for _ in range(sweeps):
-        for first in range(0, inputs, block):
-            last = min(first + block, inputs)
-            part = slice(first, last)
-            within = hessian[part, part]
-            before = (centered[:, part] * scales[:, part]).T.contiguous()
-            here = slope[:, part].T.contiguous()  # [block, n]: one input a row
-            codes, scale = centered[:, part].T.contiguous(), scales[:, first].clone()
-            if block == size:
-                scale = _best_scale(codes, scale, here, within)
-                moved = codes * scale - before
-                here -= within @ moved
-            _best_codes(codes, scale, here, within, zeros[:, first], bits)
-            centered[:, part], scales[:, part] = codes.T, scale.unsqueeze(-1)
-            change = (codes * scale - before).T
-            slope.addmm_(change, hessian[part], alpha=-1)
-    best = (centered + zeros).byte()
-    return Codes(best, scales[:, ::size].half(), start.zero_points)
+        for first in range(0, inputs, size):
+            last = min(first + size, inputs)
+            change = block(centered, scales, zeros, slope, hessian, bits, first, last)
+            slope.addmm_(change, hessian[first:last], alpha=-1)
+    return Codes(centered.add_(apart).byte(), scales.half(), zeros)
+
+
+def round_block(
+    centered: Tensor,
+    scales: Tensor,
+    zeros: Tensor,
+    slope: Tensor,
+    hessian: Tensor,
+    bits: int,
+    first: int,
+    last: int,
+) -> Tensor:
+    """Better codes for the columns `first` to `last`, and a better scale where these are a group.
+
+    centered [n, K] and scales [n, groups] are changed in place; slope: e H, [n, K]. Returns how
+    much more the dequantized columns are now, [n, last - first].
+    """
+    size = centered.shape[1] // scales.shape[1]
+    part, group = slice(first, last), first // size
+    within = hessian[part, part]
+    here = slope[:, part].T.contiguous()  # [block, n]: one input a row
+    codes, scale = centered[:, part].T.contiguous(), scales[:, group].clone()
+    before = codes * scale
+    if last - first == size:
+        scale = _best_scale(codes, scale, here, within)
+        here -= within @ (codes * scale - before)
+    _best_codes(codes, scale, here, within, zeros[:, group].float(), bits)
+    centered[:, part], scales[:, group] = codes.T, scale
+    return (codes * scale - before).T
 
 
 def _best_scale(codes: Tensor, scale: Tensor, slope: Tensor, within: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from calculator.formats import WeightFormat
 from glm4q.packing import middle
-from quantize.methods.codes import Codes, as_bytes, grid, half, join, nearest
+from quantize.methods import native
+from quantize.methods.codes import Codes, Packed, as_bytes, grid, half, join, nearest
 
 CLIPS = {4: (1.0, 0.85), 8: (1.0,)}
 """By bits, where the search starts: on bell-shaped groups the best 4-bit clip lies around 0.8 to
@@ -25,8 +26,20 @@ def quantize(weight: Tensor, form: WeightFormat, importance: Tensor | None = Non
 
     importance: [K], how much a squared error of each input weighs; all alike if None.
     """
+    if native.serves(weight):
+        packed = Packed.empty(weight.shape, form)
+        native.round_rows(weight, form, CLIPS[form.bits], importance, packed)
+        return packed.codes(form.bits)
     rows = max(TILE_NUMBERS // weight.shape[1], 1)
     return join([_quantize_tile(tile, form, importance) for tile in weight.split(rows)])
+
+
+def quantize_into(packed: Packed, weight: Tensor, form: WeightFormat) -> None:
+    """The same, as GPTQ lays it out."""
+    if native.serves(weight):
+        native.round_rows(weight, form, CLIPS[form.bits], None, packed)
+    else:
+        packed.fill(quantize(weight, form), form.bits)
 
 
 def _quantize_tile(weight: Tensor, form: WeightFormat, importance: Tensor | None) -> Codes:

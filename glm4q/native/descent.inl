@@ -1,0 +1,98 @@
+// The blocks of GPTQ and of coordinate descent for any instruction set: PARTS rows side by side.
+// Included once by each path, inside its namespace, after parts.inl.
+
+// Up to PARTS rows, one input after the other.
+using Strip = Parts[MOST_BLOCK];
+
+// Columns `first` to `first + count` of `rows` rows of [N, stride].
+inline void load_strip(const float* from, size_t stride, int rows, int count, Strip& strip) {
+    for (int at = 0; at < count; at++) {
+        strip[at] = fill(0);
+        for (int row = 0; row < rows; row++) strip[at][row] = from[row * stride + at];
+    }
+}
+
+inline void store_strip(const Strip& strip, int rows, int count, float* to, size_t stride) {
+    for (int row = 0; row < rows; row++)
+        for (int at = 0; at < count; at++) to[row * stride + at] = strip[at][row];
+}
+
+void compensate(const Compensation& block, int first, int last) {
+    const int rows = last - first, count = block.last - block.first;
+    const float largest = static_cast<float>((1 << block.bits) - 1);
+    const size_t place = static_cast<size_t>(first) * block.inputs + block.first;
+    Strip left, errors;
+    load_strip(block.left + place, block.inputs, rows, count, left);
+    for (int at = 0; at < count; at++) {
+        const float* root = block.root + static_cast<size_t>(block.first + at) * block.inputs;
+        const int group = block.group[block.first + at];
+        Parts scale, zero;
+        for (int row = 0; row < PARTS; row++) {
+            const size_t grid = static_cast<size_t>(first + std::min(row, rows - 1));
+            scale[row] = from_float16(block.scales[grid * block.groups + group]);
+            zero[row] = block.zeros[grid * block.groups + group];
+        }
+        const Parts code =
+            within(nearest(left[at] / scale) + zero, fill(0), fill(largest));
+        errors[at] = (left[at] - (code - zero) * scale) / root[block.first + at];
+        for (int next = at + 1; next < count; next++)
+            left[next] -= root[block.first + next] * errors[at];
+        for (int row = 0; row < rows; row++)
+            block.codes[place + static_cast<size_t>(row) * block.inputs + at] =
+                static_cast<uint8_t>(code[row]);
+    }
+    store_strip(errors, rows, count, block.errors + static_cast<size_t>(first) * count, count);
+}
+
+// The scale of least error for each row's codes, where it is better even as a float16; the slope
+// follows it.
+inline void rescale(const Descent& block, int count, const Strip& codes, Parts& scale, Strip& slope) {
+    Strip product = {};  // of the block of the Hessian and the codes
+    Parts curvature = {}, along = {};
+    for (int from = 0; from < count; from++) {
+        const float* row = block.hessian + static_cast<size_t>(block.first + from) * block.inputs;
+        for (int at = 0; at < count; at++) product[at] += row[block.first + at] * codes[from];
+    }
+    for (int at = 0; at < count; at++) {
+        curvature += codes[at] * product[at];
+        along += codes[at] * slope[at];
+    }
+    const Parts wanted = scale + along / larger(curvature, fill(0x1p-126f));
+    const Parts change = half_scale(larger(wanted, -wanted)) - scale;
+    const Parts gain = 2 * change * along - change * change * curvature;
+    const Parts step = gain > 0 ? change : fill(0);
+    scale += step;
+    for (int at = 0; at < count; at++) slope[at] -= product[at] * step;
+}
+
+void descend(const Descent& block, int first, int last) {
+    const int rows = last - first, count = block.last - block.first;
+    const int group = block.first / (block.inputs / block.groups);
+    const size_t place = static_cast<size_t>(first) * block.inputs + block.first;
+    const float largest = static_cast<float>((1 << block.bits) - 1);
+    Strip codes, slope, change;
+    load_strip(block.centered + place, block.inputs, rows, count, codes);
+    load_strip(block.slope + place, block.inputs, rows, count, slope);
+    Parts scale, zero;
+    for (int row = 0; row < PARTS; row++) {
+        const size_t grid = static_cast<size_t>(first + std::min(row, rows - 1)) * block.groups;
+        scale[row] = block.scales[grid + group];
+        zero[row] = block.zeros[grid + group];
+    }
+    for (int at = 0; at < count; at++) change[at] = -codes[at] * scale;
+    if (block.rescales) rescale(block, count, codes, scale, slope);
+    for (int at = 0; at < count; at++) {
+        const float* hessian = block.hessian + static_cast<size_t>(block.first + at) * block.inputs;
+        const Parts wanted = codes[at] + slope[at] / (scale * hessian[block.first + at]);
+        const Parts code = within(nearest(wanted), -zero, largest - zero);
+        const Parts moved = (code - codes[at]) * scale;
+        codes[at] = code;
+        change[at] += code * scale;
+        for (int next = at + 1; next < count; next++)
+            slope[next] -= hessian[block.first + next] * moved;
+    }
+    store_strip(codes, rows, count, block.centered + place, block.inputs);
+    store_strip(change, rows, count, block.change + static_cast<size_t>(first) * count, count);
+    for (int row = 0; row < rows; row++)
+        block.scales[static_cast<size_t>(first + row) * block.groups + group] = scale[row];
+}

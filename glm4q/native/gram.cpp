@@ -1,0 +1,67 @@
+#include "gram.h"
+
+#include <algorithm>
+
+#include "path.h"
+#include "threads.h"
+
+namespace glm4q {
+namespace {
+
+int panel_count(const Path& path, int columns) { return (columns + path.panel - 1) / path.panel; }
+
+size_t panel_words(const Path& path, int pairs) { return static_cast<size_t>(pairs) * path.panel; }
+
+void pack(const Path& path, const uint16_t* x, int columns, int tokens, int pairs, uint32_t* words,
+          int threads) {
+    parallel(threads, panel_count(path, columns), [&](int panel) {
+        path.pack_panel(x, tokens, columns, panel * path.panel,
+                        words + panel * panel_words(path, pairs));
+    });
+}
+
+// The sums below the diagonal are those above it.
+void mirror(float* sums, int size, int threads) {
+    constexpr int BLOCK = 32;
+    parallel(threads, (size + BLOCK - 1) / BLOCK, [&](int block) {
+        const int first = block * BLOCK, last = std::min(first + BLOCK, size);
+        for (int start = 0; start <= first; start += BLOCK)
+            for (int row = first; row < last; row++)
+                for (int column = start; column < std::min(start + BLOCK, row); column++)
+                    sums[static_cast<size_t>(row) * size + column] =
+                        sums[static_cast<size_t>(column) * size + row];
+    });
+}
+
+}  // namespace
+
+size_t gram_scratch(const Path& path, int left_columns, int right_columns, int tokens) {
+    return (panel_count(path, left_columns) + panel_count(path, right_columns)) *
+           panel_words(path, std::min(MOST_PAIRS, (tokens + 1) / 2));
+}
+
+void gram(const Path& path, const uint16_t* left, int left_columns, const uint16_t* right,
+          int right_columns, int tokens, float* out, uint32_t* scratch, int threads) {
+    const bool symmetric = left == right;
+    const int panels = panel_count(path, right_columns);
+    for (int token = 0; token < tokens; token += 2 * MOST_PAIRS) {
+        const int count = std::min(2 * MOST_PAIRS, tokens - token), pairs = (count + 1) / 2;
+        uint32_t* left_words = symmetric ? scratch : scratch + panels * panel_words(path, pairs);
+        pack(path, right + static_cast<size_t>(token) * right_columns, right_columns, count, pairs,
+             scratch, threads);
+        if (!symmetric)
+            pack(path, left + static_cast<size_t>(token) * left_columns, left_columns, count, pairs,
+                 left_words, threads);
+        const Panels rows{left_words, left_columns, pairs}, columns{scratch, right_columns, pairs};
+        // The longest first, so that threads end together.
+        parallel(threads, panels, [&](int piece) {
+            const int panel = panels - 1 - piece;
+            const int last = symmetric ? std::min((panel + 1) * path.panel, left_columns)
+                                       : left_columns;
+            path.gram(rows, columns, panel, 0, last, out);
+        });
+    }
+    if (symmetric) mirror(out, right_columns, threads);
+}
+
+}  // namespace glm4q

@@ -1,0 +1,16 @@
+// Everything that a path offers. Included once by each, inside its namespace, after V.
+
+#include "rows.inl"
+#include "linear.inl"
+#include "vectors.inl"
+#include "attention.inl"
+#include "gram.inl"
+#include "parts.inl"
+#include "rounding.inl"
+#include "descent.inl"
+
+constexpr Path path(const char* name) {
+    return {name,   V::BLOCK_ROWS, V::LANES, PARTS, PANEL, quantize, multiply,   multiply_dense,
+            attend, merge,         norm,     add,   gate,  add_bias, append,     collect,
+            gram,   pack_panel,    round_rows,    compensate,      descend};
+}

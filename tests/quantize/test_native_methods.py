@@ -1,0 +1,131 @@
+"""The methods' loops in C++ against those of torch, on every instruction set that runs here."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from calculator.formats import WeightFormat
+from glm4q.kernels.native import extension
+from quantize.methods import gptq, native, refine, rtn
+from quantize.methods.codes import Codes, Packed
+
+PATHS = ("scalar", "avx2", "avx512", "avx512_bf16", "neon")
+FORMATS = [
+    WeightFormat(bits, group, zero_bits)
+    for bits in (4, 8)
+    for group in (32, 48, None)
+    for zero_bits in (0, bits)
+]
+ROWS, INPUTS = 21, 288
+"""No whole vectors of rows."""
+
+
+@pytest.fixture(autouse=True, params=PATHS)
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    there = extension()
+    if there is None or not there.find_path(request.param):
+        pytest.skip(f"no {request.param} in this machine")
+    monkeypatch.setattr(native, "PATH", request.param)
+    return str(request.param)
+
+
+def by_torch(weight: Tensor, form: WeightFormat, importance: Tensor | None) -> Codes:
+    return rtn._quantize_tile(weight, form, importance)
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("weighed", [False, True])
+def test_rounding_is_that_of_torch(form: WeightFormat, dtype: torch.dtype, weighed: bool) -> None:
+    weight = torch.randn(ROWS, INPUTS).mul_(0.02).to(dtype)
+    importance = torch.rand(INPUTS) if weighed else None
+    found, expected = rtn.quantize(weight, form, importance), by_torch(weight, form, importance)
+    # Sums in another order may round a scale the other way, and a code that lies between two.
+    assert (found.scales != expected.scales).float().mean() < 0.02
+    assert (found.codes != expected.codes).float().mean() < 0.002
+    weights = torch.ones(INPUTS) if importance is None else importance
+    errors = [
+        ((codes.dequantize() - weight.float()).square() * weights).sum()
+        for codes in (found, expected)
+    ]
+    torch.testing.assert_close(*errors, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=str)
+def test_every_path_finds_the_same(
+    form: WeightFormat, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = torch.randn(ROWS, INPUTS)
+    found = rtn.quantize(weight, form)
+    monkeypatch.setattr(native, "PATH", "scalar")
+    expected = rtn.quantize(weight, form)
+    assert torch.equal(found.codes, expected.codes)
+    assert torch.equal(found.scales, expected.scales)
+    assert torch.equal(found.zero_points, expected.zero_points)
+
+
+def test_rounding_writes_the_columns_it_is_given_and_no_others() -> None:
+    form, weight = WeightFormat(4, 32), torch.randn(ROWS, INPUTS)
+    packed = Packed.empty((ROWS + 10, INPUTS), form)
+    for part in (packed.qweight, packed.scales, packed.zero_points):
+        part.fill_(7)
+    rtn.quantize_into(packed.columns(5, 5 + ROWS), weight, form)
+    expected = Packed.empty((ROWS, INPUTS), form)
+    rtn.quantize_into(expected, weight, form)
+    assert torch.equal(packed.columns(5, 5 + ROWS).qweight, expected.qweight)
+    assert torch.equal(packed.columns(5, 5 + ROWS).scales, expected.scales)
+    for columns in (packed.columns(0, 5), packed.columns(5 + ROWS, 10 + ROWS)):
+        assert all((part == 7).all() for part in (columns.qweight, columns.scales))
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=str)
+def test_a_block_of_gptq_is_that_of_torch(form: WeightFormat) -> None:
+    weight, x = torch.randn(ROWS, INPUTS), torch.randn(600, INPUTS)
+    _, root, order = gptq.factor(x.T @ x)
+    group = order.div(INPUTS // form.groups(INPUTS), rounding_mode="floor").int()
+    start = by_torch(weight, form, None)
+    found = [Codes(torch.zeros_like(start.codes), start.scales, start.zero_points) for _ in "ab"]
+    left = weight[:, order].contiguous()
+    errors = [
+        block(left, root, group, codes, form.bits, 64, 128)
+        for block, codes in zip((native.compensate, gptq.round_block), found, strict=True)
+    ]
+    same = found[0].codes == found[1].codes
+    assert same.float().mean() > 0.999
+    whole = same.all(-1)  # one code more makes all that come after it others
+    torch.testing.assert_close(errors[0][whole], errors[1][whole], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=str)
+def test_a_block_of_the_descent_is_that_of_torch(form: WeightFormat) -> None:
+    weight, x = torch.randn(ROWS, INPUTS), torch.randn(600, INPUTS)
+    hessian, size = x.T @ x, min(form.group_size or INPUTS, refine.LONGEST_BLOCK)
+    start = by_torch(weight, form, None)
+    groups = start.scales.shape[1]
+    zeros = start.zero_points.float().repeat_interleave(INPUTS // groups, -1)
+    slope = (weight - start.dequantize()) @ hessian
+    ran = []
+    for block in (native.descend, refine.round_block):
+        centered, scales = start.codes - zeros, start.scales.float()
+        change = block(
+            centered, scales, start.zero_points, slope, hessian, form.bits, size, 2 * size
+        )
+        ran.append((centered, scales, change))
+    (ours, our_scales, our_change), (theirs, their_scales, their_change) = ran
+    same = (ours == theirs).all(-1)
+    assert same.float().mean() > 0.9
+    torch.testing.assert_close(our_scales, their_scales, rtol=2**-10, atol=0)
+    torch.testing.assert_close(our_change[same], their_change[same], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 101, 700])
+@pytest.mark.parametrize(("left", "right"), [(1, 1), (47, 100), (100, 49)])
+def test_sums_over_tokens(left: int, right: int, tokens: int) -> None:
+    f, g = torch.randn(tokens, left).bfloat16(), torch.randn(tokens, right).bfloat16()
+    cross, gram = torch.randn(left, right), torch.zeros(right, right)
+    expected = cross.double() + f.double().T @ g.double()
+    native.gram(f, g, cross)
+    native.gram(g, g, gram)
+    torch.testing.assert_close(cross.double(), expected, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(gram.double(), g.double().T @ g.double(), rtol=1e-4, atol=1e-3)
+    assert torch.equal(gram, gram.T)

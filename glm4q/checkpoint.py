@@ -1,5 +1,10 @@
 """Tensors out of a checkpoint, one weight at a time, whatever names and pieces it is stored in."""
 
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -8,7 +13,7 @@ from calculator.architecture import Weight
 from calculator.errors import CheckpointError
 from calculator.headers import TensorHeader
 from calculator.names import Piece
-from calculator.stored import StoredModel
+from calculator.stored import GPTQ_PARTS, StoredModel
 from glm4q.packing import QuantizedWeight, middle, pack, unpack
 
 
@@ -22,13 +27,15 @@ def read_weight(
     part = weight.name.rpartition(".")[2]
     stop = weight.shape[0] if stop is None else stop
     runs, first = [], 0  # first: the row of the weight at which the piece begins
-    for piece in stored.pieces(weight):
-        header = stored.part(piece, part)
-        last = first + (piece.stop or header.shape[0]) - piece.start
-        if start < last and first < stop:
-            offset = piece.start - first
-            runs.append(_read(header, max(start, first) + offset, min(stop, last) + offset))
-        first = last
+    with _Files() as files:
+        for piece in stored.pieces(weight):
+            header = stored.part(piece, part)
+            last = first + (piece.stop or header.shape[0]) - piece.start
+            if start < last and first < stop:
+                offset = piece.start - first
+                rows = files.read(header, max(start, first) + offset, min(stop, last) + offset)
+                runs.append(rows)
+            first = last
     rows = runs[0] if len(runs) == 1 else torch.cat(runs)
     # The extremes are finite only where every number is, and finding them copies none.
     if not all(map(torch.isfinite, torch.aminmax(rows))):
@@ -41,10 +48,15 @@ def read_weight(
 def read_quantized(stored: StoredModel, weight: Weight) -> QuantizedWeight:
     """A quantized weight with true zero points. Raises CheckpointError."""
     form = stored.format(weight)
-    pieces = stored.pieces(weight)
+    parts = GPTQ_PARTS if form.act_order else GPTQ_PARTS[:-1]
+    with _Files() as files:
+        pieces = [
+            {part: files.read(stored.part(piece, part)) for part in parts}
+            for piece in stored.pieces(weight)
+        ]
 
     def joined(part: str) -> Tensor:  # pieces are runs of outputs, the last dimension
-        tensors = [_read(stored.part(piece, part)) for piece in pieces]
+        tensors = [piece[part] for piece in pieces]
         return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=-1)
 
     scales = joined("scales").half()
@@ -66,12 +78,14 @@ def read_quantized(stored: StoredModel, weight: Weight) -> QuantizedWeight:
         joined("qweight"),
         scales,
         None if form.symmetric else pack(zero_points, form.bits).T.contiguous(),
-        _group_index(stored, weight, pieces) if form.act_order else None,
+        _group_index(stored, weight, [piece["g_idx"] for piece in pieces])
+        if form.act_order
+        else None,
     )
 
 
-def _group_index(stored: StoredModel, weight: Weight, pieces: tuple[Piece, ...]) -> Tensor:
-    first, *others = (_read(stored.part(piece, "g_idx")) for piece in pieces)
+def _group_index(stored: StoredModel, weight: Weight, orders: list[Tensor]) -> Tensor:
+    first, *others = orders
     if any(not torch.equal(first, other) for other in others):
         raise CheckpointError(
             f"{stored.directory}: the halves of {weight.module} order their inputs differently"
@@ -84,12 +98,36 @@ def _group_index(stored: StoredModel, weight: Weight, pieces: tuple[Piece, ...])
     return first
 
 
-def _read(header: TensorHeader, start: int = 0, stop: int | None = None) -> Tensor:
-    """Rows of a stored tensor. The file is mapped, so pages are read as they are touched."""
-    try:
-        with safe_open(header.file, framework="pt") as file:
+class _Files:
+    """Files that stay open while one weight is read, for to open one is to parse all its header.
+
+    They are mapped, so pages are read as they are touched, and are let go of with their tensors.
+    """
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._open: dict[Path, Any] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def read(self, header: TensorHeader, start: int = 0, stop: int | None = None) -> Tensor:
+        """Rows of a stored tensor. Raises CheckpointError."""
+        try:
+            if header.file not in self._open:
+                opened = self._stack.enter_context(safe_open(header.file, framework="pt"))
+                self._open[header.file] = opened
+            file = self._open[header.file]
             if start == 0 and stop in (None, header.shape[0]):
-                return file.get_tensor(header.name)
-            return file.get_slice(header.name)[start:stop]
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{header.file}: {header.name} cannot be read: {error}") from None
+                return file.get_tensor(header.name)  # type: ignore[no-any-return]
+            return file.get_slice(header.name)[start:stop]  # type: ignore[no-any-return]
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{header.file}: {header.name} cannot be read: {error}") from None

@@ -1,10 +1,13 @@
 // Vectors of AVX-512 with VNNI: sixteen outputs at once, four inputs of each in one instruction.
 // Included by avx512.cpp, and by avx512_bf16.cpp, which has products of bfloat16 pairs as well.
 
+#define GLM4Q_DOTS_WORDS
+
 struct V {
     using Ints = __m512i;
     using Floats = __m512;
     static constexpr int LANES = 16;
+    static constexpr int BYTES = 64;
     static constexpr int BLOCK_ROWS = 6;  // 6 rows of 4 vectors: 24 of the 32 registers
     static constexpr int HEAD_ROWS = 4;
     static constexpr int GRAM_ROWS = 8;  // of 3 vectors: 24 again
@@ -35,6 +38,76 @@ struct V {
     }
     static __m512i dot_nibbles(__m512i sum, __m512i codes, const uint32_t& x) {
         return dot_bytes(sum, codes, x);
+    }
+    // (high * 2^bits + low - less) * scale.
+    static __m512 join(__m512i high, __m512i low, int bits, int32_t less, float scale) {
+        const __m512i codes = _mm512_add_epi32(_mm512_slli_epi32(high, bits), low);
+        return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(codes, broadcast(less))),
+                             _mm512_set1_ps(scale));
+    }
+    static void store_product(float* to, __m512 numbers, const float* by) {
+        _mm512_storeu_ps(to, _mm512_mul_ps(numbers, _mm512_loadu_ps(by)));
+    }
+    static __m512i flip(const uint8_t* from, uint32_t bits) {
+        return _mm512_xor_si512(_mm512_loadu_si512(from), broadcast(static_cast<int32_t>(bits)));
+    }
+    // Sixteen rows of 64 bytes, `stride` apart, as sixteen rows of words of all, `step` words apart.
+    static void transpose(const uint8_t* from, size_t stride, uint32_t flipped, uint32_t* to,
+                          size_t step) {
+        __m512i a[16], b[16];
+        GLM4Q_UNROLL
+        for (int row = 0; row < 16; row++) a[row] = flip(from + row * stride, flipped);
+        GLM4Q_UNROLL
+        for (int row = 0; row < 16; row += 2) {
+            b[row] = _mm512_unpacklo_epi32(a[row], a[row + 1]);
+            b[row + 1] = _mm512_unpackhi_epi32(a[row], a[row + 1]);
+        }
+        GLM4Q_UNROLL
+        for (int row = 0; row < 16; row += 4) {
+            a[row] = _mm512_unpacklo_epi64(b[row], b[row + 2]);
+            a[row + 1] = _mm512_unpackhi_epi64(b[row], b[row + 2]);
+            a[row + 2] = _mm512_unpacklo_epi64(b[row + 1], b[row + 3]);
+            a[row + 3] = _mm512_unpackhi_epi64(b[row + 1], b[row + 3]);
+        }
+        // Now a quarter of a[4 * block + word] holds words 4 * quarter + word of four rows.
+        GLM4Q_UNROLL
+        for (int word = 0; word < 4; word++) {
+            const __m512i low = _mm512_shuffle_i32x4(a[word], a[word + 4], 0x88);
+            const __m512i high = _mm512_shuffle_i32x4(a[word], a[word + 4], 0xdd);
+            const __m512i low_end = _mm512_shuffle_i32x4(a[word + 8], a[word + 12], 0x88);
+            const __m512i high_end = _mm512_shuffle_i32x4(a[word + 8], a[word + 12], 0xdd);
+            _mm512_storeu_si512(to + word * step, _mm512_shuffle_i32x4(low, low_end, 0x88));
+            _mm512_storeu_si512(to + (word + 4) * step, _mm512_shuffle_i32x4(high, high_end, 0x88));
+            _mm512_storeu_si512(to + (word + 8) * step, _mm512_shuffle_i32x4(low, low_end, 0xdd));
+            _mm512_storeu_si512(to + (word + 12) * step,
+                                _mm512_shuffle_i32x4(high, high_end, 0xdd));
+        }
+    }
+    // Rows of 64 bytes, as many as a word has numbers, as words of one number of each, in the order
+    // that `interleaved` tells.
+    template <int ROWS>
+    static void interleave(const uint8_t* from, size_t stride, uint32_t flipped, uint32_t* to) {
+        const __m512i first = flip(from, flipped), second = flip(from + stride, flipped);
+        if constexpr (ROWS == 2) {
+            _mm512_storeu_si512(to, _mm512_unpacklo_epi16(first, second));
+            _mm512_storeu_si512(to + 16, _mm512_unpackhi_epi16(first, second));
+        } else {
+            const __m512i third = flip(from + 2 * stride, flipped);
+            const __m512i fourth = flip(from + 3 * stride, flipped);
+            const __m512i low = _mm512_unpacklo_epi8(first, second);
+            const __m512i high = _mm512_unpackhi_epi8(first, second);
+            const __m512i low_end = _mm512_unpacklo_epi8(third, fourth);
+            const __m512i high_end = _mm512_unpackhi_epi8(third, fourth);
+            _mm512_storeu_si512(to, _mm512_unpacklo_epi16(low, low_end));
+            _mm512_storeu_si512(to + 16, _mm512_unpackhi_epi16(low, low_end));
+            _mm512_storeu_si512(to + 32, _mm512_unpacklo_epi16(high, high_end));
+            _mm512_storeu_si512(to + 48, _mm512_unpackhi_epi16(high, high_end));
+        }
+    }
+    template <int ROWS>
+    static int interleaved(int at) {
+        constexpr int NUMBERS = 16 * ROWS, QUARTER = 4 * ROWS;
+        return at / NUMBERS * NUMBERS + at % QUARTER / 4 * 16 + at % NUMBERS / QUARTER * 4 + at % 4;
     }
     static void add_scaled(float* to, __m512i sum, __m512 scale, float x_scale) {
         const __m512 factor = _mm512_mul_ps(scale, _mm512_set1_ps(x_scale));
@@ -71,6 +144,12 @@ struct V {
         return _mm512_fmadd_ps(odd(a), odd(b), _mm512_fmadd_ps(even(a), even(b), sum));
     }
 #endif
+    static __m512 larger(__m512 a, __m512 b) { return _mm512_max_ps(a, b); }
+    static __m512 add(__m512 a, __m512 b) { return _mm512_add_ps(a, b); }
+    static float largest(__m512 numbers) { return _mm512_reduce_max_ps(numbers); }
+    static uint32_t largest(__m512i numbers) { return _mm512_reduce_max_epu32(numbers); }
+    static int32_t sum(__m512i numbers) { return _mm512_reduce_add_epi32(numbers); }
+    static float sum(__m512 numbers) { return _mm512_reduce_add_ps(numbers); }
     static __m512 even_bfloat16(const uint16_t* place) { return even(_mm512_loadu_si512(place)); }
     static __m512 odd_bfloat16(const uint16_t* place) { return odd(_mm512_loadu_si512(place)); }
 };

@@ -5,6 +5,13 @@ constexpr int PARTS = V::LANES < 4 ? 4 : V::LANES;
 
 using Parts = float __attribute__((vector_size(4 * PARTS)));
 using Words = uint32_t __attribute__((vector_size(4 * PARTS)));
+using Codes = int32_t __attribute__((vector_size(4 * PARTS)));
+
+inline Parts load_parts(const float* from) {
+    Parts numbers;
+    std::memcpy(&numbers, from, sizeof(numbers));
+    return numbers;
+}
 
 inline Parts fill(float number) { return Parts{} + number; }
 inline Parts smaller(Parts a, Parts b) { return a < b ? a : b; }

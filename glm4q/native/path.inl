@@ -1,11 +1,16 @@
 // Everything that a path offers. Included once by each, inside its namespace, after V.
 
+#include "parts.inl"
 #include "rows.inl"
 #include "linear.inl"
 #include "vectors.inl"
+#include "attention_floats.inl"
+#ifdef GLM4Q_DOTS_WORDS
+#include "attention_words.inl"
+#endif
 #include "attention.inl"
+#include "attention_ends.inl"
 #include "gram.inl"
-#include "parts.inl"
 #include "rounding.inl"
 #include "descent.inl"
 

@@ -17,6 +17,7 @@
 // gcc takes its own intrinsics for uninitialized: https://gcc.gnu.org/bugzilla/show_bug.cgi?id=105593
 #define GLM4Q_TARGET_BEGIN(features)                              \
     _Pragma("GCC push_options") GLM4Q_PRAGMA(GCC target(features)) \
-        _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"")
+        _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"") \
+        _Pragma("GCC diagnostic ignored \"-Wuninitialized\"")
 #define GLM4Q_TARGET_END _Pragma("GCC pop_options")
 #endif

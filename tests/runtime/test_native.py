@@ -13,7 +13,7 @@ from glm4q.kernels.spec import LinearSpec, multiply
 from glm4q.packing import QuantizedWeight, pack
 
 CPU = torch.device("cpu")
-PATHS = ("scalar", "avx2", "avx512", "neon")
+PATHS = ("scalar", "avx2", "avx512", "avx512_bf16", "neon")
 FORMATS = [
     WeightFormat(bits, group_size, zero_bits=zero_bits)
     for bits in (4, 8)

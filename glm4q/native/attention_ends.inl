@@ -1,0 +1,56 @@
+// What comes before and after attention. Included once by each path, inside its namespace, after
+// vectors.inl.
+
+// Pairs (0, 1), (2, 3), ... are turned by the token's angles, the rest of the head passes through.
+inline void rotate(float* x, const float* cos, const float* sin, int pairs) {
+    for (int pair = 0; pair < pairs; pair++) {
+        const float even = x[2 * pair], odd = x[2 * pair + 1];
+        x[2 * pair] = even * cos[pair] - odd * sin[pair];
+        x[2 * pair + 1] = odd * cos[pair] + even * sin[pair];
+    }
+}
+
+// One new token of one sequence, `token` of B * T: its keys and values into the cache, its queries
+// into `queries`, scaled, and turned where keys are.
+void append(const Attention& attention, const Fresh& fresh, int token) {
+    alignas(64) float x[MOST_HEAD_SIZE];
+    const int size = attention.size, kv_heads = attention.kv_heads, shared = attention.shared;
+    const int sequence = token / attention.tokens, at = token % attention.tokens;
+    const float* cos = fresh.cos + static_cast<size_t>(at) * fresh.pairs;
+    const float* sin = fresh.sin + static_cast<size_t>(at) * fresh.pairs;
+    const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(size)));
+    const int place = attention.cached(sequence) - attention.tokens + at;
+    for (int head = 0; head < kv_heads; head++) {
+        const size_t from = (static_cast<size_t>(token) * kv_heads + head) * size;
+        const size_t to =
+            (static_cast<size_t>(sequence) * kv_heads + head) * attention.room + place;
+        load_floats(fresh.k, fresh.dtype, from, size, x);
+        rotate(x, cos, sin, fresh.pairs);
+        write_vector(attention.keys, to, size, x);
+        load_floats(fresh.v, fresh.dtype, from, size, x);
+        write_vector(attention.values, to, size, x);
+    }
+    for (int head = 0; head < kv_heads * shared; head++) {
+        load_floats(fresh.q, fresh.dtype,
+                    (static_cast<size_t>(token) * kv_heads * shared + head) * size, size, x);
+        rotate(x, cos, sin, fresh.pairs);
+        for (int number = 0; number < size; number++) x[number] *= scale;
+        if (attention.keys.format == KV_INT4) turn(x, size);
+        const size_t row =
+            (static_cast<size_t>(sequence) * kv_heads * shared + head) * attention.tokens + at;
+        std::memcpy(attention.queries + row * size, x, size * sizeof(float));
+    }
+}
+
+// One token's row of `mixed` as o_proj takes it: out [B, T, H * D].
+void collect(const Attention& attention, int token, void* out, Dtype dtype) {
+    alignas(64) float x[MOST_HEAD_SIZE];
+    const int size = attention.size, heads = attention.kv_heads * attention.shared;
+    const int sequence = token / attention.tokens, at = token % attention.tokens;
+    for (int head = 0; head < heads; head++) {
+        const size_t row = (static_cast<size_t>(sequence) * heads + head) * attention.tokens + at;
+        std::memcpy(x, attention.mixed + row * size, size * sizeof(float));
+        if (attention.values.format == KV_INT4) turn(x, size);
+        store_floats(x, out, dtype, (static_cast<size_t>(token) * heads + head) * size, size);
+    }
+}

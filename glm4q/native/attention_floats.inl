@@ -1,0 +1,139 @@
+// Scores and sums in float32, from vectors in any format. Included once by each path, inside its
+// namespace, after V and vectors.inl.
+
+constexpr int TILE = 64;        // cached tokens that are looked at together
+constexpr int MOST_ROWS = 32;   // of queries
+
+// Scores, then weights, of a tile.
+using Scores = float[MOST_ROWS][TILE];
+
+inline size_t vector_bytes(KVFormat format, int size) {
+    return format == KV_FLOAT32 ? size * 4 : format == KV_BFLOAT16 ? size * 2
+         : format == KV_INT8 ? size : size / 2;
+}
+
+// Asks for the tile after this one meanwhile.
+inline void prefetch_next(const Side& side, size_t place, int tokens, int size) {
+    const size_t bytes = vector_bytes(side.format, size);
+    const uint8_t* next = side.codes + (place + TILE) * bytes;
+    for (size_t at = 0; at < tokens * bytes; at += 64) __builtin_prefetch(next + at, 0, 2);
+}
+
+// A tile's vectors, each padded to whole V.
+struct FloatTile {
+    alignas(64) float numbers[TILE * MOST_HEAD_SIZE];
+    int size, width;
+
+    explicit FloatTile(int size) : size(size), width((size + V::LANES - 1) / V::LANES * V::LANES) {
+        std::memset(numbers, 0, TILE * width * sizeof(float));
+    }
+
+    void read(const Side& side, size_t place, int tokens) {
+        prefetch_next(side, place, tokens, size);
+        for (int token = 0; token < tokens; token++)
+            read_vector(side, place + token, size, numbers + token * width);
+    }
+};
+
+// Keys of a tile, and the queries that they are looked at by.
+struct FloatKeys {
+    FloatTile tile;
+    alignas(64) float queries[MOST_ROWS * MOST_HEAD_SIZE];
+
+    FloatKeys(const float* from, int rows, int size) : tile(size) {
+        std::memset(queries, 0, MOST_ROWS * tile.width * sizeof(float));
+        for (int row = 0; row < rows; row++)
+            std::memcpy(queries + row * tile.width, from + row * size, size * sizeof(float));
+    }
+
+    void score(const Side& side, size_t place, int tokens, int rows, Scores& scores) {
+        tile.read(side, place, tokens);
+        for (int row = 0; row < rows; row += V::HEAD_ROWS)
+            for (int token = 0; token < tokens; token += 4)
+                score_rows<V::HEAD_ROWS>(row, token, scores);
+    }
+
+    template <int R>
+    void score_rows(int row, int token, Scores& scores) const {
+        typename V::Floats acc[R][4];
+        GLM4Q_UNROLL
+        for (int r = 0; r < R; r++) {
+            GLM4Q_UNROLL
+            for (int t = 0; t < 4; t++) acc[r][t] = V::zero();
+        }
+        for (int at = 0; at < tile.width; at += V::LANES) {
+            typename V::Floats key[4];
+            GLM4Q_UNROLL
+            for (int t = 0; t < 4; t++)
+                key[t] = V::load(tile.numbers + (token + t) * tile.width + at);
+            GLM4Q_UNROLL
+            for (int r = 0; r < R; r++) {
+                const typename V::Floats query = V::load(queries + (row + r) * tile.width + at);
+                GLM4Q_UNROLL
+                for (int t = 0; t < 4; t++) acc[r][t] = V::multiply_add(query, key[t], acc[r][t]);
+            }
+        }
+        GLM4Q_UNROLL
+        for (int r = 0; r < R; r++)
+            V::store_sums(scores[row + r] + token, acc[r][0], acc[r][1], acc[r][2], acc[r][3]);
+    }
+};
+
+// Values of a tile, and the sums of all so far.
+struct FloatValues {
+    FloatTile tile;
+    alignas(64) float sums[MOST_ROWS * MOST_HEAD_SIZE];
+
+    explicit FloatValues(int size) : tile(size) {
+        std::memset(sums, 0, MOST_ROWS * tile.width * sizeof(float));
+    }
+
+    void shrink(int row, float factor) {
+        for (int at = 0; at < tile.width; at++) sums[row * tile.width + at] *= factor;
+    }
+
+    void mix(const Side& side, size_t place, int tokens, int rows, const Scores& weights) {
+        tile.read(side, place, tokens);
+        for (int row = 0; row < rows; row += V::HEAD_ROWS) {
+            int at = 0;
+            for (; at + 4 * V::LANES <= tile.width; at += 4 * V::LANES)
+                mix_rows<V::HEAD_ROWS, 4>(row, at, tokens, weights);
+            for (; at < tile.width; at += V::LANES)
+                mix_rows<V::HEAD_ROWS, 1>(row, at, tokens, weights);
+        }
+    }
+
+    void store(int row, float factor, float* to) const {
+        for (int at = 0; at < tile.size; at++) to[at] = sums[row * tile.width + at] * factor;
+    }
+
+    // Sums of R rows, C vectors of numbers from `at` on.
+    template <int R, int C>
+    void mix_rows(int row, int at, int tokens, const Scores& weights) {
+        typename V::Floats acc[R][C];
+        float* place = sums + row * tile.width + at;
+        GLM4Q_UNROLL
+        for (int r = 0; r < R; r++) {
+            GLM4Q_UNROLL
+            for (int c = 0; c < C; c++) acc[r][c] = V::load(place + r * tile.width + c * V::LANES);
+        }
+        for (int token = 0; token < tokens; token++) {
+            typename V::Floats value[C];
+            GLM4Q_UNROLL
+            for (int c = 0; c < C; c++)
+                value[c] = V::load(tile.numbers + token * tile.width + at + c * V::LANES);
+            GLM4Q_UNROLL
+            for (int r = 0; r < R; r++) {
+                const typename V::Floats weight = V::fill(weights[row + r][token]);
+                GLM4Q_UNROLL
+                for (int c = 0; c < C; c++)
+                    acc[r][c] = V::multiply_add(weight, value[c], acc[r][c]);
+            }
+        }
+        GLM4Q_UNROLL
+        for (int r = 0; r < R; r++) {
+            GLM4Q_UNROLL
+            for (int c = 0; c < C; c++) V::store(place + r * tile.width + c * V::LANES, acc[r][c]);
+        }
+    }
+};

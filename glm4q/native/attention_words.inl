@@ -1,0 +1,229 @@
+// Scores and sums by dot products of words, four INT8 codes or two bfloat16 numbers: for paths that
+// have them in one instruction. Included once by such a path, inside its namespace, after
+// attention_floats.inl.
+
+// INT8 codes. What meets them, queries and weights, is rounded to 15 bits, in two bytes.
+struct Bytes {
+    static constexpr int PER_WORD = 4, BYTES = 1;
+    static constexpr bool SCALED = true;
+    static constexpr int KEY_ROWS = 4, KEY_VECTORS = 2, VALUE_ROWS = 2, VALUE_VECTORS = 4;
+    static constexpr uint32_t FLIPPED = 0x80808080;  // codes count from -128 up
+    static constexpr int LOW_BITS = 7;
+    static constexpr float MOST_CODE = 127 << LOW_BITS;
+
+    // Numbers as code * scale, code = high * 128 + low.
+    struct Row {
+        alignas(64) uint32_t high[MOST_HEAD_SIZE / PER_WORD];
+        alignas(64) uint32_t low[MOST_HEAD_SIZE / PER_WORD];
+        float scale;
+        int32_t sum;  // of the codes
+
+        // count: whole PARTS.
+        void take(const float* x, int count) {
+            Words most = {};  // by their bits, as NaN is larger than all
+            for (int at = 0; at < count; at += PARTS) {
+                const Words bits = (Words)load_parts(x + at) & 0x7fffffff;
+                most = bits > most ? bits : most;
+            }
+            const float largest = float_of_bits(V::largest((typename V::Ints)most));
+            const float inverse = largest > 0 ? MOST_CODE / largest : 0;
+            Codes sums = {};
+            for (int at = 0; at < count; at += PARTS) {
+                const Codes code =
+                    __builtin_convertvector(nearest(load_parts(x + at) * inverse), Codes);
+                const Codes above = (code + (1 << (LOW_BITS - 1))) >> LOW_BITS;
+                store_bytes(above, high + at / PER_WORD);
+                store_bytes(code - (above << LOW_BITS), low + at / PER_WORD);
+                sums += code;
+            }
+            sum = V::sum((typename V::Ints)sums);
+            scale = largest / MOST_CODE;
+        }
+
+        static void store_bytes(Codes codes, uint32_t* to) {
+            using Narrow = int8_t __attribute__((vector_size(PARTS)));
+            const Narrow bytes = __builtin_convertvector(codes, Narrow);
+            std::memcpy(to, &bytes, sizeof(bytes));
+        }
+    };
+
+    // Products of words, [count, C] vectors, with R rows.
+    template <int R, int C>
+    static void dot(const uint32_t* words, int stride, int count, const Row* rows,
+                    typename V::Floats (&sums)[R][C]) {
+        typename V::Ints high[R][C], low[R][C];
+        GLM4Q_UNROLL
+        for (int r = 0; r < R; r++) {
+            GLM4Q_UNROLL
+            for (int c = 0; c < C; c++) high[r][c] = low[r][c] = V::broadcast(0);
+        }
+        for (int at = 0; at < count; at++, words += stride) {
+            typename V::Ints word[C];
+            GLM4Q_UNROLL
+            for (int c = 0; c < C; c++) word[c] = V::load(words + c * V::LANES);
+            GLM4Q_UNROLL
+            for (int r = 0; r < R; r++) {
+                GLM4Q_UNROLL
+                for (int c = 0; c < C; c++) {
+                    high[r][c] = V::dot_bytes(high[r][c], word[c], rows[r].high[at]);
+                    low[r][c] = V::dot_bytes(low[r][c], word[c], rows[r].low[at]);
+                }
+            }
+        }
+        GLM4Q_UNROLL
+        for (int r = 0; r < R; r++) {
+            GLM4Q_UNROLL
+            for (int c = 0; c < C; c++)
+                sums[r][c] = V::join(high[r][c], low[r][c], LOW_BITS, rows[r].sum * 128,
+                                     rows[r].scale);
+        }
+    }
+};
+
+// bfloat16 numbers. What meets them is rounded to bfloat16 too.
+struct Pairs {
+    static constexpr int PER_WORD = 2, BYTES = 2;
+    static constexpr bool SCALED = false;
+    static constexpr int KEY_ROWS = 4, KEY_VECTORS = 4, VALUE_ROWS = 4, VALUE_VECTORS = 4;
+    static constexpr uint32_t FLIPPED = 0;
+
+    struct Row {
+        alignas(64) uint32_t pairs[MOST_HEAD_SIZE / PER_WORD];
+
+        void take(const float* x, int count) {
+            for (int at = 0; at < count / PER_WORD; at++)
+                pairs[at] = to_bfloat16(x[2 * at]) |
+                            static_cast<uint32_t>(to_bfloat16(x[2 * at + 1])) << 16;
+        }
+    };
+
+    template <int R, int C>
+    static void dot(const uint32_t* words, int stride, int count, const Row* rows,
+                    typename V::Floats (&sums)[R][C]) {
+        GLM4Q_UNROLL
+        for (int r = 0; r < R; r++) {
+            GLM4Q_UNROLL
+            for (int c = 0; c < C; c++) sums[r][c] = V::zero();
+        }
+        for (int at = 0; at < count; at++, words += stride) {
+            typename V::Ints word[C];
+            GLM4Q_UNROLL
+            for (int c = 0; c < C; c++) word[c] = V::load(words + c * V::LANES);
+            GLM4Q_UNROLL
+            for (int r = 0; r < R; r++) {
+                const auto pair = V::broadcast(static_cast<int32_t>(rows[r].pairs[at]));
+                GLM4Q_UNROLL
+                for (int c = 0; c < C; c++) sums[r][c] = V::dot_pair(sums[r][c], pair, word[c]);
+            }
+        }
+    }
+};
+
+// A tile's cached bytes, and the scales of its vectors. What lies behind the last token counts as 0.
+template <class Format>
+struct WordTile {
+    alignas(64) uint32_t words[TILE * MOST_HEAD_SIZE / Format::PER_WORD];
+    alignas(64) uint8_t copy[TILE * MOST_HEAD_SIZE * Format::BYTES];
+    alignas(64) float scales[TILE];
+    const uint8_t* codes;
+
+    void read(const Side& side, size_t place, int tokens, int size) {
+        prefetch_next(side, place, tokens, size);
+        const size_t bytes = static_cast<size_t>(size) * Format::BYTES;
+        codes = side.codes + place * bytes;
+        const uint16_t* halves = Format::SCALED ? side.scales + place : nullptr;
+        uint16_t padded[TILE] = {};
+        if (tokens < TILE) {
+            std::memcpy(copy, codes, tokens * bytes);
+            std::memset(copy + tokens * bytes, 0, (TILE - tokens) * bytes);
+            codes = copy;
+            if (Format::SCALED) std::memcpy(padded, halves, tokens * sizeof(uint16_t));
+            halves = padded;
+        }
+        for (int token = 0; token < TILE; token += V::LANES)
+            V::store(scales + token, Format::SCALED ? V::load_half(halves + token) : V::fill(1));
+    }
+};
+
+template <class Format>
+struct WordKeys {
+    WordTile<Format> tile;  // words [D / PER_WORD, TILE]
+    typename Format::Row queries[MOST_ROWS];
+    int size;
+
+    WordKeys(const float* from, int rows, int size) : size(size) {
+        const float none[MOST_HEAD_SIZE] = {};
+        for (int row = 0; row < MOST_ROWS; row++)
+            queries[row].take(row < rows ? from + row * size : none, size);
+    }
+
+    void score(const Side& side, size_t place, int tokens, int rows, Scores& scores) {
+        constexpr int R = Format::KEY_ROWS, C = Format::KEY_VECTORS;
+        tile.read(side, place, tokens, size);
+        const int bytes = size * Format::BYTES, words = size / Format::PER_WORD;
+        for (int token = 0; token < TILE; token += V::LANES)
+            for (int at = 0; at < bytes; at += V::BYTES)
+                V::transpose(tile.codes + token * bytes + at, bytes, Format::FLIPPED,
+                             tile.words + at / 4 * TILE + token, TILE);
+        for (int row = 0; row < rows; row += R) {
+            for (int token = 0; token < tokens; token += C * V::LANES) {
+                typename V::Floats sums[R][C];
+                Format::template dot<R, C>(tile.words + token, TILE, words, queries + row, sums);
+                for (int r = 0; r < R; r++)
+                    for (int c = 0; c < C; c++)
+                        V::store_product(scores[row + r] + token + c * V::LANES, sums[r][c],
+                                         tile.scales + token + c * V::LANES);
+            }
+        }
+    }
+};
+
+template <class Format>
+struct WordValues {
+    WordTile<Format> tile;  // words [TILE / PER_WORD, D], the numbers in the order of interleaving
+    typename Format::Row weighed[MOST_ROWS];
+    alignas(64) float sums[MOST_ROWS * MOST_HEAD_SIZE];
+    int size;
+
+    explicit WordValues(int size) : size(size) {
+        std::memset(sums, 0, MOST_ROWS * size * sizeof(float));
+    }
+
+    void shrink(int row, float factor) {
+        for (int at = 0; at < size; at++) sums[row * size + at] *= factor;
+    }
+
+    void mix(const Side& side, size_t place, int tokens, int rows, const Scores& weights) {
+        constexpr int R = Format::VALUE_ROWS, C = Format::VALUE_VECTORS;
+        tile.read(side, place, tokens, size);
+        const int bytes = size * Format::BYTES;
+        for (int token = 0; token < TILE; token += Format::PER_WORD)
+            for (int at = 0; at < bytes; at += V::BYTES)
+                V::interleave<Format::PER_WORD>(
+                    tile.codes + token * bytes + at, bytes, Format::FLIPPED,
+                    tile.words + token / Format::PER_WORD * size + at / Format::BYTES);
+        for (int row = 0; row < rows; row++) {
+            alignas(64) float scaled[TILE];
+            for (int token = 0; token < TILE; token++)
+                scaled[token] = weights[row][token] * tile.scales[token];
+            weighed[row].take(scaled, TILE);
+        }
+        const int words = (tokens + Format::PER_WORD - 1) / Format::PER_WORD;
+        for (int row = 0; row < rows; row += R) {
+            for (int at = 0; at < size; at += C * V::LANES) {
+                typename V::Floats found[R][C];
+                Format::template dot<R, C>(tile.words + at, size, words, weighed + row, found);
+                for (int r = 0; r < R; r++)
+                    for (int c = 0; c < C; c++) {
+                        float* place = sums + (row + r) * size + at + c * V::LANES;
+                        V::store(place, V::add(V::load(place), found[r][c]));
+                    }
+            }
+        }
+    }
+
+    void store(int row, float factor, float* to) const {
+        for (int at = 0; at < size; at++)
+            to[at] = sums[row * size + V::interleaved<Format::PER_WORD>(at)] * factor;
+    }
+};

@@ -85,14 +85,16 @@ def rotate(source: Path) -> None:
     path.write_text(json.dumps({**config, "tie_word_embeddings": False, "dtype": "float32"}))
 
 
-def run(command: list[str], told: str = "") -> float:
+def run(command: list[str], told: str = "", directory: Path | None = None) -> float:
     """Seconds of a process that has to succeed."""
     environment = {**os.environ, "TORCHDYNAMO_DISABLE": "1", "GPTQMODEL_CPU_WORKERS": "3"}
     begun = time.perf_counter()
     with tempfile.TemporaryFile("w+") as asked, tempfile.TemporaryFile("w+") as log:
         asked.write(told)
         asked.seek(0)
-        ran = subprocess.run(command, stdin=asked, stdout=log, stderr=log, env=environment)
+        ran = subprocess.run(
+            command, stdin=asked, stdout=log, stderr=log, env=environment, cwd=directory
+        )
         if ran.returncode:
             log.seek(0)
             sys.exit(f"{' '.join(command)[:200]} failed:\n{log.read()[-2000:]}")
@@ -144,7 +146,8 @@ def main() -> None:
             stored = StoredModel.open(source)
             shown = read_calibration(text, stored, samples=options.samples, length=LENGTH)
             told = [str(source), str(directory / "GPTQModel, fp32"), shown.token_ids.tolist()]
-            costs["GPTQModel, fp32"] = run([sys.executable, "-c", PEER], json.dumps(told))
+            peer = [sys.executable, "-c", PEER]  # which leaves logs where it runs
+            costs["GPTQModel, fp32"] = run(peer, json.dumps(told), directory)
         report(directory, source, costs)
 
 

@@ -36,7 +36,7 @@ NORMS = (
 )
 """The last two are glm4's."""
 BUFFERS = ("hidden states", "normed", "q", "k", "v", "queries", "mixed", "keys")
-LATER_BUFFERS = ("attended", "delta", "gate and up", "gated", "scratch", "rotation")
+LATER_BUFFERS = ("attended", "delta", "gate and up", "gated", "scratch", "rotation", "frequencies")
 
 
 class FusedLayers:
@@ -63,7 +63,7 @@ class FusedLayers:
         """None where the layers must run one by one: the one place where that is decided."""
         linears = [layer.get_submodule(name) for layer in layers for name in LINEARS]
         kernels = {linear.kernel if isinstance(linear, QuantLinear) else None for linear in linears}
-        if len(kernels) != 1 or config.head_dim > MOST_HEAD_DIM or stores[0].centers:
+        if len(kernels) != 1 or config.head_dim > MOST_HEAD_DIM:
             return None
         (kernel,) = kernels
         return cls(config, layers, stores, kernel.path) if isinstance(kernel, Native) else None

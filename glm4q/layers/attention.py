@@ -48,8 +48,8 @@ class Attention(nn.Module):
         shared = q.unflatten(2, (k.shape[2], -1)).permute(0, 2, 3, 1, 4)  # [B, Hkv, G, T, D]
         queries = step["queries"].view(shared.shape).copy_(shared)
         rotate_(queries, half, step).mul_(q.shape[-1] ** -0.5)
+        by = native_attend if attends_natively(queries) else attend
         for own, row in cache.by_row(step):
-            by = native_attend if attends_natively(queries, row) else attend
             by(own, row)
         heads = step["mixed"].view(shared.shape).permute(0, 3, 1, 2, 4)  # [B, T, Hkv, G, D]
         attended = step["attended"]

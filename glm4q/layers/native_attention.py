@@ -22,15 +22,16 @@ def format_number(store: KVStore) -> int:
     return {Int8: 2, Int4: 3}[type(store)]
 
 
-def side(store: KVStore, layer: int) -> tuple[int, int]:
-    """The addresses of a layer's codes and scales; 0 where vectors are numbers."""
-    codes, *scales = (tensor[layer].data_ptr() for tensor in store.tensors.values())
-    return codes, scales[0] if scales else 0
+def side(store: KVStore, layer: int) -> tuple[int, int, int]:
+    """The addresses of a layer's codes, scales and centres; 0 for what there is not."""
+    codes, *others = (tensor[layer].data_ptr() for tensor in store.tensors.values())
+    scales, centers = (*others, 0, 0)[:2]
+    return codes, scales, centers
 
 
-def attends_natively(queries: Tensor, cache: LayerCache) -> bool:
-    """Whether `native_attend` takes a step's queries, and keys as the cache keeps them."""
-    fits = queries.shape[-1] <= MOST_HEAD_DIM and cache.keys.centers is None
+def attends_natively(queries: Tensor) -> bool:
+    """Whether `native_attend` takes a step's queries."""
+    fits = queries.shape[-1] <= MOST_HEAD_DIM
     return extension() is not None and fits and queries.device.type == "cpu"
 
 
@@ -56,6 +57,8 @@ def native_attend(step: Step, cache: LayerCache, path: str = "auto") -> None:
         *side(cache.keys, cache.layer),
         format_number(cache.values),
         *side(cache.values, cache.layer),
+        step["frequencies"].data_ptr(),
+        step["frequencies"].numel(),
         queries.data_ptr(),
         mixed.data_ptr(),
         partials.data_ptr(),

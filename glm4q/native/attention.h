@@ -16,6 +16,7 @@ struct Side {
     KVFormat format;
     uint8_t* codes;    // [B, Hkv, room] vectors
     uint16_t* scales;  // float16 beside each, where there are codes
+    float* centers;    // [B, Hkv, D], what keys are kept less of: glm4q/kv/centers.py; else null
 };
 
 constexpr int MOST_HEAD_SIZE = 256;
@@ -25,6 +26,8 @@ struct Attention {
     int length;               // tokens of each sequence in the cache, the new ones among them
     const int64_t* lengths;   // of each sequence [B], where they differ; else null
     Side keys, values;
+    const double* frequencies;  // of the rotation [pairs], where keys have centres
+    int pairs;
     float* queries;           // [B, Hkv, G * T, D]
     float* mixed;             // the same
     float* partials;          // room for what ranges of the cache come to

@@ -33,7 +33,7 @@ void attend_by(const Attention& attention, const AttentionPiece& piece) {
     float best[MOST_ROWS], total[MOST_ROWS];
     const int size = attention.size, rows = piece.last - piece.first;
     const size_t row = static_cast<size_t>(piece.head) * attention.rows() + piece.first;
-    Keys keys(attention.queries + row * size, rows, size);
+    Keys keys(attention, piece.head, attention.queries + row * size, rows);
     Values values(size);
     std::fill_n(best, rows, -INFINITY);
     std::fill_n(total, rows, 0.0f);
@@ -49,7 +49,7 @@ void attend_by(const Attention& attention, const AttentionPiece& piece) {
     for (int token = start; token < end; token += TILE) {
         const int tokens = std::min(TILE, end - token);
         const size_t place = static_cast<size_t>(piece.head) * attention.room + token;
-        keys.score(attention.keys, place, tokens, rows, scores);
+        keys.score(attention.keys, place, token, tokens, rows, scores);
         for (int r = 0; r < rows; r++) {
             const int seen = past + (piece.first + r) % attention.tokens + 1 - token;
             const int visible = std::min(std::max(seen, 0), tokens);
@@ -73,7 +73,8 @@ void attend_by(const Attention& attention, const AttentionPiece& piece) {
 }
 
 void attend(const Attention& attention, const AttentionPiece& piece) {
-    auto attend_piece = attend_by<FloatKeys, FloatValues>;
+    auto attend_piece = attention.keys.centers ? attend_by<CenteredKeys, FloatValues>
+                                               : attend_by<FloatKeys, FloatValues>;
 #ifdef GLM4Q_DOTS_WORDS
     const KVFormat keys = attention.keys.format, values = attention.values.format;
     if (attention.size % V::BYTES == 0) {

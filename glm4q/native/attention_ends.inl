@@ -10,6 +10,20 @@ inline void rotate(float* x, const float* cos, const float* sin, int pairs) {
     }
 }
 
+// The mean of a head's keys, float32 [D], of a sequence's first tokens: its centre.
+void set_center(const Attention& attention, const Fresh& fresh, int head) {
+    alignas(64) float x[MOST_HEAD_SIZE];
+    const int size = attention.size, kv_heads = attention.kv_heads, tokens = attention.tokens;
+    float* center = attention.keys.centers + static_cast<size_t>(head) * size;
+    std::memset(center, 0, size * sizeof(float));
+    for (int token = 0; token < tokens; token++) {
+        const size_t row = static_cast<size_t>(head / kv_heads) * tokens + token;
+        load_floats(fresh.k, fresh.dtype, (row * kv_heads + head % kv_heads) * size, size, x);
+        for (int at = 0; at < size; at++) center[at] += x[at];
+    }
+    for (int at = 0; at < size; at++) center[at] /= static_cast<float>(tokens);
+}
+
 // One new token of one sequence, `token` of B * T: its keys and values into the cache, its queries
 // into `queries`, scaled, and turned where keys are.
 void append(const Attention& attention, const Fresh& fresh, int token) {
@@ -25,6 +39,11 @@ void append(const Attention& attention, const Fresh& fresh, int token) {
         const size_t to =
             (static_cast<size_t>(sequence) * kv_heads + head) * attention.room + place;
         load_floats(fresh.k, fresh.dtype, from, size, x);
+        if (attention.keys.centers) {
+            const float* center = attention.keys.centers +
+                                  (static_cast<size_t>(sequence) * kv_heads + head) * size;
+            for (int number = 0; number < size; number++) x[number] -= center[number];
+        }
         rotate(x, cos, sin, fresh.pairs);
         write_vector(attention.keys, to, size, x);
         load_floats(fresh.v, fresh.dtype, from, size, x);

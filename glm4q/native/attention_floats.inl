@@ -28,10 +28,12 @@ struct FloatTile {
         std::memset(numbers, 0, TILE * width * sizeof(float));
     }
 
+    float* of(int token) { return numbers + token * width; }
+
     void read(const Side& side, size_t place, int tokens) {
         prefetch_next(side, place, tokens, size);
         for (int token = 0; token < tokens; token++)
-            read_vector(side, place + token, size, numbers + token * width);
+            read_vector(side, place + token, size, of(token));
     }
 };
 
@@ -40,14 +42,24 @@ struct FloatKeys {
     FloatTile tile;
     alignas(64) float queries[MOST_ROWS * MOST_HEAD_SIZE];
 
-    FloatKeys(const float* from, int rows, int size) : tile(size) {
+    explicit FloatKeys(int size) : tile(size) {
         std::memset(queries, 0, MOST_ROWS * tile.width * sizeof(float));
-        for (int row = 0; row < rows; row++)
-            std::memcpy(queries + row * tile.width, from + row * size, size * sizeof(float));
     }
 
-    void score(const Side& side, size_t place, int tokens, int rows, Scores& scores) {
+    FloatKeys(const Attention& attention, int, const float* from, int rows)
+        : FloatKeys(attention.size) {
+        for (int row = 0; row < rows; row++)
+            std::memcpy(queries + row * tile.width, from + row * tile.size,
+                        tile.size * sizeof(float));
+    }
+
+    // Of the tokens from `first` on, which lie from `place` on.
+    void score(const Side& side, size_t place, int, int tokens, int rows, Scores& scores) {
         tile.read(side, place, tokens);
+        score_tile(tokens, rows, scores);
+    }
+
+    void score_tile(int tokens, int rows, Scores& scores) const {
         for (int row = 0; row < rows; row += V::HEAD_ROWS)
             for (int token = 0; token < tokens; token += 4)
                 score_rows<V::HEAD_ROWS>(row, token, scores);

@@ -151,13 +151,13 @@ struct WordKeys {
     typename Format::Row queries[MOST_ROWS];
     int size;
 
-    WordKeys(const float* from, int rows, int size) : size(size) {
+    WordKeys(const Attention& attention, int, const float* from, int rows) : size(attention.size) {
         const float none[MOST_HEAD_SIZE] = {};
         for (int row = 0; row < MOST_ROWS; row++)
             queries[row].take(row < rows ? from + row * size : none, size);
     }
 
-    void score(const Side& side, size_t place, int tokens, int rows, Scores& scores) {
+    void score(const Side& side, size_t place, int, int tokens, int rows, Scores& scores) {
         constexpr int R = Format::KEY_ROWS, C = Format::KEY_VECTORS;
         tile.read(side, place, tokens, size);
         const int bytes = size * Format::BYTES, words = size / Format::PER_WORD;

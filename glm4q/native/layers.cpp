@@ -35,6 +35,8 @@ public:
         attention_.room = shape.room;
         attention_.length = cached + shape.tokens;
         attention_.lengths = lengths;
+        attention_.frequencies = step.frequencies;
+        attention_.pairs = shape.pairs;
         attention_.queries = step.queries;
         attention_.mixed = step.mixed;
         attention_.partials = step.keys;  // keys are read piece by piece, so their place is free
@@ -65,9 +67,12 @@ private:
                                        product(entry.v, step_.v, shape_.dtype)};
         multiply(projections, 3, step_.normed);
         attention_.keys = {shape_.key_format, at<uint8_t>(entry.key_codes),
-                           at<uint16_t>(entry.key_scales)};
+                           at<uint16_t>(entry.key_scales), at<float>(entry.key_centers)};
         attention_.values = {shape_.value_format, at<uint8_t>(entry.value_codes),
-                             at<uint16_t>(entry.value_scales)};
+                             at<uint16_t>(entry.value_scales), at<float>(entry.value_centers)};
+        if (attention_.keys.centers && attention_.length == shape_.tokens)
+            parallel(threads_, shape_.batch * shape_.kv_heads,
+                     [&](int head) { path_.set_center(attention_, fresh_, head); });
         parallel(threads_, rows_, [&](int token) { path_.append(attention_, fresh_, token); });
         attend(path_, attention_, threads_);
         parallel(threads_, rows_, [&](int token) {

@@ -16,7 +16,7 @@ struct LayerEntry {
     LinearEntry q, k, v, o, gate_up, down;
     int64_t input_norm, feed_forward_norm;
     int64_t attended_norm, fed_norm;  // of glm4; else 0
-    int64_t key_codes, key_scales, value_codes, value_scales;
+    int64_t key_codes, key_scales, key_centers, value_codes, value_scales, value_centers;
 };
 
 // The buffers of a step, by the names of calculator/workspace.py.
@@ -26,6 +26,7 @@ struct StepEntry {
     int64_t keys_bytes;
     void *attended, *delta, *gate_and_up, *gated, *scratch;
     const float* rotation;
+    const double* frequencies;
 };
 
 struct Shape {

@@ -68,6 +68,7 @@ Side side(Arguments& next) {
     made.format = static_cast<KVFormat>(next.integer());
     made.codes = next;
     made.scales = next;
+    made.centers = next;
     return made;
 }
 
@@ -85,6 +86,8 @@ PyObject* py_attend(PyObject*, PyObject* const* given, Py_ssize_t count) {
     attention.lengths = next;
     attention.keys = side(next);
     attention.values = side(next);
+    attention.frequencies = next;
+    attention.pairs = next;
     attention.queries = next;
     attention.mixed = next;
     attention.partials = next;
@@ -114,6 +117,7 @@ StepEntry step_entry(Arguments& next) {
     step.gated = next;
     step.scratch = next;
     step.rotation = next;
+    step.frequencies = next;
     return step;
 }
 
@@ -162,7 +166,8 @@ PyMethodDef METHODS[] = {
            "matmul_dense(path, weight, outputs, inputs, x, dtype, out, out dtype, threads)"),
     method("attend", py_attend,
            "attend(path, batch, tokens, kv heads, shared, size, room, length, lengths, keys' format, "
-           "codes, scales, values' format, codes, scales, queries, mixed, partials, room, threads)"),
+           "codes, scales, centers, values' format, codes, scales, centers, frequencies, pairs, "
+           "queries, mixed, partials, room, threads)"),
     method("run_layers", py_run_layers,
            "run_layers(path, table, layers, *shape, *step, cached, lengths, threads): see layers.h"),
     {nullptr, nullptr, 0, nullptr},

@@ -31,6 +31,7 @@ struct Path {
     void (*add)(const Rows& rows, const void* x, void* to);
     void (*gate)(const Rows& rows, const void* gate_and_up, void* out);
     void (*add_bias)(const Rows& rows, const void* bias, void* to);
+    void (*set_center)(const Attention& attention, const Fresh& fresh, int head);
     void (*append)(const Attention& attention, const Fresh& fresh, int token);
     void (*collect)(const Attention& attention, int token, void* out, Dtype dtype);
     void (*gram)(const Panels& left, const Panels& right, int panel, int first, int last,

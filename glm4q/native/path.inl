@@ -5,6 +5,7 @@
 #include "linear.inl"
 #include "vectors.inl"
 #include "attention_floats.inl"
+#include "attention_centers.inl"
 #ifdef GLM4Q_DOTS_WORDS
 #include "attention_words.inl"
 #endif
@@ -15,7 +16,7 @@
 #include "descent.inl"
 
 constexpr Path path(const char* name) {
-    return {name,   V::BLOCK_ROWS, V::LANES, PARTS, PANEL, quantize, multiply,   multiply_dense,
-            attend, merge,         norm,     add,   gate,  add_bias, append,     collect,
-            gram,   pack_panel,    round_rows,    compensate,      descend};
+    return {name,   V::BLOCK_ROWS, V::LANES, PARTS, PANEL,      quantize, multiply, multiply_dense,
+            attend, merge,         norm,     add,   gate,       add_bias, set_center, append,
+            collect, gram,         pack_panel, round_rows, compensate, descend};
 }

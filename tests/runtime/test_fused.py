@@ -69,17 +69,16 @@ def test_fused_layers_are_the_layers(
     token_ids = torch.randint(96, (2, sum(pieces)))
     fused = _memory(tmp_path, dtype, kv, room=sum(pieces), batch=2)
     found = _steps(model, fused, token_ids, pieces)
-    # INT4 keys have a centre, which the native attention does not give back.
-    assert (model._fused_layers(fused) == [None]) == fused.cache.centered
+    assert model._fused_layers(fused) != [None]
     monkeypatch.setattr(FusedLayers, "of", lambda *_: None)
     single = _memory(tmp_path, dtype, kv, room=sum(pieces), batch=2)
     expected = _steps(model, single, token_ids, pieces)
     assert model._fused_layers(single) == [None]
     wrong = (found - expected).square().mean((1, 2)).sqrt() / expected.square().mean((1, 2)).sqrt()
     # In float32 they agree to the last bits until one number of many is rounded to another code of
-    # its activations or its cache, which takes some tokens.
+    # its activations or its cache: sooner in the coarser cache.
     if dtype == torch.float32:
-        assert wrong[:3].median() < 1e-6
+        assert wrong[: 1 if kv == "int4" else 3].median() < 1e-6
     assert wrong.max() < {torch.float32: 0.03, torch.bfloat16: 0.05}[dtype]
 
 

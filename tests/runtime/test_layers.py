@@ -85,6 +85,8 @@ def test_streaming_attention_equals_the_whole_matrix(
     room = cached + tokens
     memory = memory_on_cpu(CONFIG, room, batch=2, chunk=300, kv=kv)
     cache = _fill(memory, *torch.randn(2, 2, 3, room, 128).unbind())
+    if cache.keys.centers:
+        cache.keys.centers.vectors.normal_()
     step = _step(memory, tokens, cached)
     queries = 3 * torch.randn(2, 3, 2 * tokens, 128)
     step["queries"].copy_(queries / 128**0.5)

@@ -12,7 +12,6 @@ from torch import Tensor
 from calculator.architecture import Weight
 from calculator.errors import CheckpointError
 from calculator.headers import TensorHeader
-from calculator.names import Piece
 from calculator.stored import GPTQ_PARTS, StoredModel
 from glm4q.packing import QuantizedWeight, middle, pack, unpack
 
@@ -127,7 +126,7 @@ class _Files:
                 self._open[header.file] = opened
             file = self._open[header.file]
             if start == 0 and stop in (None, header.shape[0]):
-                return file.get_tensor(header.name)  # type: ignore[no-any-return]
-            return file.get_slice(header.name)[start:stop]  # type: ignore[no-any-return]
+                return file.get_tensor(header.name)
+            return file.get_slice(header.name)[start:stop]
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{header.file}: {header.name} cannot be read: {error}") from None

@@ -1,6 +1,7 @@
 // Plain C++, one output at a time: runs anywhere, and says what the others mean.
 #include <algorithm>
 #include <cmath>
+#include <complex>
 #include <cstring>
 
 #include "numbers.h"

@@ -29,7 +29,8 @@ inline void read_int4(const uint8_t* codes, const uint16_t* scales, int size, fl
     }
     for (int start = 0; start < size; start += KV_GROUP, scales += 2) {
         const float scale = from_float16(scales[0]), least = from_float16(scales[1]);
-        for (int at = start; at < start + KV_GROUP; at++) to[at] = to[at] * scale + least;
+        float* group = to + start;
+        for (int at = 0; at < KV_GROUP; at++) group[at] = group[at] * scale + least;
     }
 }
 

@@ -142,8 +142,8 @@ The same holds for prompts. It is slower than the card could be, and gives the s
 
 - bitsandbytes' NF4 and LLM.int8() are planned by `calc` but not run: no one could check them
   here.
-- An INT4 cache, whose keys are kept less their head's centre: torch's operators attend to it, on
-  a GPU as on a CPU. INT8 and K8V4 caches have kernels.
+- An INT4 cache, whose keys are kept less their head's centre: on a GPU torch's operators attend to
+  it. INT8 and K8V4 caches have kernels, and on a CPU all four have.
 - `torch-int4-cuda` (torch's own 4-bit operator) is offered where Triton is not installed. Its
   shapes are checked without a device; its numbers are not.
 - A head in bf16 is multiplied by torch's own operators, whose workspace inside a CUDA graph

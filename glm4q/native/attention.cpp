@@ -11,7 +11,7 @@ namespace {
 
 // The cache of a head is looked at in ranges, by several threads. How many does not follow from the
 // number of threads, so that sums are the same for any.
-constexpr int SPLIT_TOKENS = 128;
+constexpr int SPLIT_TOKENS = 512;
 constexpr int MOST_SPLITS = 16;
 constexpr int PIECE_ROWS = 32;
 

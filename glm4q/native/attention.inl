@@ -34,7 +34,7 @@ void attend_by(const Attention& attention, const AttentionPiece& piece) {
     const int size = attention.size, rows = piece.last - piece.first;
     const size_t row = static_cast<size_t>(piece.head) * attention.rows() + piece.first;
     Keys keys(attention, piece.head, attention.queries + row * size, rows);
-    Values values(size);
+    Values values(size, rows);
     std::fill_n(best, rows, -INFINITY);
     std::fill_n(total, rows, 0.0f);
 

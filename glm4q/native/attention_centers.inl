@@ -14,7 +14,7 @@ struct CenteredKeys {
     const double* frequencies;
 
     CenteredKeys(const Attention& attention, int head, const float* from, int rows)
-        : rest(attention, head, from, rows), turns(2 * attention.pairs), pairs(attention.pairs),
+        : rest(attention, head, from, rows), turns(2 * attention.pairs, rows), pairs(attention.pairs),
           frequencies(attention.frequencies) {
         const int size = attention.size;
         const float* center = attention.keys.centers + static_cast<size_t>(head) * size;

@@ -4,6 +4,12 @@
 constexpr int TILE = 64;        // cached tokens that are looked at together
 constexpr int MOST_ROWS = 32;   // of queries
 
+// Rows are multiplied in blocks, the last of which may be filled up with others that mean nothing.
+constexpr int MOST_BLOCK_ROWS = 4;
+inline int whole_blocks(int rows) {
+    return (rows + MOST_BLOCK_ROWS - 1) / MOST_BLOCK_ROWS * MOST_BLOCK_ROWS;
+}
+
 // Scores, then weights, of a tile.
 using Scores = float[MOST_ROWS][TILE];
 
@@ -12,11 +18,11 @@ inline size_t vector_bytes(KVFormat format, int size) {
          : format == KV_INT8 ? size : size / 2;
 }
 
-// Asks for the tile after this one meanwhile.
-inline void prefetch_next(const Side& side, size_t place, int tokens, int size) {
+// Asks for the vectors of a tile to come.
+inline void prefetch(const Side& side, size_t place, int tokens, int size) {
     const size_t bytes = vector_bytes(side.format, size);
-    const uint8_t* next = side.codes + (place + TILE) * bytes;
-    for (size_t at = 0; at < tokens * bytes; at += 64) __builtin_prefetch(next + at, 0, 2);
+    const uint8_t* codes = side.codes + place * bytes;
+    for (size_t at = 0; at < tokens * bytes; at += 64) __builtin_prefetch(codes + at, 0, 2);
 }
 
 // A tile's vectors, each padded to whole V.
@@ -31,7 +37,7 @@ struct FloatTile {
     float* of(int token) { return numbers + token * width; }
 
     void read(const Side& side, size_t place, int tokens) {
-        prefetch_next(side, place, tokens, size);
+        prefetch(side, place + TILE, tokens, size);
         for (int token = 0; token < tokens; token++)
             read_vector(side, place + token, size, of(token));
     }
@@ -42,12 +48,12 @@ struct FloatKeys {
     FloatTile tile;
     alignas(64) float queries[MOST_ROWS * MOST_HEAD_SIZE];
 
-    explicit FloatKeys(int size) : tile(size) {
-        std::memset(queries, 0, MOST_ROWS * tile.width * sizeof(float));
+    FloatKeys(int size, int rows) : tile(size) {
+        std::memset(queries, 0, whole_blocks(rows) * tile.width * sizeof(float));
     }
 
     FloatKeys(const Attention& attention, int, const float* from, int rows)
-        : FloatKeys(attention.size) {
+        : FloatKeys(attention.size, rows) {
         for (int row = 0; row < rows; row++)
             std::memcpy(queries + row * tile.width, from + row * tile.size,
                         tile.size * sizeof(float));
@@ -96,8 +102,8 @@ struct FloatValues {
     FloatTile tile;
     alignas(64) float sums[MOST_ROWS * MOST_HEAD_SIZE];
 
-    explicit FloatValues(int size) : tile(size) {
-        std::memset(sums, 0, MOST_ROWS * tile.width * sizeof(float));
+    FloatValues(int size, int rows) : tile(size) {
+        std::memset(sums, 0, whole_blocks(rows) * tile.width * sizeof(float));
     }
 
     void shrink(int row, float factor) {

@@ -90,10 +90,17 @@ struct Pairs {
     struct Row {
         alignas(64) uint32_t pairs[MOST_HEAD_SIZE / PER_WORD];
 
+        // count: whole PARTS.
         void take(const float* x, int count) {
-            for (int at = 0; at < count / PER_WORD; at++)
-                pairs[at] = to_bfloat16(x[2 * at]) |
-                            static_cast<uint32_t>(to_bfloat16(x[2 * at + 1])) << 16;
+            using Halves = uint16_t __attribute__((vector_size(2 * PARTS)));
+            for (int at = 0; at < count; at += PARTS) {
+                const Words bits = (Words)load_parts(x + at);
+                const Words rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+                const Words nan = Words{} + 0x7fc0;
+                const Halves halves = __builtin_convertvector(
+                    (bits & 0x7fffffff) > 0x7f800000 ? nan : rounded, Halves);
+                std::memcpy(pairs + at / PER_WORD, &halves, sizeof(halves));
+            }
         }
     };
 
@@ -128,7 +135,7 @@ struct WordTile {
     const uint8_t* codes;
 
     void read(const Side& side, size_t place, int tokens, int size) {
-        prefetch_next(side, place, tokens, size);
+        prefetch(side, place + TILE, tokens, size);
         const size_t bytes = static_cast<size_t>(size) * Format::BYTES;
         codes = side.codes + place * bytes;
         const uint16_t* halves = Format::SCALED ? side.scales + place : nullptr;
@@ -153,7 +160,7 @@ struct WordKeys {
 
     WordKeys(const Attention& attention, int, const float* from, int rows) : size(attention.size) {
         const float none[MOST_HEAD_SIZE] = {};
-        for (int row = 0; row < MOST_ROWS; row++)
+        for (int row = 0; row < whole_blocks(rows); row++)
             queries[row].take(row < rows ? from + row * size : none, size);
     }
 
@@ -185,8 +192,9 @@ struct WordValues {
     alignas(64) float sums[MOST_ROWS * MOST_HEAD_SIZE];
     int size;
 
-    explicit WordValues(int size) : size(size) {
-        std::memset(sums, 0, MOST_ROWS * size * sizeof(float));
+    WordValues(int size, int rows) : size(size) {
+        std::memset(sums, 0, whole_blocks(rows) * size * sizeof(float));
+        for (int row = rows; row < whole_blocks(rows); row++) weighed[row] = {};
     }
 
     void shrink(int row, float factor) {

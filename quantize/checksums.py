@@ -1,18 +1,21 @@
 """SHA256SUMS of a checkpoint's files, in the form that `sha256sum -c` reads."""
 
 import hashlib
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from calculator.errors import CheckpointError
 
 CHECKSUMS = "SHA256SUMS"
 
 
-def write_checksums(directory: Path, leave_out: Container[str]) -> None:
-    """Hash every file of the directory, but those of these names."""
+def write_checksums(
+    directory: Path, leave_out: Container[str], known: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Hash every file of the directory, but those of these names, and those already known."""
     files = sorted(file for file in directory.iterdir() if file.name not in leave_out)
-    lines = [f"{sha256(file)}  {file.name}\n" for file in files]
+    lines = [f"{known.get(file.name) or sha256(file)}  {file.name}\n" for file in files]
     (directory / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
 
 

@@ -93,7 +93,7 @@ def quantize_checkpoint(
         write_companions(stored, target.directory, config, gptq_settings(formats))
         write_index(target.directory, shards)
         finish(target.directory, target.journal)
-        write_checksums(target.directory, leave_out=NOT_SUMMED)
+        write_checksums(target.directory, leave_out=NOT_SUMMED, known=writer.sums)
 
 
 class _Run:

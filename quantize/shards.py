@@ -3,9 +3,11 @@
 The safetensors library saves tensors that are all in memory; here none is held longer than needed.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -30,6 +32,8 @@ class ShardWriter:
     """Takes every tensor of every shard in the planned order, each in one or more runs of rows.
 
     finished: tensors that an earlier run has written; what follows them in a file is dropped.
+
+    sums: of the files that were written to their end, the sha256 by name.
     """
 
     def __init__(self, directory: Path, shards: Iterable[Shard], finished: int = 0) -> None:
@@ -38,6 +42,9 @@ class ShardWriter:
         self._left = 0
         self._position = finished - 1
         self._file: BinaryIO | None = None
+        self._hash = hashlib.sha256()
+        self._hashing = ThreadPoolExecutor(1)
+        self.sums: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -48,6 +55,7 @@ class ShardWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._hashing.shutdown()
         if self._file:
             self._file.close()
         if kind is None and (self._left or self._position + 1 != len(self._steps)):
@@ -62,9 +70,11 @@ class ShardWriter:
             raise ValueError(f"{name}: {rows.dtype} {list(rows.shape)} is not what was planned")
         if name != planned.name or rows.nbytes > self._left:
             raise ValueError(f"{name} is not what was planned: {planned}")
-        assert self._file
-        self._file.write(rows.flatten().view(torch.uint8).numpy().data)
+        self._put(rows.flatten().view(torch.uint8).numpy().data)
         self._left -= rows.nbytes
+        shard, tensor = self._steps[self._position]
+        if not self._left and tensor is shard.tensors[-1]:
+            self.sums[shard.file_name] = self._hash.hexdigest()
 
     def sync(self) -> int:
         """Return, when they are on the disk, how many tensors are finished."""
@@ -81,14 +91,21 @@ class ShardWriter:
         path = self._directory / shard.file_name
         if tensor is shard.tensors[0]:
             self._close()
-            self._file = path.open("wb")
-            self._file.write(header(shard.tensors))
+            self._file, self._hash = path.open("wb"), hashlib.sha256()
+            self._put(memoryview(header(shard.tensors)))
         elif not self._file:
             self._file = path.open("r+b")
             before = shard.tensors[: shard.tensors.index(tensor)]
-            self._file.seek(len(header(shard.tensors)) + sum(each.nbytes for each in before))
-            self._file.truncate()
+            self._file.truncate(len(header(shard.tensors)) + sum(each.nbytes for each in before))
+            self._hash = hashlib.file_digest(self._file, "sha256")  # which reads to the end
         self._left = tensor.nbytes
+
+    def _put(self, data: memoryview) -> None:
+        """Append bytes. To sum them takes as long as to write them, so another thread does."""
+        assert self._file
+        summed = self._hashing.submit(self._hash.update, data)
+        self._file.write(data)
+        summed.result()
 
     def _close(self) -> None:
         if self._file:

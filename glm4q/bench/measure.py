@@ -117,10 +117,12 @@ def measure(
 
 
 def fill(cache: KVCache, depth: int) -> None:
-    """Make the cache hold random tokens: prefill would take long, and speed knows no difference."""
+    """Make the cache hold random tokens of a size that keys have: prefill would take long."""
     for tensor in cache.tensors:
         block = tensor[:, :, :, : min(ROWS, depth)]
-        if tensor.is_floating_point():
+        if tensor.dtype == torch.float16:
+            block.uniform_(0.005, 0.015)  # scales
+        elif tensor.is_floating_point():
             block.uniform_(-1, 1)
         else:
             block.random_(0, 127)

@@ -14,29 +14,43 @@ inline float sum_of(const float* weights) {
     return V::sum(sum);
 }
 
-// From scores to weights of the visible tokens of a row; what the sums so far shrink by.
-inline float soften(float* scores, int visible, float* best, float* total) {
-    if (visible < TILE) std::fill(scores + visible, scores + TILE, -INFINITY);
-    const float most = largest(scores, *best);
-    for (int at = 0; at < TILE; at++) scores[at] = exponential(scores[at] - most);
-    if (visible < TILE) std::fill(scores + visible, scores + TILE, 0.0f);
-    const float shrink = visible > 0 && *total > 0 ? exponential(*best - most) : 1;
-    *best = most;
-    *total = *total * shrink + sum_of(scores);
-    return shrink;
-}
+// A weight below e^-30 of a row's largest is lost when the sums are rounded.
+constexpr float SILENCE = 30;
+
+// A row's state while tiles go by.
+struct Softmax {
+    float best = -INFINITY;  // score
+    float total = 0;         // of weights
+
+    // From scores to weights of the visible tokens; what the sums so far shrink by. heard: whether
+    // any weight counts.
+    float soften(float* scores, int visible, bool& heard) {
+        if (visible < TILE) std::fill(scores + visible, scores + TILE, -INFINITY);
+        const float most = largest(scores, best);
+        heard = !(largest(scores, -INFINITY) < best - SILENCE);
+        if (!heard) {
+            std::fill_n(scores, TILE, 0.0f);
+            return 1;
+        }
+        for (int at = 0; at < TILE; at++) scores[at] = exponential(scores[at] - most);
+        if (visible < TILE) std::fill(scores + visible, scores + TILE, 0.0f);
+        const float shrink = visible > 0 && total > 0 ? exponential(best - most) : 1;
+        best = most;
+        total = total * shrink + sum_of(scores);
+        return shrink;
+    }
+};
 
 // One piece: scores of a tile of keys, their softmax, the sums of its values, and so on.
 template <class Keys, class Values>
 void attend_by(const Attention& attention, const AttentionPiece& piece) {
     alignas(64) Scores scores;
-    float best[MOST_ROWS], total[MOST_ROWS];
+    Softmax softmax[MOST_ROWS];
+    bool heard[MOST_ROWS];
     const int size = attention.size, rows = piece.last - piece.first;
     const size_t row = static_cast<size_t>(piece.head) * attention.rows() + piece.first;
     Keys keys(attention, piece.head, attention.queries + row * size, rows);
     Values values(size, rows);
-    std::fill_n(best, rows, -INFINITY);
-    std::fill_n(total, rows, 0.0f);
 
     const int64_t length = attention.cached(piece.head / attention.kv_heads);
     const int past = static_cast<int>(length) - attention.tokens;
@@ -53,10 +67,11 @@ void attend_by(const Attention& attention, const AttentionPiece& piece) {
         for (int r = 0; r < rows; r++) {
             const int seen = past + (piece.first + r) % attention.tokens + 1 - token;
             const int visible = std::min(std::max(seen, 0), tokens);
-            const float shrink = soften(scores[r], visible, best + r, total + r);
+            const float shrink = softmax[r].soften(scores[r], visible, heard[r]);
             if (shrink != 1) values.shrink(r, shrink);
         }
-        values.mix(attention.values, place, tokens, rows, scores);
+        if (any(heard, 0, rows, rows))
+            values.mix(attention.values, place, tokens, rows, scores, heard);
     }
 
     for (int r = 0; r < rows; r++) {
@@ -65,10 +80,10 @@ void attend_by(const Attention& attention, const AttentionPiece& piece) {
             const size_t partial = (static_cast<size_t>(piece.head) * piece.splits + piece.split) *
                                        attention.rows() + piece.first + r;
             to = attention.partials + partial * attention.partial_size();
-            to[size] = best[r];
-            to[size + 1] = total[r];
+            to[size] = softmax[r].best;
+            to[size + 1] = softmax[r].total;
         }
-        values.store(r, piece.splits > 1 ? 1 : 1 / total[r], to);
+        values.store(r, piece.splits > 1 ? 1 : 1 / softmax[r].total, to);
     }
 }
 

@@ -18,6 +18,12 @@ inline size_t vector_bytes(KVFormat format, int size) {
          : format == KV_INT8 ? size : size / 2;
 }
 
+// Whether one of `count` rows from the `first` on is heard.
+inline bool any(const bool* heard, int first, int count, int rows) {
+    return std::find(heard + first, heard + std::min(first + count, rows), true) !=
+           heard + std::min(first + count, rows);
+}
+
 // Asks for the vectors of a tile to come.
 inline void prefetch(const Side& side, size_t place, int tokens, int size) {
     const size_t bytes = vector_bytes(side.format, size);
@@ -110,9 +116,11 @@ struct FloatValues {
         for (int at = 0; at < tile.width; at++) sums[row * tile.width + at] *= factor;
     }
 
-    void mix(const Side& side, size_t place, int tokens, int rows, const Scores& weights) {
+    void mix(const Side& side, size_t place, int tokens, int rows, const Scores& weights,
+             const bool* heard) {
         tile.read(side, place, tokens);
         for (int row = 0; row < rows; row += V::HEAD_ROWS) {
+            if (!any(heard, row, V::HEAD_ROWS, rows)) continue;
             int at = 0;
             for (; at + 4 * V::LANES <= tile.width; at += 4 * V::LANES)
                 mix_rows<V::HEAD_ROWS, 4>(row, at, tokens, weights);

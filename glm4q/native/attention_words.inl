@@ -10,6 +10,7 @@ struct Bytes {
     static constexpr uint32_t FLIPPED = 0x80808080;  // codes count from -128 up
     static constexpr int LOW_BITS = 7;
     static constexpr float MOST_CODE = 127 << LOW_BITS;
+    static constexpr float LEAST = 0x1p-100f;  // below, the inverse of a code's step is infinite
 
     // Numbers as code * scale, code = high * 128 + low.
     struct Row {
@@ -26,7 +27,7 @@ struct Bytes {
                 most = bits > most ? bits : most;
             }
             const float largest = float_of_bits(V::largest((typename V::Ints)most));
-            const float inverse = largest > 0 ? MOST_CODE / largest : 0;
+            const float inverse = largest > LEAST ? MOST_CODE / largest : 0;
             Codes sums = {};
             for (int at = 0; at < count; at += PARTS) {
                 const Codes code =
@@ -201,7 +202,8 @@ struct WordValues {
         for (int at = 0; at < size; at++) sums[row * size + at] *= factor;
     }
 
-    void mix(const Side& side, size_t place, int tokens, int rows, const Scores& weights) {
+    void mix(const Side& side, size_t place, int tokens, int rows, const Scores& weights,
+             const bool* heard) {
         constexpr int R = Format::VALUE_ROWS, C = Format::VALUE_VECTORS;
         tile.read(side, place, tokens, size);
         const int bytes = size * Format::BYTES;
@@ -211,6 +213,7 @@ struct WordValues {
                     tile.codes + token * bytes + at, bytes, Format::FLIPPED,
                     tile.words + token / Format::PER_WORD * size + at / Format::BYTES);
         for (int row = 0; row < rows; row++) {
+            if (!any(heard, row / R * R, R, rows)) continue;
             alignas(64) float scaled[TILE];
             for (int token = 0; token < TILE; token++)
                 scaled[token] = weights[row][token] * tile.scales[token];
@@ -218,6 +221,7 @@ struct WordValues {
         }
         const int words = (tokens + Format::PER_WORD - 1) / Format::PER_WORD;
         for (int row = 0; row < rows; row += R) {
+            if (!any(heard, row, R, rows)) continue;
             for (int at = 0; at < size; at += C * V::LANES) {
                 typename V::Floats found[R][C];
                 Format::template dot<R, C>(tile.words + at, size, words, weighed + row, found);

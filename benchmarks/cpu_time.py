@@ -15,8 +15,9 @@ import torch
 from calculator.fit import Wish
 from calculator.stored import StoredModel
 from glm4q.bench.measure import measure
-from glm4q.bench.report import dtype_name, record
+from glm4q.bench.report import record
 from glm4q.bench.workload import Workload, parse_depths
+from glm4q.devices import dtype_name
 from glm4q.machine import choose_machine
 from glm4q.planning import plan_run
 

@@ -12,7 +12,7 @@ from calculator.formats import KV_FORMATS
 from glm4q.kernels.attention import FusedAttention, choose_attention
 from glm4q.kv.choose import make_store
 from glm4q.kv.dense import Dense
-from glm4q.kv.spec import KVStore
+from glm4q.kv.spec import KVStore, room_of
 from glm4q.workspace import Step
 
 
@@ -116,7 +116,7 @@ class LayerCache:
     @property
     def room(self) -> int:
         """Tokens of each sequence that can be held."""
-        return next(iter(self.keys.tensors.values())).shape[3]
+        return room_of(self.keys)
 
     @classmethod
     def empty(cls, step: Step) -> "LayerCache":

@@ -28,6 +28,11 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """The name by which `choose_dtype` finds it."""
+    return {each: name for name, each in DTYPES.items()}[dtype]
+
+
 def _computes_bf16(device: torch.device) -> bool:
     """CPUs with bfloat16 dot products are faster in it, others slower (benchmarks/kernels.py)."""
     if device.type == "cuda":

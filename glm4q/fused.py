@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from calculator.config import ModelConfig
 from glm4q.kernels.native import DTYPES, Native, extension
-from glm4q.kv.spec import KVStore
+from glm4q.kv.spec import KVStore, room_of
 from glm4q.layers.linear import QuantLinear
 from glm4q.layers.native_attention import MOST_HEAD_DIM, format_number, side
 from glm4q.layers.rope import prepare_rotation
@@ -89,7 +89,7 @@ class FusedLayers:
 
     def _shape(self, step: Step) -> tuple[int, ...]:
         config = self._config
-        (room,) = {next(iter(store.tensors.values())).shape[3] for store in self._held[1]}
+        (room,) = {room_of(store) for store in self._held[1]}
         return (
             step.shape.batch,
             step.shape.tokens,

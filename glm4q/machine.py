@@ -1,5 +1,6 @@
 """Where and how a model is computed, and how much memory is free there."""
 
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ import torch
 
 from calculator.plan import CUDA_CONTEXT_BYTES
 from calculator.settings import Device
+from glm4q import __version__
 from glm4q.devices import choose_device, choose_dtype
 from glm4q.kernels.choose import KERNELS, candidates
 from glm4q.kernels.spec import Kernel
@@ -54,3 +56,12 @@ def available_bytes() -> int:
         if name == "MemAvailable":
             return int(size.split()[0]) * 1024
     raise OSError("/proc/meminfo says nothing of MemAvailable")
+
+
+def versions() -> dict[str, str]:
+    """Of what computes, for records of what was measured."""
+    return {
+        "glm4q": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }

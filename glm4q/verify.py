@@ -1,21 +1,18 @@
 """Is what a run holds what its plan says? Loads, fills the context, and compares, term by term."""
 
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from typing import Any
 
 import torch
 
 from calculator.plan import MemoryPlan
 from calculator.settings import Device
-from calculator.terms import Term
-from glm4q import __version__
 from glm4q.driver import process_bytes
 from glm4q.engine import LLM
 from glm4q.generate import generate
 from glm4q.loader import held_tensors
+from glm4q.machine import versions
 from glm4q.memory import Memory
 from glm4q.sampling import SamplingParams
 from glm4q.tracking import peak_of
@@ -105,11 +102,7 @@ def verify(llm: LLM, command: str) -> Receipt:
         threads=torch.get_num_threads(),
         process_bytes=process_bytes(device),
         planned_bytes=llm.plan.compute_bytes,
-        versions={
-            "glm4q": __version__,
-            "torch": version("torch"),
-            "python": sys.version.split()[0],
-        },
+        versions=versions(),
     )
 
 
@@ -166,8 +159,8 @@ def _fill_context(llm: LLM, memory: Memory) -> None:
 
 
 def _bytes(plan: MemoryPlan, name: str, device: Device) -> int:
-    found: Iterable[Term] = plan.workspace
-    return sum(term.bytes for term in found if (term.name, term.device) == (name, device))
+    terms = (term for term in plan.workspace if (term.name, term.device) == (name, device))
+    return sum(term.bytes for term in terms)
 
 
 def _device_name(device: torch.device) -> str:

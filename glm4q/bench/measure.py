@@ -171,12 +171,12 @@ class _Runner:
 
 def _held(model: CausalLM, memory: Memory, plan: MemoryPlan) -> tuple[Held, ...]:
     weights = sum(tensor.nbytes for tensor in held_tensors(model).values())
-    steps = sum(part.workspace.block.nbytes for part in memory.parts)
+    workspaces = sum(part.workspace.nbytes for part in memory.parts)
     planned = sum(arena.bytes for arena in plan.arenas.values())
     return (
         Held("weights", weights, plan.weights_bytes),
         Held("KV cache", memory.cache.nbytes, plan.kv_cache_bytes),
-        Held("workspace", steps, planned),
+        Held("workspace", workspaces, planned),
     )
 
 

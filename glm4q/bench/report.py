@@ -12,7 +12,8 @@ from calculator.report.units import human_bytes
 from glm4q import __version__
 from glm4q.bench.measure import Result, Speed
 from glm4q.bench.serving import Serving
-from glm4q.machine import Machine
+from glm4q.devices import dtype_name
+from glm4q.machine import Machine, versions
 
 SCHEMA = "glm4q.bench/1"
 NUMBERS = frozenset({
@@ -117,20 +118,12 @@ def record(result: Result, model: str, machine: Machine) -> dict[str, Any]:
         "held": [asdict(each) for each in result.held],
         "kernels": [_serving_record(each) for each in result.serving],
         "threads": torch.get_num_threads(),
-        "versions": {
-            "glm4q": __version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
     }
 
 
 def _serving_record(serving: Serving) -> dict[str, Any]:
     return {**asdict(serving), "refusals": list(serving.refusals)}
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    return {torch.bfloat16: "bf16", torch.float32: "fp32"}[dtype]
 
 
 def machine_name(device: torch.device) -> str:

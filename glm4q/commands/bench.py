@@ -70,6 +70,7 @@ def bench(
     from glm4q.bench import report
     from glm4q.bench.measure import measure
     from glm4q.bench.workload import parse_depths, plan_workload
+    from glm4q.devices import dtype_name
     from glm4q.machine import choose_machine
     from glm4q.planning import plan_run
 
@@ -84,7 +85,7 @@ def bench(
     )
     wish = Wish(
         context=workload.context if room is None else room,
-        kv=report.dtype_name(machine.dtype) if kv is None else kv,
+        kv=dtype_name(machine.dtype) if kv is None else kv,
         prefill_chunk=prefill_chunk,
     )
     plan = plan_run(stored, machine, wish, reserve=0).question.plan

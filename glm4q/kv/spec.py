@@ -27,3 +27,8 @@ class KVStore(Protocol):
 
     def row(self, row: int) -> Self:
         """The vectors of one sequence alone; shares memory."""
+
+
+def room_of(store: KVStore) -> int:
+    """Tokens of each sequence that it can hold."""
+    return next(iter(store.tensors.values())).shape[3]

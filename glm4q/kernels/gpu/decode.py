@@ -11,7 +11,7 @@ from glm4q.kernels.gpu.launch import Constant, Launch
 from glm4q.kv.dense import Dense
 from glm4q.kv.int4 import Int4
 from glm4q.kv.int8 import Int8
-from glm4q.kv.spec import KVStore
+from glm4q.kv.spec import KVStore, room_of
 from glm4q.workspace import Step
 
 KINDS: dict[type, str] = {Dense: "dense", Int8: "int8", Int4: "int4"}
@@ -89,7 +89,7 @@ class Decode:
 
     @property
     def _room(self) -> int:
-        return next(iter(self.keys.tensors.values())).shape[3]
+        return room_of(self.keys)
 
     def _attend(self) -> Launch:
         step = self.step

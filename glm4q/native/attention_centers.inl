@@ -1,5 +1,5 @@
-// Keys that are kept less their head's centre c, turned by a Hadamard matrix H: of a query q and the
-// key x at position n the score is (H q) . x + q . R(n) c. A pair of numbers of q and c adds
+// Keys that are kept less their head's centre c, turned by a Hadamard matrix H: of a query q and
+// the key x at position n the score is (H q) . x + q . R(n) c. A pair of numbers of q and c adds
 //   a cos(n f) + b sin(n f), a = q0 c0 + q1 c1, b = q1 c0 - q0 c1
 // and what is not rotated adds the same to all scores, which softmax does not see. Included once by
 // each path, inside its namespace, after attention_floats.inl.
@@ -14,8 +14,8 @@ struct CenteredKeys {
     const double* frequencies;
 
     CenteredKeys(const Attention& attention, int head, const float* from, int rows)
-        : rest(attention, head, from, rows), turns(2 * attention.pairs, rows), pairs(attention.pairs),
-          frequencies(attention.frequencies) {
+        : rest(attention, head, from, rows), turns(2 * attention.pairs, rows),
+          pairs(attention.pairs), frequencies(attention.frequencies) {
         const int size = attention.size;
         const float* center = attention.keys.centers + static_cast<size_t>(head) * size;
         for (int row = 0; row < rows; row++) {
@@ -45,7 +45,8 @@ struct CenteredKeys {
         turn_factors(first, rows);
         turns.score_tile(tokens, rows, by_center);
         for (int row = 0; row < rows; row++)
-            for (int token = 0; token < tokens; token++) scores[row][token] += by_center[row][token];
+            for (int token = 0; token < tokens; token++)
+                scores[row][token] += by_center[row][token];
     }
 
     void turn_factors(int first, int rows) {

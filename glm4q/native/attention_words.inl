@@ -127,7 +127,7 @@ struct Pairs {
     }
 };
 
-// A tile's cached bytes, and the scales of its vectors. What lies behind the last token counts as 0.
+// A tile's cached bytes, and the scales of its vectors. What lies behind the last token is 0.
 template <class Format>
 struct WordTile {
     alignas(64) uint32_t words[TILE * MOST_HEAD_SIZE / Format::PER_WORD];

@@ -10,7 +10,7 @@
 #include "numbers.h"
 #include "path.h"
 #include "target.h"
-GLM4Q_TARGET_BEGIN("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni,prefer-vector-width=512")
+GLM4Q_TARGET_BEGIN(GLM4Q_AVX512 GLM4Q_WIDE)
 
 namespace glm4q::avx512 {
 namespace {

@@ -46,7 +46,8 @@ void compensate(const Compensation& block, int first, int last) {
 
 // The scale of least error for each row's codes, where it is better even as a float16; the slope
 // follows it.
-inline void rescale(const Descent& block, int count, const Strip& codes, Parts& scale, Strip& slope) {
+inline void rescale(const Descent& block, int count, const Strip& codes, Parts& scale,
+                    Strip& slope) {
     Strip product = {};  // of the block of the Hessian and the codes
     Parts curvature = {}, along = {};
     for (int from = 0; from < count; from++) {

@@ -102,8 +102,8 @@ void round_rows(const Rounding& rounding, void* scratch, int first, int count) {
         const Grids grids = importance
                                 ? find_grids<true>(rounding, weights, importance + input, size)
                                 : find_grids<false>(rounding, weights, nullptr, size);
-        store_nearest(weights, grids, size, count, bits,
-                      rounding.words + static_cast<size_t>(input * bits / 32) * rounding.stride + first,
+        const size_t word = static_cast<size_t>(input * bits / 32) * rounding.stride;
+        store_nearest(weights, grids, size, count, bits, rounding.words + word + first,
                       rounding.stride);
         for (int part = 0; part < count; part++) {
             const size_t place = group * rounding.stride + first + part;

@@ -9,6 +9,14 @@
 #define GLM4Q_UNROLL _Pragma("GCC unroll 8")
 #endif
 
+// gcc makes half as wide vectors of plain loops if it is not asked; clang knows no such word here.
+#define GLM4Q_AVX512 "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni"
+#if defined(__clang__)
+#define GLM4Q_WIDE ""
+#else
+#define GLM4Q_WIDE ",prefer-vector-width=512"
+#endif
+
 #if defined(__clang__)
 #define GLM4Q_TARGET_BEGIN(features) \
     GLM4Q_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))

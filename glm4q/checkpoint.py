@@ -2,8 +2,7 @@
 
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -97,32 +96,21 @@ def _group_index(stored: StoredModel, weight: Weight, orders: list[Tensor]) -> T
     return first
 
 
-class _Files:
+class _Files(ExitStack):
     """Files that stay open while one weight is read, for to open one is to parse all its header.
 
     They are mapped, so pages are read as they are touched, and are let go of with their tensors.
     """
 
     def __init__(self) -> None:
-        self._stack = ExitStack()
+        super().__init__()
         self._open: dict[Path, Any] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
 
     def read(self, header: TensorHeader, start: int = 0, stop: int | None = None) -> Tensor:
         """Rows of a stored tensor. Raises CheckpointError."""
         try:
             if header.file not in self._open:
-                opened = self._stack.enter_context(safe_open(header.file, framework="pt"))
+                opened = self.enter_context(safe_open(header.file, framework="pt"))
                 self._open[header.file] = opened
             file = self._open[header.file]
             if start == 0 and stop in (None, header.shape[0]):

@@ -42,6 +42,17 @@ private:
     Py_ssize_t count_, next_ = 0;
 };
 
+// Reads the last argument, how many threads may work, and lets others have Python meanwhile.
+template <class Work>
+PyObject* run(Arguments& next, const Work& work) {
+    const int threads = next;
+    if (next.failed()) return nullptr;
+    Py_BEGIN_ALLOW_THREADS
+    work(threads);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
 template <class Function>
 PyMethodDef method(const char* name, Function function, const char* text) {
     auto* call = reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));

@@ -58,7 +58,7 @@ void gram(const Path& path, const uint16_t* left, int left_columns, const uint16
             const int panel = panels - 1 - piece;
             const int last = symmetric ? std::min((panel + 1) * path.panel, left_columns)
                                        : left_columns;
-            path.gram(rows, columns, panel, 0, last, out);
+            path.gram(rows, columns, panel, last, out);
         });
     }
     if (symmetric) mirror(out, right_columns, threads);

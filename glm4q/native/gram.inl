@@ -45,11 +45,11 @@ void add_gram(const uint32_t* left, const uint32_t* right, int pairs, float* out
     }
 }
 
-// The rows `first` to `last` of sums, in one panel of the right columns.
-void gram(const Panels& left, const Panels& right, int panel, int first, int last, float* out) {
+// The rows of sums before `last`, in one panel of the right columns.
+void gram(const Panels& left, const Panels& right, int panel, int last, float* out) {
     const size_t panel_words = static_cast<size_t>(right.pairs) * PANEL;
     const int column = panel * PANEL, columns = std::min(PANEL, right.columns - column);
-    for (int row = first; row < last; row += V::GRAM_ROWS)
+    for (int row = 0; row < last; row += V::GRAM_ROWS)
         add_gram(left.words + row / PANEL * panel_words + row % PANEL,
                  right.words + panel * panel_words, right.pairs,
                  out + static_cast<size_t>(row) * right.columns + column, right.columns,

@@ -38,12 +38,7 @@ PyObject* py_matmul(PyObject*, PyObject* const* given, Py_ssize_t count) {
     const auto dtype = static_cast<Dtype>(next.integer());
     product.out_dtype = static_cast<Dtype>(next.integer());
     void* scratch = next;
-    const int threads = next;
-    if (next.failed()) return nullptr;
-    Py_BEGIN_ALLOW_THREADS
-    matmul(*path, &product, 1, x, rows, dtype, scratch, threads);
-    Py_END_ALLOW_THREADS
-    Py_RETURN_NONE;
+    return run(next, [&](int threads) { matmul(*path, &product, 1, x, rows, dtype, scratch, threads); });
 }
 
 PyObject* py_matmul_dense(PyObject*, PyObject* const* given, Py_ssize_t count) {
@@ -55,12 +50,7 @@ PyObject* py_matmul_dense(PyObject*, PyObject* const* given, Py_ssize_t count) {
     const auto dtype = static_cast<Dtype>(next.integer());
     void* out = next;
     const auto out_dtype = static_cast<Dtype>(next.integer());
-    const int threads = next;
-    if (next.failed()) return nullptr;
-    Py_BEGIN_ALLOW_THREADS
-    matmul_dense(*path, weight, outputs, inputs, x, dtype, out, out_dtype, threads);
-    Py_END_ALLOW_THREADS
-    Py_RETURN_NONE;
+    return run(next, [&](int threads) { matmul_dense(*path, weight, outputs, inputs, x, dtype, out, out_dtype, threads); });
 }
 
 Side side(Arguments& next) {
@@ -92,12 +82,7 @@ PyObject* py_attend(PyObject*, PyObject* const* given, Py_ssize_t count) {
     attention.mixed = next;
     attention.partials = next;
     attention.partials_room = static_cast<size_t>(next.integer());
-    const int threads = next;
-    if (next.failed()) return nullptr;
-    Py_BEGIN_ALLOW_THREADS
-    attend(*path, attention, threads);
-    Py_END_ALLOW_THREADS
-    Py_RETURN_NONE;
+    return run(next, [&](int threads) { attend(*path, attention, threads); });
 }
 
 StepEntry step_entry(Arguments& next) {
@@ -148,12 +133,7 @@ PyObject* py_run_layers(PyObject*, PyObject* const* given, Py_ssize_t count) {
     const StepEntry step = step_entry(next);
     const int cached = next;
     const int64_t* lengths = next;
-    const int threads = next;
-    if (next.failed()) return nullptr;
-    Py_BEGIN_ALLOW_THREADS
-    run_layers(*path, layers, layer_count, shape, step, cached, lengths, threads);
-    Py_END_ALLOW_THREADS
-    Py_RETURN_NONE;
+    return run(next, [&](int threads) { run_layers(*path, layers, layer_count, shape, step, cached, lengths, threads); });
 }
 
 PyMethodDef METHODS[] = {

@@ -27,12 +27,7 @@ PyObject* py_gram(PyObject*, PyObject* const* given, Py_ssize_t count) {
     const int right_columns = next, tokens = next;
     float* out = next;
     uint32_t* scratch = next;
-    const int threads = next;
-    if (next.failed()) return nullptr;
-    Py_BEGIN_ALLOW_THREADS
-    gram(*path, left, left_columns, right, right_columns, tokens, out, scratch, threads);
-    Py_END_ALLOW_THREADS
-    Py_RETURN_NONE;
+    return run(next, [&](int threads) { gram(*path, left, left_columns, right, right_columns, tokens, out, scratch, threads); });
 }
 
 PyObject* py_round_rows(PyObject*, PyObject* const* given, Py_ssize_t count) {
@@ -53,12 +48,16 @@ PyObject* py_round_rows(PyObject*, PyObject* const* given, Py_ssize_t count) {
     rounding.scales = next;
     rounding.zeros = next;
     rounding.stride = static_cast<size_t>(next.integer());
-    const int threads = next;
-    if (next.failed()) return nullptr;
-    Py_BEGIN_ALLOW_THREADS
-    round_rows(*path, rounding, threads);
-    Py_END_ALLOW_THREADS
-    Py_RETURN_NONE;
+    return run(next, [&](int threads) { round_rows(*path, rounding, threads); });
+}
+
+void read_place(Arguments& next, Block& block) {
+    block.outputs = next;
+    block.inputs = next;
+    block.groups = next;
+    block.bits = next;
+    block.first = next;
+    block.last = next;
 }
 
 PyObject* py_compensate(PyObject*, PyObject* const* given, Py_ssize_t count) {
@@ -68,22 +67,12 @@ PyObject* py_compensate(PyObject*, PyObject* const* given, Py_ssize_t count) {
     block.left = next;
     block.root = next;
     block.group = next;
-    block.outputs = next;
-    block.inputs = next;
-    block.groups = next;
-    block.bits = next;
-    block.first = next;
-    block.last = next;
+    read_place(next, block);
     block.scales = next;
     block.zeros = next;
     block.codes = next;
     block.errors = next;
-    const int threads = next;
-    if (next.failed()) return nullptr;
-    Py_BEGIN_ALLOW_THREADS
-    compensate(*path, block, threads);
-    Py_END_ALLOW_THREADS
-    Py_RETURN_NONE;
+    return run(next, [&](int threads) { compensate(*path, block, threads); });
 }
 
 PyObject* py_descend(PyObject*, PyObject* const* given, Py_ssize_t count) {
@@ -95,20 +84,10 @@ PyObject* py_descend(PyObject*, PyObject* const* given, Py_ssize_t count) {
     block.zeros = next;
     block.slope = next;
     block.hessian = next;
-    block.outputs = next;
-    block.inputs = next;
-    block.groups = next;
-    block.bits = next;
-    block.first = next;
-    block.last = next;
+    read_place(next, block);
     block.rescales = next.integer() != 0;
     block.change = next;
-    const int threads = next;
-    if (next.failed()) return nullptr;
-    Py_BEGIN_ALLOW_THREADS
-    descend(*path, block, threads);
-    Py_END_ALLOW_THREADS
-    Py_RETURN_NONE;
+    return run(next, [&](int threads) { descend(*path, block, threads); });
 }
 
 }  // namespace

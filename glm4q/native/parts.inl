@@ -1,6 +1,6 @@
 // Numbers side by side, as vectors in plain arithmetic. No part ever meets another, so every path
-// finds the same, however wide its vectors are. Included once by each, inside its namespace, after
-// V.
+// finds the same, however wide its vectors are. Included once by each path, inside its namespace,
+// after V.
 
 constexpr int PARTS = V::LANES < 4 ? 4 : V::LANES;
 

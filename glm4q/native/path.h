@@ -34,8 +34,7 @@ struct Path {
     void (*set_center)(const Attention& attention, const Fresh& fresh, int head);
     void (*append)(const Attention& attention, const Fresh& fresh, int token);
     void (*collect)(const Attention& attention, int token, void* out, Dtype dtype);
-    void (*gram)(const Panels& left, const Panels& right, int panel, int first, int last,
-                 float* out);
+    void (*gram)(const Panels& left, const Panels& right, int panel, int last, float* out);
     void (*pack_panel)(const uint16_t* x, int tokens, int columns, int first, uint32_t* words);
     void (*round_rows)(const Rounding& rounding, void* scratch, int first, int count);
     void (*compensate)(const Compensation& block, int first, int last);

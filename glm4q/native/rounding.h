@@ -31,12 +31,16 @@ void round_rows(const Path& path, const Rounding& rounding, int threads);
 // Inputs at most that are rounded in one block, each making up for those before it.
 constexpr int MOST_BLOCK = 128;
 
-// One block of GPTQ, inputs `first` to `last` of the order in which they are rounded.
-struct Compensation {
+// Inputs `first` to `last` of a weight [N, K].
+struct Block {
+    int outputs, inputs, groups, bits, first, last;
+};
+
+// One block of GPTQ, in the order in which its inputs are rounded.
+struct Compensation : Block {
     const float* left;       // [N, K], what is to be rounded, made up for
     const float* root;       // [K, K], upper factor of the Hessian's inverse
     const int32_t* group;    // [K], of each input
-    int outputs, inputs, groups, bits, first, last;
     const uint16_t* scales;  // float16 [N, groups]
     const uint8_t* zeros;    // [N, groups]
     uint8_t* codes;          // [N, K], in the order of rounding
@@ -45,14 +49,13 @@ struct Compensation {
 
 void compensate(const Path& path, const Compensation& block, int threads);
 
-// One block of a sweep of coordinate descent, inputs `first` to `last`.
-struct Descent {
+// One block of a sweep of coordinate descent.
+struct Descent : Block {
     float* centered;       // [N, K], codes less zero points
     float* scales;         // [N, groups], exact in float16
     const uint8_t* zeros;  // [N, groups]
     const float* slope;    // [N, K]: e H
     const float* hessian;  // [K, K]
-    int outputs, inputs, groups, bits, first, last;
     bool rescales;         // the block is one group, whose scale is free as well
     float* change;         // [N, last - first], how much more the dequantized weights are now
 };

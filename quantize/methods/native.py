@@ -10,6 +10,7 @@ from torch import Tensor
 
 from calculator.formats import WeightFormat
 from glm4q.kernels.native import DTYPES, extension
+from glm4q.packing import WORD_BITS
 from quantize.methods.codes import Codes, Packed
 
 PATH = "auto"
@@ -32,6 +33,8 @@ def round_rows(
 ) -> None:
     """`rtn.quantize` of rows, bfloat16 or float32 [N, K], into columns of GPTQ's layout."""
     outputs, inputs = weight.shape
+    assert inputs % form.groups(inputs) == 0
+    assert inputs // form.groups(inputs) * form.bits % WORD_BITS == 0
     weight, starts = weight.contiguous(), torch.tensor(clips)
     importance = None if importance is None else importance.float().contiguous()
     strides = {part.stride() for part in (to.qweight, to.scales, to.zero_points)}
@@ -63,6 +66,7 @@ def compensate(
 ) -> Tensor:
     """`gptq.round_block`; group: int32."""
     outputs, inputs = left.shape
+    assert last - first <= MOST_BLOCK
     errors = torch.empty(outputs, last - first)
     assert all(each.is_contiguous() for each in (left, root, group, found.scales))
     native = _extension()
@@ -98,6 +102,7 @@ def descend(
 ) -> Tensor:
     """`refine.round_block`; zeros: uint8."""
     outputs, inputs = centered.shape
+    assert last - first <= MOST_BLOCK
     change = torch.empty(outputs, last - first)
     assert all(each.is_contiguous() for each in (centered, scales, zeros, slope, hessian))
     native = _extension()

@@ -6,11 +6,12 @@ from torch import Tensor
 
 from calculator.errors import CheckpointError
 from calculator.formats import WeightFormat
-from quantize.methods import awq, gptq, native, rtn
+from quantize.methods import awq, gptq, rtn
 from quantize.methods.codes import Codes
 from quantize.methods.refine import refine
 from quantize.moments import DAMP, TRUST, Moments
 
+pytestmark = pytest.mark.usefixtures("loops")
 ROWS, INPUTS, TOKENS = 24, 96, 400
 FORMATS = [
     WeightFormat(4, 32),
@@ -18,13 +19,6 @@ FORMATS = [
     WeightFormat(4, None),
     WeightFormat(8, 32),
 ]
-
-
-@pytest.fixture(autouse=True, params=["native", "torch"])
-def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All is tried with the loops in C++ and with those of torch."""
-    if request.param == "torch":
-        monkeypatch.setattr(native, "serves", lambda tensor: False)
 
 
 @pytest.fixture

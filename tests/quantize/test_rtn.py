@@ -4,21 +4,15 @@ import pytest
 import torch
 
 from calculator.formats import WeightFormat
-from quantize.methods import native, rtn
+from quantize.methods import rtn
 
+pytestmark = pytest.mark.usefixtures("loops")
 FORMATS = [
     WeightFormat(bits, group, zero_bits)
     for bits in (4, 8)
     for group in (32, 64, None)
     for zero_bits in (0, bits)
 ]
-
-
-@pytest.fixture(autouse=True, params=["native", "torch"])
-def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All is tried with the loops in C++ and with those of torch."""
-    if request.param == "torch":
-        monkeypatch.setattr(native, "serves", lambda tensor: False)
 
 
 def _dequantized(found: rtn.Codes) -> torch.Tensor:

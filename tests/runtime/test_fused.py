@@ -76,9 +76,9 @@ def test_fused_layers_are_the_layers(
     assert model._fused_layers(single) == [None]
     wrong = (found - expected).square().mean((1, 2)).sqrt() / expected.square().mean((1, 2)).sqrt()
     # In float32 they agree to the last bits until one number of many is rounded to another code of
-    # its activations or its cache: sooner in the coarser cache.
+    # its activations or its cache, which takes hundreds of tokens, of a cache in 4 bits fewer.
     if dtype == torch.float32:
-        assert wrong[: 1 if kv == "int4" else 3].median() < 1e-6
+        assert wrong[: {"k8v4": 3, "int4": 1}.get(kv, 7)].median() < 1e-6
     assert wrong.max() < {torch.float32: 0.03, torch.bfloat16: 0.05}[dtype]
 
 

@@ -11,14 +11,16 @@ import triton
 
 from benchmarks.gpu_architectures import ARCHITECTURES
 from benchmarks.gpu_compiled import WARP, Compiled, compile_for
-from benchmarks.gpu_launches import HEAD, LAYER, attention, decode, product, several
-from calculator.formats import KV_FORMATS, WeightFormat
+from benchmarks.gpu_launches import AMPERE, HEAD, LAYER, attention, decode, product, several
+from calculator.architecture import Weight
+from calculator.formats import KV_FORMATS, NF4, WeightFormat
 from calculator.gpus import Gpu, find_gpu
 from glm4q.kernels.cut import VECTOR_WORDS
 
 FILE = Path(__file__).parents[1] / "docs" / "kernels.md"
 CARDS = ("RTX 2060", "3060", "RTX 4060", "RTX 4070", "RTX 4090", "RTX 5070")
 HEAD_DIM = 128
+WHOLE = Weight("layer", LAYER, "linear")
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,17 @@ class Loop:
 
 
 def loops(capability: int) -> Iterator[Loop]:
-    for bits, shape in ((4, LAYER), (8, LAYER), (8, HEAD)):
-        launch = product(shape, 1, WeightFormat(bits, 128), capability)[0]
+    for form, shape in (
+        (WeightFormat(4, 128), LAYER),
+        (WeightFormat(8, 128), LAYER),
+        (WeightFormat(8, 128), HEAD),
+        *([(NF4, LAYER)] if capability >= AMPERE else []),
+    ):
+        launch = product(shape, 1, form, capability)[0]
         size = VECTOR_WORDS * int(launch.constants["BLOCK_N"]) * 4
-        scales = size * 16 // bits // 128  # float16, one for each 128 codes
-        name = f"int{bits} g128 {'head' if shape == HEAD else 'layer'}"
-        yield Loop(name, compile_for(launch, capability), size + scales)
+        read = size * sum(form.parts(WHOLE).values()) // (WHOLE.numel * form.bits // 8)
+        name = f"{form} {'head' if shape == HEAD else 'layer'}"
+        yield Loop(name, compile_for(launch, capability), read)
     for kv in ("bf16", "int8", "k8v4"):
         _, launch, _ = attention(kv, capability)
         token = sum(form.head_bytes(HEAD_DIM) for form in KV_FORMATS[kv])
@@ -127,6 +134,10 @@ The same holds for prompts. It is slower than the card could be, and gives the s
 - Several tokens (`matmul`): tensor cores multiply activations by codes less their zero points,
   whole numbers that bfloat16 and float16 hold exactly. Scales are applied to each group's sum in
   float32.
+- bitsandbytes' checkpoints run by the same two kernels. LLM.int8() is 8-bit codes with a float32
+  scale for each row. NF4's codes number the 16 values of a book, which are looked up in it; it
+  stays in the nearest cache. On Turing those tiles spill registers, so bitsandbytes' own kernels
+  serve there, or the reference.
 - Before Ampere there is no bfloat16 and GLM-4's activations overflow float16: each row is divided
   by a power of two that brings it below 2^15, and its results are multiplied by it in float32.
 - Inputs are split among blocks where outputs alone do not fill a card. Each split's sums go to
@@ -140,12 +151,11 @@ The same holds for prompts. It is slower than the card could be, and gives the s
 
 ## What is left out
 
-- bitsandbytes' NF4 and LLM.int8() are planned by `calc` but not run: no one could check them
-  here.
 - An INT4 cache, whose keys are kept less their head's centre: on a GPU torch's operators attend to
   it. INT8 and K8V4 caches have kernels, and on a CPU all four have.
-- `torch-int4-cuda` (torch's own 4-bit operator) is offered where Triton is not installed. Its
-  shapes are checked without a device; its numbers are not.
+- `torch-int4-cuda` (torch's own 4-bit operator) and, for NF4, `bitsandbytes` are offered where
+  Triton is not installed. Their shapes are checked without a device; of their products of one
+  token the numbers are not.
 - A head in bf16 is multiplied by torch's own operators, whose workspace inside a CUDA graph
   (cuBLAS) the plan does not list.
 

@@ -1,12 +1,12 @@
 """The launches of GLM-4-9B as a card would run them, on tensors that hold nothing."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from calculator.formats import WeightFormat
+from calculator.formats import NF4, WeightFormat
 from calculator.plan import assign_formats, make_plan
 from calculator.presets import PRESETS
 from calculator.settings import Settings
@@ -30,8 +30,12 @@ def product(shape: tuple[int, int], rows: int, form: WeightFormat, capability: i
     groups = form.groups(inputs)
     packed = {
         "qweight": _empty(inputs * form.bits // 32, outputs, dtype=torch.int32),
-        "scales": _empty(groups, outputs, dtype=torch.float16),
+        "scales": _empty(
+            groups, outputs, dtype=torch.float16 if form.scheme == "groups" else torch.float32
+        ),
     }
+    if form.scheme == "nf4":
+        packed["book"] = _empty(16, dtype=torch.float32)
     if not form.symmetric:
         packed["qzeros"] = _empty(groups, outputs * form.bits // 32, dtype=torch.int32)
     cut = Cut.of(rows, outputs, inputs, bits=form.bits, group=form.group_size or inputs)
@@ -56,11 +60,13 @@ def decode(
     capability: int, kvs: tuple[str, ...] = ("int8", "int4")
 ) -> Iterator[tuple[str, Launch]]:
     """What one token takes, each kind of launch once, by name."""
-    forms: Mapping[str, tuple[tuple[int, int], WeightFormat]] = {
+    forms: dict[str, tuple[tuple[int, int], WeightFormat]] = {
         "int4 g128": (LAYER, WeightFormat(4, 128)),
         "int8 g128 head": (HEAD, WeightFormat(8, 128)),
         "int4 g64 asymmetric": (LAYER, WeightFormat(4, 64, zero_bits=4)),
     }
+    if capability >= AMPERE:
+        forms["nf4"] = LAYER, NF4
     for name, (shape, form) in forms.items():
         for launch in product(shape, 1, form, capability):
             yield f"{name} {launch.kernel.__name__}", launch
@@ -74,7 +80,8 @@ def decode(
 def several(capability: int) -> Iterator[tuple[str, Launch]]:
     """Products of a few and of many tokens."""
     for rows in (16, 512):
-        for form in (WeightFormat(4, 128), WeightFormat(8, 128)):
+        numbered = [NF4] if capability >= AMPERE else []
+        for form in (WeightFormat(4, 128), WeightFormat(8, 128), *numbered):
             for launch in product(LAYER, rows, form, capability):
                 yield f"{form} x {rows} {launch.kernel.__name__}", launch
 

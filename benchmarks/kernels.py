@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch.nn import functional as F
 
-from calculator.formats import WeightFormat
+from calculator.formats import NF4, WeightFormat
 from glm4q.kernels.choose import KERNELS
 from glm4q.kernels.spec import LinearSpec, multiply
 from glm4q.packing import QuantizedWeight, pack
@@ -25,8 +25,10 @@ Run = Callable[[torch.Tensor], torch.Tensor]
 
 def random_weight(outputs: int, inputs: int, form: WeightFormat) -> QuantizedWeight:
     codes = torch.randint(2**form.bits, (inputs, outputs), dtype=torch.uint8)
-    scales = torch.rand(form.groups(inputs), outputs).half()
-    return QuantizedWeight(form.bits, pack(codes, form.bits), scales)
+    scales = torch.rand(form.groups(inputs), outputs)
+    if form.scheme == "nf4":
+        return QuantizedWeight(4, pack(codes, 4), scales, book=torch.linspace(-1, 1, 16))
+    return QuantizedWeight(form.bits, pack(codes, form.bits), scales.half())
 
 
 def dense_matmul(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -41,7 +43,7 @@ def candidates(outputs: int, inputs: int) -> dict[str, tuple[int, Run]]:
         found[f"F.linear {dtype}"] = dense.nbytes, partial(dense_matmul, dense)
     numbers = torch.ones(outputs * inputs // 2)
     found["reading memory"] = numbers.nbytes, partial(read_memory, numbers)
-    for form in (WeightFormat(4, 128), WeightFormat(8, 128)):
+    for form in (WeightFormat(4, 128), WeightFormat(8, 128), NF4):
         weight = random_weight(outputs, inputs, form)
         for kernel in KERNELS:
             spec = LinearSpec(outputs, inputs, form, torch.device("cpu"))

@@ -36,8 +36,14 @@ def stored_format(tensors: Mapping[str, TensorHeader], module: str) -> WeightFor
     return NF4_DOUBLE if f"{module}.weight.nested_absmax" in tensors else NF4
 
 
-def check(tensors: Mapping[str, TensorHeader], weight: Weight, form: WeightFormat) -> None:
+def held_format(form: WeightFormat) -> WeightFormat:
+    """As it is held: scales that are codes themselves become float32 again as they are read."""
+    return NF4 if form == NF4_DOUBLE else form
+
+
+def check(tensors: Mapping[str, TensorHeader], weight: Weight) -> None:
     """Raise CheckpointError unless every tensor of the weight is there and of its size."""
+    form = stored_format(tensors, weight.module)
     for part, (count, bits) in form.numbers(weight).items():
         header = tensors.get(f"{weight.module}.{part}")
         if header is None:

@@ -55,19 +55,10 @@ class Served:
 def needs_of_dequantizing(formats: Mapping[Weight, WeightFormat]) -> NeedsOf:
     """Of kernels that dequantize a weight tile by tile."""
     # Layers are alike: one weight of each shape and format is looked at.
-    kinds = {(weight.shape, form): weight for weight, form in formats.items() if form.is_quantized}
+    kinds = {(weight.shape, form) for weight, form in formats.items() if form.is_quantized}
+    sizes = [tile_bytes(outputs, inputs, form.groups(inputs)) for (outputs, inputs), form in kinds]
 
     def needs(tokens: int) -> Needs:
-        sizes = [_scratch(weight, form, tokens) for (_, form), weight in kinds.items()]
         return Needs(max(sizes, default=0))
 
     return needs
-
-
-def _scratch(weight: Weight, form: WeightFormat, tokens: int) -> int:
-    outputs, inputs = weight.shape
-    if form.scheme == "llm-int8":  # bitsandbytes: activations' codes, INT32 products
-        return tokens * inputs + tokens * outputs * 4
-    if form.scheme != "groups":  # bitsandbytes dequantizes the whole weight for a prefill chunk
-        return weight.numel * 2
-    return tile_bytes(outputs, inputs, form.groups(inputs))

@@ -89,7 +89,7 @@ class StoredModel:
         """How the weight is held in memory; dense weights of any width are held as bf16."""
         module = self.pieces(weight)[0].module
         if self.by_bitsandbytes and weight.can_be_quantized:
-            return bitsandbytes.stored_format(self.tensors, module)
+            return bitsandbytes.held_format(bitsandbytes.stored_format(self.tensors, module))
         qweight = self.tensors.get(f"{module}.qweight")
         if not weight.can_be_quantized or qweight is None:
             return BF16
@@ -131,7 +131,8 @@ class StoredModel:
         form = self.format(weight)
         parts: tuple[str, ...] = (weight.name.rpartition(".")[2],)
         if form.is_quantized and self.by_bitsandbytes:
-            parts = (*form.parts(weight), *bitsandbytes.NOT_HELD)
+            stored_form = bitsandbytes.stored_format(self.tensors, weight.module)
+            parts = (*stored_form.parts(weight), *bitsandbytes.NOT_HELD)
         elif form.is_quantized:
             parts = GPTQ_PARTS
         for piece in self.pieces(weight):
@@ -144,7 +145,7 @@ class StoredModel:
                 f"{self.directory} holds {weight.module}.qweight but no quantization_config"
             )
         if form.is_quantized and self.by_bitsandbytes:
-            return bitsandbytes.check(self.tensors, weight, form)
+            return bitsandbytes.check(self.tensors, weight)
         found = self.pieces(weight)
         whole = sum(self._rows(piece, weight, form) for piece in found)
         if whole != weight.shape[0]:

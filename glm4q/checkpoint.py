@@ -1,17 +1,13 @@
 """Tensors out of a checkpoint, one weight at a time, whatever names and pieces it is stored in."""
 
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
-
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from calculator.architecture import Weight
 from calculator.errors import CheckpointError
-from calculator.headers import TensorHeader
 from calculator.stored import GPTQ_PARTS, StoredModel
+from glm4q.bitsandbytes_files import read_bitsandbytes
+from glm4q.files import Files
 from glm4q.packing import QuantizedWeight, middle, pack, unpack
 
 
@@ -25,7 +21,7 @@ def read_weight(
     part = weight.name.rpartition(".")[2]
     stop = weight.shape[0] if stop is None else stop
     runs, first = [], 0  # first: the row of the weight at which the piece begins
-    with _Files() as files:
+    with Files() as files:
         for piece in stored.pieces(weight):
             header = stored.part(piece, part)
             last = first + (piece.stop or header.shape[0]) - piece.start
@@ -45,9 +41,11 @@ def read_weight(
 
 def read_quantized(stored: StoredModel, weight: Weight) -> QuantizedWeight:
     """A quantized weight with true zero points. Raises CheckpointError."""
+    if stored.by_bitsandbytes:
+        return read_bitsandbytes(stored, weight)
     form = stored.format(weight)
     parts = GPTQ_PARTS if form.act_order else GPTQ_PARTS[:-1]
-    with _Files() as files:
+    with Files() as files:
         pieces = [
             {part: files.read(stored.part(piece, part)) for part in parts}
             for piece in stored.pieces(weight)
@@ -94,27 +92,3 @@ def _group_index(stored: StoredModel, weight: Weight, orders: list[Tensor]) -> T
             f"{stored.directory}: {weight.module}.g_idx must be 0 to {groups - 1}"
         )
     return first
-
-
-class _Files(ExitStack):
-    """Files that stay open while one weight is read, for to open one is to parse all its header.
-
-    They are mapped, so pages are read as they are touched, and are let go of with their tensors.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._open: dict[Path, Any] = {}
-
-    def read(self, header: TensorHeader, start: int = 0, stop: int | None = None) -> Tensor:
-        """Rows of a stored tensor. Raises CheckpointError."""
-        try:
-            if header.file not in self._open:
-                opened = self.enter_context(safe_open(header.file, framework="pt"))
-                self._open[header.file] = opened
-            file = self._open[header.file]
-            if start == 0 and stop in (None, header.shape[0]):
-                return file.get_tensor(header.name)
-            return file.get_slice(header.name)[start:stop]
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{header.file}: {header.name} cannot be read: {error}") from None

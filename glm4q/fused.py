@@ -127,11 +127,13 @@ def _linear(linear: nn.Module) -> list[int]:
         qweight.data_ptr(),
         scales.data_ptr(),
         _address(parts.get("qzeros")),
+        _address(parts.get("book")),
         _address(linear.bias),
         qweight.shape[1],
         inputs,
         qweight.shape[0] * WORD_BITS // inputs,
         inputs // scales.shape[0],
+        scales.dtype == torch.float32,
     ]
 
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from calculator.architecture import Weight, weights
-from calculator.errors import CheckpointError
 from calculator.formats import BF16, FP32, WeightFormat
 from calculator.scratch import Needs, NeedsOf, Served
 from calculator.stored import StoredModel
@@ -32,11 +31,6 @@ def held_formats(
     kernels: tuple[Kernel, ...] = KERNELS,
 ) -> dict[Weight, WeightFormat]:
     """How each weight will lie in the memory of a device: what the plan counts."""
-    if stored.by_bitsandbytes:
-        raise CheckpointError(
-            f"{stored.directory} is quantized by bitsandbytes, which calc plans and chat does not "
-            "run; quantize the unquantized checkpoint to int8 or int4"
-        )
     held = {}
     for weight, form in stored.formats().items():
         if form.is_quantized:

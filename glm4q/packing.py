@@ -35,11 +35,14 @@ class QuantizedWeight:
     qweight: Tensor
     """int32 [K * bits / 32, N]: codes packed along the inputs."""
     scales: Tensor
-    """float16 [groups, N]."""
+    """[groups, N], float16; bitsandbytes' are float32."""
     qzeros: Tensor | None = None
     """int32 [groups, N * bits / 32]; None where every zero point is the middle code."""
     g_idx: Tensor | None = None
     """int32 [K], each input's group; None where groups are runs of inputs."""
+    book: Tensor | None = None
+    """float32 [2**bits], the numbers that codes stand for; None where they stand for themselves,
+    less their zero point."""
 
     @property
     def inputs(self) -> int:
@@ -69,6 +72,7 @@ class QuantizedWeight:
             scales=self.scales.to(device),
             qzeros=None if self.qzeros is None else self.qzeros.to(device),
             g_idx=None if self.g_idx is None else self.g_idx.to(device),
+            book=None if self.book is None else self.book.to(device),
         )
 
     def columns(self, start: int, stop: int) -> "QuantizedWeight":
@@ -97,7 +101,12 @@ class QuantizedWeight:
         else:
             words = codes.flatten()[: zeros.numel()].view(grid[1], grid[0])
             zeros.copy_(unpack_into(self.qzeros.T, self.bits, words).T)
-        values.copy_(unpack_into(self.qweight, self.bits, codes))
+        unpack_into(self.qweight, self.bits, codes)
+        if self.book is not None:
+            torch.index_select(self.book, 0, codes.flatten(), out=values.flatten())
+            zeros.zero_()
+        else:
+            values.copy_(codes)
         spent = codes.view(torch.float32)
         if self.g_idx is not None:
             values.sub_(torch.index_select(zeros, 0, self.g_idx, out=spent))
@@ -111,7 +120,10 @@ class QuantizedWeight:
         return rounded.copy_(values)
 
     def dequantize(self) -> Tensor:
-        """float32 [K, N]: (code - zero_point) * scale."""
+        """float32 [K, N]: (code - zero_point) * scale, or the code's number of the book * scale."""
+        if self.book is not None:
+            numbers = self.book[self.codes()].unflatten(0, (self.scales.shape[0], -1))
+            return (numbers * self.scales.unsqueeze(1)).flatten(0, 1)
         centered = self.codes()
         if self.g_idx is not None:
             group = self.g_idx.long()

@@ -1,6 +1,7 @@
 """Which kernel multiplies by a layer: the first of a short list that does not refuse."""
 
 from calculator.errors import KernelError, OptionError
+from glm4q.kernels.bitsandbytes import BitsAndBytes
 from glm4q.kernels.native import Native
 from glm4q.kernels.reference import Reference
 from glm4q.kernels.spec import Kernel, LinearSpec
@@ -15,6 +16,7 @@ KERNELS: tuple[Kernel, ...] = (
     TorchInt4Cuda(),
     TorchInt4(),
     TorchInt8(),
+    BitsAndBytes(),
     Reference(),
 )
 """Fastest first. The CPU's are measured by benchmarks/kernels.py; on CUDA none has been timed."""

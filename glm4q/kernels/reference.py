@@ -10,6 +10,8 @@ from calculator.scratch import Needs, dequantized_outputs, tile_bytes
 from glm4q.kernels.spec import LinearSpec
 from glm4q.packing import WORD_BITS, QuantizedWeight
 
+PARTS = ("qweight", "scales", "qzeros", "g_idx", "book")
+
 
 class Reference:
     """Takes every format on every device; keeps GPTQ's own layout."""
@@ -27,7 +29,7 @@ class Reference:
         return Needs(tile_bytes(spec.outputs, spec.inputs, spec.form.groups(spec.inputs)))
 
     def pack(self, weight: QuantizedWeight) -> dict[str, Tensor]:
-        parts = {name: getattr(weight, name) for name in ("qweight", "scales", "qzeros", "g_idx")}
+        parts = {name: getattr(weight, name) for name in PARTS}
         return {name: tensor for name, tensor in parts.items() if tensor is not None}
 
     def matmul(self, x: Tensor, packed: Mapping[str, Tensor], out: Tensor, scratch: Tensor) -> None:

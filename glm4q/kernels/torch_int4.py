@@ -25,8 +25,8 @@ class TorchInt4:
     def refuses(self, spec: LinearSpec) -> str | None:
         if spec.device.type != "cpu":
             return "runs on the CPU only"
-        if spec.form.bits != 4:
-            return f"takes 4-bit weights, not {spec.form.bits}"
+        if spec.form.bits != 4 or spec.form.scheme != "groups":
+            return f"takes 4-bit codes in groups, not {spec.form}"
         if spec.form.group_size not in GROUP_SIZES:
             return f"takes groups of 32, 64 or 128, not {spec.form.group_size or 'whole rows'}"
         if spec.form.act_order:

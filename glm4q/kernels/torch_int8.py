@@ -31,7 +31,7 @@ class TorchInt8:
         if spec.device.type != "cpu":
             return "runs on the CPU only"
         if spec.form.bits != 8:
-            return f"takes 8-bit weights, not {spec.form.bits}"
+            return f"takes 8-bit weights, not {spec.form}"
         if not spec.form.symmetric:
             return "takes symmetric weights only"
         if spec.form.act_order:

@@ -7,17 +7,19 @@ from torch import Tensor
 
 from calculator.formats import GROUP_SIZES, WeightFormat
 from calculator.scratch import Needs
-from glm4q.kernels.cuda import matrix_dtype, refuses_triton
+from glm4q.kernels.cuda import AMPERE, matrix_dtype, refuses_triton
 from glm4q.kernels.cut import FEW_ROWS, Cut
 from glm4q.kernels.spec import LinearSpec
 from glm4q.packing import QuantizedWeight
 
+SCHEMES = ("groups", "nf4", "llm-int8")
 UNIT_BYTES = 4
 """Of each row of activations, where they are brought to float16's range."""
+PARTS = ("qweight", "scales", "qzeros", "book")
 
 
 class TritonLinear:
-    """4 and 8 bits, symmetric or not, a scale for 32, 64 or 128 inputs or for a whole row.
+    """4 and 8 bits, symmetric or not, a scale for 32, 64 or 128 inputs or for a whole row; NF4.
 
     One token's activations are multiplied as they are; several tokens' are rounded to bfloat16.
     """
@@ -28,10 +30,12 @@ class TritonLinear:
     def refuses(self, spec: LinearSpec) -> str | None:
         if reason := refuses_triton(spec.device):
             return reason
-        if spec.form.scheme != "groups":
-            return f"takes codes in groups of inputs, not {spec.form}"
         if spec.form.act_order:
             return "takes groups of consecutive inputs only"
+        if spec.form.scheme not in SCHEMES:
+            return f"takes codes in groups of inputs, not {spec.form}"
+        if spec.form.scheme == "nf4" and (spec.capability or AMPERE) < AMPERE:
+            return "takes nf4 from compute capability 8.0 on: before, its tiles spill registers"
         if spec.form.group_size not in (*GROUP_SIZES, None):
             return f"takes groups of 32, 64 or 128, or whole rows, not {spec.form.group_size}"
         return None
@@ -40,7 +44,7 @@ class TritonLinear:
         return form
 
     def pack(self, weight: QuantizedWeight) -> dict[str, Tensor]:
-        parts = {name: getattr(weight, name) for name in ("qweight", "scales", "qzeros")}
+        parts = {name: getattr(weight, name) for name in PARTS}
         return {name: part.contiguous() for name, part in parts.items() if part is not None}
 
     def needs(self, spec: LinearSpec, tokens: int, activation_bytes: int) -> Needs:

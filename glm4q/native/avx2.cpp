@@ -38,6 +38,10 @@ struct V {
     }
     static __m256i low(__m256i word) { return _mm256_and_si256(word, _mm256_set1_epi8(15)); }
     static __m256i high(__m256i word) { return low(_mm256_srli_epi32(word, 4)); }
+    static __m256i load_book(const uint8_t* book) {
+        return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(book)));
+    }
+    static __m256i look_up(__m256i book, __m256i codes) { return _mm256_shuffle_epi8(book, codes); }
     static __m256 load_half(const uint16_t* place) {
         return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(place)));
     }

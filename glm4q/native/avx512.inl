@@ -22,6 +22,10 @@ struct V {
     }
     static __m512i low(__m512i word) { return _mm512_and_si512(word, _mm512_set1_epi8(15)); }
     static __m512i high(__m512i word) { return low(_mm512_srli_epi32(word, 4)); }
+    static __m512i load_book(const uint8_t* book) {
+        return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(book)));
+    }
+    static __m512i look_up(__m512i book, __m512i codes) { return _mm512_shuffle_epi8(book, codes); }
     static __m512 load_half(const uint16_t* place) {
         return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(place)));
     }

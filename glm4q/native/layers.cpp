@@ -14,10 +14,11 @@ T* at(int64_t address) {
 }
 
 Product product(const LinearEntry& entry, void* out, Dtype dtype) {
-    const Weight weight = {at<const uint32_t>(entry.qweight), at<const uint16_t>(entry.scales),
-                           at<const uint32_t>(entry.qzeros), static_cast<int>(entry.outputs),
-                           static_cast<int>(entry.inputs),   static_cast<int>(entry.bits),
-                           static_cast<int>(entry.group)};
+    const Weight weight = {at<const uint32_t>(entry.qweight), at<const void>(entry.scales),
+                           at<const uint32_t>(entry.qzeros),  at<const float>(entry.book),
+                           static_cast<int>(entry.outputs),   static_cast<int>(entry.inputs),
+                           static_cast<int>(entry.bits),      static_cast<int>(entry.group),
+                           entry.wide != 0};
     return {weight, at<const void>(entry.bias), out, dtype};
 }
 

@@ -9,7 +9,7 @@ namespace glm4q {
 
 // As a table of 64-bit integers, made by glm4q/fused.py.
 struct LinearEntry {
-    int64_t qweight, scales, qzeros, bias, outputs, inputs, bits, group;
+    int64_t qweight, scales, qzeros, book, bias, outputs, inputs, bits, group, wide;
 };
 
 struct LayerEntry {

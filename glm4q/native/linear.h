@@ -13,10 +13,14 @@ namespace glm4q {
 // of words is a vector of sums, and nothing is ever added across it.
 struct Weight {
     const uint32_t* qweight;  // [K * bits / 32, N]
-    const uint16_t* scales;   // float16 [groups, N]
+    const void* scales;       // [groups, N], float16, or float32 where they are wide
     const uint32_t* qzeros;   // [groups, N * bits / 32], true zero points; null: the middle code
+    // float32 [16], whole numbers from -127 to 127 that 4-bit codes stand for; null: themselves
+    // less their zero points.
+    const float* book;
     int outputs, inputs, bits;
     int group;  // inputs that share a scale
+    bool wide;
 };
 
 // Inputs that share a scale of the activations.

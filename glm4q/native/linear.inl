@@ -12,21 +12,50 @@ constexpr int PASS_ROWS = SUMS / LEAST_SPAN;
 constexpr int COPIED_SPAN = 256;
 constexpr int SEGMENT_WORD_ROWS = SEGMENT / 4;
 
+// How codes lie in words, and what stands for 0 where no zero points are given.
+struct FourBits {
+    static constexpr int BITS = 4, MIDDLE = 8;
+    static constexpr bool NUMBERED = false, SMALL = true;  // small: below 16
+};
+struct EightBits {
+    static constexpr int BITS = 8, MIDDLE = 128;
+    static constexpr bool NUMBERED = false, SMALL = false;
+};
+// Nibbles that number the bytes of a book: a shuffle turns one into the other.
+struct Numbered {
+    static constexpr int BITS = 4, MIDDLE = 128;
+    static constexpr bool NUMBERED = true, SMALL = false;
+};
+
 // One segment of inputs: its words of the weight, and what its sums become.
 struct Segment {
     const uint32_t* words;   // its first row of words, [rows, N]
     int rows, stride;
     size_t ahead;            // words from each to that of the next segment
-    const uint16_t* scales;  // [N]
+    const uint8_t* book;     // [16], of numbered codes
+    const uint16_t* scales;  // [N]; null where they are wide
+    const float* wide;
     const uint32_t* codes;   // of the activations
     const float* x_scales;   // [R]
     const int32_t* x_sums;   // [R]
 };
 
+template <bool WHOLE>
+inline typename V::Floats load_scales(const Segment& segment, int at, int count) {
+    if (segment.scales) {
+        const uint16_t* place = segment.scales + at;
+        return WHOLE ? V::load_half(place) : V::half_part(place, count);
+    }
+    if (WHOLE) return V::load(segment.wide + at);
+    alignas(64) float padded[V::LANES] = {};
+    std::memcpy(padded, segment.wide + at, count * sizeof(float));
+    return V::load(padded);
+}
+
 // sums [R, span] at output `at` += the products of a block of R rows and C vectors of outputs.
 // zeros: zero points, [span]; null where all are the middle code. count: outputs that exist, where
 // the vector is the last and not whole.
-template <int BITS, int R, int C, bool WHOLE>
+template <class Codes, int R, int C, bool WHOLE>
 inline void add_block(const Segment& segment, int at, const int32_t* zeros, float* sums, int span,
                       int first, int count) {
     typename V::Ints acc[R][C];
@@ -36,8 +65,9 @@ inline void add_block(const Segment& segment, int at, const int32_t* zeros, floa
         for (int c = 0; c < C; c++)
             acc[r][c] = zeros ? V::negative_product(zeros + at - first + c * V::LANES,
                                                     segment.x_sums[r])
-                              : V::broadcast(-segment.x_sums[r] * (1 << (BITS - 1)));
+                              : V::broadcast(-segment.x_sums[r] * Codes::MIDDLE);
     }
+    const auto book = V::load_book(segment.book);
     const uint32_t* words = segment.words + at;
     const uint32_t* codes = segment.codes;
     for (int row = 0; row < segment.rows; row++, words += segment.stride) {
@@ -51,24 +81,27 @@ inline void add_block(const Segment& segment, int at, const int32_t* zeros, floa
             word[c] = WHOLE ? V::load(place) : V::load_part(place, count);
         }
         GLM4Q_UNROLL
-        for (int half = 0; half < (BITS == 4 ? 2 : 1); half++, codes += R) {
+        for (int half = 0; half < (Codes::BITS == 4 ? 2 : 1); half++, codes += R) {
             typename V::Ints bytes[C];
             GLM4Q_UNROLL
-            for (int c = 0; c < C; c++)
-                bytes[c] = BITS == 8 ? word[c] : half == 0 ? V::low(word[c]) : V::high(word[c]);
+            for (int c = 0; c < C; c++) {
+                bytes[c] = Codes::BITS == 8 ? word[c]
+                           : half == 0      ? V::low(word[c])
+                                            : V::high(word[c]);
+                if (Codes::NUMBERED) bytes[c] = V::look_up(book, bytes[c]);
+            }
             GLM4Q_UNROLL
             for (int r = 0; r < R; r++) {
                 GLM4Q_UNROLL
                 for (int c = 0; c < C; c++)
-                    acc[r][c] = BITS == 4 ? V::dot_nibbles(acc[r][c], bytes[c], codes[r])
-                                          : V::dot_bytes(acc[r][c], bytes[c], codes[r]);
+                    acc[r][c] = Codes::SMALL ? V::dot_nibbles(acc[r][c], bytes[c], codes[r])
+                                             : V::dot_bytes(acc[r][c], bytes[c], codes[r]);
             }
         }
     }
     GLM4Q_UNROLL
     for (int c = 0; c < C; c++) {
-        const uint16_t* place = segment.scales + at + c * V::LANES;
-        const typename V::Floats scale = WHOLE ? V::load_half(place) : V::half_part(place, count);
+        const typename V::Floats scale = load_scales<WHOLE>(segment, at + c * V::LANES, count);
         GLM4Q_UNROLL
         for (int r = 0; r < R; r++)
             V::add_scaled(sums + r * span + at - first + c * V::LANES, acc[r][c], scale,
@@ -77,28 +110,28 @@ inline void add_block(const Segment& segment, int at, const int32_t* zeros, floa
 }
 
 // One block of rows over the outputs `start` to `stop` of a span.
-template <int BITS, int R>
+template <class Codes, int R>
 inline void add_segment(const Segment& segment, const int32_t* zeros, float* sums, int span,
                         int start, int stop) {
     int at = start;
     if constexpr (R == 1) {
         for (; at + 8 * V::LANES <= stop; at += 8 * V::LANES)
-            add_block<BITS, R, 8, true>(segment, at, zeros, sums, span, start, 0);
+            add_block<Codes, R, 8, true>(segment, at, zeros, sums, span, start, 0);
     }
     for (; at + 4 * V::LANES <= stop; at += 4 * V::LANES)
-        add_block<BITS, R, 4, true>(segment, at, zeros, sums, span, start, 0);
+        add_block<Codes, R, 4, true>(segment, at, zeros, sums, span, start, 0);
     for (; at + V::LANES <= stop; at += V::LANES)
-        add_block<BITS, R, 1, true>(segment, at, zeros, sums, span, start, 0);
-    if (at < stop) add_block<BITS, R, 1, false>(segment, at, zeros, sums, span, start, stop - at);
+        add_block<Codes, R, 1, true>(segment, at, zeros, sums, span, start, 0);
+    if (at < stop) add_block<Codes, R, 1, false>(segment, at, zeros, sums, span, start, stop - at);
 }
 
-template <int BITS, int R = V::BLOCK_ROWS>
+template <class Codes, int R = V::BLOCK_ROWS>
 inline void add_rows(int rows, const Segment& segment, const int32_t* zeros, float* sums, int span,
                      int start, int stop) {
     if constexpr (R > 1) {
-        if (rows < R) return add_rows<BITS, R - 1>(rows, segment, zeros, sums, span, start, stop);
+        if (rows < R) return add_rows<Codes, R - 1>(rows, segment, zeros, sums, span, start, stop);
     }
-    add_segment<BITS, R>(segment, zeros, sums, span, start, stop);
+    add_segment<Codes, R>(segment, zeros, sums, span, start, stop);
 }
 
 template <int BITS>
@@ -112,12 +145,17 @@ void unpack_zeros(const Weight& weight, int group, int start, int stop, int32_t*
 }
 
 // The blocks `first` to `last` of rows, and the outputs `start` to `stop`, which sums have room for.
-template <int BITS>
+template <class Codes>
 void multiply_span(const Weight& weight, const Activations& x, void* out, Dtype dtype,
                    const Blocks& blocks, int first, int last, int start, int stop) {
     alignas(64) float sums[SUMS];
     alignas(64) uint32_t copy[SEGMENT_WORD_ROWS * COPIED_SPAN];
     alignas(64) int32_t zeros[MOST_SPAN + V::LANES];
+    uint8_t book[16] = {};
+    if (Codes::NUMBERED)
+        for (int code = 0; code < 16; code++)
+            book[code] = static_cast<uint8_t>(static_cast<int>(weight.book[code]) + Codes::MIDDLE);
+    constexpr int BITS = Codes::BITS;
     const int above = blocks.start(first), rows = blocks.start(last) - above;
     const int span = (stop - start + V::LANES - 1) / V::LANES * V::LANES;
     std::memset(sums, 0, static_cast<size_t>(rows) * span * sizeof(float));
@@ -133,7 +171,10 @@ void multiply_span(const Weight& weight, const Activations& x, void* out, Dtype 
         segment.rows = inputs * BITS / 32;
         segment.stride = weight.outputs;
         segment.ahead = static_cast<size_t>(segment.rows) * weight.outputs;
-        segment.scales = weight.scales + static_cast<size_t>(input / weight.group) * weight.outputs;
+        const size_t scales = static_cast<size_t>(input / weight.group) * weight.outputs;
+        segment.book = book;
+        segment.scales = weight.wide ? nullptr : static_cast<const uint16_t*>(weight.scales) + scales;
+        segment.wide = weight.wide ? static_cast<const float*>(weight.scales) + scales : nullptr;
         if (span <= COPIED_SPAN && last - first > 2) {
             for (int row = 0; row < segment.rows; row++)
                 std::memcpy(copy + row * span,
@@ -149,7 +190,7 @@ void multiply_span(const Weight& weight, const Activations& x, void* out, Dtype 
             segment.codes = x.codes + (static_cast<size_t>(top) * x.inputs + input * height) / 4;
             segment.x_scales = x.scales + scale;
             segment.x_sums = x.sums + scale;
-            add_rows<BITS>(height, segment, weight.qzeros ? zeros : nullptr,
+            add_rows<Codes>(height, segment, weight.qzeros ? zeros : nullptr,
                            sums + (top - above) * span, span, start, stop);
         }
     }
@@ -162,13 +203,16 @@ void multiply(const Weight& weight, const Activations& x, void* out, Dtype dtype
               int stop) {
     const Blocks blocks(x.rows, V::BLOCK_ROWS);
     const int at_once = PASS_ROWS / V::BLOCK_ROWS;
+    const auto multiply_codes = weight.book        ? multiply_span<Numbered>
+                                : weight.bits == 4 ? multiply_span<FourBits>
+                                                   : multiply_span<EightBits>;
     for (int first = 0; first < blocks.count; first += at_once) {
         const int last = std::min(first + at_once, blocks.count);
         const int rows = blocks.start(last) - blocks.start(first);
         const int span = std::min(SUMS / rows / LEAST_SPAN * LEAST_SPAN, MOST_SPAN);
         for (int at = start; at < stop; at += span)
-            (weight.bits == 4 ? multiply_span<4> : multiply_span<8>)(
-                weight, x, out, dtype, blocks, first, last, at, std::min(at + span, stop));
+            multiply_codes(weight, x, out, dtype, blocks, first, last, at,
+                           std::min(at + span, stop));
     }
 }
 

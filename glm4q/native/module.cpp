@@ -27,10 +27,12 @@ PyObject* py_matmul(PyObject*, PyObject* const* given, Py_ssize_t count) {
     product.weight.qweight = next;
     product.weight.scales = next;
     product.weight.qzeros = next;
+    product.weight.book = next;
     product.weight.outputs = next;
     product.weight.inputs = next;
     product.weight.bits = next;
     product.weight.group = next;
+    product.weight.wide = next.integer() != 0;
     product.bias = nullptr;
     const void* x = next;
     product.out = next;
@@ -140,8 +142,8 @@ PyMethodDef METHODS[] = {
     method("find_path", py_find_path,
            "find_path(name) -> the path's address; 0 where it cannot run here"),
     method("matmul", py_matmul,
-           "matmul(path, qweight, scales, qzeros, outputs, inputs, bits, group, x, out, rows, dtype, "
-           "out dtype, scratch, threads)"),
+           "matmul(path, qweight, scales, qzeros, book, outputs, inputs, bits, group, wide, x, out, "
+           "rows, dtype, out dtype, scratch, threads)"),
     method("matmul_dense", py_matmul_dense,
            "matmul_dense(path, weight, outputs, inputs, x, dtype, out, out dtype, threads)"),
     method("attend", py_attend,

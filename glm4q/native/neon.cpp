@@ -39,6 +39,11 @@ struct V {
     static int32x4_t high(int32x4_t word) {
         return vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(word), 4));
     }
+    static int32x4_t load_book(const uint8_t* book) { return vreinterpretq_s32_u8(vld1q_u8(book)); }
+    static int32x4_t look_up(int32x4_t book, int32x4_t codes) {
+        return vreinterpretq_s32_u8(
+            vqtbl1q_u8(vreinterpretq_u8_s32(book), vreinterpretq_u8_s32(codes)));
+    }
     static float32x4_t load_half(const uint16_t* place) {
         return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(place)));
     }

@@ -25,6 +25,13 @@ struct V {
     static int32_t load_part(const uint32_t* place, int) { return load(place); }
     static int32_t low(int32_t word) { return word & 0x0f0f0f0f; }
     static int32_t high(int32_t word) { return word >> 4 & 0x0f0f0f0f; }
+    static const uint8_t* load_book(const uint8_t* book) { return book; }
+    static int32_t look_up(const uint8_t* book, int32_t codes) {
+        uint32_t bytes = 0;
+        for (int shift = 0; shift < 32; shift += 8)
+            bytes |= static_cast<uint32_t>(book[codes >> shift & 15]) << shift;
+        return static_cast<int32_t>(bytes);
+    }
     static float load_half(const uint16_t* place) { return from_float16(*place); }
     static float half_part(const uint16_t* place, int) { return load_half(place); }
 

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from calculator.formats import WeightFormat
+from calculator.formats import LLM_INT8, NF4, WeightFormat
 from calculator.plan import assign_formats, make_plan
 from calculator.presets import PRESETS
 from calculator.settings import Settings
@@ -15,8 +15,8 @@ from glm4q.graphs import WARM_UP
 from glm4q.kernels.spec import LinearSpec, multiply
 from glm4q.kernels.triton_linear import TritonLinear
 from glm4q.memory import Memory
-from tests.runtime.interpreted import random_weight
 from tests.runtime.memories import random_model
+from tests.runtime.weights import random_weight
 
 pytestmark = [
     pytest.mark.gpu,
@@ -24,7 +24,13 @@ pytestmark = [
 ]
 CUDA = torch.device("cuda")
 LAYERS = [(4096, 4096), (27_392, 4096), (4096, 13_696), (256, 4096)]
-FORMATS = [WeightFormat(4, 128), WeightFormat(4, 64, zero_bits=4), WeightFormat(8, 128)]
+FORMATS = [
+    WeightFormat(4, 128),
+    WeightFormat(4, 64, zero_bits=4),
+    WeightFormat(8, 128),
+    NF4,
+    LLM_INT8,
+]
 LEAST_SHARE_OF_BANDWIDTH = 0.5
 """What a decode product must reach of a copy's rate; llama.cpp reaches 0.6 to 0.8 of it."""
 CONFIG = replace(PRESETS["glm-4-9b-chat"], num_hidden_layers=2, vocab_size=2048)
@@ -37,6 +43,8 @@ def test_product_equals_exact_arithmetic(
     shape: tuple[int, int], form: WeightFormat, rows: int
 ) -> None:
     spec = LinearSpec(*shape, form, CUDA)
+    if reason := TritonLinear().refuses(spec):
+        pytest.skip(reason)
     weight = random_weight(*shape, form).to(CUDA)
     x = torch.randn(rows, shape[1], device=CUDA).bfloat16()
     found = multiply(TritonLinear(), spec, TritonLinear().pack(weight), x)
@@ -59,10 +67,12 @@ def _seconds(run: Callable[[], object]) -> float:
     return sorted(times)[10]
 
 
-@pytest.mark.parametrize("form", [WeightFormat(4, 128), WeightFormat(8, 128)], ids=str)
+@pytest.mark.parametrize("form", [WeightFormat(4, 128), WeightFormat(8, 128), NF4], ids=str)
 def test_one_token_reads_weights_at_half_a_copy_s_rate_or_more(form: WeightFormat) -> None:
     shape = 151_552, 4096  # too large for any card's cache
     spec, kernel = LinearSpec(*shape, form, CUDA), TritonLinear()
+    if reason := kernel.refuses(spec):
+        pytest.skip(reason)
     packed = kernel.pack(random_weight(*shape, form).to(CUDA))
     x, out = torch.randn(1, 4096, device=CUDA).bfloat16(), torch.empty(1, shape[0], device=CUDA)
     scratch = torch.empty(kernel.needs(spec, 1, 2).scratch_bytes, dtype=torch.uint8, device=CUDA)

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from calculator.config import ModelConfig
-from calculator.formats import WeightFormat
-from glm4q.packing import QuantizedWeight, pack
+from glm4q.packing import QuantizedWeight
 
 SWITCH = "TRITON_INTERPRET"
 Run = Callable[..., Any]
@@ -61,18 +60,6 @@ def mend() -> None:
         return dot(self, widened(a), widened(b), *rest)
 
     InterpreterBuilder.cast_impl, InterpreterBuilder.create_dot = cast_impl, create_dot
-
-
-def random_weight(outputs: int, inputs: int, form: WeightFormat) -> QuantizedWeight:
-    groups = form.groups(inputs)
-    codes = torch.randint(2**form.bits, (inputs, outputs), dtype=torch.int32)
-    zeros = torch.randint(1, 2**form.bits, (groups, outputs), dtype=torch.int32)
-    return QuantizedWeight(
-        form.bits,
-        pack(codes, form.bits),
-        (torch.rand(groups, outputs) + 0.5).half(),
-        None if form.symmetric else pack(zeros.T, form.bits).T,
-    )
 
 
 def multiply(

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from calculator.errors import KernelError, OptionError
-from calculator.formats import WeightFormat
+from calculator.formats import LLM_INT8, NF4, WeightFormat
 from glm4q.kernels.choose import KERNELS, candidates, choose
 from glm4q.kernels.reference import Reference
 from glm4q.kernels.spec import Kernel, LinearSpec, multiply
-from glm4q.packing import QuantizedWeight, pack
+from tests.runtime.weights import random_weight
 
 CPU = torch.device("cpu")
 SHAPES = [(48, 128), (640, 13_696)]
@@ -23,23 +23,18 @@ FORMATS = [
     WeightFormat(8, 128),
     WeightFormat(8, None),
     WeightFormat(8, 64, zero_bits=8),
+    NF4,
+    LLM_INT8,
 ]
-RELATIVE_ERROR = {"reference": 1e-5, "native": 2e-2, "torch-int4": 1e-2, "torch-int8": 5e-3}
+RELATIVE_ERROR = {
+    "reference": 1e-5,
+    "bitsandbytes": 1e-5,
+    "native": 2e-2,
+    "torch-int4": 1e-2,
+    "torch-int8": 5e-3,
+}
 """Root mean square, of the result: the torch operators round activations to bfloat16, the native
 kernel rounds them to 8-bit codes."""
-
-
-def _weight(outputs: int, inputs: int, form: WeightFormat) -> QuantizedWeight:
-    groups = form.groups(inputs)
-    codes = torch.randint(2**form.bits, (inputs, outputs), dtype=torch.int32)
-    zeros = torch.randint(1, 2**form.bits, (groups, outputs), dtype=torch.int32)
-    return QuantizedWeight(
-        form.bits,
-        pack(codes, form.bits),
-        (torch.rand(groups, outputs) + 0.5).half(),
-        None if form.symmetric else pack(zeros.T, form.bits).T,
-        torch.randint(groups, (inputs,), dtype=torch.int32) if form.act_order else None,
-    )
 
 
 @pytest.mark.parametrize("rows", [1, 3, 15, 33])
@@ -52,7 +47,7 @@ def test_kernel_equals_exact_arithmetic(
     spec = LinearSpec(*shape, form, CPU)
     if reason := kernel.refuses(spec):
         pytest.skip(f"{kernel.name} {reason}")
-    weight = _weight(*shape, form)
+    weight = random_weight(*shape, form)
     x = torch.randn(2, rows, shape[1])
     y = multiply(kernel, spec, kernel.pack(weight), x)
     exact = x.double() @ weight.dequantize().double()
@@ -69,7 +64,7 @@ def test_kernel_holds_what_it_tells_the_plan(kernel: Kernel, form: WeightFormat)
 
     if reason := kernel.refuses(LinearSpec(128, 384, form, CPU)):
         pytest.skip(f"{kernel.name} {reason}")
-    held = kernel.pack(_weight(128, 384, form)).values()
+    held = kernel.pack(random_weight(128, 384, form)).values()
     planned = kernel.held(form).parts(Weight("a.weight", (128, 384), "linear")).values()
     assert sum(tensor.nbytes for tensor in held) == sum(planned)
 
@@ -86,14 +81,14 @@ def test_first_kernel_that_does_not_refuse_is_chosen() -> None:
 
 def test_refusals_are_told() -> None:
     spec = LinearSpec(128, 384, WeightFormat(8, 128), CPU)
-    with pytest.raises(KernelError, match="torch-int4 takes 4-bit weights, not 8"):
+    with pytest.raises(KernelError, match="torch-int4 takes 4-bit codes in groups, not int8 g128"):
         choose(spec, candidates("torch-int4"))
 
 
 def test_unknown_kernel_is_refused_by_name() -> None:
     with pytest.raises(
         OptionError,
-        match="auto, native, triton, torch-int4-cuda, torch-int4, torch-int8, reference, not",
+        match=r"auto, native, triton, torch-int4-cuda, .*torch-int8, bitsandbytes, reference, not",
     ):
         candidates("marlin")
 

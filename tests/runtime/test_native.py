@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from calculator.formats import WeightFormat
+from calculator.formats import LLM_INT8, NF4, WeightFormat
 from glm4q.kernels import native
-from glm4q.kernels.native import SEGMENT, Native
+from glm4q.kernels.native import BOOK_STEPS, SEGMENT, Native
 from glm4q.kernels.spec import LinearSpec, multiply
-from glm4q.packing import QuantizedWeight, pack
+from glm4q.packing import QuantizedWeight
+from tests.runtime.weights import random_weight
 
 CPU = torch.device("cpu")
 PATHS = ("scalar", "avx2", "avx512", "avx512_bf16", "neon")
@@ -19,21 +20,9 @@ FORMATS = [
     for bits in (4, 8)
     for group_size in (32, 64, 128, None)
     for zero_bits in (0, bits)
-]
+] + [NF4, LLM_INT8]
 SHAPES = [(1, 48, 256), (2, 72, 384), (5, 1000, 128), (17, 200, 13_696 // 4), (64, 328, 512)]
 """Rows, outputs, inputs. Outputs are ragged, also for vectors; 13,696 inputs are GLM-4's own."""
-
-
-def _weight(outputs: int, inputs: int, form: WeightFormat) -> QuantizedWeight:
-    groups = form.groups(inputs)
-    codes = torch.randint(2**form.bits, (inputs, outputs), dtype=torch.int32)
-    zeros = torch.randint(2**form.bits, (groups, outputs), dtype=torch.int32)
-    return QuantizedWeight(
-        form.bits,
-        pack(codes, form.bits),
-        (torch.rand(groups, outputs) + 0.5).half(),
-        None if form.symmetric else pack(zeros.T.contiguous(), form.bits).T.contiguous(),
-    )
 
 
 def _cases() -> Iterator[tuple[int, int, int, WeightFormat]]:
@@ -53,7 +42,10 @@ def _kernel(path: str, spec: LinearSpec) -> Native:
 def emulate(x: Tensor, weight: QuantizedWeight) -> Tensor:
     """The same arithmetic, written out: codes of activations, sums of integers, scales."""
     group = weight.inputs // weight.scales.shape[0]
-    centered = weight.codes().double() - weight.zero_points().repeat_interleave(group, 0)
+    if weight.book is None:
+        centered = weight.codes().double() - weight.zero_points().repeat_interleave(group, 0)
+    else:
+        centered = (weight.book.double() * BOOK_STEPS).round()[weight.codes()] / BOOK_STEPS
     out = torch.zeros(len(x), weight.outputs, dtype=torch.float64)
     segment = min(group, SEGMENT)
     for start in range(0, weight.inputs, segment):
@@ -72,7 +64,7 @@ def test_every_instruction_set_does_the_arithmetic_that_is_written_out(
 ) -> None:
     rows, outputs, inputs, form = case
     spec = LinearSpec(outputs, inputs, form, CPU)
-    kernel, weight = _kernel(path, spec), _weight(outputs, inputs, form)
+    kernel, weight = _kernel(path, spec), random_weight(outputs, inputs, form)
     x = torch.randn(rows, inputs)
     y = multiply(kernel, spec, kernel.pack(weight), x)
     expected = emulate(x, weight)
@@ -85,7 +77,7 @@ def test_every_instruction_set_does_the_arithmetic_that_is_written_out(
 def test_bfloat16_is_the_float32_result_rounded(path: str, bits: int) -> None:
     spec = LinearSpec(72, 256, WeightFormat(bits, 64), CPU)
     kernel = _kernel(path, spec)
-    packed = kernel.pack(_weight(72, 256, spec.form))
+    packed = kernel.pack(random_weight(72, 256, spec.form))
     x = torch.randn(3, 256).bfloat16()
     wide = multiply(kernel, spec, packed, x.float())
     assert torch.equal(multiply(kernel, spec, packed, x), wide.bfloat16())
@@ -96,7 +88,7 @@ def test_bfloat16_is_the_float32_result_rounded(path: str, bits: int) -> None:
 def test_activations_cost_little_precision(bits: int, rows: int) -> None:
     """Codes of 8 bits of normal numbers, whose largest of 32 is about 2: steps of 0.016."""
     spec = LinearSpec(208, 1024, WeightFormat(bits, 128), CPU)
-    kernel, weight = _kernel("auto", spec), _weight(208, 1024, spec.form)
+    kernel, weight = _kernel("auto", spec), random_weight(208, 1024, spec.form)
     x = torch.randn(rows, 1024)
     exact = x.double() @ weight.dequantize().double()
     wrong = multiply(kernel, spec, kernel.pack(weight), x) - exact
@@ -107,7 +99,7 @@ def test_activations_cost_little_precision(bits: int, rows: int) -> None:
 def test_any_number_of_threads_makes_the_same_bits(rows: int) -> None:
     spec = LinearSpec(3000, 256, WeightFormat(4, 64), CPU)
     kernel = _kernel("auto", spec)
-    packed = kernel.pack(_weight(3000, 256, spec.form))
+    packed = kernel.pack(random_weight(3000, 256, spec.form))
     x, before = torch.randn(rows, 256), torch.get_num_threads()
     results = []
     for threads in (1, 2, 3):
@@ -121,7 +113,7 @@ def test_any_number_of_threads_makes_the_same_bits(rows: int) -> None:
 def test_zeros_stay_zero_and_what_is_no_number_is_not_hidden(path: str) -> None:
     spec = LinearSpec(40, 128, WeightFormat(4, 64), CPU)
     kernel = _kernel(path, spec)
-    packed = kernel.pack(_weight(40, 128, spec.form))
+    packed = kernel.pack(random_weight(40, 128, spec.form))
     x = torch.zeros(2, 128)
     x[1, 70] = torch.nan
     y = multiply(kernel, spec, packed, x)
@@ -131,7 +123,7 @@ def test_zeros_stay_zero_and_what_is_no_number_is_not_hidden(path: str) -> None:
 
 def test_nothing_is_written_beyond_the_scratch_and_the_output() -> None:
     spec = LinearSpec(72, 384, WeightFormat(4, 128), CPU)
-    kernel, weight = _kernel("auto", spec), _weight(72, 384, spec.form)
+    kernel, weight = _kernel("auto", spec), random_weight(72, 384, spec.form)
     x = torch.randn(7, 384)
     size = kernel.needs(spec, 7, 4).scratch_bytes
     scratch = torch.full((size + 64,), 171, dtype=torch.uint8)

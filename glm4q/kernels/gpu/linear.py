@@ -85,6 +85,8 @@ class Product:
     def _matmul(self, cut: Cut, partial: Tensor, *, split: bool) -> list[Launch]:
         rows = cut.rows
         guarded = self.compute == torch.float16
+        # Tiles take more registers without tensor cores, and where a book is looked up.
+        roomy = (guarded and rows > FEW_ROWS) or "book" in self.packed
         units = None
         if guarded:
             (units,) = carve(self.scratch[cut.partial_bytes :], (torch.float32, (rows,)))
@@ -120,9 +122,7 @@ class Product:
                 "EVEN_K": self.inputs % cut.block_k == 0,
                 "COMPUTE": COMPUTE[self.compute],
             },
-            warps=8
-            if guarded and rows > FEW_ROWS
-            else 4,  # without tensor cores tiles take more registers
+            warps=8 if roomy else 4,
             stages=3,
         )
         return [*guards, product] if guarded else [product]
@@ -142,4 +142,4 @@ class Product:
         )
 
     def _weight(self) -> dict[str, Tensor | None]:
-        return {name: self.packed.get(name) for name in ("qweight", "scales", "qzeros")}
+        return {name: self.packed.get(name) for name in ("qweight", "scales", "qzeros", "book")}

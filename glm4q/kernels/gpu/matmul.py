@@ -1,7 +1,8 @@
 """Many tokens by a quantized weight: tensor cores multiply activations by exact codes.
 
 Codes less their zero points are whole numbers that bfloat16 and float16 hold exactly; each group's
-sum is scaled in float32. So no product overflows, and nothing but the activations is rounded.
+sum is scaled in float32. So no product overflows, and nothing but the activations is rounded; and
+of weights with a code book the book's numbers.
 Float16, for cards before Ampere, cannot hold GLM-4's activations: every row of them is brought to
 below 2**15 by a power of two, and what comes out is divided by it in float32.
 """
@@ -31,8 +32,9 @@ def row_units(x, units, inputs, x_stride, BLOCK_K: tl.constexpr):
 def matmul(
     x,  # [M, K]
     qweight,  # int32 [K / per word, N]
-    scales,  # float16 [groups, N]
+    scales,  # float16 or float32 [groups, N]
     qzeros,  # int32 [groups, N / per word], or None
+    book,  # float32 [16], the numbers that codes stand for, or None
     units,  # float32 [M], or None
     out,  # [splits, M, N]
     rows,
@@ -79,13 +81,16 @@ def matmul(
         codes = tl.reshape(codes, (BLOCK_K, BLOCK_N))
         group = start // GROUP
         scale = tl.load(scales + group * outputs + n, mask=inside, other=0).to(tl.float32)
-        if qzeros is None:
-            middle = MAGIC + (1 << (BITS - 1))
+        if book is not None:
+            numbers = tl.load(book + codes)
         else:
-            zero = tl.load(qzeros + group * (outputs // PER_WORD) + n // PER_WORD, inside, 0)
-            zero = (zero >> (n % PER_WORD * BITS)) & ((1 << BITS) - 1)
-            middle = (zero.to(tl.float32) + MAGIC)[None, :]
-        numbers = (codes | MAGIC_BITS).to(tl.float32, bitcast=True) - middle
+            if qzeros is None:
+                middle = MAGIC + (1 << (BITS - 1))
+            else:
+                zero = tl.load(qzeros + group * (outputs // PER_WORD) + n // PER_WORD, inside, 0)
+                zero = (zero >> (n % PER_WORD * BITS)) & ((1 << BITS) - 1)
+                middle = (zero.to(tl.float32) + MAGIC)[None, :]
+            numbers = (codes | MAGIC_BITS).to(tl.float32, bitcast=True) - middle
         sums += tl.dot(tile.to(COMPUTE), numbers.to(COMPUTE)) * scale[None, :]
     if units is not None:
         sums *= unit[:, None]

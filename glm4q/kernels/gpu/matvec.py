@@ -16,8 +16,9 @@ from glm4q.kernels.gpu.numbers import MAGIC, MAGIC_BITS
 def matvec(
     x,  # [K]
     qweight,  # int32 [K / per word, N]
-    scales,  # float16 [groups, N]
+    scales,  # float16 or float32 [groups, N]
     qzeros,  # int32 [groups, N / per word], or None
+    book,  # float32 [16], the numbers that codes stand for, or None
     out,  # [splits, N]
     inputs,
     outputs,
@@ -55,9 +56,13 @@ def matvec(
         for half in tl.static_range(2):
             codes = packed >> (16 * half)
             for place in tl.static_range(16 // BITS):
-                unit = 1 << (place * BITS)
-                here = codes & (((1 << BITS) - 1) * unit) | MAGIC_BITS
-                number = here.to(tl.float32, bitcast=True) - (zero * unit + MAGIC)
+                if book is None:
+                    unit = 1 << (place * BITS)
+                    here = codes & (((1 << BITS) - 1) * unit) | MAGIC_BITS
+                    number = here.to(tl.float32, bitcast=True) - (zero * unit + MAGIC)
+                else:
+                    unit = 1
+                    number = tl.load(book + ((codes >> (place * BITS)) & ((1 << BITS) - 1)))
                 k = row * PER_WORD + half * (16 // BITS) + place
                 if EVEN_WORDS:
                     xk = tl.load(x + k[:, None])

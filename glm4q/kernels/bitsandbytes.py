@@ -1,0 +1,78 @@
+"""bitsandbytes' own NF4, for CUDA devices without Triton (Windows), and where nothing else serves.
+
+Its matrix-vector product has not been run on a CUDA device, as none was at hand.
+"""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from calculator.formats import NF4_BLOCK, WeightFormat
+from calculator.scratch import Needs, dequantized_outputs
+from glm4q.bitsandbytes_files import nf4_of_words
+from glm4q.kernels.spec import LinearSpec
+from glm4q.packing import QuantizedWeight
+
+
+class BitsAndBytes:
+    """One token by gemv_4bit on CUDA; else weights are dequantized a tile at a time."""
+
+    name = "bitsandbytes"
+    widens = False
+
+    def refuses(self, spec: LinearSpec) -> str | None:
+        if spec.form.scheme != "nf4":
+            return f"takes nf4, not {spec.form}"
+        if find_spec("bitsandbytes") is None:
+            return "needs the package bitsandbytes, which is not installed"
+        return None
+
+    def held(self, form: WeightFormat) -> WeightFormat:
+        return form
+
+    def pack(self, weight: QuantizedWeight) -> dict[str, Tensor]:
+        assert weight.book is not None
+        return {
+            "weight": nf4_of_words(weight.qweight),  # [N, K / 2]
+            "absmax": weight.scales.T.contiguous(),  # [N, blocks]
+            "book": weight.book,
+        }
+
+    def needs(self, spec: LinearSpec, tokens: int, activation_bytes: int) -> Needs:
+        rows = min(spec.outputs, dequantized_outputs(spec.inputs))
+        return Needs(operator_bytes=rows * spec.inputs * activation_bytes)
+
+    def matmul(self, x: Tensor, packed: Mapping[str, Tensor], out: Tensor, scratch: Tensor) -> None:
+        if x.is_cuda and x.shape[0] == 1:
+            out.copy_(multiply_one(x, packed))
+            return
+        tile = dequantized_outputs(x.shape[1])
+        for start in range(0, out.shape[1], tile):
+            rows = slice(start, min(start + tile, out.shape[1]))
+            torch.mm(x, _dequantize(packed, rows, x.dtype).T, out=out[:, rows])
+
+
+def multiply_one(x: Tensor, packed: Mapping[str, Tensor]) -> Tensor:
+    """[1, K] -> [1, N], without dequantizing."""
+    from bitsandbytes import functional  # not there on every machine
+
+    weight = packed["weight"].view(-1, 1)
+    return functional.gemv_4bit(x, weight, state=_state(packed, slice(None), x.dtype))
+
+
+def _dequantize(packed: Mapping[str, Tensor], rows: slice, dtype: torch.dtype) -> Tensor:
+    from bitsandbytes import functional
+
+    weight = packed["weight"][rows].view(-1, 1)
+    return functional.dequantize_4bit(weight, _state(packed, rows, dtype))
+
+
+def _state(packed: Mapping[str, Tensor], rows: slice, dtype: torch.dtype) -> Any:
+    from bitsandbytes.functional import QuantState
+
+    absmax = packed["absmax"][rows]
+    shape = absmax.shape[0], absmax.shape[1] * NF4_BLOCK
+    return QuantState(absmax.flatten(), shape, packed["book"], NF4_BLOCK, "nf4", dtype)

@@ -1,0 +1,26 @@
+"""Random weights in any format."""
+
+import torch
+
+from calculator.formats import WeightFormat
+from glm4q.packing import QuantizedWeight, pack
+
+BELOW = (-1.0, -0.69619280, -0.52507305, -0.39491749, -0.28444138, -0.18477343, -0.09105004, 0.0)
+ABOVE = (0.07958030, 0.16093020, 0.24611230, 0.33791524, 0.44070983, 0.56261700, 0.72295684, 1.0)
+BOOK = torch.tensor(BELOW + ABOVE)
+"""NF4's: https://arxiv.org/abs/2305.14314, appendix E."""
+
+
+def random_weight(outputs: int, inputs: int, form: WeightFormat) -> QuantizedWeight:
+    groups = form.groups(inputs)
+    codes = torch.randint(2**form.bits, (inputs, outputs), dtype=torch.int32)
+    zeros = torch.randint(2**form.bits, (groups, outputs), dtype=torch.int32)
+    scales = torch.rand(groups, outputs) + 0.5
+    return QuantizedWeight(
+        form.bits,
+        pack(codes, form.bits),
+        scales.half() if form.scheme == "groups" else scales,
+        None if form.symmetric else pack(zeros.T.contiguous(), form.bits).T.contiguous(),
+        torch.randint(groups, (inputs,), dtype=torch.int32) if form.act_order else None,
+        BOOK if form.scheme == "nf4" else None,
+    )

@@ -13,7 +13,7 @@ QUESTION := What is the capital of France?
 
 .PHONY: demo chat test check format sanitize peers clean
 .PHONY: bench-load bench-calc bench-kernels bench-kv bench-quality bench-speed bench-llama
-.PHONY: bench-transformers bench-context
+.PHONY: bench-transformers bench-context bench-batch
 
 demo: $(VENV)/demo.done
 	rm -rf $(DEMO)
@@ -88,6 +88,10 @@ bench-llama: $(VENV)/demo.done $(LLAMA_DONE)
 # Beside transformers with GPTQModel, bitsandbytes and torchao, on the demo model.
 bench-transformers: peers
 	$(BIN)/python -m benchmarks.transformers_speed
+
+# Answers decoded together, of the demo model that `make demo` quantizes.
+bench-batch: demo
+	$(BIN)/python -m benchmarks.batched_decode build/demo/int4
 
 # Decoding over context, on four layers of GLM-4-9B's true shapes with random weights.
 bench-context: $(VENV)/demo.done

@@ -44,6 +44,8 @@ class Wish:
     """None: all, or as many as fit where not even a short context does with all."""
     draft_tokens: int = 0
     """Guesses from the context that a step verifies; they pay where answers repeat it."""
+    batch: int = 1
+    """Sequences at once, each with a context of its own."""
 
     def __post_init__(self) -> None:
         if self.kv is not None:
@@ -131,6 +133,7 @@ def _fixed(question: Question, wish: Wish) -> Question:
             settings,
             embedding=wish.embedding or settings.compute,
             draft_tokens=wish.draft_tokens,
+            batch=wish.batch,
             prefill_chunk=PREFILL_CHUNK if wish.prefill_chunk is None else wish.prefill_chunk,
         )
     )

@@ -43,6 +43,8 @@ class KVCache:
         """Keys and values, a pair for each device."""
         self._fused: list[FusedAttention | None] = []
         """Of each pair: what attends for a single new token, if not torch's operators."""
+        self._whole: KVCache | None = None
+        self._first = 0
         self._places: list[tuple[int, int]] = []
         """Of each layer: which pair, and which layer of it."""
         for device, layers in devices or [(torch.device("cpu"), config.num_hidden_layers)]:
@@ -56,8 +58,19 @@ class KVCache:
         """An empty cache for one sequence alone; shares memory."""
         one = copy(self)
         one.batch, one.length = 1, 0
+        one._whole, one._first = self.whole, self._first + row
         one.stores = [(keys.row(row), values.row(row)) for keys, values in self.stores]
         return one
+
+    @property
+    def whole(self) -> "KVCache":
+        """The cache that this one is a row of, or itself."""
+        return self if self._whole is None else self._whole
+
+    @property
+    def sequences(self) -> list[tuple[int, int]]:
+        """Of each sequence its place in the whole cache, and its length."""
+        return [(self._first + place, self.length) for place in range(self.batch)]
 
     @property
     def tensors(self) -> list[Tensor]:

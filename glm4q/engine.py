@@ -13,6 +13,7 @@ from calculator.errors import OptionError
 from calculator.fit import Fit, Wish
 from calculator.plan import MemoryPlan
 from calculator.stored import StoredModel
+from glm4q.batch import Batch
 from glm4q.chat.session import ChatSession
 from glm4q.chat.template import ChatTemplate
 from glm4q.generation_config import read_stop_token_ids
@@ -81,8 +82,16 @@ class LLM:
         """A KV cache and a workspace, as planned: what one conversation needs."""
         return Memory.allocate(self.plan, self.machine.places, self.machine.dtype)
 
+    def batch(self) -> Batch:
+        """Answers that are decoded together: as many as the wish's batch, and others after them."""
+        return Batch(self.model, self.new_memory())
+
     def chat(self, system: str | None = None) -> ChatSession:
-        """A conversation with a cache of its own. Raises TokenizerError without a template."""
+        """A conversation with a cache of its own. Raises TokenizerError without a template, and
+        OptionError where the run was planned for several sequences.
+        """
+        if self.plan.settings.batch > 1:
+            raise OptionError(f"batch must be 1 for a conversation, not {self.plan.settings.batch}")
         if system is not None and not system.strip():
             raise OptionError("the system prompt is empty")
         template = ChatTemplate.from_directory(self.directory, self.tokenizer.control_tokens)

@@ -16,7 +16,6 @@ from glm4q.kernels.native import DTYPES, Native, extension
 from glm4q.kv.spec import KVStore, room_of
 from glm4q.layers.linear import QuantLinear
 from glm4q.layers.native_attention import MOST_HEAD_DIM, format_number, side
-from glm4q.layers.rope import prepare_rotation
 from glm4q.packing import WORD_BITS
 from glm4q.workspace import Step
 
@@ -68,10 +67,14 @@ class FusedLayers:
         (kernel,) = kernels
         return cls(config, layers, stores, kernel.path) if isinstance(kernel, Native) else None
 
-    def run(self, step: Step, cached: int) -> None:
-        """The step's "hidden states" through all layers; its tokens into the cache."""
-        prepare_rotation(self._config, step)
+    def run(self, step: Step, sequences: Sequence[tuple[int, int]]) -> None:
+        """The step's "hidden states" through all layers; its tokens into the cache.
+
+        sequences: of each its place in the stores, and how many tokens it holds there.
+        """
         native, keys = extension(), step["keys"]
+        places = array("q", [place for place, _ in sequences])
+        lengths = array("q", [cached + step.shape.tokens for _, cached in sequences])
         assert native is not None
         native.run_layers(
             self._path,
@@ -82,8 +85,8 @@ class FusedLayers:
             *_addresses(step, BUFFERS),
             keys.nbytes,
             *_addresses(step, LATER_BUFFERS),
-            cached,
-            0,
+            lengths.buffer_info()[0],
+            places.buffer_info()[0],
             torch.get_num_threads(),
         )
 

@@ -14,6 +14,7 @@ from glm4q.layers.attention import Attention, prepare_attention
 from glm4q.layers.linear import Linear
 from glm4q.layers.mlp import MLP
 from glm4q.layers.norm import RMSNorm
+from glm4q.layers.rope import prepare_rotation
 from glm4q.memory import Memory
 from glm4q.workspace import Step
 
@@ -146,7 +147,9 @@ class CausalLM(nn.Module):
         for (step, layers), fused in zip(steps, self._fused_layers(memory), strict=True):
             step["hidden states"].copy_(x)
             if fused is not None:
-                fused.run(step, memory.cache.length)
+                for own in memory.apart(step):
+                    prepare_rotation(self.config, own)
+                fused.run(step, [each for cache in memory.caches for each in cache.sequences])
             else:
                 for own, cache in zip(memory.apart(step), memory.caches, strict=True):
                     prepare_attention(self.config, own, centered=cache.centered)
@@ -156,16 +159,14 @@ class CausalLM(nn.Module):
         return step
 
     def _fused_layers(self, memory: Memory) -> list[FusedLayers | None]:
-        """Of each part of the memory; made at its first step. Rows of several lengths have none."""
-        if len(memory.caches) > 1:
-            return [None] * len(memory.parts)
-        if memory.cache not in self._fused:
-            parts = zip(memory.parts, memory.cache.stores, strict=True)
-            self._fused[memory.cache] = [
+        """Of each part of the memory; made at its first step."""
+        cache = memory.caches[0].whole
+        if cache not in self._fused:
+            self._fused[cache] = [
                 FusedLayers.of(self.config, [self.model.layers[i] for i in part.layers], stores)
-                for part, stores in parts
+                for part, stores in zip(memory.parts, cache.stores, strict=True)
             ]
-        return self._fused[memory.cache]
+        return self._fused[cache]
 
     def embed(self, input_ids: Tensor, step: Step, memory: Memory) -> Tensor:
         """The rows of new tokens, [B, T, C], where the embedding lies."""

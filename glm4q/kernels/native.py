@@ -33,7 +33,9 @@ SCHEMES = ("groups", "nf4", "llm-int8")
 BOOK_STEPS = 111.8
 """Of the largest number of a code book, which is 1: of all scales that make bytes of NF4's numbers
 the one that rounds them least, by 0.0017 (root mean square; 127 steps: 0.0021)."""
-MOST_DENSE_INPUTS = 16_384
+MOST_DENSE_ROWS = 8
+"""Beyond, torch's product of a weight of numbers is no slower."""
+MOST_DENSE_NUMBERS = 1 << 16
 DTYPES = {torch.bfloat16: 0, torch.float32: 1}
 
 
@@ -116,26 +118,27 @@ class Native:
 
 
 def takes_dense(x: Tensor, weight: Tensor) -> bool:
-    """Whether `matmul_dense` multiplies by a weight of numbers: for single rows, in bfloat16."""
+    """Whether `matmul_dense` multiplies by a weight of numbers: for a few rows, in bfloat16."""
     return (
         _native is not None
-        and x.shape[0] == 1
-        and x.shape[1] <= MOST_DENSE_INPUTS
+        and x.shape[0] <= MOST_DENSE_ROWS
+        and x.numel() <= MOST_DENSE_NUMBERS
         and weight.dtype == x.dtype == torch.bfloat16
         and weight.device.type == "cpu"
         and weight.is_contiguous()
     )
 
 
-def matmul_dense(x: Tensor, weight: Tensor, out: Tensor) -> None:
-    """[1, K] by the weight [N, K] into `out` [1, N], with sums in float32."""
+def matmul_dense(x: Tensor, weight: Tensor, out: Tensor, path: str = "auto") -> None:
+    """[M, K] by the weight [N, K] into `out` [M, N], with sums in float32."""
     outputs, inputs = weight.shape
     _native.matmul_dense(
-        _native.find_path("auto"),
+        _native.find_path(path),
         weight.data_ptr(),
         outputs,
         inputs,
         x.data_ptr(),
+        x.shape[0],
         DTYPES[x.dtype],
         out.data_ptr(),
         DTYPES[out.dtype],

@@ -52,7 +52,6 @@ def native_attend(step: Step, cache: LayerCache, path: str = "auto") -> None:
         size,
         cache.room,
         cache.length,
-        0,
         format_number(cache.keys),
         *side(cache.keys, cache.layer),
         format_number(cache.values),

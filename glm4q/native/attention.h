@@ -23,8 +23,9 @@ constexpr int MOST_HEAD_SIZE = 256;
 
 struct Attention {
     int batch, tokens, kv_heads, shared, size, room;  // B, T, Hkv, G, D
-    int length;               // tokens of each sequence in the cache, the new ones among them
-    const int64_t* lengths;   // of each sequence [B], where they differ; else null
+    int length;               // tokens of the longest sequence in the cache, new ones among them
+    const int64_t* lengths;   // of each sequence [B]; null where they are alike
+    const int64_t* places;    // in the cache of each sequence [B]; null where they lie in order
     Side keys, values;
     const double* frequencies;  // of the rotation [pairs], where keys have centres
     int pairs;
@@ -37,13 +38,18 @@ struct Attention {
     int cached(int sequence) const {
         return lengths ? static_cast<int>(lengths[sequence]) : length;
     }
+    // Of a head's vectors in the cache, or of its centre.
+    size_t place(int head) const {
+        const int64_t sequence = places ? places[head / kv_heads] : head / kv_heads;
+        return static_cast<size_t>(sequence) * kv_heads + head % kv_heads;
+    }
     // Sums of a range, and behind them the largest score and the sum of weights.
     size_t partial_size() const { return static_cast<size_t>(size) + 2; }
 };
 
 // Rows of one KV head, and the range of the cache that is looked at.
 struct AttentionPiece {
-    int head;                // of B * Hkv
+    int head;                // of B * Hkv queries
     int first, last;         // rows
     int split, splits;
 };
@@ -52,7 +58,7 @@ struct AttentionPiece {
 struct Fresh {
     const void *q, *k, *v;   // [B, T, heads, D]
     Dtype dtype;
-    const float *cos, *sin;  // [T, pairs]
+    const float *cos, *sin;  // [B, T, pairs]
     int pairs;
 };
 

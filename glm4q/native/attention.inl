@@ -62,7 +62,7 @@ void attend_by(const Attention& attention, const AttentionPiece& piece) {
 
     for (int token = start; token < end; token += TILE) {
         const int tokens = std::min(TILE, end - token);
-        const size_t place = static_cast<size_t>(piece.head) * attention.room + token;
+        const size_t place = attention.place(piece.head) * attention.room + token;
         keys.score(attention.keys, place, token, tokens, rows, scores);
         for (int r = 0; r < rows; r++) {
             const int seen = past + (piece.first + r) % attention.tokens + 1 - token;

@@ -17,7 +17,7 @@ struct CenteredKeys {
         : rest(attention, head, from, rows), turns(2 * attention.pairs, rows),
           pairs(attention.pairs), frequencies(attention.frequencies) {
         const int size = attention.size;
-        const float* center = attention.keys.centers + static_cast<size_t>(head) * size;
+        const float* center = attention.keys.centers + attention.place(head) * size;
         for (int row = 0; row < rows; row++) {
             alignas(64) float query[MOST_HEAD_SIZE];
             std::memcpy(query, from + row * size, size * sizeof(float));

@@ -10,11 +10,12 @@ inline void rotate(float* x, const float* cos, const float* sin, int pairs) {
     }
 }
 
-// The mean of a head's keys, float32 [D], of a sequence's first tokens: its centre.
+// The mean of a head's keys, float32 [D], where its sequence has no others: its centre from then on.
 void set_center(const Attention& attention, const Fresh& fresh, int head) {
     alignas(64) float x[MOST_HEAD_SIZE];
     const int size = attention.size, kv_heads = attention.kv_heads, tokens = attention.tokens;
-    float* center = attention.keys.centers + static_cast<size_t>(head) * size;
+    if (attention.cached(head / kv_heads) != tokens) return;
+    float* center = attention.keys.centers + attention.place(head) * size;
     std::memset(center, 0, size * sizeof(float));
     for (int token = 0; token < tokens; token++) {
         const size_t row = static_cast<size_t>(head / kv_heads) * tokens + token;
@@ -30,18 +31,17 @@ void append(const Attention& attention, const Fresh& fresh, int token) {
     alignas(64) float x[MOST_HEAD_SIZE];
     const int size = attention.size, kv_heads = attention.kv_heads, shared = attention.shared;
     const int sequence = token / attention.tokens, at = token % attention.tokens;
-    const float* cos = fresh.cos + static_cast<size_t>(at) * fresh.pairs;
-    const float* sin = fresh.sin + static_cast<size_t>(at) * fresh.pairs;
+    const float* cos = fresh.cos + static_cast<size_t>(token) * fresh.pairs;
+    const float* sin = fresh.sin + static_cast<size_t>(token) * fresh.pairs;
     const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(size)));
     const int place = attention.cached(sequence) - attention.tokens + at;
     for (int head = 0; head < kv_heads; head++) {
         const size_t from = (static_cast<size_t>(token) * kv_heads + head) * size;
-        const size_t to =
-            (static_cast<size_t>(sequence) * kv_heads + head) * attention.room + place;
+        const size_t lies = attention.place(sequence * kv_heads + head);
+        const size_t to = lies * attention.room + place;
         load_floats(fresh.k, fresh.dtype, from, size, x);
         if (attention.keys.centers) {
-            const float* center = attention.keys.centers +
-                                  (static_cast<size_t>(sequence) * kv_heads + head) * size;
+            const float* center = attention.keys.centers + lies * size;
             for (int number = 0; number < size; number++) x[number] -= center[number];
         }
         rotate(x, cos, sin, fresh.pairs);

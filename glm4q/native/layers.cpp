@@ -24,8 +24,8 @@ Product product(const LinearEntry& entry, void* out, Dtype dtype) {
 
 class Run {
 public:
-    Run(const Path& path, const Shape& shape, const StepEntry& step, int cached,
-        const int64_t* lengths, int threads)
+    Run(const Path& path, const Shape& shape, const StepEntry& step, const int64_t* lengths,
+        const int64_t* places, int threads)
         : path_(path), shape_(shape), step_(step), threads_(threads) {
         rows_ = shape.batch * shape.tokens;
         attention_.batch = shape.batch;
@@ -34,8 +34,11 @@ public:
         attention_.shared = shape.heads / shape.kv_heads;
         attention_.size = shape.head_size;
         attention_.room = shape.room;
-        attention_.length = cached + shape.tokens;
+        const auto [shortest, longest] = std::minmax_element(lengths, lengths + shape.batch);
+        any_begins_ = *shortest == shape.tokens;
+        attention_.length = static_cast<int>(*longest);
         attention_.lengths = lengths;
+        attention_.places = places;
         attention_.frequencies = step.frequencies;
         attention_.pairs = shape.pairs;
         attention_.queries = step.queries;
@@ -43,7 +46,7 @@ public:
         attention_.partials = step.keys;  // keys are read piece by piece, so their place is free
         attention_.partials_room = static_cast<size_t>(step.keys_bytes) / sizeof(float);
         const size_t angles = static_cast<size_t>(shape.tokens) * shape.pairs;
-        const float* sin = step.rotation + angles * shape.batch;  // all sequences turn alike
+        const float* sin = step.rotation + angles * shape.batch;
         fresh_ = {step.q, step.k, step.v, shape.dtype, step.rotation, sin, shape.pairs};
     }
 
@@ -71,7 +74,7 @@ private:
                            at<uint16_t>(entry.key_scales), at<float>(entry.key_centers)};
         attention_.values = {shape_.value_format, at<uint8_t>(entry.value_codes),
                              at<uint16_t>(entry.value_scales), at<float>(entry.value_centers)};
-        if (attention_.keys.centers && attention_.length == shape_.tokens)
+        if (attention_.keys.centers && any_begins_)
             parallel(threads_, shape_.batch * shape_.kv_heads,
                      [&](int head) { path_.set_center(attention_, fresh_, head); });
         parallel(threads_, rows_, [&](int token) { path_.append(attention_, fresh_, token); });
@@ -116,6 +119,7 @@ private:
     const Shape& shape_;
     const StepEntry& step_;
     int threads_, rows_;
+    bool any_begins_;  // whether a sequence has no tokens but the new ones
     Attention attention_;
     Fresh fresh_;
 };
@@ -123,8 +127,8 @@ private:
 }  // namespace
 
 void run_layers(const Path& path, const LayerEntry* layers, int count, const Shape& shape,
-                const StepEntry& step, int cached, const int64_t* lengths, int threads) {
-    Run run(path, shape, step, cached, lengths, threads);
+                const StepEntry& step, const int64_t* lengths, const int64_t* places, int threads) {
+    Run run(path, shape, step, lengths, places, threads);
     for (int layer = 0; layer < count; layer++) run.layer(layers[layer]);
 }
 

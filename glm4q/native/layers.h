@@ -36,8 +36,9 @@ struct Shape {
     float eps;
 };
 
-// The hidden states through all layers; the new tokens into the cache, which held `cached`.
+// The hidden states through all layers; the new tokens into the cache, where each sequence lies in
+// its place and has its length with them.
 void run_layers(const Path& path, const LayerEntry* layers, int count, const Shape& shape,
-                const StepEntry& step, int cached, const int64_t* lengths, int threads);
+                const StepEntry& step, const int64_t* lengths, const int64_t* places, int threads);
 
 }  // namespace glm4q

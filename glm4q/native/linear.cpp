@@ -76,18 +76,23 @@ void matmul(const Path& path, const Product* products, int count, const void* x,
 }
 
 void matmul_dense(const Path& path, const uint16_t* weight, int outputs, int inputs, const void* x,
-                  Dtype dtype, void* out, Dtype out_dtype, int threads) {
-    alignas(64) float numbers[MOST_DENSE_INPUTS];
+                  int rows, Dtype dtype, void* out, Dtype out_dtype, int threads) {
+    alignas(64) float numbers[MOST_DENSE_NUMBERS];
     const int step = 2 * path.lanes, whole = inputs / step * step;
-    for (int at = 0; at < inputs; at++) {
-        const float number = dtype == FLOAT32 ? static_cast<const float*>(x)[at]
-                                              : from_bfloat16(static_cast<const uint16_t*>(x)[at]);
-        const int place = at % step / 2 + at % 2 * path.lanes + at / step * step;
-        numbers[at < whole ? place : at] = number;
+    for (int row = 0; row < rows; row++) {
+        const size_t from = static_cast<size_t>(row) * inputs;
+        for (int at = 0; at < inputs; at++) {
+            const float number =
+                dtype == FLOAT32 ? static_cast<const float*>(x)[from + at]
+                                 : from_bfloat16(static_cast<const uint16_t*>(x)[from + at]);
+            const int place = at % step / 2 + at % 2 * path.lanes + at / step * step;
+            numbers[from + (at < whole ? place : at)] = number;
+        }
     }
+    const DenseRows dense = {numbers, rows, inputs, outputs};
     const int size = piece_outputs(outputs, threads, 4);
     parallel(threads, (outputs + size - 1) / size, [&](int piece) {
-        path.multiply_dense(weight, inputs, numbers, out, out_dtype, piece * size,
+        path.multiply_dense(weight, dense, out, out_dtype, piece * size,
                             std::min((piece + 1) * size, outputs));
     });
 }

@@ -72,10 +72,17 @@ struct Path;
 void matmul(const Path& path, const Product* products, int count, const void* x, int rows,
             Dtype dtype, void* scratch, int threads);
 
-constexpr int MOST_DENSE_INPUTS = 16384;
+// Activations for a dense weight, a few rows: [M, K] floats in the order in which a path multiplies
+// them, of each 2 * lanes inputs the even ones, then the odd ones.
+struct DenseRows {
+    const float* numbers;
+    int rows, inputs, outputs;
+};
 
-// One row of activations [K] by a bfloat16 weight [N, K] into out [N].
+constexpr int MOST_DENSE_NUMBERS = 1 << 16;
+
+// x [M, K] by a bfloat16 weight [N, K] into out [M, N].
 void matmul_dense(const Path& path, const uint16_t* weight, int outputs, int inputs, const void* x,
-                  Dtype dtype, void* out, Dtype out_dtype, int threads);
+                  int rows, Dtype dtype, void* out, Dtype out_dtype, int threads);
 
 }  // namespace glm4q

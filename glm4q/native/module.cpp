@@ -49,10 +49,11 @@ PyObject* py_matmul_dense(PyObject*, PyObject* const* given, Py_ssize_t count) {
     const uint16_t* weight = next;
     const int outputs = next, inputs = next;
     const void* x = next;
+    const int rows = next;
     const auto dtype = static_cast<Dtype>(next.integer());
     void* out = next;
     const auto out_dtype = static_cast<Dtype>(next.integer());
-    return run(next, [&](int threads) { matmul_dense(*path, weight, outputs, inputs, x, dtype, out, out_dtype, threads); });
+    return run(next, [&](int threads) { matmul_dense(*path, weight, outputs, inputs, x, rows, dtype, out, out_dtype, threads); });
 }
 
 Side side(Arguments& next) {
@@ -75,7 +76,7 @@ PyObject* py_attend(PyObject*, PyObject* const* given, Py_ssize_t count) {
     attention.size = next;
     attention.room = next;
     attention.length = next;
-    attention.lengths = next;
+    attention.lengths = attention.places = nullptr;
     attention.keys = side(next);
     attention.values = side(next);
     attention.frequencies = next;
@@ -133,9 +134,8 @@ PyObject* py_run_layers(PyObject*, PyObject* const* given, Py_ssize_t count) {
     const int layer_count = next;
     const Shape shape = shape_entry(next);
     const StepEntry step = step_entry(next);
-    const int cached = next;
-    const int64_t* lengths = next;
-    return run(next, [&](int threads) { run_layers(*path, layers, layer_count, shape, step, cached, lengths, threads); });
+    const int64_t *lengths = next, *places = next;
+    return run(next, [&](int threads) { run_layers(*path, layers, layer_count, shape, step, lengths, places, threads); });
 }
 
 PyMethodDef METHODS[] = {
@@ -145,13 +145,13 @@ PyMethodDef METHODS[] = {
            "matmul(path, qweight, scales, qzeros, book, outputs, inputs, bits, group, wide, x, out, "
            "rows, dtype, out dtype, scratch, threads)"),
     method("matmul_dense", py_matmul_dense,
-           "matmul_dense(path, weight, outputs, inputs, x, dtype, out, out dtype, threads)"),
+           "matmul_dense(path, weight, outputs, inputs, x, rows, dtype, out, out dtype, threads)"),
     method("attend", py_attend,
-           "attend(path, batch, tokens, kv heads, shared, size, room, length, lengths, keys' format, "
+           "attend(path, batch, tokens, kv heads, shared, size, room, length, keys' format, "
            "codes, scales, centers, values' format, codes, scales, centers, frequencies, pairs, "
            "queries, mixed, partials, room, threads)"),
     method("run_layers", py_run_layers,
-           "run_layers(path, table, layers, *shape, *step, cached, lengths, threads): see layers.h"),
+           "run_layers(path, table, layers, *shape, *step, lengths, places, threads): see layers.h"),
     {nullptr, nullptr, 0, nullptr},
 };
 

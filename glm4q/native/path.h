@@ -22,9 +22,9 @@ struct Path {
     // Outputs `start` to `stop`, start a multiple of lanes, into out [M, N].
     void (*multiply)(const Weight& weight, const Activations& x, void* out, Dtype dtype, int start,
                      int stop);
-    // Outputs `start` to `stop` of a dense bfloat16 weight [N, K], for one row of activations.
-    void (*multiply_dense)(const uint16_t* weight, int inputs, const float* x, void* out,
-                           Dtype dtype, int start, int stop);
+    // Outputs `start` to `stop` of a dense bfloat16 weight [N, K], into out [M, N].
+    void (*multiply_dense)(const uint16_t* weight, const DenseRows& x, void* out, Dtype dtype,
+                           int start, int stop);
     void (*attend)(const Attention& attention, const AttentionPiece& piece);
     void (*merge)(const Attention& attention, int splits, int head);
     void (*norm)(const Rows& rows, const void* x, const void* weight, float eps, void* out);

@@ -1,6 +1,6 @@
 """Answers decoded together are those decoded alone; sequences come and go meanwhile."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,8 +124,14 @@ def test_a_prompt_that_leaves_no_room_is_refused(model: CausalLM, length: int) -
 
 
 @pytest.mark.demo
-def test_the_demo_models_answers_together_are_those_alone(demo_checkpoint: Path) -> None:
-    llm = LLM.load(demo_checkpoint, device="cpu", dtype="fp32", wish=Wish(context=100))
+@pytest.mark.parametrize("bits", [16, 4])
+def test_the_demo_models_answers_together_are_those_alone(
+    bits: int, demo_checkpoint: Path, quantized_demo: Callable[[int], Path]
+) -> None:
+    directory = demo_checkpoint if bits == 16 else quantized_demo(bits)
+    llm = LLM.load(directory, device="cpu", dtype="fp32", wish=Wish(context=100, batch=3))
+    with pytest.raises(OptionError, match="batch must be 1 for a conversation, not 3"):
+        llm.chat()
     questions = ["What is the capital of France?", "Name three colours.", "What is 2 + 2?"]
     prompts = [
         llm.tokenizer.encode_prompt(
@@ -137,7 +143,12 @@ def test_the_demo_models_answers_together_are_those_alone(demo_checkpoint: Path)
         SamplingParams(temperature, seed=1, max_tokens=12, stop_token_ids=llm.stop_token_ids)
         for temperature in (0, 0, 0.8)
     ]
-    memory = memory_on_cpu(llm.model.config, 100, batch=3)
-    together = _together(llm.model, memory, prompts, params)
-    for prompt, own, answer in zip(prompts, params, together, strict=True):
-        assert answer == list(generate(llm.model, llm.new_memory(), prompt, own))
+    batch = llm.batch()
+    rows = [batch.join(*request) for request in zip(prompts, params, strict=True)]
+    answers: dict[object, list[int | None]] = {row: [] for row in rows}
+    while batch.free < len(rows):
+        for row, token in batch.step():
+            answers[row].append(token)
+    alone = LLM.load(directory, device="cpu", dtype="fp32", wish=Wish(context=100))
+    for prompt, own, answer in zip(prompts, params, answers.values(), strict=True):
+        assert answer == [*generate(alone.model, alone.new_memory(), prompt, own), None]

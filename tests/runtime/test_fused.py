@@ -82,6 +82,34 @@ def test_fused_layers_are_the_layers(
     assert wrong.max() < {torch.float32: 0.03, torch.bfloat16: 0.05}[dtype]
 
 
+@pytest.mark.parametrize("kv", KV_FORMATS)
+@pytest.mark.parametrize(("model_type", "bits"), [("glm", 4), ("glm4", 8)])
+def test_fused_rows_of_several_lengths_are_those_rows(
+    model_type: str, bits: int, kv: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of three rows of a cache, not in its order, run together after prompts of their own."""
+    model = _load(model_type, bits, torch.float32, tmp_path)
+    prompts = {2: torch.randint(96, (1, 1)), 0: torch.randint(96, (1, 9))}
+    token_ids = torch.randint(96, (4, 2, 1))
+
+    def run() -> tuple[Tensor, bool]:
+        memory = _memory(tmp_path, torch.float32, kv, room=100, batch=3)
+        rows = {place: memory.row(place) for place in prompts}
+        for place, prompt in prompts.items():
+            model(prompt, rows[place])
+        together = memory.together(list(rows.values()))
+        logits = torch.stack([model(each, together).clone() for each in token_ids])
+        return logits, model._fused_layers(together) != [None]
+
+    found, fused = run()
+    monkeypatch.setattr(FusedLayers, "of", lambda *_: None)
+    expected, single = run()
+    assert (fused, single) == (True, False)
+    wrong = (found - expected).square().mean(2).sqrt() / expected.square().mean(2).sqrt()
+    assert wrong.median() < 1e-6
+    assert wrong.max() < 0.03
+
+
 @pytest.mark.demo
 def test_fused_demo_says_the_same(
     quantized_demo: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch

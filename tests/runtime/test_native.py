@@ -134,6 +134,27 @@ def test_nothing_is_written_beyond_the_scratch_and_the_output() -> None:
     torch.testing.assert_close(out[1:8].double(), emulate(x, weight), rtol=1e-4, atol=1e-2)
 
 
+@pytest.mark.parametrize("shape", [(1, 70), (37, 576), (130, 4096)], ids=str)
+@pytest.mark.parametrize("path", PATHS)
+def test_a_weight_of_numbers_meets_every_row_as_if_alone(path: str, shape: tuple[int, int]) -> None:
+    if not Native(path).path:
+        pytest.skip(f"finds no {path} in this machine")
+    weight = torch.randn(shape).bfloat16()
+    for rows in range(1, native.MOST_DENSE_ROWS + 1):
+        x = torch.randn(rows, shape[1]).bfloat16()
+        assert native.takes_dense(x, weight)
+        out, alone = torch.full((2, rows, shape[0]), torch.nan)
+        native.matmul_dense(x, weight, out, path)
+        exact = x.double() @ weight.double().T
+        assert (out - exact).abs().max() < 1e-6 * shape[1]
+        for row in range(rows):
+            native.matmul_dense(x[row : row + 1], weight, alone[row : row + 1], path)
+        assert torch.equal(out, alone)
+    rounded = torch.empty_like(out, dtype=torch.bfloat16)
+    native.matmul_dense(x, weight, rounded, path)
+    assert torch.equal(rounded, out.bfloat16())
+
+
 def test_without_the_extension_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "_native", None)
     reason = Native().refuses(LinearSpec(8, 8, WeightFormat(4, None), CPU))

@@ -1,0 +1,61 @@
+"""Answers decoded together beside one alone: tokens a second, by how many there are.
+
+python -m benchmarks.batched_decode CHECKPOINT [--most 8] [--tokens 64]
+"""
+
+import argparse
+import os
+import statistics
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the commands set it, before torch
+
+from benchmarks.machine import describe_machine
+from calculator.fit import Wish
+from glm4q.engine import LLM
+from glm4q.sampling import SamplingParams
+
+PROMPT = 16
+"""Tokens; each answer's differs in length by as many again as answers came before it."""
+ROUNDS = 5
+
+
+def seconds_per_step(llm: LLM, count: int, tokens: int) -> float:
+    """The median of some rounds of steps that decode `count` answers, prompts not counted."""
+    batch = llm.batch()
+    for number in range(count):
+        prompt = [number + 3] * (PROMPT + number)
+        batch.join(prompt, SamplingParams(temperature=0, max_tokens=tokens))
+    while len(batch.step()) < count:
+        pass
+    times = []
+    for _ in range(ROUNDS):
+        begun = time.perf_counter()
+        for _ in range(tokens // (ROUNDS + 1)):
+            batch.step()
+        times.append((time.perf_counter() - begun) / (tokens // (ROUNDS + 1)))
+    return statistics.median(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--most", type=int, default=8)
+    parser.add_argument("--tokens", type=int, default=64)
+    options = parser.parse_args()
+    print(describe_machine())
+    print("| together | ms a step | tokens/s | times one alone |\n|---:|---:|---:|---:|")
+    alone, count = 0.0, 1
+    while count <= options.most:
+        context = PROMPT + options.most + options.tokens
+        wish = Wish(context=context, batch=count)
+        llm = LLM.load(options.checkpoint, device="cpu", wish=wish)
+        step = seconds_per_step(llm, count, options.tokens)
+        alone = alone or 1 / step
+        print(f"| {count} | {step * 1e3:.2f} | {count / step:.1f} | {count / step / alone:.2f} |")
+        count *= 2
+
+
+if __name__ == "__main__":
+    main()

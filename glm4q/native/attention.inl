@@ -1,43 +1,56 @@
 // Attention for any instruction set: the online softmax of https://arxiv.org/abs/1805.02867, in
 // float32. Included once by each path, inside its namespace, after attention_floats.inl.
 
-// The largest of `start` and a tile's scores; NaN is passed over.
-inline float largest(const float* scores, float start) {
-    typename V::Floats most = V::fill(start);
-    for (int at = 0; at < TILE; at += V::LANES) most = V::larger(V::load(scores + at), most);
-    return V::largest(most);
-}
-
-inline float sum_of(const float* weights) {
-    typename V::Floats sum = V::zero();
-    for (int at = 0; at < TILE; at += V::LANES) sum = V::add(sum, V::load(weights + at));
-    return V::sum(sum);
-}
-
 // A weight below e^-30 of a row's largest is lost when the sums are rounded.
 constexpr float SILENCE = 30;
 
 // A row's state while tiles go by.
 struct Softmax {
     float best = -INFINITY;  // score
-    float total = 0;         // of weights
+    Parts totals = {};       // of weights
 
-    // From scores to weights of the visible tokens; what the sums so far shrink by. heard: whether
-    // any weight counts.
-    float soften(float* scores, int visible, bool& heard) {
+    float total() const { return sum_of(totals); }
+
+    // From scores to weights of the visible tokens; what the sums so far shrink by. loudest: the
+    // largest weight; 0 where none counts.
+    float soften(float* scores, int visible, float& loudest) {
         if (visible < TILE) std::fill(scores + visible, scores + TILE, -INFINITY);
-        const float most = largest(scores, best);
-        heard = !(largest(scores, -INFINITY) < best - SILENCE);
-        if (!heard) {
+        const float most = largest(scores);
+        loudest = 0;
+        if (most < best - SILENCE || visible == 0) {
             std::fill_n(scores, TILE, 0.0f);
             return 1;
         }
-        for (int at = 0; at < TILE; at++) scores[at] = exponential(scores[at] - most);
-        if (visible < TILE) std::fill(scores + visible, scores + TILE, 0.0f);
-        const float shrink = visible > 0 && total > 0 ? exponential(best - most) : 1;
-        best = most;
-        total = total * shrink + sum_of(scores);
+        float shrink = 1;
+        if (most > best) {
+            shrink = exponential(best - most);
+            best = most;
+        }
+        Parts sums = {}, largest_weights = {};
+        for (int at = 0; at < TILE; at += PARTS) {
+            Parts weights = exponential(load_parts(scores + at) - best);
+            if (visible < TILE) weights = zero_beyond(weights, visible - at);
+            std::memcpy(scores + at, &weights, sizeof(weights));
+            sums += weights;
+            largest_weights = larger(weights, largest_weights);
+        }
+        loudest = largest_of(largest_weights);
+        totals = totals * shrink + sums;
         return shrink;
+    }
+
+private:
+    // NaN is passed over.
+    static float largest(const float* scores) {
+        typename V::Floats most = V::fill(-INFINITY);
+        for (int at = 0; at < TILE; at += V::LANES) most = V::larger(V::load(scores + at), most);
+        return V::largest(most);
+    }
+
+    static Parts zero_beyond(Parts weights, int visible) {
+        for (int part = 0; part < PARTS; part++)
+            if (part >= visible) weights[part] = 0;
+        return weights;
     }
 };
 
@@ -46,7 +59,7 @@ template <class Keys, class Values>
 void attend_by(const Attention& attention, const AttentionPiece& piece) {
     alignas(64) Scores scores;
     Softmax softmax[MOST_ROWS];
-    bool heard[MOST_ROWS];
+    float loudest[MOST_ROWS];  // weight of a tile
     const int size = attention.size, rows = piece.last - piece.first;
     const size_t row = static_cast<size_t>(piece.head) * attention.rows() + piece.first;
     Keys keys(attention, piece.head, attention.queries + row * size, rows);
@@ -67,11 +80,11 @@ void attend_by(const Attention& attention, const AttentionPiece& piece) {
         for (int r = 0; r < rows; r++) {
             const int seen = past + (piece.first + r) % attention.tokens + 1 - token;
             const int visible = std::min(std::max(seen, 0), tokens);
-            const float shrink = softmax[r].soften(scores[r], visible, heard[r]);
+            const float shrink = softmax[r].soften(scores[r], visible, loudest[r]);
             if (shrink != 1) values.shrink(r, shrink);
         }
-        if (any(heard, 0, rows, rows))
-            values.mix(attention.values, place, tokens, rows, scores, heard);
+        if (any(loudest, 0, rows, rows))
+            values.mix(attention.values, place, tokens, rows, scores, loudest);
     }
 
     for (int r = 0; r < rows; r++) {
@@ -81,9 +94,9 @@ void attend_by(const Attention& attention, const AttentionPiece& piece) {
                                        attention.rows() + piece.first + r;
             to = attention.partials + partial * attention.partial_size();
             to[size] = softmax[r].best;
-            to[size + 1] = softmax[r].total;
+            to[size + 1] = softmax[r].total();
         }
-        values.store(r, piece.splits > 1 ? 1 : 1 / softmax[r].total, to);
+        values.store(r, piece.splits > 1 ? 1 : 1 / softmax[r].total(), to);
     }
 }
 

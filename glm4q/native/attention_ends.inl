@@ -10,7 +10,7 @@ inline void rotate(float* x, const float* cos, const float* sin, int pairs) {
     }
 }
 
-// The mean of a head's keys, float32 [D], where its sequence has no others: its centre from then on.
+// The mean of a head's keys, float32 [D], where its sequence has no others yet: its centre.
 void set_center(const Attention& attention, const Fresh& fresh, int head) {
     alignas(64) float x[MOST_HEAD_SIZE];
     const int size = attention.size, kv_heads = attention.kv_heads, tokens = attention.tokens;

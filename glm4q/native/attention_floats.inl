@@ -18,10 +18,10 @@ inline size_t vector_bytes(KVFormat format, int size) {
          : format == KV_INT8 ? size : size / 2;
 }
 
-// Whether one of `count` rows from the `first` on is heard.
-inline bool any(const bool* heard, int first, int count, int rows) {
-    return std::find(heard + first, heard + std::min(first + count, rows), true) !=
-           heard + std::min(first + count, rows);
+// Whether one of `count` rows from the `first` on is heard at all.
+inline bool any(const float* loudest, int first, int count, int rows) {
+    const float* last = loudest + std::min(first + count, rows);
+    return std::any_of(loudest + first, last, [](float weight) { return weight > 0; });
 }
 
 // Asks for the vectors of a tile to come.
@@ -117,10 +117,10 @@ struct FloatValues {
     }
 
     void mix(const Side& side, size_t place, int tokens, int rows, const Scores& weights,
-             const bool* heard) {
+             const float* loudest) {
         tile.read(side, place, tokens);
         for (int row = 0; row < rows; row += V::HEAD_ROWS) {
-            if (!any(heard, row, V::HEAD_ROWS, rows)) continue;
+            if (!any(loudest, row, V::HEAD_ROWS, rows)) continue;
             int at = 0;
             for (; at + 4 * V::LANES <= tile.width; at += 4 * V::LANES)
                 mix_rows<V::HEAD_ROWS, 4>(row, at, tokens, weights);

@@ -2,6 +2,17 @@
 // have them in one instruction. Included once by such a path, inside its namespace, after
 // attention_floats.inl.
 
+// The next tile's bytes, asked for one by one between products: to ask at once for all is to wait.
+struct Ahead {
+    const uint8_t* place;
+    size_t step;
+
+    void ask() {
+        __builtin_prefetch(place, 0, 2);
+        place += step;
+    }
+};
+
 // INT8 codes. What meets them, queries and weights, is rounded to 15 bits, in two bytes.
 struct Bytes {
     static constexpr int PER_WORD = 4, BYTES = 1;
@@ -26,7 +37,11 @@ struct Bytes {
                 const Words bits = (Words)load_parts(x + at) & 0x7fffffff;
                 most = bits > most ? bits : most;
             }
-            const float largest = float_of_bits(V::largest((typename V::Ints)most));
+            take(x, count, float_of_bits(V::largest((typename V::Ints)most)));
+        }
+
+        // largest: that none is above.
+        void take(const float* x, int count, float largest) {
             const float inverse = largest > LEAST ? MOST_CODE / largest : 0;
             Codes sums = {};
             for (int at = 0; at < count; at += PARTS) {
@@ -50,7 +65,7 @@ struct Bytes {
 
     // Products of words, [count, C] vectors, with R rows.
     template <int R, int C>
-    static void dot(const uint32_t* words, int stride, int count, const Row* rows,
+    static void dot(const uint32_t* words, int stride, int count, const Row* rows, Ahead& ahead,
                     typename V::Floats (&sums)[R][C]) {
         typename V::Ints high[R][C], low[R][C];
         GLM4Q_UNROLL
@@ -60,6 +75,7 @@ struct Bytes {
         }
         for (int at = 0; at < count; at++, words += stride) {
             typename V::Ints word[C];
+            ahead.ask();
             GLM4Q_UNROLL
             for (int c = 0; c < C; c++) word[c] = V::load(words + c * V::LANES);
             GLM4Q_UNROLL
@@ -92,7 +108,7 @@ struct Pairs {
         alignas(64) uint32_t pairs[MOST_HEAD_SIZE / PER_WORD];
 
         // count: whole PARTS.
-        void take(const float* x, int count) {
+        void take(const float* x, int count, float = 0) {
             using Halves = uint16_t __attribute__((vector_size(2 * PARTS)));
             for (int at = 0; at < count; at += PARTS) {
                 const Words bits = (Words)load_parts(x + at);
@@ -106,7 +122,7 @@ struct Pairs {
     };
 
     template <int R, int C>
-    static void dot(const uint32_t* words, int stride, int count, const Row* rows,
+    static void dot(const uint32_t* words, int stride, int count, const Row* rows, Ahead& ahead,
                     typename V::Floats (&sums)[R][C]) {
         GLM4Q_UNROLL
         for (int r = 0; r < R; r++) {
@@ -115,6 +131,7 @@ struct Pairs {
         }
         for (int at = 0; at < count; at++, words += stride) {
             typename V::Ints word[C];
+            ahead.ask();
             GLM4Q_UNROLL
             for (int c = 0; c < C; c++) word[c] = V::load(words + c * V::LANES);
             GLM4Q_UNROLL
@@ -135,8 +152,14 @@ struct WordTile {
     alignas(64) float scales[TILE];
     const uint8_t* codes;
 
+    // Of the tile behind this one, for so many products by words.
+    Ahead ahead(const Side& side, size_t place, int size, int products, int words) const {
+        const size_t bytes = static_cast<size_t>(size) * Format::BYTES;
+        const size_t steps = static_cast<size_t>(products) * words;
+        return {side.codes + (place + TILE) * bytes, (TILE * bytes + steps - 1) / steps};
+    }
+
     void read(const Side& side, size_t place, int tokens, int size) {
-        prefetch(side, place + TILE, tokens, size);
         const size_t bytes = static_cast<size_t>(size) * Format::BYTES;
         codes = side.codes + place * bytes;
         const uint16_t* halves = Format::SCALED ? side.scales + place : nullptr;
@@ -173,10 +196,13 @@ struct WordKeys {
             for (int at = 0; at < bytes; at += V::BYTES)
                 V::transpose(tile.codes + token * bytes + at, bytes, Format::FLIPPED,
                              tile.words + at / 4 * TILE + token, TILE);
+        const int products = (rows + R - 1) / R * (TILE / (C * V::LANES));
+        Ahead ahead = tile.ahead(side, place, size, products, words);
         for (int row = 0; row < rows; row += R) {
             for (int token = 0; token < tokens; token += C * V::LANES) {
                 typename V::Floats sums[R][C];
-                Format::template dot<R, C>(tile.words + token, TILE, words, queries + row, sums);
+                Format::template dot<R, C>(tile.words + token, TILE, words, queries + row, ahead,
+                                           sums);
                 for (int r = 0; r < R; r++)
                     for (int c = 0; c < C; c++)
                         V::store_product(scores[row + r] + token + c * V::LANES, sums[r][c],
@@ -203,7 +229,7 @@ struct WordValues {
     }
 
     void mix(const Side& side, size_t place, int tokens, int rows, const Scores& weights,
-             const bool* heard) {
+             const float* loudest) {
         constexpr int R = Format::VALUE_ROWS, C = Format::VALUE_VECTORS;
         tile.read(side, place, tokens, size);
         const int bytes = size * Format::BYTES;
@@ -212,19 +238,23 @@ struct WordValues {
                 V::interleave<Format::PER_WORD>(
                     tile.codes + token * bytes + at, bytes, Format::FLIPPED,
                     tile.words + token / Format::PER_WORD * size + at / Format::BYTES);
+        const float largest = *std::max_element(tile.scales, tile.scales + TILE);
         for (int row = 0; row < rows; row++) {
-            if (!any(heard, row / R * R, R, rows)) continue;
+            if (!any(loudest, row / R * R, R, rows)) continue;
             alignas(64) float scaled[TILE];
             for (int token = 0; token < TILE; token++)
                 scaled[token] = weights[row][token] * tile.scales[token];
-            weighed[row].take(scaled, TILE);
+            weighed[row].take(scaled, TILE, loudest[row] * largest);
         }
         const int words = (tokens + Format::PER_WORD - 1) / Format::PER_WORD;
+        const int products = (rows + R - 1) / R * (size / (C * V::LANES));
+        Ahead ahead = tile.ahead(side, place, size, products, words);
         for (int row = 0; row < rows; row += R) {
-            if (!any(heard, row, R, rows)) continue;
+            if (!any(loudest, row, R, rows)) continue;
             for (int at = 0; at < size; at += C * V::LANES) {
                 typename V::Floats found[R][C];
-                Format::template dot<R, C>(tile.words + at, size, words, weighed + row, found);
+                Format::template dot<R, C>(tile.words + at, size, words, weighed + row, ahead,
+                                           found);
                 for (int r = 0; r < R; r++)
                     for (int c = 0; c < C; c++) {
                         float* place = sums + (row + r) * size + at + c * V::LANES;

@@ -171,10 +171,13 @@ void multiply_span(const Weight& weight, const Activations& x, void* out, Dtype 
         segment.rows = inputs * BITS / 32;
         segment.stride = weight.outputs;
         segment.ahead = static_cast<size_t>(segment.rows) * weight.outputs;
-        const size_t scales = static_cast<size_t>(input / weight.group) * weight.outputs;
         segment.book = book;
-        segment.scales = weight.wide ? nullptr : static_cast<const uint16_t*>(weight.scales) + scales;
-        segment.wide = weight.wide ? static_cast<const float*>(weight.scales) + scales : nullptr;
+        const size_t scales = static_cast<size_t>(input / weight.group) * weight.outputs;
+        segment.scales = nullptr;
+        if (weight.wide)
+            segment.wide = static_cast<const float*>(weight.scales) + scales;
+        else
+            segment.scales = static_cast<const uint16_t*>(weight.scales) + scales;
         if (span <= COPIED_SPAN && last - first > 2) {
             for (int row = 0; row < segment.rows; row++)
                 std::memcpy(copy + row * span,

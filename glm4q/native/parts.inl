@@ -36,3 +36,44 @@ inline Parts half_scale(Parts scale) {
     const Parts small = (scale + 0.5f) - 0.5f;  // steps of 2^-24
     return scale < 0x1p-14f ? small : whole;
 }
+
+// In one rounding, where the path has vectors.
+template <class Vector>
+inline Vector multiply_add(Vector a, Vector b, Vector c) {
+    if constexpr (PARTS == V::LANES)
+        return (Vector)V::multiply_add(a, b, c);
+    else
+        return a * b + c;
+}
+
+template <class Vector>
+inline float largest_of(Vector numbers) {
+    if constexpr (PARTS == V::LANES) return V::largest((typename V::Floats)numbers);
+    float most = numbers[0];
+    for (int part = 1; part < PARTS; part++) most = std::max(most, numbers[part]);
+    return most;
+}
+
+inline float sum_of(Parts numbers) {
+    float sum = 0;
+    for (int part = 0; part < PARTS; part++) sum += numbers[part];
+    return sum;
+}
+
+// e^x to a few units in the last place; below -87 as at -87, above 88 as at 88.
+inline Parts exponential(Parts x) {
+    constexpr float SHIFT = 0x1.8p23f;
+    x = x < -87.0f ? fill(-87.0f) : x;  // not `within`: NaN stays
+    x = x > 88.0f ? fill(88.0f) : x;
+    const Parts shifted = multiply_add(x, fill(1.44269504f), fill(SHIFT)), whole = shifted - SHIFT;
+    Parts rest = multiply_add(whole, fill(-0.693359375f), x);
+    rest = multiply_add(whole, fill(2.12194440e-4f), rest);
+    Parts power = fill(1.9875691500e-4f);  // Cephes' polynomial of e^rest
+    for (const float factor : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f,
+                               1.6666665459e-1f, 5.0000001201e-1f})
+        power = multiply_add(power, rest, fill(factor));
+    power = multiply_add(power, rest * rest, rest) + 1.0f;
+    return power * (Parts)(((Words)shifted - bits_of_float(SHIFT) + 127) << 23);
+}
+
+inline float exponential(float x) { return exponential(fill(x))[0]; }

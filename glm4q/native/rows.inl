@@ -25,24 +25,6 @@ inline void round_floats(float* x, Dtype dtype, int count) {
         for (int at = 0; at < count; at++) x[at] = from_bfloat16(to_bfloat16(x[at]));
 }
 
-// e^x to a few units in the last place; below -87 as at -87.
-inline float exponential(float x) {
-    constexpr float SHIFT = 0x1.8p23f;
-    x = x < -87.0f ? -87.0f : x;
-    x = x > 88.0f ? 88.0f : x;
-    const float shifted = x * 1.44269504f + SHIFT, whole = shifted - SHIFT;
-    const float rest = x - whole * 0.693359375f + whole * 2.12194440e-4f;
-    float power = 1.9875691500e-4f;  // Cephes' polynomial of e^rest
-    power = power * rest + 1.3981999507e-3f;
-    power = power * rest + 8.3334519073e-3f;
-    power = power * rest + 4.1665795894e-2f;
-    power = power * rest + 1.6666665459e-1f;
-    power = power * rest + 5.0000001201e-1f;
-    power = power * rest * rest + rest + 1;
-    const uint32_t exponent = (bits_of_float(shifted) - bits_of_float(SHIFT) + 127) << 23;
-    return power * float_of_bits(exponent);
-}
-
 constexpr int DENSE_AHEAD = 4096;  // numbers between a weight's prefetch and its use
 
 constexpr int STRETCH = 256;  // numbers that are on the stack at once
@@ -110,7 +92,11 @@ void gate(const Rows& rows, const void* gate_and_up, void* out) {
             const int count = std::min(STRETCH, rows.stop - start);
             load_floats(gate_and_up, rows.dtype, 2 * place + start, count, gates);
             load_floats(gate_and_up, rows.dtype, 2 * place + rows.size + start, count, ups);
-            for (int at = 0; at < count; at++) gates[at] /= 1 + exponential(-gates[at]);
+            for (int at = 0; at < count; at += PARTS) {
+                const Parts gate = load_parts(gates + at);
+                const Parts made = gate / (1.0f + exponential(-gate));
+                std::memcpy(gates + at, &made, sizeof(made));
+            }
             round_floats(gates, rows.dtype, count);
             for (int at = 0; at < count; at++) gates[at] *= ups[at];
             store_floats(gates, out, rows.dtype, place + start, count);
@@ -149,11 +135,10 @@ inline void multiply_four(const uint16_t* const (&weight)[4], int inputs, const 
             }
         }
     }
-    for (int r = 0; r < R; r++) {
+    for (int r = 0; r < R; r++, x += inputs) {
         V::store_sums(sums[r], acc[r][0], acc[r][1], acc[r][2], acc[r][3]);
         for (int at = input; at < inputs; at++)
-            for (int n = 0; n < 4; n++)
-                sums[r][n] += x[static_cast<size_t>(r) * inputs + at] * from_bfloat16(weight[n][at]);
+            for (int n = 0; n < 4; n++) sums[r][n] += x[at] * from_bfloat16(weight[n][at]);
     }
 }
 
@@ -161,7 +146,8 @@ template <int R = V::HEAD_ROWS>
 inline void multiply_dense_rows(int rows, const uint16_t* const (&weight)[4], const DenseRows& x,
                                 int row, void* out, Dtype dtype, int at, int count) {
     if constexpr (R > 1) {
-        if (rows < R) return multiply_dense_rows<R - 1>(rows, weight, x, row, out, dtype, at, count);
+        if (rows < R)
+            return multiply_dense_rows<R - 1>(rows, weight, x, row, out, dtype, at, count);
     }
     float sums[R][4];
     multiply_four<R>(weight, x.inputs, x.numbers + static_cast<size_t>(row) * x.inputs, sums);

@@ -6,7 +6,7 @@
 #if defined(__clang__)
 #define GLM4Q_UNROLL _Pragma("clang loop unroll(full)")
 #else
-#define GLM4Q_UNROLL _Pragma("GCC unroll 8")
+#define GLM4Q_UNROLL _Pragma("GCC unroll 16")
 #endif
 
 // gcc makes half as wide vectors of plain loops if it is not asked; clang knows no such word here.

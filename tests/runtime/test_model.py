@@ -100,7 +100,7 @@ def test_bfloat16_stays_near_float32(tiny_checkpoint: Path) -> None:
 def test_demo_model_is_as_exact_as_transformers(demo_checkpoint: Path) -> None:
     """30 layers of float32 rounding: judged by the distance to transformers in float64."""
     reference = AutoModelForCausalLM.from_pretrained(demo_checkpoint, dtype=torch.float32)
-    input_ids = torch.randint(49_152, (1, 64), generator=torch.Generator().manual_seed(1))
+    input_ids = torch.randint(49_152, (4, 64), generator=torch.Generator().manual_seed(1))
     ours = _logits(_load(demo_checkpoint), input_ids)
     with torch.no_grad():
         theirs = reference(input_ids).logits

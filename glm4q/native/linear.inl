@@ -173,7 +173,7 @@ void multiply_span(const Weight& weight, const Activations& x, void* out, Dtype 
         segment.ahead = static_cast<size_t>(segment.rows) * weight.outputs;
         segment.book = book;
         const size_t scales = static_cast<size_t>(input / weight.group) * weight.outputs;
-        segment.scales = nullptr;
+        segment.scales = nullptr, segment.wide = nullptr;
         if (weight.wide)
             segment.wide = static_cast<const float*>(weight.scales) + scales;
         else

@@ -66,7 +66,7 @@ bench-calc: $(VENV)/demo.done
 	$(BIN)/python benchmarks/calc_start.py
 
 bench-kernels: $(VENV)/demo.done
-	$(BIN)/python benchmarks/kernels.py
+	$(BIN)/python -m benchmarks.kernels
 
 # What each KV format costs over 8,192 tokens; some minutes each.
 bench-kv: $(VENV)/demo.done

@@ -1,6 +1,6 @@
 """Every CPU kernel beside the reference and beside float matmuls, on GLM-4-9B's widest layer.
 
-    python benchmarks/kernels.py [--outputs 27392] [--inputs 4096]
+    python -m benchmarks.kernels [--outputs 27392] [--inputs 4096]
 
 Times are medians of interleaved runs; GB/s is the weight's bytes over the time.
 """

@@ -6,7 +6,6 @@ Layouts: bitsandbytes 0.50, functional.quantize_4bit, nn.modules.Linear8bitLt.
 """
 
 import json
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +19,8 @@ from glm4q.files import Files
 from glm4q.packing import QuantizedWeight
 
 LARGEST_CODE = 127
+ROWS = 0
+"""LLM.int8()'s number of the order in which codes lie row by row; others were for older cards."""
 NIBBLES = 0x0F0F0F0F
 
 
@@ -45,30 +46,42 @@ class _Parts(Files):
     def __init__(self, stored: StoredModel, weight: Weight) -> None:
         super().__init__()
         self.outputs, self.inputs = weight.shape
-        self._stored, self._module = stored, weight.module
+        self._stored, self.module = stored, weight.module
 
     def __getitem__(self, part: str) -> Tensor:
-        return self.read(self._stored.tensors[f"{self._module}.{part}"])
+        return self.read(self._stored.tensors[f"{self.module}.{part}"])
 
     def __contains__(self, part: str) -> bool:
-        return f"{self._module}.{part}" in self._stored.tensors
+        return f"{self.module}.{part}" in self._stored.tensors
 
-    def state(self) -> dict[str, Any]:
-        """What NF4 says of itself. Raises CheckpointError where it is another NF4 than ours."""
+    @property
+    def nested(self) -> bool:
+        """Whether scales are codes themselves."""
+        return "weight.nested_absmax" in self
+
+    def nested_offset(self) -> float:
+        """What such scales are kept less; 0 of others. Raises CheckpointError where NF4 says of
+        itself that it is another than ours.
+        """
         try:
             state = json.loads(bytes(self[STATE].tolist()))
             found = state["quant_type"], state["blocksize"], state.get("nested_blocksize")
+            offset = float(state["nested_offset"]) if self.nested else 0.0
         except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{self._module}.{STATE} cannot be read: {error!r}") from None
-        if found not in (("nf4", NF4_BLOCK, None), ("nf4", NF4_BLOCK, NF4_NESTED_BLOCK)):
+            raise CheckpointError(f"{self.module}.{STATE} cannot be read: {error!r}") from None
+        if found != ("nf4", NF4_BLOCK, NF4_NESTED_BLOCK if self.nested else None):
             raise CheckpointError(
-                f"{self._module} is quantized as {found[0]} by blocks of {found[1]} and "
+                f"{self.module} is quantized as {found[0]} by blocks of {found[1]} and "
                 f"{found[2]}; nf4 by {NF4_BLOCK} and {NF4_NESTED_BLOCK} is read"
             )
-        return dict(state)
+        return offset
 
 
 def _llm_int8(parts: _Parts) -> QuantizedWeight:
+    if "weight_format" in parts and int(parts["weight_format"]) != ROWS:
+        raise CheckpointError(
+            f"{parts.module}.weight_format must be {ROWS}, rows, not {int(parts['weight_format'])}"
+        )
     codes = parts["weight"].view(torch.uint8) ^ 128  # as counted from the least
     scales = parts["SCB"].float() / LARGEST_CODE
     words = codes.view(parts.outputs, parts.inputs).view(torch.int32)
@@ -76,16 +89,18 @@ def _llm_int8(parts: _Parts) -> QuantizedWeight:
 
 
 def _nf4(parts: _Parts) -> QuantizedWeight:
-    state, scales = parts.state(), parts["weight.absmax"]
-    if "weight.nested_absmax" in parts:
+    offset, scales, book = parts.nested_offset(), parts["weight.absmax"], parts["weight.quant_map"]
+    if not bool((book.abs() <= 1).all()):
+        raise CheckpointError(f"{parts.module}.weight.quant_map must be 16 numbers of -1 to 1")
+    if parts.nested:
         nested = parts["weight.nested_absmax"].repeat_interleave(NF4_NESTED_BLOCK)[: scales.numel()]
         scales = parts["weight.nested_quant_map"][scales.flatten().int()] * nested
-        scales += float(state["nested_offset"])
+        scales += offset
     return QuantizedWeight(
         4,
         words_of_nf4(parts["weight"].view(parts.outputs, -1)),
         scales.view(parts.outputs, -1).T.contiguous(),
-        book=parts["weight.quant_map"],
+        book=book,
     )
 
 

@@ -48,7 +48,7 @@ class LLM:
         reserve: int | None = None,
         progress: Progress = lambda weight: None,
     ) -> Self:
-        """Load a bf16, INT8 or INT4 checkpoint.
+        """Load a checkpoint in bf16, in GPTQ's INT8 or INT4, or in bitsandbytes' formats.
 
         wish: what the run should be; what it leaves open is chosen by what is free. reserve: bytes
         of the device that stay free. Raises OptionError, ConfigError, CheckpointError,

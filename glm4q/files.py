@@ -28,7 +28,7 @@ class Files(ExitStack):
                 opened = self.enter_context(safe_open(header.file, framework="pt"))
                 self._open[header.file] = opened
             file = self._open[header.file]
-            if start == 0 and stop in (None, header.shape[0]):
+            if start == 0 and (stop is None or stop == header.shape[0]):
                 return file.get_tensor(header.name)
             return file.get_slice(header.name)[start:stop]
         except (SafetensorError, OSError) as error:

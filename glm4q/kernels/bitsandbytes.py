@@ -1,4 +1,4 @@
-"""bitsandbytes' own NF4, for CUDA devices without Triton (Windows), and where nothing else serves.
+"""bitsandbytes' own NF4, for CUDA devices that our Triton kernels do not serve.
 
 Its matrix-vector product has not been run on a CUDA device, as none was at hand.
 """

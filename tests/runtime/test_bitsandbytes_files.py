@@ -141,6 +141,10 @@ def test_inputs_that_are_no_whole_blocks_are_refused(
         ({"quant_type": "nf4", "blocksize": 128}, r"by blocks of 128 and None; nf4 by 64 and 256"),
         ({"blocksize": 64}, "cannot be read: KeyError"),
         ([], "cannot be read: TypeError"),
+        (
+            {"quant_type": "nf4", "blocksize": 64, "nested_blocksize": 256},
+            "by blocks of 64 and 256",
+        ),
     ],
 )
 def test_a_strange_state_is_refused(
@@ -152,10 +156,35 @@ def test_a_strange_state_is_refused(
     tensors = load_file(directory / SINGLE)
     module = "model.layers.0.self_attn.q_proj"
     tensors[f"{module}.{STATE}"] = torch.tensor(list(json.dumps(state).encode())).byte()
-    shutil.copyfile(directory / "config.json", tmp_path / "config.json")
-    save_file(tensors, tmp_path / SINGLE)
+    _assert_refused(directory, tensors, tmp_path, message)
+
+
+@pytest.mark.parametrize(
+    ("of", "part", "value", "message"),
+    [
+        ("nf4", "weight.quant_map", 1.5, "must be 16 numbers of -1 to 1"),
+        ("nf4", "weight.quant_map", float("nan"), "must be 16 numbers of -1 to 1"),
+        ("nf4-double", "weight.nested_absmax", float("inf"), "scales are not all finite"),
+        ("llm-int8", "SCB", float("nan"), "scales are not all finite"),
+        ("llm-int8", "weight_format", 2, "weight_format must be 0, rows, not 2"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(
+    saved: tuple[str, Path, Tensor], tmp_path: Path, of: str, part: str, value: float, message: str
+) -> None:
+    name, directory, _ = saved
+    if name != of:
+        pytest.skip(f"a part of {of}")
+    tensors = load_file(directory / SINGLE)
+    tensors[f"model.layers.0.self_attn.q_proj.{part}"].fill_(value)
+    _assert_refused(directory, tensors, tmp_path, message)
+
+
+def _assert_refused(like: Path, tensors: dict[str, Tensor], where: Path, message: str) -> None:
+    shutil.copyfile(like / "config.json", where / "config.json")
+    save_file(tensors, where / SINGLE)
     with pytest.raises(CheckpointError, match=message):
-        load_on_cpu(StoredModel.open(tmp_path))
+        load_on_cpu(StoredModel.open(where))
 
 
 def test_the_product_of_one_token_on_cuda_fits_its_shapes() -> None:

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from calculator.config import ModelConfig
-from calculator.formats import KV_FORMATS
 from glm4q.kernels.cuda import AMPERE, capability, refuses_triton
 from glm4q.kv.spec import KVStore
 from glm4q.workspace import Step
@@ -42,8 +41,6 @@ def refuses_attention(
         return f"takes heads of a power of two up to {LARGEST_HEAD}, not {config.head_dim}"
     if room < max(shared, FEWEST_TOKENS):
         return f"takes caches of {max(shared, FEWEST_TOKENS)} tokens or more, not {room}"
-    if any(form.centered for form in KV_FORMATS[kv]):
-        return "does not give keys back the centre that they are kept less"
     if kv == "fp32":
         return "multiplies in float16, which an fp32 cache is not for"
     return None

@@ -94,7 +94,7 @@ def _memory(kv: str) -> Memory:
     return memory
 
 
-@pytest.mark.parametrize("kv", ["bf16", "int8", "k8v4"])
+@pytest.mark.parametrize("kv", ["bf16", "int8", "k8v4", "int4"])
 def test_replayed_steps_say_what_plain_steps_say(kv: str) -> None:
     model = random_model(CONFIG).to(CUDA, torch.bfloat16)
     prompt = torch.randint(CONFIG.vocab_size, (1, 60))
@@ -107,7 +107,7 @@ def test_replayed_steps_say_what_plain_steps_say(kv: str) -> None:
         assert torch.equal(again, once)
 
 
-@pytest.mark.parametrize("kv", ["bf16", "int8", "k8v4"])
+@pytest.mark.parametrize("kv", ["bf16", "int8", "k8v4", "int4"])
 def test_fused_attention_equals_torch_s(kv: str) -> None:
     model = random_model(CONFIG).to(CUDA, torch.bfloat16)
     tokens = torch.randint(CONFIG.vocab_size, (1, 101))

@@ -122,11 +122,20 @@ def _filled(config: ModelConfig, kv: str, given: Tensor, room: int) -> tuple[Any
     for count in ([tokens] if tokens else []) + [1]:
         ((step, _),) = memory.steps(count)
         step["cached"].fill_(cache.length)
-        prepare_attention(config, step)
+        prepare_attention(config, step, centered=memory.cache.centered)
         if count == tokens and not cache.length:
-            cache.append_keys(step["fresh"].copy_(given[0]), step)
+            cache.append_keys(cache.center_keys(step["fresh"].copy_(given[0])), step)
             cache.append_values(step["fresh"].copy_(given[1]), step)
     return memory, step, cache
+
+
+def rotation_at(frequencies: Tensor, start: int) -> Tensor:
+    """Cos and sin of a position, [2, pairs], as attention turns centres on."""
+    from tests.runtime import jitted
+
+    out = torch.empty(2, len(frequencies))
+    jitted.rotation_at[(1,)](frequencies, out, start, PAIRS=len(frequencies))
+    return out
 
 
 def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -124,7 +124,7 @@ SMALL_HEADS = replace(
     [(HEADS, 0), (HEADS, 1), (HEADS, 63), (HEADS, 99), (SMALL_HEADS, 99)],
     ids=["glm-4 0", "glm-4 1", "glm-4 63", "glm-4 99", "demo 99"],
 )
-@pytest.mark.parametrize("kv", ["bf16", "int8", "k8v4"])
+@pytest.mark.parametrize("kv", ["bf16", "int8", "k8v4", "int4"])
 def test_decode_attention_equals_streaming_attention(
     run: Run, kv: str, config: ModelConfig, cached: int
 ) -> None:
@@ -140,6 +140,15 @@ def test_decode_attention_equals_streaming_attention(
     different = sum(int((a != b).sum()) for a, b in caches)
     assert different <= 2
     assert all(len(a) == 2 and not a[0].any() for a, _ in caches)  # the other layer is untouched
+
+
+@pytest.mark.parametrize("start", [0, 1, 4097, 131_071, 1_048_575])
+def test_centres_are_turned_exactly_however_far(run: Run, start: int) -> None:
+    frequencies = 10_000.0 ** -(torch.arange(0, 64, 2, dtype=torch.float64) / 64)
+    angles = start * frequencies
+    found = run(interpreted.rotation_at, frequencies, start)
+    exact = torch.stack((angles.cos(), angles.sin()))
+    torch.testing.assert_close(found.double(), exact, rtol=0, atol=3e-7)
 
 
 def test_the_newest_token_alone_is_attended_to_whatever_the_cache_held(run: Run) -> None:

@@ -24,7 +24,7 @@ def _assert_fits(made: Compiled, name: str) -> None:
 
 @pytest.mark.parametrize("capability", ARCHITECTURES)
 def test_decode_kernels_fit_and_spill_nothing(capability: int) -> None:
-    kvs = ("bf16", "int8", "k8v4") if capability == 75 else ("int8",)
+    kvs = ("bf16", "int8", "k8v4", "int4") if capability == 75 else ("int8", "int4")
     for name, launch in decode(capability, kvs):
         made = compile_for(launch, capability)
         _assert_fits(made, name)

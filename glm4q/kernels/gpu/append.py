@@ -7,14 +7,22 @@ from glm4q.kernels.gpu.vectors import turn, write_vector
 
 
 @triton.jit
-def rotate(x, rotation, wanted, D: tl.constexpr, PAIRS: tl.constexpr):
-    """The vector at `x` in float32, its first 2 * PAIRS numbers turned pair by pair if wanted."""
+def rotate(x, center, is_key, is_first, rotation, wanted, D: tl.constexpr, PAIRS: tl.constexpr):
+    """The vector at `x` in float32, its first 2 * PAIRS numbers turned pair by pair if wanted.
+
+    A key is turned less its centre, if there are centres; a first key is its own.
+    """
     d = tl.arange(0, D)
     turned = (d < 2 * PAIRS) & wanted
     cos = tl.load(rotation + d // 2, mask=turned, other=1)
     sin = tl.load(rotation + PAIRS + d // 2, mask=turned, other=0)
-    other = tl.load(x + (d ^ 1)).to(tl.float32)
-    return tl.load(x + d).to(tl.float32) * cos + tl.where(d % 2 == 0, -other, other) * sin
+    here, other = tl.load(x + d).to(tl.float32), tl.load(x + (d ^ 1)).to(tl.float32)
+    if center is not None:
+        here -= tl.load(center + d, mask=is_key, other=0)
+        other -= tl.load(center + (d ^ 1), mask=is_key, other=0)
+        here = tl.where(is_key & is_first, 0.0, here)
+        other = tl.where(is_key & is_first, 0.0, other)
+    return here * cos + tl.where(d % 2 == 0, -other, other) * sin
 
 
 @triton.jit
@@ -30,6 +38,7 @@ def append(
     key_scales,
     value_codes,
     value_scales,
+    centers,  # float32 [B, Hkv, 1, D], or None
     room,
     scale,
     SHARED: tl.constexpr,
@@ -47,8 +56,14 @@ def append(
         source = v + head * D
     else:
         source = k + head * D
-    x = rotate(source, rotation, not is_value, D, PAIRS)
-    if (is_value and VALUES == "int4") or (not is_value and KEYS == "int4"):
+    is_key = each == SHARED
+    if centers is None:
+        x = rotate(source, None, is_key, False, rotation, not is_value, D, PAIRS)
+    else:
+        is_first, center, d = tl.load(cached) == 0, centers + head * D, tl.arange(0, D)
+        x = rotate(source, center, is_key, is_first, rotation, not is_value, D, PAIRS)
+        tl.store(center + d, tl.load(source + d).to(tl.float32), mask=is_key & is_first)
+    if (is_value and VALUES == "int4") or (is_key and KEYS == "int4"):
         x = turn(x, hadamard, D)
     place = head.to(tl.int64) * room + tl.load(cached)
     if each < SHARED:

@@ -12,8 +12,9 @@ two it holds GLM-4's numbers, and more exactly than bfloat16. All sums are float
 import triton
 import triton.language as tl
 
+from glm4q.kernels.gpu.centers import factors, from_start, turns_of_a_token
 from glm4q.kernels.gpu.numbers import power_of_two
-from glm4q.kernels.gpu.vectors import read_vectors, turn
+from glm4q.kernels.gpu.vectors import read_vectors, turn, turn_rows
 
 
 @triton.jit
@@ -23,6 +24,10 @@ def attend(
     key_scales,
     value_codes,
     value_scales,
+    centers,  # float32 [B, Hkv, 1, D], what keys are kept less of; or None
+    hadamard,  # float32 [64, 64]
+    frequencies,  # float64 [PAIRS]
+    tile_rotation,  # float32 [2, TILE, PAIRS]
     cached,  # int64 [1]: tokens in the cache beside the newest
     mixed,  # float32 [B * Hkv, splits, G, D]
     softmax,  # float32 [B * Hkv, 2, splits, G]: greatest score, sum of exponentials
@@ -32,6 +37,9 @@ def attend(
     BLOCK_G: tl.constexpr,
     BLOCK_S: tl.constexpr,
     D: tl.constexpr,
+    PAIRS: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    TILE: tl.constexpr,
     KEYS: tl.constexpr,
     VALUES: tl.constexpr,
 ):
@@ -40,6 +48,17 @@ def attend(
     g, d = tl.arange(0, BLOCK_G), tl.arange(0, D)
     ours = g < SHARED
     q = tl.load(queries + (head * SHARED + g)[:, None] * D + d[None, :], ours[:, None], 0.0)
+    if centers is not None:
+        rows = queries + (head * SHARED + g) * D
+        along, across = factors(rows, ours, centers + head * D, PAIRS, BLOCK_P)
+        turns = turns_of_a_token(frequencies, PAIRS, BLOCK_P)
+        pair, j = tl.arange(0, BLOCK_P), tl.arange(0, BLOCK_S)
+        table = tile_rotation + j[None, :] * PAIRS + pair[:, None]
+        known = (pair < PAIRS)[:, None] & (j < TILE)[None, :]
+        tile_cos = tl.load(table, mask=known, other=0).to(tl.float16)
+        tile_sin = tl.load(table + TILE * PAIRS, mask=known, other=0).to(tl.float16)
+    if KEYS == "int4":
+        q = turn_rows(q, hadamard, BLOCK_G, D)
     q_unit = power_of_two(tl.max(tl.abs(q), 1))
     q = (q * (1.0 / q_unit)[:, None]).to(tl.float16)
     length = tl.load(cached).to(tl.int32) + 1
@@ -55,6 +74,9 @@ def attend(
         k, k_unit = read_vectors(key_codes, key_scales, place, there, KEYS, D)
         v, v_unit = read_vectors(value_codes, value_scales, place, there, VALUES, D)
         scores = tl.dot(q, tl.trans(k)) * q_unit[:, None] * k_unit[None, :]
+        if centers is not None:
+            by_cos, by_sin, unit = from_start(along, across, turns, start)
+            scores += (tl.dot(by_cos, tile_cos) + tl.dot(by_sin, tile_sin)) * unit[:, None]
         scores = tl.where(there[None, :], scores, -float("inf"))
         new_best = tl.maximum(best, tl.max(scores, 1))
         shrink = tl.exp(best - new_best)

@@ -52,6 +52,10 @@ class Decode:
         return self.step["queries"].shape[2]
 
     @property
+    def _pairs(self) -> int:
+        return self.step["rotation"].shape[-1]
+
+    @property
     def _size(self) -> int:
         return self.step["q"].shape[-1]
 
@@ -61,6 +65,8 @@ class Decode:
             codes, *scales = (tensor[self.layer] for tensor in store.tensors.values())
             found[f"{side}_codes"] = codes
             found[f"{side}_scales"] = scales[0] if scales else None
+        centers = self.keys.centers
+        found["centers"] = None if centers is None else centers.vectors[self.layer]
         return found
 
     def _kinds(self) -> dict[str, Constant]:
@@ -81,7 +87,7 @@ class Decode:
             },
             {
                 "SHARED": self._shared,
-                "PAIRS": step["rotation"].shape[-1],
+                "PAIRS": self._pairs,
                 "D": self._size,
                 **self._kinds(),
             },
@@ -100,6 +106,9 @@ class Decode:
             {
                 "queries": step["queries"],
                 **self._stored(),
+                "hadamard": step["hadamard"],
+                "frequencies": step["frequencies"],
+                "tile_rotation": step["tile rotation"],
                 "cached": step["cached"],
                 "mixed": step["keys"],
                 "softmax": step["scores"],
@@ -111,6 +120,9 @@ class Decode:
                 "BLOCK_G": max(triton.next_power_of_2(self._shared), SMALLEST_TILE),
                 "BLOCK_S": BLOCK_S[self.tensor_cores],
                 "D": self._size,
+                "PAIRS": self._pairs,
+                "BLOCK_P": max(triton.next_power_of_2(self._pairs), SMALLEST_TILE),
+                "TILE": step["tile rotation"].shape[1],
                 **self._kinds(),
             },
             warps=8,

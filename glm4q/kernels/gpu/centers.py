@@ -1,0 +1,65 @@
+"""What the centre of a head's keys adds to scores: `glm4q.kv.centers`, without adding it to keys.
+
+A key at position s is kept less R(s) c. A query q would have met it as, for each pair of numbers,
+    a cos(s f) + b sin(s f), a = q0 c0 + q1 c1, b = q1 c0 - q0 c1.
+Turned on to the first position of a tile, all pairs of all queries meet one table of the tile. What
+is not rotated adds the same to all scores, which softmax does not see.
+"""
+
+import triton
+import triton.language as tl
+
+from glm4q.kernels.gpu.numbers import power_of_two
+
+TURN = tl.constexpr(2.0**64 / 6.283185307179586)
+"""A turn is all of a 64-bit integer: positions times it wrap where turns do, and lose nothing."""
+ANGLE = tl.constexpr(6.283185307179586 / 2.0**32)
+
+
+@triton.jit
+def factors(queries, ours, center, PAIRS: tl.constexpr, BLOCK_P: tl.constexpr):
+    """a and b, [G, BLOCK_P] each, of rotated queries that lie at `queries`, [G], if they are ours.
+
+    BLOCK_P: PAIRS, or the next power of two.
+    """
+    pair = tl.arange(0, BLOCK_P)
+    known = pair < PAIRS
+    place, mask = queries[:, None] + 2 * pair[None, :], ours[:, None] & known[None, :]
+    even, odd = tl.load(place, mask=mask, other=0), tl.load(place + 1, mask=mask, other=0)
+    c_even = tl.load(center + 2 * pair, mask=known, other=0)[None, :]
+    c_odd = tl.load(center + 2 * pair + 1, mask=known, other=0)[None, :]
+    return even * c_even + odd * c_odd, odd * c_even - even * c_odd
+
+
+@triton.jit
+def turns_of_a_token(frequencies, PAIRS: tl.constexpr, BLOCK_P: tl.constexpr):
+    """int64 [BLOCK_P]: the turns from a position to the next."""
+    pair = tl.arange(0, BLOCK_P)
+    return (tl.load(frequencies + pair, mask=pair < PAIRS, other=0) * TURN).to(tl.int64)
+
+
+@triton.jit
+def cos_and_sin(turn):
+    """Of an angle in 2**-64 turns. The library's own keep memory ready for the largest angles."""
+    quadrant = ((turn + (1 << 61)) >> 62) & 3
+    x = ((turn - (quadrant << 62)) >> 32).to(tl.float32) * ANGLE  # -pi / 4 to pi / 4
+    square = x * x  # Cephes' polynomials
+    odd = (-1.9515295891e-4 * square + 8.3321608736e-3) * square - 1.6666654611e-1
+    sin = x + x * square * odd
+    even = (2.443315711809948e-5 * square - 1.388731625493765e-3) * square + 4.166664568298827e-2
+    cos = 1.0 - 0.5 * square + square * square * even
+    swapped = quadrant % 2 == 1
+    cos, sin = tl.where(swapped, sin, cos), tl.where(swapped, cos, sin)
+    cos = tl.where((quadrant == 1) | (quadrant == 2), -cos, cos)
+    return cos, tl.where(quadrant >= 2, -sin, sin)
+
+
+@triton.jit
+def from_start(along, across, turns, start):
+    """a and b turned on to position `start` in float16, and what a row of them stands for."""
+    cos, sin = cos_and_sin(turns * start)
+    cos, sin = cos[None, :], sin[None, :]
+    by_cos, by_sin = along * cos + across * sin, across * cos - along * sin
+    unit = power_of_two(tl.max(tl.maximum(tl.abs(by_cos), tl.abs(by_sin)), 1))
+    inverse = (1.0 / unit)[:, None]
+    return (by_cos * inverse).to(tl.float16), (by_sin * inverse).to(tl.float16), unit

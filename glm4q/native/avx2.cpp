@@ -89,18 +89,11 @@ struct V {
         return _mm256_fmadd_ps(odd(a), odd(b), _mm256_fmadd_ps(even(a), even(b), sum));
     }
     static __m256 larger(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
-    static __m256 add(__m256 a, __m256 b) { return _mm256_add_ps(a, b); }
     static float largest(__m256 numbers) {
         __m128 half = _mm256_extractf128_ps(numbers, 1);
         half = _mm_max_ps(_mm256_castps256_ps128(numbers), half);
         half = _mm_max_ps(half, _mm_movehl_ps(half, half));
         return std::max(half[0], half[1]);
-    }
-    static float sum(__m256 numbers) {
-        __m128 half = _mm256_extractf128_ps(numbers, 1);
-        half = _mm_add_ps(_mm256_castps256_ps128(numbers), half);
-        half = _mm_add_ps(half, _mm_movehl_ps(half, half));
-        return half[0] + half[1];
     }
     static __m256 even_bfloat16(const uint16_t* place) { return even(words(place)); }
     static __m256 odd_bfloat16(const uint16_t* place) { return odd(words(place)); }

@@ -153,7 +153,6 @@ struct V {
     static float largest(__m512 numbers) { return _mm512_reduce_max_ps(numbers); }
     static uint32_t largest(__m512i numbers) { return _mm512_reduce_max_epu32(numbers); }
     static int32_t sum(__m512i numbers) { return _mm512_reduce_add_epi32(numbers); }
-    static float sum(__m512 numbers) { return _mm512_reduce_add_ps(numbers); }
     static __m512 even_bfloat16(const uint16_t* place) { return even(_mm512_loadu_si512(place)); }
     static __m512 odd_bfloat16(const uint16_t* place) { return odd(_mm512_loadu_si512(place)); }
 };

@@ -89,9 +89,7 @@ struct V {
         return vfmaq_f32(vfmaq_f32(sum, even(one), even(other)), odd(one), odd(other));
     }
     static float32x4_t larger(float32x4_t a, float32x4_t b) { return vmaxnmq_f32(a, b); }
-    static float32x4_t add(float32x4_t a, float32x4_t b) { return vaddq_f32(a, b); }
     static float largest(float32x4_t numbers) { return vmaxnmvq_f32(numbers); }
-    static float sum(float32x4_t numbers) { return vaddvq_f32(numbers); }
     static float32x4_t even_bfloat16(const uint16_t* place) { return even(words(place)); }
     static float32x4_t odd_bfloat16(const uint16_t* place) { return odd(words(place)); }
     static uint32x4_t words(const uint16_t* place) {

@@ -60,9 +60,7 @@ struct V {
         return sum + float_of_bits(a & 0xffff0000) * float_of_bits(b & 0xffff0000);
     }
     static float larger(float a, float b) { return a > b ? a : b; }
-    static float add(float a, float b) { return a + b; }
     static float largest(float number) { return number; }
-    static float sum(float number) { return number; }
     static float even_bfloat16(const uint16_t* place) { return from_bfloat16(place[0]); }
     static float odd_bfloat16(const uint16_t* place) { return from_bfloat16(place[1]); }
 };

@@ -132,4 +132,5 @@ def _by_bitsandbytes(source: str, output: Path, weights: str, overwrite: bool) -
     with QuantizeProgress() as progress:
         write_by_bitsandbytes(stored, output, weights, overwrite=overwrite, listener=progress.begin)
     size = sum(file.stat().st_size for file in output.glob("*.safetensors"))
-    typer.echo(f"{output}: {human_bytes(size)} of weights, for transformers with bitsandbytes")
+    users = "chat, and transformers with bitsandbytes"
+    typer.echo(f"{output}: {human_bytes(size)} of weights, for {users}")

@@ -8,12 +8,15 @@ DEMO := build/demo
 LLAMA := build/peers/llama
 LLAMA_VERSION := 0.3.36
 LLAMA_DONE := $(LLAMA)/$(LLAMA_VERSION).done
+WHEEL := build/peers/xllamacpp
+WHEEL_VERSION := 2026.10.11549
+WHEEL_DONE := $(WHEEL)/$(WHEEL_VERSION).done
 LAYERS := build/peers/models/glm-int4-4-layers
 QUESTION := What is the capital of France?
 
 .PHONY: demo chat test check format sanitize peers clean
 .PHONY: bench-load bench-calc bench-kernels bench-kv bench-quality bench-speed bench-llama
-.PHONY: bench-transformers bench-context bench-batch
+.PHONY: bench-transformers bench-context bench-batch bench-llama-wheel
 
 demo: $(VENV)/demo.done
 	rm -rf $(DEMO)
@@ -85,6 +88,11 @@ bench-speed: $(VENV)/demo.done $(LLAMA_DONE)
 bench-llama: $(VENV)/demo.done $(LLAMA_DONE)
 	$(BIN)/python -m benchmarks.llama_speed
 
+# The same beside llama.cpp's wheel that runs anywhere, of which x86 machines get the AVX2 code.
+bench-llama-wheel: $(VENV)/demo.done $(WHEEL_DONE)
+	$(BIN)/python -m benchmarks.llama_speed --peer wheel --cases demo
+	$(BIN)/python -m benchmarks.llama_speed --peer wheel --cases glm-int4 glm-int8 --layers 4
+
 # Beside transformers with GPTQModel, bitsandbytes and torchao, on the demo model.
 bench-transformers: peers
 	$(BIN)/python -m benchmarks.transformers_speed
@@ -118,6 +126,11 @@ $(LLAMA_DONE):
 	$(PYTHON) -m venv $(LLAMA)
 	CMAKE_ARGS="-DGGML_NATIVE=ON" nice $(LLAMA)/bin/python -m pip --disable-pip-version-check \
 		install --quiet --no-binary llama-cpp-python llama-cpp-python==$(LLAMA_VERSION)
+	touch $@
+
+$(WHEEL_DONE):
+	$(PYTHON) -m venv $(WHEEL)
+	$(WHEEL)/bin/python -m pip --disable-pip-version-check install --quiet xllamacpp==$(WHEEL_VERSION)
 	touch $@
 
 # GPTQModel, which reads our checkpoints in one test, compiles a dependency: without a compiler

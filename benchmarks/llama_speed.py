@@ -1,6 +1,7 @@
 """glm4q beside llama.cpp: prefill, decode and load time, in turns on one machine.
 
     python -m benchmarks.llama_speed [--cases demo glm-int4 glm-int8] [--depths 0] [--rounds 3]
+        [--peer built]
 
 glm-int4 and glm-int8 are GLM-4-9B's true shapes with random integers, which take about 13 and 21
 GB of disk together with their GGUF files and are kept under build/peers/models; demo is the trained
@@ -30,9 +31,11 @@ from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 
 MODELS = Path("build/peers/models")
-LLAMA = [
-    str(Path("build/peers/llama/bin/python")), str(Path(__file__).with_name("llama_worker.py"))
-]  # fmt: skip
+PEERS = {
+    "built": ("build/peers/llama/bin/python", "llama_worker.py"),
+    "wheel": ("build/peers/xllamacpp/bin/python", "xllamacpp_worker.py"),
+}
+"""llama.cpp compiled for this very machine, and as a wheel for any machine."""
 CASES = {
     "demo": None,
     "glm-int4": Variant("int4", "128", "int8"),
@@ -43,6 +46,12 @@ PROMPT, DECODE = 512, 32
 F16_BYTES = 2
 
 
+def worker(peer: str) -> list[str]:
+    """The command that starts a peer's worker."""
+    python, file = PEERS[peer]
+    return [python, str(Path(__file__).with_name(file))]
+
+
 @dataclass(frozen=True)
 class Measurement:
     """What each process is asked."""
@@ -51,6 +60,7 @@ class Measurement:
     runs: int
     cpu_time: bool
     """One thread's CPU time, not the time of all threads on the wall's clock."""
+    peer: str
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,7 @@ class Times:
         threads = 1 if how.cpu_time else torch.get_num_threads()
         numbers = map(str, (PROMPT, DECODE, how.runs, threads))
         command = "cpu-time" if how.cpu_time else "run"
-        found = ask([*LLAMA, command, str(file), how.depths, *numbers])
+        found = ask([*worker(how.peer), command, str(file), how.depths, *numbers])
         prefill, decode = (
             [statistics.median(each) for each in found[f"{phase}_seconds"]]
             for phase in ("prefill", "decode")
@@ -130,16 +140,14 @@ def read_bytes(file: Path, depth: int) -> int:
 
 def compare(case: str, options: argparse.Namespace) -> None:
     directory, file = prepare(case, options.layers)
-    how = Measurement(options.depths, options.runs, options.cpu_time)
+    how = Measurement(options.depths, options.runs, options.cpu_time, options.peer)
     mine, theirs = [], []
     for _ in range(options.rounds):
         times, found = Times.of_glm4q(directory, how)
         mine.append(times)
         times, told = Times.of_llama(file, how)
         theirs.append(times)
-    print(
-        f"\n{case}: kernels {kernels(found)}; llama-cpp-python {told['version']}: {told['system']}"
-    )
+    print(f"\n{case}: kernels {kernels(found)}; {told['version']}: {told['system']}")
     print("| | glm4q, median (best) | llama.cpp, median (best) | ratio of medians |")
     print("|---|---:|---:|---:|")
     row("load, s", 0, [each.load for each in mine], [each.load for each in theirs])
@@ -175,6 +183,7 @@ def kernels(found: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--peer", choices=PEERS, default="built")
     parser.add_argument("--depths", default="0")
     parser.add_argument("--layers", type=int, help="of the GLM-4-9B cases; all if not given")
     parser.add_argument("--rounds", type=int, default=3, help="processes of each, in turns")

@@ -62,7 +62,7 @@ def run(
         "prefill_seconds": prefills,
         "decode_seconds": decodes,
         "system": llama_cpp.llama_print_system_info().decode(),
-        "version": llama_cpp.__version__,
+        "version": f"llama-cpp-python {llama_cpp.__version__}",
     }
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import gguf
 import torch
 
-from benchmarks.llama_speed import LLAMA, write_tokenizer
+from benchmarks.llama_speed import worker, write_tokenizer
 from benchmarks.machine import GLM4Q, ask, describe_machine
 from calculator.architecture import weights
 from calculator.config import ModelConfig
@@ -126,7 +126,8 @@ def by_glm4q(source: Path, weights_format: str) -> float:
 def by_llama(file: Path, kind: str) -> float:
     """Until the file is on the disk, as ours is; it is not summed, as ours is."""
     output = file.with_name("made.gguf")
-    found = ask([*LLAMA, "quantize", str(file), str(output), kind, str(torch.get_num_threads())])
+    numbers = kind, str(torch.get_num_threads())
+    found = ask([*worker("built"), "quantize", str(file), str(output), *numbers])
     begun = time.perf_counter()
     with output.open("r+b") as written:
         os.fsync(written.fileno())

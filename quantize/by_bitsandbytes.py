@@ -15,6 +15,7 @@ from calculator.formats import LLM_INT8, NF4, NF4_BLOCK, WeightFormat
 from calculator.plan import assign_formats
 from calculator.stored import StoredModel
 from glm4q.checkpoint import read_weight
+from glm4q.kernels.bitsandbytes_functions import bitsandbytes_functions
 from quantize.checksums import write_checksums
 from quantize.companions import write_companions
 from quantize.layout import Tensor as Planned
@@ -58,7 +59,7 @@ def write_by_bitsandbytes(
     The head stays as it is, as transformers leaves it.
     """
     try:
-        import bitsandbytes  # noqa: F401
+        bitsandbytes_functions()
     except ImportError:
         raise OptionError(f"weights {weights} needs the package bitsandbytes") from None
     if stored.is_quantized:
@@ -93,8 +94,7 @@ def _layout(weight: Weight, form: WeightFormat) -> Iterator[Planned]:
 def _quantized(
     stored: StoredModel, weight: Weight, form: WeightFormat
 ) -> Iterator[tuple[str, Tensor]]:
-    from bitsandbytes import functional
-
+    functional = bitsandbytes_functions()
     rows = read_weight(stored, weight)
     if form == LLM_INT8:
         codes, scales, _ = functional.int8_vectorwise_quant(rows.half())

@@ -13,6 +13,7 @@ from torch import Tensor
 from calculator.formats import NF4_BLOCK, WeightFormat
 from calculator.scratch import Needs, dequantized_outputs
 from glm4q.bitsandbytes_files import nf4_of_words
+from glm4q.kernels.bitsandbytes_functions import bitsandbytes_functions
 from glm4q.kernels.spec import LinearSpec
 from glm4q.packing import QuantizedWeight
 
@@ -57,22 +58,17 @@ class BitsAndBytes:
 
 def multiply_one(x: Tensor, packed: Mapping[str, Tensor]) -> Tensor:
     """[1, K] -> [1, N], without dequantizing."""
-    from bitsandbytes import functional  # not there on every machine
-
     weight = packed["weight"].view(-1, 1)
-    return functional.gemv_4bit(x, weight, state=_state(packed, slice(None), x.dtype))
+    return bitsandbytes_functions().gemv_4bit(x, weight, state=_state(packed, slice(None), x.dtype))
 
 
 def _dequantize(packed: Mapping[str, Tensor], rows: slice, dtype: torch.dtype) -> Tensor:
-    from bitsandbytes import functional
-
     weight = packed["weight"][rows].view(-1, 1)
-    return functional.dequantize_4bit(weight, _state(packed, rows, dtype))
+    return bitsandbytes_functions().dequantize_4bit(weight, _state(packed, rows, dtype))
 
 
 def _state(packed: Mapping[str, Tensor], rows: slice, dtype: torch.dtype) -> Any:
-    from bitsandbytes.functional import QuantState
-
     absmax = packed["absmax"][rows]
     shape = absmax.shape[0], absmax.shape[1] * NF4_BLOCK
-    return QuantState(absmax.flatten(), shape, packed["book"], NF4_BLOCK, "nf4", dtype)
+    make = bitsandbytes_functions().QuantState
+    return make(absmax.flatten(), shape, packed["book"], NF4_BLOCK, "nf4", dtype)

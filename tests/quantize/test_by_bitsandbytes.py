@@ -1,5 +1,8 @@
 """`--weights nf4|llm-int8`: the very tensors that transformers itself makes and saves."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +54,22 @@ def test_tensors_are_those_that_transformers_saves(weights: str, tmp_path: Path)
         found, expected = (each(ids).logits.float() for each in (loaded, model))
     torch.testing.assert_close(found, expected, rtol=0.05, atol=0.3)
     assert StoredModel.open(tmp_path / "ours").by_bitsandbytes
+
+
+def test_no_code_is_fetched_as_it_is_imported(tmp_path: Path) -> None:
+    """bitsandbytes asks the package `kernels`, where it is there, for code from a hub."""
+    (tmp_path / "kernels.py").write_text("raise SystemExit('code was asked for')")
+    code = "from glm4q.kernels.bitsandbytes_functions import bitsandbytes_functions as functions\n"
+    code += "assert functions().quantize_4bit\nimport kernels"
+    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+    )
+    # Not by bitsandbytes: the last line, which does ask, is where it ends.
+    assert (ran.returncode, ran.stderr.strip()) == (1, "code was asked for")
 
 
 def test_options_that_bitsandbytes_fixes_are_refused(

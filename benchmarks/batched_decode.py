@@ -17,7 +17,7 @@ from glm4q.engine import LLM
 from glm4q.sampling import SamplingParams
 
 PROMPT = 16
-"""Tokens; each answer's differs in length by as many again as answers came before it."""
+"""Tokens of the first; each other prompt is one longer than the one before it."""
 ROUNDS = 5
 
 
@@ -48,8 +48,7 @@ def main() -> None:
     print("| together | ms a step | tokens/s | times one alone |\n|---:|---:|---:|---:|")
     alone, count = 0.0, 1
     while count <= options.most:
-        context = PROMPT + options.most + options.tokens
-        wish = Wish(context=context, batch=count)
+        wish = Wish(context=PROMPT + options.most + options.tokens, batch=count)
         llm = LLM.load(options.checkpoint, device="cpu", wish=wish)
         step = seconds_per_step(llm, count, options.tokens)
         alone = alone or 1 / step

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from calculator.formats import NF4, WeightFormat
 from glm4q.kernels.choose import KERNELS
+from glm4q.kernels.native import MOST_DENSE_NUMBERS, extension, matmul_dense
 from glm4q.kernels.spec import LinearSpec, multiply
 from glm4q.packing import QuantizedWeight, pack
 
@@ -41,6 +42,8 @@ def candidates(outputs: int, inputs: int) -> dict[str, tuple[int, Run]]:
     for dtype in (torch.float32, torch.bfloat16):
         dense = torch.randn(outputs, inputs).to(dtype)
         found[f"F.linear {dtype}"] = dense.nbytes, partial(dense_matmul, dense)
+    if extension() is not None:
+        found["native bfloat16"] = dense.nbytes, partial(native_dense, dense)
     numbers = torch.ones(outputs * inputs // 2)
     found["reading memory"] = numbers.nbytes, partial(read_memory, numbers)
     for form in (WeightFormat(4, 128), WeightFormat(8, 128), NF4):
@@ -52,6 +55,13 @@ def candidates(outputs: int, inputs: int) -> dict[str, tuple[int, Run]]:
                 held = sum(tensor.nbytes for tensor in packed.values())
                 found[f"{kernel.name} {form}"] = held, partial(multiply, kernel, spec, packed)
     return found
+
+
+def native_dense(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """As for the head, but of as many rows as fit at once."""
+    out = torch.empty(len(x), len(weight))
+    matmul_dense(x, weight, out)
+    return out
 
 
 def read_memory(numbers: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -72,15 +82,18 @@ def main() -> None:
     options = parser.parse_args()
     compared = candidates(options.outputs, options.inputs)
     print(f"[{options.outputs}, {options.inputs}], {torch.get_num_threads()} threads")
-    for rows in (1, 4, 16, 512):
+    for rows in (1, 4, 8, 16, 512):
         x = torch.randn(rows, options.inputs, dtype=torch.bfloat16)
         times: dict[str, list[float]] = {name: [] for name in compared}
+        if x.numel() > MOST_DENSE_NUMBERS:
+            times.pop("native bfloat16", None)
         for _ in range(RUNS + 1):
-            for name, (_, run) in compared.items():
-                times[name].append(seconds(run, x))
+            for name in times:
+                times[name].append(seconds(compared[name][1], x))
         print(f"\n{rows} rows of activations")
-        for name, (held, _) in compared.items():
-            median = statistics.median(times[name][1:])  # the first run warms caches
+        for name, taken in times.items():
+            held, _ = compared[name]
+            median = statistics.median(taken[1:])  # the first run warms caches
             operations = 2 * rows * options.outputs * options.inputs / median
             print(
                 f"  {name:<26} {median * 1e3:9.2f} ms  {held / median / 1e9:6.1f} GB/s  "

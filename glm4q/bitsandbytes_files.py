@@ -30,8 +30,8 @@ def read_bitsandbytes(stored: StoredModel, weight: Weight) -> QuantizedWeight:
     blocks = form.group_size or 4  # bytes of a word
     if weight.shape[1] % blocks:
         raise CheckpointError(
-            f"{stored.directory}: {weight.module} has {weight.shape[1]} inputs, and in {form} "
-            f"chat takes multiples of {blocks}"
+            f"{stored.directory}: {weight.module} has {weight.shape[1]} inputs; {form} is read in "
+            f"multiples of {blocks}"
         )
     with _Parts(stored, weight) as parts:
         read = _llm_int8(parts) if form.scheme == "llm-int8" else _nf4(parts)

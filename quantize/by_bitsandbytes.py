@@ -14,8 +14,8 @@ from calculator.errors import OptionError
 from calculator.formats import LLM_INT8, NF4, NF4_BLOCK, WeightFormat
 from calculator.plan import assign_formats
 from calculator.stored import StoredModel
+from glm4q.bitsandbytes_functions import bitsandbytes_functions
 from glm4q.checkpoint import read_weight
-from glm4q.kernels.bitsandbytes_functions import bitsandbytes_functions
 from quantize.checksums import write_checksums
 from quantize.companions import write_companions
 from quantize.layout import Tensor as Planned

@@ -41,7 +41,9 @@ def check_weights(stored: StoredModel) -> Iterator[str]:
     for weight in stored.formats():
         try:
             if stored.format(weight).is_quantized:
-                if not bool((read_quantized(stored, weight).scales > 0).all()):
+                scales = read_quantized(stored, weight).scales
+                # bitsandbytes gives zeros alone a scale of 0, GPTQ's files a positive one.
+                if not bool((scales >= 0 if stored.by_bitsandbytes else scales > 0).all()):
                     yield f"{weight.module}.scales are not all positive"
             else:
                 for start, stop in row_runs(weight):

@@ -11,7 +11,7 @@ from glm4q.kernels import native
 from glm4q.kernels.native import BOOK_STEPS, SEGMENT, Native
 from glm4q.kernels.spec import LinearSpec, multiply
 from glm4q.packing import QuantizedWeight
-from tests.runtime.weights import random_weight
+from tests.runtime.weights import BOOK, random_weight
 
 CPU = torch.device("cpu")
 PATHS = ("scalar", "avx2", "avx512", "avx512_bf16", "neon")
@@ -153,6 +153,14 @@ def test_a_weight_of_numbers_meets_every_row_as_if_alone(path: str, shape: tuple
     rounded = torch.empty_like(out, dtype=torch.bfloat16)
     native.matmul_dense(x, weight, rounded, path)
     assert torch.equal(rounded, out.bfloat16())
+
+
+def test_no_other_steps_round_a_book_less() -> None:
+    def error(steps: float) -> float:
+        return float(((BOOK * steps).round() / steps - BOOK).square().mean().sqrt())
+
+    # Bytes of a book stand for -127 to 127.
+    assert error(BOOK_STEPS) < min(map(error, torch.arange(16, 127.01, 0.1).tolist())) + 1e-5
 
 
 def test_without_the_extension_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:

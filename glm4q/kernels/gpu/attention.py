@@ -12,7 +12,7 @@ two it holds GLM-4's numbers, and more exactly than bfloat16. All sums are float
 import triton
 import triton.language as tl
 
-from glm4q.kernels.gpu.centers import factors, from_start, turns_of_a_token
+from glm4q.kernels.gpu.centers import factors, from_start, tile_table, turns_of_a_token
 from glm4q.kernels.gpu.numbers import power_of_two
 from glm4q.kernels.gpu.vectors import read_vectors, turn, turn_rows
 
@@ -52,11 +52,7 @@ def attend(
         rows = queries + (head * SHARED + g) * D
         along, across = factors(rows, ours, centers + head * D, PAIRS, BLOCK_P)
         turns = turns_of_a_token(frequencies, PAIRS, BLOCK_P)
-        pair, j = tl.arange(0, BLOCK_P), tl.arange(0, BLOCK_S)
-        table = tile_rotation + j[None, :] * PAIRS + pair[:, None]
-        known = (pair < PAIRS)[:, None] & (j < TILE)[None, :]
-        tile_cos = tl.load(table, mask=known, other=0).to(tl.float16)
-        tile_sin = tl.load(table + TILE * PAIRS, mask=known, other=0).to(tl.float16)
+        tile_cos, tile_sin = tile_table(tile_rotation, TILE, BLOCK_S, PAIRS, BLOCK_P)
     if KEYS == "int4":
         q = turn_rows(q, hadamard, BLOCK_G, D)
     q_unit = power_of_two(tl.max(tl.abs(q), 1))

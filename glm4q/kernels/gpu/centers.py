@@ -39,6 +39,22 @@ def turns_of_a_token(frequencies, PAIRS: tl.constexpr, BLOCK_P: tl.constexpr):
 
 
 @triton.jit
+def tile_table(
+    rotation,  # float32 [2, TILE, PAIRS]
+    TILE: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    PAIRS: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+):
+    """Cos and sin, float16 [BLOCK_P, BLOCK_S], of a tile's places."""
+    pair, j = tl.arange(0, BLOCK_P), tl.arange(0, BLOCK_S)
+    place = rotation + j[None, :] * PAIRS + pair[:, None]
+    known = (pair < PAIRS)[:, None] & (j < TILE)[None, :]
+    cos = tl.load(place, mask=known, other=0).to(tl.float16)
+    return cos, tl.load(place + TILE * PAIRS, mask=known, other=0).to(tl.float16)
+
+
+@triton.jit
 def cos_and_sin(turn):
     """Of an angle in 2**-64 turns. The library's own keep memory ready for the largest angles."""
     quadrant = ((turn + (1 << 61)) >> 62) & 3

@@ -23,6 +23,7 @@ from glm4q.kernels.bitsandbytes import BitsAndBytes, multiply_one
 from glm4q.kernels.choose import candidates
 from glm4q.kernels.spec import Kernel
 from glm4q.loader import held_tensors, serve
+from quantize.verify import check_weights
 from tests import tiny
 from tests.runtime.memories import all_logits, load_on_cpu, memory_of
 from tests.runtime.weights import random_weight
@@ -177,6 +178,18 @@ def test_numbers_that_cannot_be_are_refused(
     tensors = load_file(directory / SINGLE)
     tensors[f"model.layers.0.self_attn.q_proj.{part}"].fill_(value)
     _assert_refused(directory, tensors, tmp_path, message)
+
+
+def test_zeros_alone_have_a_scale_of_0(saved: tuple[str, Path, Tensor], tmp_path: Path) -> None:
+    name, directory, _ = saved
+    if name == "nf4-double":
+        pytest.skip("its scales are codes, of which none stands for 0")
+    tensors = load_file(directory / SINGLE)
+    scales = "SCB" if name == "llm-int8" else "weight.absmax"
+    tensors[f"model.layers.0.self_attn.q_proj.{scales}"][:2] = 0
+    shutil.copyfile(directory / "config.json", tmp_path / "config.json")
+    save_file(tensors, tmp_path / SINGLE)
+    assert list(check_weights(StoredModel.open(tmp_path))) == []
 
 
 def _assert_refused(like: Path, tensors: dict[str, Tensor], where: Path, message: str) -> None:

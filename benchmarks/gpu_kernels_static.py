@@ -11,7 +11,16 @@ import triton
 
 from benchmarks.gpu_architectures import ARCHITECTURES
 from benchmarks.gpu_compiled import WARP, Compiled, compile_for
-from benchmarks.gpu_launches import AMPERE, HEAD, LAYER, attention, decode, product, several
+from benchmarks.gpu_launches import (
+    AMPERE,
+    HEAD,
+    LAYER,
+    attention,
+    decode,
+    product,
+    prompts,
+    several,
+)
 from calculator.architecture import Weight
 from calculator.formats import KV_FORMATS, NF4, WeightFormat
 from calculator.gpus import Gpu, find_gpu
@@ -20,6 +29,10 @@ from glm4q.kernels.cut import VECTOR_WORDS
 FILE = Path(__file__).parents[1] / "docs" / "kernels.md"
 CARDS = ("RTX 2060", "3060", "RTX 4060", "RTX 4070", "RTX 4090", "RTX 5070")
 HEAD_DIM = 128
+PROMPT = 512
+PRODUCT_FLOPS = 2 * 16 * 8 * 16
+"""Of one instruction of a tensor core, HMMA.16816."""
+KVS = "bf16", "int8", "k8v4", "int4"
 WHOLE = Weight("layer", LAYER, "linear")
 
 
@@ -50,17 +63,21 @@ def loops(capability: int) -> Iterator[Loop]:
         read = size * sum(form.parts(WHOLE).values()) // (WHOLE.numel * form.bits // 8)
         name = f"{form} {'head' if shape == HEAD else 'layer'}"
         yield Loop(name, compile_for(launch, capability), read)
-    for kv in ("bf16", "int8", "k8v4", "int4"):
+    for kv in KVS:
         _, launch, _ = attention(kv, capability)
         token = sum(form.head_bytes(HEAD_DIM) for form in KV_FORMATS[kv])
         size = token * int(launch.constants["BLOCK_S"])
         yield Loop(f"attention {kv}", compile_for(launch, capability), size)
 
 
+def issued(gpu: Gpu) -> float:
+    """Instructions of single threads that a card can issue each second, by its data sheet."""
+    return gpu.fp32_tflops * 1e12 / 2 * ARCHITECTURES[_capability(gpu)].issue_per_lane
+
+
 def budget(gpu: Gpu) -> float:
-    """Instructions that a card can issue while it reads a byte, by its data sheet."""
-    per_second = gpu.fp32_tflops * 1e12 / 2 * ARCHITECTURES[_capability(gpu)].issue_per_lane
-    return per_second / gpu.bandwidth
+    """The same while it reads a byte."""
+    return issued(gpu) / gpu.bandwidth
 
 
 def _capability(gpu: Gpu) -> int:
@@ -74,11 +91,7 @@ def loop_rows() -> Iterator[str]:
         capability = _capability(gpu)
         for loop in made[capability]:
             card, can = ARCHITECTURES[capability], budget(gpu)
-            resident = card.resident_warps(
-                registers=loop.made.registers,
-                shared_bytes=loop.made.shared_bytes,
-                warps=loop.made.launch.warps,
-            )
+            resident = _resident(loop.made, capability)
             share = loop.per_byte / can
             yield (
                 f"| {gpu.name} | {loop.name} | {loop.made.registers} | {loop.made.shared_bytes:,} "
@@ -87,9 +100,33 @@ def loop_rows() -> Iterator[str]:
             )
 
 
+def _resident(made: Compiled, capability: int) -> int:
+    return ARCHITECTURES[capability].resident_warps(
+        registers=made.registers, shared_bytes=made.shared_bytes, warps=made.launch.warps
+    )
+
+
+def prompt_rows() -> Iterator[str]:
+    """Attention of a prompt, where it has tensor cores."""
+    for name in CARDS:
+        gpu = find_gpu(name)
+        capability = _capability(gpu)
+        for kv in KVS if capability >= AMPERE else ():
+            made = compile_for(attention(kv, capability, PROMPT)[0], capability)
+            products = sum(name.startswith("HMMA.16816") for name in made.loop)
+            each = len(made.loop) / products
+            can = issued(gpu) / WARP / (gpu.fp16_tflops * 1e12 / PRODUCT_FLOPS)
+            yield (
+                f"| {gpu.name} | {kv} | {made.registers} | {made.shared_bytes:,} "
+                f"| {_resident(made, capability)} of {ARCHITECTURES[capability].warps} "
+                f"| {each:.1f} | {can:.1f} | {each / can:.0%} "
+                f"| {'tensor cores' if each < can else 'instructions'} |"
+            )
+
+
 def launch_rows() -> Iterator[str]:
     for capability in ARCHITECTURES:
-        kinds = *decode(capability, ("bf16", "int8", "k8v4", "int4")), *several(capability)
+        kinds = *decode(capability, KVS), *several(capability), *prompts(capability)
         for name, launch in kinds:
             made = compile_for(launch, capability)
             yield (
@@ -106,7 +143,8 @@ Written by `python -m benchmarks.gpu_kernels_static`; do not edit. **No kernel h
 none has run on a GPU: there was none.** What stands here was read from machine code that Triton
 {triton} and its ptxas made for each architecture. That the kernels compute what they should is
 shown by Triton's interpreter on the CPU (tests/runtime/test_triton.py); that they fit and spill
-nothing, by compiling them (tests/runtime/test_triton_compiled.py); tests/gpu waits for a device.
+nothing (a prompt's attention up to 80 bytes of a thread's registers), by compiling them
+(tests/runtime/test_triton_compiled.py); tests/gpu waits for a device.
 
 ## Is a decoded token bound by memory?
 
@@ -124,9 +162,22 @@ than one turn.
 
 On Turing attention is bound by instructions: Triton since 3.3 uses no tensor cores there
 ([triton#5066](https://github.com/triton-lang/triton/pull/5066)) and multiplies in float32 lanes.
-The same holds for prompts. It is slower than the card could be, and gives the same numbers.
+It is slower than the card could be, and gives the same numbers.
 An INT4 cache costs instructions on most cards, by this count as much time as INT8's bytes on an
 RTX 4070 and a third more on an RTX 3060: it is for contexts that INT8 has no room for.
+
+## Is a prompt's attention bound by tensor cores?
+
+Instructions of a warp for each product of a tensor core, {prompt} tokens at a time, and what the
+card can issue while its tensor cores make one, by its data sheet. Below 100 % they should be the
+bound; not counted is what was not counted above, and waiting for one another.
+
+| card | cache | registers | shared bytes | warps | per product | can issue | share | bound by |
+|---|---|---:|---:|---:|---:|---:|---:|---|
+{prompts}
+
+Before, torch multiplied these tiles in float32, which uses no tensor cores on any card: half their
+rate at best, with scores written to memory and read again.
 
 ## How they compute
 
@@ -152,7 +203,10 @@ RTX 4070 and a third more on an RTX 3060: it is for contexts that INT8 has no ro
 - Keys of an INT4 cache are kept less their head's centre. What it adds to a score is a cosine and a
   sine for each pair of numbers: of the queries turned on to a tile's first position, by integers
   that wrap where turns do, and of one table for all tiles.
-- Prompts attend by torch's operators, tile by tile, as on the CPU.
+- Attention of several tokens, a prompt's or a draft's, is the same `attend` with more rows: blocks
+  of 64 of them, each over the whole context where the rows alone fill the card. Scores stay in
+  registers. Turning queries and writing the cache is left to torch's operators there. On Turing all
+  of it is: their float32 products are cuBLAS's.
 
 ## What is left out
 
@@ -178,6 +232,8 @@ def main() -> None:
     text = TEXT.format(
         triton=triton.__version__,
         loops="\n".join(loop_rows()),
+        prompt=PROMPT,
+        prompts="\n".join(prompt_rows()),
         launches="\n".join(launch_rows()),
     )
     FILE.write_text(text)

@@ -11,7 +11,7 @@ from calculator.plan import assign_formats, make_plan
 from calculator.presets import PRESETS
 from calculator.settings import Settings
 from glm4q.kernels.cut import Cut
-from glm4q.kernels.gpu.decode import Decode
+from glm4q.kernels.gpu.attention_launches import AttentionLaunches
 from glm4q.kernels.gpu.launch import Launch
 from glm4q.kernels.gpu.linear import Product
 from glm4q.kernels.gpu.norm import norm
@@ -45,15 +45,16 @@ def product(shape: tuple[int, int], rows: int, form: WeightFormat, capability: i
     return Product(x, packed, out, scratch, compute).launches()
 
 
-def attention(kv: str, capability: int, context: int = 8192) -> list[Launch]:
-    """One token's, in a cache of that format."""
+def attention(kv: str, capability: int, tokens: int = 1, context: int = 8192) -> list[Launch]:
+    """Of so many tokens, in a cache of that format."""
     config = replace(PRESETS["glm-4-9b-chat"], num_hidden_layers=1)
     settings = Settings(context=context, kv=kv)
     plan = make_plan(config, assign_formats(config, WeightFormat(4, 128)), settings)
     memory = Memory.allocate(plan, {"gpu": META, "host": META}, torch.bfloat16)
-    ((step, _),) = memory.steps(1)
+    ((step, _),) = memory.steps(tokens)
     ((keys, values),) = memory.cache.stores
-    return Decode(step, keys, values, 0, capability >= AMPERE).launches()
+    launches = AttentionLaunches(step, keys, values, 0, capability >= AMPERE)
+    return launches.append_and_attend() if tokens == 1 else launches.attend()
 
 
 def decode(
@@ -84,6 +85,16 @@ def several(capability: int) -> Iterator[tuple[str, Launch]]:
         for form in (WeightFormat(4, 128), WeightFormat(8, 128), *numbered):
             for launch in product(LAYER, rows, form, capability):
                 yield f"{form} x {rows} {launch.kernel.__name__}", launch
+
+
+def prompts(
+    capability: int, kvs: tuple[str, ...] = ("bf16", "int8", "k8v4", "int4")
+) -> Iterator[tuple[str, Launch]]:
+    """Attention of a few and of many tokens, where there are tensor cores for it."""
+    for kv in kvs if capability >= AMPERE else ():
+        for tokens in (3, 512):
+            for launch in attention(kv, capability, tokens):
+                yield f"{kv} x {tokens} {launch.kernel.__name__}", launch
 
 
 def _empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:

@@ -42,7 +42,7 @@ class KVCache:
         self.stores: list[tuple[KVStore, KVStore]] = []
         """Keys and values, a pair for each device."""
         self._fused: list[FusedAttention | None] = []
-        """Of each pair: what attends for a single new token, if not torch's operators."""
+        """Of each pair: what attends on a card, if not torch's operators."""
         self._whole: KVCache | None = None
         self._first = 0
         self._places: list[tuple[int, int]] = []
@@ -121,7 +121,7 @@ class LayerCache:
         *,
         length: int = 0,
     ) -> None:
-        """fused: what attends for a single new token, if not torch's operators."""
+        """fused: what attends on a card, if not torch's operators."""
         self.keys, self.values, self.layer = keys, values, layer
         self.fused = fused
         self.length = length
@@ -162,7 +162,11 @@ class LayerCache:
     def append_and_attend(self, fused: FusedAttention, step: Step) -> Tensor:
         """Cache the only new token of a step, and attend from it: "q", "k", "v" to "attended"."""
         self.length += 1
-        return fused.attend(step, self.keys, self.values, self.layer)
+        return fused.append_and_attend(step, self.keys, self.values, self.layer)
+
+    def attend(self, fused: FusedAttention, step: Step) -> None:
+        """From the newest tokens, which are cached: "queries" to "mixed"."""
+        fused.attend(step, self.keys, self.values, self.layer)
 
     def read(self, start: int, stop: int, step: Step) -> tuple[Tensor, Tensor]:
         """Keys and values of a run of tokens in float32, [B, Hkv, stop - start, D]."""

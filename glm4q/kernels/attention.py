@@ -1,14 +1,19 @@
-"""One token's attention in three launches, where a card can: append, attend, merge."""
+"""Attention in a few launches, where a card can."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from calculator.config import ModelConfig
 from glm4q.kernels.cuda import AMPERE, capability, refuses_triton
+from glm4q.kv.hadamard import turn
 from glm4q.kv.spec import KVStore
 from glm4q.workspace import Step
+
+if TYPE_CHECKING:
+    from glm4q.kernels.gpu.attention_launches import AttentionLaunches
 
 LARGEST_HEAD = 256
 FEWEST_TOKENS = 16
@@ -17,23 +22,44 @@ FEWEST_TOKENS = 16
 
 @dataclass(frozen=True)
 class FusedAttention:
-    """Rotates, appends to the cache and attends; what is cached it reads on the device."""
+    """Attends by our GPU kernels; how many tokens are cached it reads on the device."""
 
     tensor_cores: bool
 
-    def attend(self, step: Step, keys: KVStore, values: KVStore, layer: int) -> Tensor:
-        """From "q", "k" and "v" to "attended", after the tokens that "cached" counts."""
-        from glm4q.kernels.gpu.decode import Decode  # Triton is not there on every machine
+    def takes(self, tokens: int) -> bool:
+        """Whether so many new tokens of a sequence attend here. Without tensor cores, prompts are
+        faster by torch's operators.
+        """
+        return tokens == 1 or self.tensor_cores
+
+    def append_and_attend(self, step: Step, keys: KVStore, values: KVStore, layer: int) -> Tensor:
+        """One token's "q", "k" and "v" to "attended", after the tokens that "cached" counts."""
+        from glm4q.kernels.gpu.launch import run_all  # Triton is not there on every machine
+
+        run_all(self._launches(step, keys, values, layer).append_and_attend())
+        return step["attended"]
+
+    def attend(self, step: Step, keys: KVStore, values: KVStore, layer: int) -> None:
+        """From "queries" to "mixed", once the step's tokens are in the cache."""
         from glm4q.kernels.gpu.launch import run_all
 
-        run_all(Decode(step, keys, values, layer, self.tensor_cores).launches())
-        return step["attended"]
+        launches = self._launches(step, keys, values, layer)
+        if keys.turned:
+            turn(step["queries"], step, launches.turned)
+        run_all(launches.attend())
+
+    def _launches(
+        self, step: Step, keys: KVStore, values: KVStore, layer: int
+    ) -> "AttentionLaunches":
+        from glm4q.kernels.gpu.attention_launches import AttentionLaunches
+
+        return AttentionLaunches(step, keys, values, layer, self.tensor_cores)
 
 
 def refuses_attention(
     config: ModelConfig, room: int, *, kv: str, device: torch.device
 ) -> str | None:
-    """Why one token's attention is torch's there; None where it is ours."""
+    """Why attention is torch's there; None where it is ours."""
     if reason := refuses_triton(device):
         return reason
     shared = config.num_attention_heads // config.num_key_value_heads

@@ -48,9 +48,13 @@ class Attention(nn.Module):
         shared = q.unflatten(2, (k.shape[2], -1)).permute(0, 2, 3, 1, 4)  # [B, Hkv, G, T, D]
         queries = step["queries"].view(shared.shape).copy_(shared)
         rotate_(queries, half, step).mul_(q.shape[-1] ** -0.5)
-        by = native_attend if attends_natively(queries) else attend
         for own, row in cache.by_row(step):
-            by(own, row)
+            if row.fused is not None and row.fused.takes(step.shape.tokens):
+                row.attend(row.fused, own)
+            elif attends_natively(queries):
+                native_attend(own, row)
+            else:
+                attend(own, row)
         heads = step["mixed"].view(shared.shape).permute(0, 3, 1, 2, 4)  # [B, T, Hkv, G, D]
         attended = step["attended"]
         attended.view(heads.shape).copy_(heads)

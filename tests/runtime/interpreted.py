@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -79,16 +80,16 @@ def multiply(
 def attend(
     config: ModelConfig, kv: str, given: Tensor, new: tuple[Tensor, ...], room: int
 ) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
-    """One token after those given, [2, B, Hkv, S, D], by our kernels and by torch's operators.
+    """New tokens after those given, [2, B, Hkv, S, D], by our kernels and by torch's operators.
 
-    new: its q, k, v. Returns what both attended to, and all that each left in its cache.
+    new: their q, k, v. Returns what both attended to, and all that each left in its cache.
     """
     from glm4q.kernels.attention import FusedAttention
     from glm4q.layers.attention import Attention
 
     found = []
     for fused in (FusedAttention(tensor_cores=True), None):
-        memory, step, cache = _filled(config, kv, given, room)
+        memory, step, cache = _filled(config, kv, given, room, new[0].shape[1])
         layer = Attention(config).requires_grad_(False)
         for name, vectors in zip(("q", "k", "v"), new, strict=True):
             layer.get_submodule(f"{name}_proj").forward = _Puts(vectors)
@@ -97,6 +98,31 @@ def attend(
         found.append((attended.clone(), memory.cache.tensors))
     (ours, our_cache), (theirs, their_cache) = found
     return ours, theirs, list(zip(our_cache, their_cache, strict=True))
+
+
+def follow(config: ModelConfig, kv: str, prompts: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Logits of two more tokens, one after the other, of all prompts together: by both attentions.
+
+    The prompts, [1, T], run alone, into rows of one cache.
+    """
+    from glm4q.kernels.attention import FusedAttention
+
+    by_ours, by_torch = (_logits(config, kv, prompts, way) for way in (FusedAttention(True), None))
+    return by_ours, by_torch
+
+
+def _logits(config: ModelConfig, kv: str, prompts: list[Tensor], fused: object) -> Tensor:
+    from tests.runtime.memories import memory_on_cpu, random_model
+
+    torch.manual_seed(7)
+    model, batch, dtype = random_model(config).bfloat16(), len(prompts), torch.bfloat16
+    with patch("glm4q.cache.choose_attention", lambda *_, **__: fused):
+        memory = memory_on_cpu(config, 80, batch=batch, chunk=64, kv=kv, dtype=dtype)
+    rows = [memory.row(row) for row in range(batch)]
+    for prompt, row in zip(prompts, rows, strict=True):
+        model(prompt, row)
+    together = memory.together(rows)
+    return torch.stack([model(torch.full((batch, 1), token), together).clone() for token in (3, 5)])
 
 
 class _Puts:
@@ -109,7 +135,9 @@ class _Puts:
         return out.copy_(self.vectors.flatten(-2))
 
 
-def _filled(config: ModelConfig, kv: str, given: Tensor, room: int) -> tuple[Any, Any, Any]:
+def _filled(
+    config: ModelConfig, kv: str, given: Tensor, room: int, new: int
+) -> tuple[Any, Any, Any]:
     from glm4q.layers.attention import prepare_attention
     from tests.runtime.memories import memory_on_cpu
 
@@ -119,7 +147,7 @@ def _filled(config: ModelConfig, kv: str, given: Tensor, room: int) -> tuple[Any
     for tensor in memory.cache.tensors:
         tensor.zero_()
     cache = memory.cache.reserve(0)[-1]
-    for count in ([tokens] if tokens else []) + [1]:
+    for count in ([tokens] if tokens else []) + [new]:
         ((step, _),) = memory.steps(count)
         step["cached"].fill_(cache.length)
         prepare_attention(config, step, centered=memory.cache.centered)

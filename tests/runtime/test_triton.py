@@ -142,6 +142,36 @@ def test_decode_attention_equals_streaming_attention(
     assert all(len(a) == 2 and not a[0].any() for a, _ in caches)  # the other layer is untouched
 
 
+@pytest.mark.parametrize(
+    ("config", "cached", "tokens"),
+    [(HEADS, 0, 6), (HEADS, 70, 3), (HEADS, 130, 5), (SMALL_HEADS, 5, 30), (SMALL_HEADS, 99, 2)],
+    ids=["glm-4 0 + 6", "glm-4 70 + 3", "glm-4 130 + 5", "demo 5 + 30", "demo 99 + 2"],
+)
+@pytest.mark.parametrize("kv", ["bf16", "int8", "k8v4", "int4"])
+def test_prompt_attention_equals_streaming_attention(
+    run: Run, kv: str, config: ModelConfig, cached: int, tokens: int
+) -> None:
+    """Each new token sees what came before it and itself, in one run of the context or several."""
+    heads, size = (config.num_attention_heads, config.num_key_value_heads), config.head_dim
+    given = 2 * torch.randn(2, 2, heads[1], cached, size)
+    new = tuple(
+        2 * torch.randn(2, tokens, count, size).bfloat16() for count in (heads[0], *heads[1:] * 2)
+    )
+    ours, theirs, caches = run(interpreted.attend, config, kv, given, new, 160)
+    error = (ours.float() - theirs.float()).norm(dim=-1) / theirs.float().norm(dim=-1)
+    assert error.max() < 1e-2  # both are rounded to bfloat16
+    assert all(torch.equal(a, b) for a, b in caches)
+
+
+@pytest.mark.parametrize("kv", ["bf16", "int8", "k8v4", "int4"])
+def test_sequences_of_several_lengths_say_the_same_by_either_attention(run: Run, kv: str) -> None:
+    config = replace(SMALL_HEADS, hidden_size=96, intermediate_size=64, vocab_size=50)
+    prompts = [torch.randint(50, (1, tokens)) for tokens in (20, 7, 1)]
+    ours, theirs = run(interpreted.follow, config, kv, prompts)
+    assert (ours - theirs).norm() < 2e-2 * theirs.norm()
+    assert (ours[:, 0] - ours[:, 1]).norm() > 0.1 * ours[:, 0].norm()  # each saw its own prompt
+
+
 @pytest.mark.parametrize("start", [0, 1, 4097, 131_071, 1_048_575])
 def test_centres_are_turned_exactly_however_far(run: Run, start: int) -> None:
     frequencies = 10_000.0 ** -(torch.arange(0, 64, 2, dtype=torch.float64) / 64)

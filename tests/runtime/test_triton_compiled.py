@@ -11,7 +11,7 @@ from benchmarks.gpu_architectures import (
     WARP,
 )
 from benchmarks.gpu_compiled import Compiled, compile_for
-from benchmarks.gpu_launches import attention, decode, product, several
+from benchmarks.gpu_launches import attention, decode, product, prompts, several
 from calculator.formats import WeightFormat
 
 
@@ -39,12 +39,21 @@ def test_products_of_several_tokens_fit(capability: int) -> None:
         assert made.spilled_bytes == 0, name
 
 
+@pytest.mark.parametrize("capability", [80, 86, 120])
+def test_attention_of_prompts_fits_and_hardly_spills(capability: int) -> None:
+    for name, launch in prompts(capability):
+        made = compile_for(launch, capability)
+        _assert_fits(made, name)
+        assert made.spilled_bytes <= 96, name  # a tile's share of a thread is ten times that
+
+
 def test_tensor_cores_are_used_from_ampere_on() -> None:
     """Triton since 3.3 multiplies in float32 lanes on Turing: slower, never wrong."""
     for capability, expected in ((75, False), (86, True)):
         *_, launch, _ = product((4096, 4096), 16, WeightFormat(4, 128), capability)
-        _, attend, _ = attention("int8", capability)
-        for each in (launch, attend):
+        _, one, _ = attention("int8", capability)
+        many, _ = attention("int8", capability, 512)
+        for each in (launch, one, many):
             used = any(name.startswith("HMMA") for name in compile_for(each, capability).loop)
             assert used == expected
 

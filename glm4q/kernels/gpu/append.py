@@ -34,6 +34,7 @@ def append(
     hadamard,  # float32 [64, 64]
     cached,  # int64 [1]: tokens in the cache before this one
     queries,  # float32 [B, Hkv, G, D]
+    turned,  # the same, times the matrix as INT4 keys are
     key_codes,
     key_scales,
     value_codes,
@@ -67,7 +68,10 @@ def append(
         x = turn(x, hadamard, D)
     place = head.to(tl.int64) * room + tl.load(cached)
     if each < SHARED:
-        tl.store(queries + (head * SHARED + each) * D + tl.arange(0, D), x * scale)
+        row = (head * SHARED + each) * D + tl.arange(0, D)
+        tl.store(queries + row, x * scale)
+        if KEYS == "int4":
+            tl.store(turned + row, turn(x, hadamard, D) * scale)
     elif is_value:
         write_vector(x, value_codes, value_scales, place, VALUES, D)
     else:

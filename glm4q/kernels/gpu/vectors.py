@@ -75,12 +75,3 @@ def turn(x, hadamard, D: tl.constexpr):
     matrix = tl.load(hadamard + i[:, None] * GROUP + i[None, :])
     groups = tl.reshape(x, (D // GROUP, 1, GROUP))
     return tl.reshape(tl.sum(groups * matrix[None, :, :], 2), (D,))
-
-
-@triton.jit
-def turn_rows(x, hadamard, ROWS: tl.constexpr, D: tl.constexpr):
-    """`turn` of each row of [ROWS, D]; the matrix is symmetric."""
-    i = tl.arange(0, GROUP)
-    matrix = tl.load(hadamard + i[:, None] * GROUP + i[None, :])
-    groups = tl.reshape(x, (ROWS * (D // GROUP), GROUP))
-    return tl.reshape(tl.dot(groups, matrix, input_precision="ieee"), (ROWS, D))

@@ -1,4 +1,4 @@
-"""The launches of one token's attention: append it to the cache, attend to all of it, merge."""
+"""The launches of a layer's attention: append a token to the cache, attend, merge the runs."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,10 @@ from glm4q.workspace import Step
 
 KINDS: dict[type, str] = {Dense: "dense", Int8: "int8", Int4: "int4"}
 BLOCKS = 256
-"""Runs of the context, over all heads: two for each multiprocessor of an RTX 4090."""
+"""To start if the context can be shared out in as many: two for each multiprocessor of an RTX
+4090."""
+MOST_ROWS = 64
+"""Of a block."""
 BLOCK_S = {True: 64, False: 16}
 """Cached tokens of a tile, with tensor cores and without: more would not fit into registers."""
 SMALLEST_TILE = 16
@@ -24,10 +27,10 @@ SMALLEST_TILE = 16
 
 
 @dataclass(frozen=True)
-class Decode:
-    """One layer's attention for the token whose q, k and v the step holds.
+class AttentionLaunches:
+    """One layer's, for the newest tokens of a step.
 
-    What streaming attention would use for tiles of the cache holds the runs' results meanwhile.
+    Runs' results lie meanwhile where streaming attention would have a tile of the cache.
     """
 
     step: Step
@@ -36,20 +39,41 @@ class Decode:
     layer: int
     tensor_cores: bool = True
 
-    def launches(self) -> list[Launch]:
-        """From "q", "k" and "v" to "attended"."""
-        return [self._append(), self._attend(), self._merge()]
+    def append_and_attend(self) -> list[Launch]:
+        """For one token: from "q", "k" and "v" to "attended"."""
+        return [self._append(), self._attend(), self._merge("attended")]
+
+    def attend(self) -> list[Launch]:
+        """For tokens that are in the cache: from "queries" to "mixed".
+
+        Queries for keys that are kept turned are expected in `turned` as well.
+        """
+        return [self._attend(), self._merge("mixed")]
 
     @property
     def splits(self) -> int:
         """Runs that the context is shared out in, whatever its length."""
-        heads, tile = self.step["keys"].shape[:2].numel(), self.step["keys"].shape[2]
-        most = tile // max(self._shared, SMALLEST_TILE)  # so that their sums fit into a tile
-        return max(min(BLOCKS // heads, most), 1)
+        tile = self.step["keys"].shape[2]
+        most = tile // max(self._rows, SMALLEST_TILE)  # so that their sums fit into a tile
+        return max(min(BLOCKS // (self._heads * self._blocks), most), 1)
 
     @property
-    def _shared(self) -> int:
+    def _heads(self) -> int:
+        """Of keys, in all sequences."""
+        return self.step["queries"].shape[:2].numel()
+
+    @property
+    def _rows(self) -> int:
+        """Queries of a head of keys."""
         return self.step["queries"].shape[2]
+
+    @property
+    def _block_rows(self) -> int:
+        return min(max(triton.next_power_of_2(self._rows), SMALLEST_TILE), MOST_ROWS)
+
+    @property
+    def _blocks(self) -> int:
+        return triton.cdiv(self._rows, self._block_rows)
 
     @property
     def _pairs(self) -> int:
@@ -57,7 +81,22 @@ class Decode:
 
     @property
     def _size(self) -> int:
-        return self.step["q"].shape[-1]
+        return self.step["queries"].shape[-1]
+
+    @property
+    def _room(self) -> int:
+        return room_of(self.keys)
+
+    @property
+    def turned(self) -> Tensor:
+        """Room for queries times the matrix of `glm4q.kv.hadamard`, until runs are merged."""
+        return self.step["mixed"]
+
+    @property
+    def _results(self) -> dict[str, Tensor]:
+        """Of the runs. A single run of many rows has as many results as there are rows."""
+        sums = "keys" if self.splits > 1 else "mixed turned"
+        return {"mixed": self.step[sums], "softmax": self.step["scores"]}
 
     def _stored(self) -> dict[str, Tensor | None]:
         found: dict[str, Tensor | None] = {}
@@ -74,50 +113,45 @@ class Decode:
 
     def _append(self) -> Launch:
         step = self.step
-        batch, heads = step["keys"].shape[:2]
         names = "q", "k", "v", "rotation", "hadamard", "cached", "queries"
         return Launch(
             append,
-            (batch * heads, self._shared + 2),
+            (self._heads, self._rows + 2),
             {
                 **{name: step[name] for name in names},
+                "turned": self.turned,
                 **self._stored(),
                 "room": self._room,
                 "scale": self._size**-0.5,
             },
             {
-                "SHARED": self._shared,
+                "SHARED": self._rows,
                 "PAIRS": self._pairs,
                 "D": self._size,
                 **self._kinds(),
             },
         )
 
-    @property
-    def _room(self) -> int:
-        return room_of(self.keys)
-
     def _attend(self) -> Launch:
         step = self.step
-        batch, heads = step["keys"].shape[:2]
         return Launch(
             attend,
-            (self.splits, batch * heads),
+            (self.splits, self._blocks, self._heads),
             {
-                "queries": step["queries"],
+                "queries": self.turned if self.keys.turned else step["queries"],
+                "unturned": step["queries"],
                 **self._stored(),
-                "hadamard": step["hadamard"],
                 "frequencies": step["frequencies"],
                 "tile_rotation": step["tile rotation"],
                 "cached": step["cached"],
-                "mixed": step["keys"],
-                "softmax": step["scores"],
+                **self._results,
                 "room": self._room,
+                "splits": self.splits,
+                "rows": self._rows,
+                "tokens": step.shape.tokens,
             },
             {
-                "SPLITS": self.splits,
-                "SHARED": self._shared,
-                "BLOCK_G": max(triton.next_power_of_2(self._shared), SMALLEST_TILE),
+                "BLOCK_R": self._block_rows,
                 "BLOCK_S": BLOCK_S[self.tensor_cores],
                 "D": self._size,
                 "PAIRS": self._pairs,
@@ -129,24 +163,22 @@ class Decode:
             stages=2,
         )
 
-    def _merge(self) -> Launch:
+    def _merge(self, out: str) -> Launch:
         step = self.step
-        batch, heads = step["keys"].shape[:2]
         return Launch(
             merge,
-            (batch * heads, self._shared),
+            (self._heads, self._rows),
             {
-                "mixed": step["keys"],
-                "softmax": step["scores"],
+                **self._results,
                 "hadamard": step["hadamard"],
-                "out": step["attended"],
+                "out": step[out],
+                "splits": self.splits,
+                "rows": self._rows,
             },
             {
-                "SPLITS": self.splits,
                 "BLOCK_SPLITS": triton.next_power_of_2(self.splits),
-                "SHARED": self._shared,
                 "D": self._size,
                 "TURNED": self.values.turned,
             },
-            warps=8,
+            warps=8 if self.splits > 1 else 2,  # one row of 128 numbers needs no more
         )

@@ -82,6 +82,7 @@ class FusedLayers:
             self._layers,
             *self._shape(step),
             self._config.rms_norm_eps,
+            self._config.rope_theta,
             *_addresses(step, BUFFERS),
             keys.nbytes,
             *_addresses(step, LATER_BUFFERS),

@@ -14,7 +14,6 @@ from glm4q.layers.attention import Attention, prepare_attention
 from glm4q.layers.linear import Linear
 from glm4q.layers.mlp import MLP
 from glm4q.layers.norm import RMSNorm
-from glm4q.layers.rope import prepare_rotation
 from glm4q.memory import Memory
 from glm4q.workspace import Step
 
@@ -147,8 +146,6 @@ class CausalLM(nn.Module):
         for (step, layers), fused in zip(steps, self._fused_layers(memory), strict=True):
             step["hidden states"].copy_(x)
             if fused is not None:
-                for own in memory.apart(step):
-                    prepare_rotation(self.config, own)
                 fused.run(step, [each for cache in memory.caches for each in cache.sequences])
             else:
                 for own, cache in zip(memory.apart(step), memory.caches, strict=True):

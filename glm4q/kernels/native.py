@@ -144,3 +144,32 @@ def matmul_dense(x: Tensor, weight: Tensor, out: Tensor, path: str = "auto") -> 
         DTYPES[out.dtype],
         torch.get_num_threads(),
     )
+
+
+def takes_norm(x: Tensor, weight: Tensor, out: Tensor) -> bool:
+    """Whether `norm` takes these."""
+    return (
+        _native is not None
+        and x.device.type == "cpu"
+        and x.dtype == weight.dtype == out.dtype
+        and x.dtype in DTYPES
+        and x.is_contiguous()
+        and out.is_contiguous()
+    )
+
+
+def norm(x: Tensor, weight: Tensor, eps: float, out: Tensor, path: str = "auto") -> Tensor:
+    """RMSNorm of x [..., C] into `out`, which may be x itself."""
+    size = x.shape[-1]
+    _native.norm(
+        _native.find_path(path),
+        x.data_ptr(),
+        weight.data_ptr(),
+        eps,
+        x.numel() // size,
+        size,
+        DTYPES[x.dtype],
+        out.data_ptr(),
+        torch.get_num_threads(),
+    )
+    return out

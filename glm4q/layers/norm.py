@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from glm4q.kernels import native
 from glm4q.kernels.cuda import refuses_triton
 from glm4q.kernels.norm import rms_norm
 from glm4q.workspace import Step
@@ -19,6 +20,8 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor, step: Step, out: Tensor) -> Tensor:  # [B, T, C]; out may be x
         if refuses_triton(x.device) is None:
             return rms_norm(x, self.weight, self.eps, out)
+        if native.takes_norm(x, self.weight, out):
+            return native.norm(x, self.weight, self.eps, out)
         wide, scale = (step[name][:, : x.shape[1]] for name in ("wide", "root mean square"))
         wide.copy_(x)
         torch.linalg.vector_norm(wide, dim=-1, keepdim=True, out=scale)

@@ -1,6 +1,7 @@
 #include "layers.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "path.h"
 #include "threads.h"
@@ -20,6 +21,37 @@ Product product(const LinearEntry& entry, void* out, Dtype dtype) {
                            static_cast<int>(entry.bits),      static_cast<int>(entry.group),
                            entry.wide != 0};
     return {weight, at<const void>(entry.bias), out, dtype};
+}
+
+// Work on rows of that size, some of them at once.
+template <class Callable>
+void each_of(int threads, int rows, int size, Dtype dtype, const Callable& callable) {
+    const int pieces = std::min(rows, 4 * threads);
+    parallel(threads, pieces, [&](int piece) {
+        const Blocks blocks(rows, (rows + pieces - 1) / pieces);
+        if (piece < blocks.count)
+            callable(Rows{blocks.start(piece), blocks.start(piece + 1), size, dtype, 0, size});
+    });
+}
+
+// Cos and sin [2, B, T, pairs] of the new tokens' places: glm4q/layers/rope.py.
+void fill_rotation(const Shape& shape, const StepEntry& step, const int64_t* lengths, int threads) {
+    const int pairs = shape.pairs, rows = shape.batch * shape.tokens;
+    for (int pair = 0; pair < pairs; pair++)
+        step.frequencies[pair] = std::pow(shape.theta, -static_cast<double>(pair) / pairs);
+    each_of(threads, rows, pairs, FLOAT32, [&](const Rows& some) {
+        for (int row = some.first; row < some.last; row++) {
+            const int64_t cached = lengths[row / shape.tokens] - shape.tokens;
+            const double position = static_cast<double>(cached + row % shape.tokens);
+            float* cos = step.rotation + static_cast<size_t>(row) * pairs;
+            float* sin = cos + static_cast<size_t>(rows) * pairs;
+            for (int pair = 0; pair < pairs; pair++) {
+                const double angle = position * step.frequencies[pair];
+                cos[pair] = static_cast<float>(std::cos(angle));
+                sin[pair] = static_cast<float>(std::sin(angle));
+            }
+        }
+    });
 }
 
 class Run {
@@ -92,9 +124,8 @@ private:
     }
 
     void norm(const void* x, int64_t weight, void* out) {
-        each(shape_.hidden, [&](const Rows& rows) {
-            path_.norm(rows, x, at<const void>(weight), shape_.eps, out);
-        });
+        glm4q::norm(path_, x, at<const void>(weight), shape_.eps, rows_, shape_.hidden,
+                    shape_.dtype, out, threads_);
     }
 
     void add_delta(int64_t norm_weight) {
@@ -103,16 +134,9 @@ private:
              [&](const Rows& rows) { path_.add(rows, step_.delta, step_.hidden_states); });
     }
 
-    // Work on rows of that size, some of them at once.
     template <class Callable>
     void each(int size, const Callable& callable) {
-        const int pieces = std::min(rows_, 4 * threads_);
-        parallel(threads_, pieces, [&](int piece) {
-            const Blocks blocks(rows_, (rows_ + pieces - 1) / pieces);
-            if (piece < blocks.count)
-                callable(Rows{blocks.start(piece), blocks.start(piece + 1), size, shape_.dtype, 0,
-                              size});
-        });
+        each_of(threads_, rows_, size, shape_.dtype, callable);
     }
 
     const Path& path_;
@@ -126,8 +150,15 @@ private:
 
 }  // namespace
 
+void norm(const Path& path, const void* x, const void* weight, float eps, int rows, int size,
+          Dtype dtype, void* out, int threads) {
+    each_of(threads, rows, size, dtype,
+            [&](const Rows& some) { path.norm(some, x, weight, eps, out); });
+}
+
 void run_layers(const Path& path, const LayerEntry* layers, int count, const Shape& shape,
                 const StepEntry& step, const int64_t* lengths, const int64_t* places, int threads) {
+    fill_rotation(shape, step, lengths, threads);
     Run run(path, shape, step, lengths, places, threads);
     for (int layer = 0; layer < count; layer++) run.layer(layers[layer]);
 }

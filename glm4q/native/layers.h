@@ -25,8 +25,8 @@ struct StepEntry {
     float *queries, *mixed, *keys;
     int64_t keys_bytes;
     void *attended, *delta, *gate_and_up, *gated, *scratch;
-    const float* rotation;
-    const double* frequencies;
+    float* rotation;
+    double* frequencies;
 };
 
 struct Shape {
@@ -34,7 +34,12 @@ struct Shape {
     KVFormat key_format, value_format;
     Dtype dtype;
     float eps;
+    double theta;  // of the rotation
 };
+
+// x / rms(x) * weight, rows of `size`.
+void norm(const Path& path, const void* x, const void* weight, float eps, int rows, int size,
+          Dtype dtype, void* out, int threads);
 
 // The hidden states through all layers; the new tokens into the cache, where each sequence lies in
 // its place and has its length with them.

@@ -124,7 +124,19 @@ Shape shape_entry(Arguments& next) {
     shape.value_format = static_cast<KVFormat>(next.integer());
     shape.dtype = static_cast<Dtype>(next.integer());
     shape.eps = static_cast<float>(next.number());
+    shape.theta = next.number();
     return shape;
+}
+
+PyObject* py_norm(PyObject*, PyObject* const* given, Py_ssize_t count) {
+    Arguments next(given, count);
+    const Path* path = next;
+    const void *x = next, *weight = next;
+    const auto eps = static_cast<float>(next.number());
+    const int rows = next, size = next;
+    const auto dtype = static_cast<Dtype>(next.integer());
+    void* out = next;
+    return run(next, [&](int threads) { norm(*path, x, weight, eps, rows, size, dtype, out, threads); });
 }
 
 PyObject* py_run_layers(PyObject*, PyObject* const* given, Py_ssize_t count) {
@@ -150,6 +162,7 @@ PyMethodDef METHODS[] = {
            "attend(path, batch, tokens, kv heads, shared, size, room, length, keys' format, "
            "codes, scales, centers, values' format, codes, scales, centers, frequencies, pairs, "
            "queries, mixed, partials, room, threads)"),
+    method("norm", py_norm, "norm(path, x, weight, eps, rows, size, dtype, out, threads)"),
     method("run_layers", py_run_layers,
            "run_layers(path, table, layers, *shape, *step, lengths, places, threads): see layers.h"),
     {nullptr, nullptr, 0, nullptr},

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import rms_norm
 
 from calculator.formats import LLM_INT8, NF4, WeightFormat
 from glm4q.kernels import native
@@ -153,6 +154,20 @@ def test_a_weight_of_numbers_meets_every_row_as_if_alone(path: str, shape: tuple
     rounded = torch.empty_like(out, dtype=torch.bfloat16)
     native.matmul_dense(x, weight, rounded, path)
     assert torch.equal(rounded, out.bfloat16())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("rows", "size"), [(1, 4096), (3, 576), (9, 70)])
+@pytest.mark.parametrize("path", PATHS)
+def test_norm_equals_torch_s(path: str, rows: int, size: int, dtype: torch.dtype) -> None:
+    if not Native(path).path:
+        pytest.skip(f"finds no {path} in this machine")
+    x, weight = (3 * torch.randn(rows, size)).to(dtype), torch.randn(size).to(dtype)
+    expected = rms_norm(x.double(), (size,), weight.double(), 1e-5)
+    assert native.takes_norm(x, weight, x)
+    native.norm(x, weight, 1e-5, x, path)
+    tolerance = 1e-5 if dtype == torch.float32 else 2**-7  # it is rounded twice
+    torch.testing.assert_close(x.double(), expected, rtol=tolerance, atol=1e-6)
 
 
 def test_no_other_steps_round_a_book_less() -> None:

@@ -24,7 +24,7 @@ ROWS = 0
 NIBBLES = 0x0F0F0F0F
 
 
-def read_bitsandbytes(stored: StoredModel, weight: Weight) -> QuantizedWeight:
+def read_bitsandbytes(stored: StoredModel, weight: Weight, files: Files) -> QuantizedWeight:
     """A weight in NF4 or LLM.int8(). Raises CheckpointError."""
     form = stored.format(weight)
     blocks = form.group_size or 4  # bytes of a word
@@ -33,23 +33,23 @@ def read_bitsandbytes(stored: StoredModel, weight: Weight) -> QuantizedWeight:
             f"{stored.directory}: {weight.module} has {weight.shape[1]} inputs; {form} is read in "
             f"multiples of {blocks}"
         )
-    with _Parts(stored, weight) as parts:
-        read = _llm_int8(parts) if form.scheme == "llm-int8" else _nf4(parts)
+    parts = _Parts(stored, weight, files)
+    read = _llm_int8(parts) if form.scheme == "llm-int8" else _nf4(parts)
     if not read.scales.isfinite().all():
         raise CheckpointError(f"{stored.directory}: {weight.module}'s scales are not all finite")
     return read
 
 
-class _Parts(Files):
+class _Parts:
     """The tensors of one weight by their names behind its module's."""
 
-    def __init__(self, stored: StoredModel, weight: Weight) -> None:
-        super().__init__()
+    def __init__(self, stored: StoredModel, weight: Weight, files: Files) -> None:
         self.outputs, self.inputs = weight.shape
-        self._stored, self.module = stored, weight.module
+        self.module = weight.module
+        self._stored, self._files = stored, files
 
     def __getitem__(self, part: str) -> Tensor:
-        return self.read(self._stored.tensors[f"{self.module}.{part}"])
+        return self._files.read(self._stored.tensors[f"{self.module}.{part}"])
 
     def __contains__(self, part: str) -> bool:
         return f"{self.module}.{part}" in self._stored.tensors

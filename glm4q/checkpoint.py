@@ -7,21 +7,27 @@ from calculator.architecture import Weight
 from calculator.errors import CheckpointError
 from calculator.stored import GPTQ_PARTS, StoredModel
 from glm4q.bitsandbytes_files import read_bitsandbytes
-from glm4q.files import Files
+from glm4q.files import Files, opened
 from glm4q.packing import QuantizedWeight, middle, pack, unpack
 
 
 def read_weight(
-    stored: StoredModel, weight: Weight, start: int = 0, stop: int | None = None
+    stored: StoredModel,
+    weight: Weight,
+    start: int = 0,
+    stop: int | None = None,
+    *,
+    files: Files | None = None,
 ) -> Tensor:
     """Rows `start` to `stop` of an unquantized weight, in the dtype of the file.
 
-    Raises CheckpointError where a number is not finite.
+    files: to read from, where they stay open for other weights. Raises CheckpointError where a
+    number is not finite.
     """
     part = weight.name.rpartition(".")[2]
     stop = weight.shape[0] if stop is None else stop
     runs, first = [], 0  # first: the row of the weight at which the piece begins
-    with Files() as files:
+    with opened(files) as files:
         for piece in stored.pieces(weight):
             header = stored.part(piece, part)
             last = first + (piece.stop or header.shape[0]) - piece.start
@@ -39,13 +45,16 @@ def read_weight(
     return rows
 
 
-def read_quantized(stored: StoredModel, weight: Weight) -> QuantizedWeight:
-    """A quantized weight with true zero points. Raises CheckpointError."""
+def read_quantized(
+    stored: StoredModel, weight: Weight, files: Files | None = None
+) -> QuantizedWeight:
+    """A quantized weight with true zero points; files as above. Raises CheckpointError."""
     if stored.by_bitsandbytes:
-        return read_bitsandbytes(stored, weight)
+        with opened(files) as files:
+            return read_bitsandbytes(stored, weight, files)
     form = stored.format(weight)
     parts = GPTQ_PARTS if form.act_order else GPTQ_PARTS[:-1]
-    with Files() as files:
+    with opened(files) as files:
         pieces = [
             {part: files.read(stored.part(piece, part)) for part in parts}
             for piece in stored.pieces(weight)

@@ -1,6 +1,7 @@
 """Safetensors files whose tensors are read one by one."""
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from calculator.headers import TensorHeader
 
 
 class Files(ExitStack):
-    """Files that stay open while one weight is read, for to open one is to parse all its header.
+    """Files that stay open while weights are read, for to open one is to parse all its header.
 
-    They are mapped, so pages are read as they are touched, and are let go of with their tensors.
+    They are mapped: pages are read as they are touched, and are let go of when the file is closed
+    and none of its tensors is left.
     """
 
     def __init__(self) -> None:
@@ -33,3 +35,13 @@ class Files(ExitStack):
             return file.get_slice(header.name)[start:stop]
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{header.file}: {header.name} cannot be read: {error}") from None
+
+
+@contextmanager
+def opened(files: Files | None) -> Iterator[Files]:
+    """Those, which stay open; or, where there are none, such as are closed behind one weight."""
+    if files is not None:
+        yield files
+        return
+    with Files() as own:
+        yield own

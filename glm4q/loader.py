@@ -10,6 +10,7 @@ from calculator.formats import BF16, FP32, WeightFormat
 from calculator.scratch import Needs, NeedsOf, Served
 from calculator.stored import StoredModel
 from glm4q.checkpoint import read_quantized, read_weight
+from glm4q.files import Files
 from glm4q.kernels.choose import KERNELS, choose
 from glm4q.kernels.spec import Kernel, LinearSpec
 from glm4q.layers.linear import QuantLinear, matmul_bytes
@@ -89,17 +90,21 @@ def load_model(
     """Build the model and fill it. Raises CheckpointError or KernelError."""
     with torch.device("meta"):
         model = CausalLM(stored.config)
-    for weight in weights(stored.config):
-        load_weight(
-            model,
-            weight.name,
-            stored,
-            weight,
-            device=place(weight),
-            dtype=dtype,
-            kernels=kernels,
-        )
-        progress(weight)
+    with Files() as files:
+        for weight in weights(stored.config):
+            device = place(weight)
+            load_weight(
+                model,
+                weight.name,
+                stored,
+                weight,
+                device=device,
+                dtype=dtype,
+                kernels=kernels,
+                # What goes to another device is let go of here at once.
+                files=files if device.type == "cpu" else None,
+            )
+            progress(weight)
     if stored.config.tie_word_embeddings:
         model.lm_head.weight = model.model.embed_tokens.weight
     return model.eval()
@@ -132,15 +137,17 @@ def load_weight(
     device: torch.device,
     dtype: torch.dtype,
     kernels: tuple[Kernel, ...] = KERNELS,
+    files: Files | None = None,
 ) -> None:
     """Read a weight to the place of that name in a module, dense or behind a kernel."""
     form = stored.format(weight)
     if form.is_quantized:
         kernel = choose(_spec(weight, form, device), kernels)
-        packed = QuantLinear(read_quantized(stored, weight).to(device), kernel)
+        packed = QuantLinear(read_quantized(stored, weight, files).to(device), kernel)
         _set_module(module, name.rpartition(".")[0], packed)
     else:
-        set_tensor(module, name, read_weight(stored, weight).to(device, dtype))
+        read = read_weight(stored, weight, files=files)
+        set_tensor(module, name, read.to(device, dtype))
 
 
 def held_tensors(model: nn.Module) -> dict[str, Tensor]:

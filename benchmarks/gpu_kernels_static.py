@@ -213,6 +213,9 @@ rate at best, with scores written to memory and read again.
 - `torch-int4-cuda` (torch's own 4-bit operator) and, for NF4, `bitsandbytes` are offered where
   Triton is not installed. Their shapes are checked without a device; of their products of one
   token the numbers are not.
+- LLM.int8() by bitsandbytes' own operator. It takes as much memory as there are outliers among the
+  activations, which no plan can know, and waits for the device at each layer, which no graph can
+  record. Its codes run as INT8 by rows; without Triton, by the reference.
 - A head in bf16 is multiplied by torch's own operators, whose workspace inside a CUDA graph
   (cuBLAS) the plan does not list.
 

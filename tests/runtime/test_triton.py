@@ -5,6 +5,7 @@ No GPU is needed, and none has been at hand: tests/gpu holds what only a device 
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from glm4q.kernels.torch_int4_cuda import TorchInt4Cuda
 from glm4q.kernels.triton_linear import TritonLinear
 from tests.runtime import interpreted
 from tests.runtime.interpreted import Run
+from tests.runtime.memories import memory_on_cpu
 from tests.runtime.weights import random_weight
 
 pytest.importorskip("triton", reason="Triton is not installed; it has no wheel for this system")
@@ -170,6 +172,21 @@ def test_sequences_of_several_lengths_say_the_same_by_either_attention(run: Run,
     ours, theirs = run(interpreted.follow, config, kv, prompts)
     assert (ours - theirs).norm() < 2e-2 * theirs.norm()
     assert (ours[:, 0] - ours[:, 1]).norm() > 0.1 * ours[:, 0].norm()  # each saw its own prompt
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 64])
+@pytest.mark.parametrize("kv", ["bf16", "int8", "k8v4", "int4"])
+def test_no_launch_writes_where_it_reads(kv: str, tokens: int) -> None:
+    """Its blocks run in any order, and a step's buffers share their memory with others."""
+    from glm4q.kernels.gpu.attention_launches import AttentionLaunches
+
+    memory = memory_on_cpu(HEADS, 600, chunk=64, draft_tokens=2, kv=kv, dtype=torch.bfloat16)
+    ((step, _),), ((keys, values),) = memory.steps(tokens), memory.cache.stores
+    launches = AttentionLaunches(step, keys, values, 0)
+    for launch in launches.append_and_attend() if tokens == 1 else launches.attend():
+        tensors = [each for each in launch.arguments.values() if isinstance(each, torch.Tensor)]
+        places = sorted({(each.data_ptr(), each.data_ptr() + each.nbytes) for each in tensors})
+        assert all(stop <= start for (_, stop), (start, _) in pairwise(places))
 
 
 @pytest.mark.parametrize("start", [0, 1, 4097, 131_071, 1_048_575])

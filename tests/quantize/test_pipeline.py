@@ -206,7 +206,9 @@ def test_damaged_weight_leaves_nothing_behind(
 def test_stopped_run_is_taken_up_by_the_next(
     stop: signal.Signals, demo_checkpoint: Path, tmp_path: Path
 ) -> None:
-    code = "import sys; from glm4q.cli import main; sys.exit(main())"
+    # Shells have what runs in the background ignore SIGINT, and these tests may.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{heard}; import sys; from glm4q.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "quantize", str(demo_checkpoint)]
     command += ["-o", str(tmp_path / "out"), "--weights", "int8", "--group-size", "64"]
     command += ["--no-quality"]

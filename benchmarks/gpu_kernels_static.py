@@ -14,6 +14,7 @@ from benchmarks.gpu_compiled import WARP, Compiled, compile_for
 from benchmarks.gpu_launches import (
     AMPERE,
     HEAD,
+    KVS,
     LAYER,
     attention,
     decode,
@@ -32,7 +33,6 @@ HEAD_DIM = 128
 PROMPT = 512
 PRODUCT_FLOPS = 2 * 16 * 8 * 16
 """Of one instruction of a tensor core, HMMA.16816."""
-KVS = "bf16", "int8", "k8v4", "int4"
 WHOLE = Weight("layer", LAYER, "linear")
 
 

@@ -22,6 +22,8 @@ LAYER = HIDDEN, HIDDEN
 HEAD = 151_552, HIDDEN
 META = torch.device("meta")
 AMPERE = 80
+KVS = "bf16", "int8", "k8v4", "int4"
+"""Caches that have kernels."""
 
 
 def product(shape: tuple[int, int], rows: int, form: WeightFormat, capability: int) -> list[Launch]:
@@ -87,11 +89,9 @@ def several(capability: int) -> Iterator[tuple[str, Launch]]:
                 yield f"{form} x {rows} {launch.kernel.__name__}", launch
 
 
-def prompts(
-    capability: int, kvs: tuple[str, ...] = ("bf16", "int8", "k8v4", "int4")
-) -> Iterator[tuple[str, Launch]]:
+def prompts(capability: int) -> Iterator[tuple[str, Launch]]:
     """Attention of a few and of many tokens, where there are tensor cores for it."""
-    for kv in kvs if capability >= AMPERE else ():
+    for kv in KVS if capability >= AMPERE else ():
         for tokens in (3, 512):
             for launch in attention(kv, capability, tokens):
                 yield f"{kv} x {tokens} {launch.kernel.__name__}", launch

@@ -154,6 +154,7 @@ def _attention(config: ModelConfig, shape: StepShape) -> list[StepBuffer]:
         StepBuffer("start rotation", "float32", (2, 1, pairs), now),
         StepBuffer("scores", "float32", (*each, rows, tile), now),
         StepBuffer("softmax", "float32", (4, *each, rows, 1), now),
+        # On a GPU, append leaves there the queries for keys that are kept turned.
         StepBuffer("mixed", "float32", (*each, rows, size), ("append", "attention")),
         StepBuffer("mixed turned", "float32", (*each, rows, size), now),
         StepBuffer(

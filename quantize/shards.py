@@ -121,8 +121,8 @@ class ShardWriter:
 
 
 def header(tensors: Iterable[Tensor]) -> bytes:
-    """A safetensors header: its length in 8 bytes, then JSON padded with spaces so that tensors
-    begin where vectors of a CPU do.
+    """A safetensors header: its length in 8 bytes, then JSON padded with spaces so that data
+    begins where vectors of a CPU do.
     """
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0

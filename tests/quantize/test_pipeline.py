@@ -107,7 +107,7 @@ def test_output_is_sharded_with_a_whole_index(tiny_checkpoint: Path, tmp_path: P
             assert all(index["weight_map"][tensor] == name for tensor in file.keys())  # noqa: SIM118
 
 
-def test_tensors_begin_where_vectors_do(quantized_tiny: MakeQuantized) -> None:
+def test_data_begins_where_vectors_do(quantized_tiny: MakeQuantized) -> None:
     file = quantized_tiny(WeightFormat(4, 32)) / "model.safetensors"
     length = int.from_bytes(file.read_bytes()[:8], "little")
     assert (8 + length) % 64 == 0

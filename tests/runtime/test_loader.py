@@ -5,15 +5,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from calculator.errors import CheckpointError
 from calculator.formats import WeightFormat
 from calculator.stored import StoredModel
 from calculator.terms import Term
+from glm4q import files
 from glm4q.engine import LLM
 from glm4q.kernels.choose import candidates
 from glm4q.loader import held_tensors
@@ -183,6 +186,16 @@ for _ in range(2):  # the first time much is imported
     load_model(stored, place=lambda weight: torch.device("meta"), dtype=torch.bfloat16)
 print(peak_bytes() - before)
 """
+
+
+def test_each_file_is_opened_once(
+    quantized_tiny: MakeQuantized, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To open one is to parse its whole header, which for each weight took most of a load."""
+    stored, opened = StoredModel.open(quantized_tiny(WeightFormat(4, 32))), Mock(wraps=safe_open)
+    monkeypatch.setattr(files, "safe_open", opened)
+    load_on_cpu(stored)
+    assert opened.call_count == len({header.file for header in stored.tensors.values()})
 
 
 @pytest.mark.demo

@@ -19,7 +19,7 @@ BLOCKS = 256
 """To start if the context can be shared out in as many: two for each multiprocessor of an RTX
 4090."""
 MOST_ROWS = 64
-"""Of a block."""
+"""Of a block: of 128 the sums and scores would not fit into registers."""
 BLOCK_S = {True: 64, False: 16}
 """Cached tokens of a tile, with tensor cores and without: more would not fit into registers."""
 SMALLEST_TILE = 16

@@ -12,7 +12,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the commands set it, before torch
 
 from benchmarks.machine import describe_machine
-from calculator.fit import Wish
+from calculator.questions.fit import Wish
 from glm4q.engine import LLM
 from glm4q.sampling import SamplingParams
 

@@ -26,7 +26,7 @@ from calculator.report.drawing import (
     Point,
 )
 from calculator.report.svg import as_svg
-from calculator.report.units import human_tokens
+from calculator.units import human_tokens
 
 DEPTHS = "0,4k,8k,16k,24k,32k"
 SHARES = 5

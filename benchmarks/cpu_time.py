@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from calculator.fit import Wish
-from calculator.stored import StoredModel
+from calculator.questions.fit import Wish
+from calculator.checkpoint.stored import StoredModel
 from glm4q.bench.measure import measure
 from glm4q.bench.report import record
 from glm4q.bench.workload import Workload, parse_depths

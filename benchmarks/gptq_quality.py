@@ -21,7 +21,7 @@ from pydoc_data.topics import topics
 import torch
 from safetensors.torch import load_file, save_file
 
-from calculator.stored import StoredModel
+from calculator.checkpoint.stored import StoredModel
 from quantize.calibration import read_calibration
 from quantize.demo_model import write_demo_model
 

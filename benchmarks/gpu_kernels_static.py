@@ -22,9 +22,9 @@ from benchmarks.gpu_launches import (
     prompts,
     several,
 )
-from calculator.architecture import Weight
-from calculator.formats import KV_FORMATS, NF4, WeightFormat
-from calculator.gpus import Gpu, find_gpu
+from calculator.model.architecture import Weight
+from calculator.model.formats import KV_FORMATS, NF4, WeightFormat
+from calculator.cards.gpus import Gpu, find_gpu
 from glm4q.kernels.cut import VECTOR_WORDS
 
 FILE = Path(__file__).parents[1] / "docs" / "kernels.md"

@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch.nn import functional as F
 
-from calculator.formats import NF4, WeightFormat
+from calculator.model.formats import NF4, WeightFormat
 from glm4q.kernels.choose import KERNELS
 from glm4q.kernels.native import MOST_DENSE_NUMBERS, extension, matmul_dense
 from glm4q.kernels.spec import LinearSpec, multiply

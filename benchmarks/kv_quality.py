@@ -16,11 +16,11 @@ from pydoc_data.topics import topics
 import torch
 from torch import Tensor
 
-from calculator.fit import Wish
-from calculator.formats import KV_FORMATS
-from calculator.plan import kv_bytes_per_token
-from calculator.presets import PRESETS
-from calculator.stored import StoredModel
+from calculator.questions.fit import Wish
+from calculator.model.formats import KV_FORMATS
+from calculator.memory.plan import kv_bytes_per_token
+from calculator.model.presets import PRESETS
+from calculator.checkpoint.stored import StoredModel
 from glm4q.loader import load_model
 from glm4q.machine import choose_machine
 from glm4q.memory import Memory

@@ -20,10 +20,10 @@ import gguf
 import torch
 
 from benchmarks.machine import GLM4Q, ask, describe_machine
-from calculator.formats import WeightFormat
-from calculator.presets import PRESETS
-from calculator.stored import StoredModel
-from calculator.subject import Variant
+from calculator.model.formats import WeightFormat
+from calculator.model.presets import PRESETS
+from calculator.checkpoint.stored import StoredModel
+from calculator.questions.subject import Variant
 from glm4q.bench.synthetic import open_synthetic
 from quantize.demo_model import write_demo_model
 from quantize.export.gguf import export_gguf

@@ -16,10 +16,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from calculator.architecture import weights
-from calculator.config import ModelConfig
-from calculator.presets import PRESETS
-from calculator.report.units import human_bytes
+from calculator.model.architecture import weights
+from calculator.model.config import ModelConfig
+from calculator.model.presets import PRESETS
+from calculator.units import human_bytes
 from quantize.layout import Tensor
 from quantize.shards import header
 

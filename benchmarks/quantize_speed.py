@@ -23,11 +23,11 @@ import torch
 
 from benchmarks.llama_speed import worker, write_tokenizer
 from benchmarks.machine import GLM4Q, ask, describe_machine
-from calculator.architecture import weights
-from calculator.config import ModelConfig
-from calculator.formats import WeightFormat
-from calculator.presets import PRESETS
-from calculator.stored import StoredModel
+from calculator.model.architecture import weights
+from calculator.model.config import ModelConfig
+from calculator.model.formats import WeightFormat
+from calculator.model.presets import PRESETS
+from calculator.checkpoint.stored import StoredModel
 from glm4q.checkpoint import read_weight
 from glm4q.devices import choose_dtype
 from quantize.export.gguf import gguf_name

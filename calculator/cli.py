@@ -6,15 +6,15 @@ from typing import Annotated
 
 import typer
 
-from calculator.card import find_card
+from calculator.cards.card import find_card
 from calculator.errors import OptionError
-from calculator.fit import Wish
+from calculator.questions.fit import Wish
 from calculator.options import one_of, parse_size, parse_tokens
-from calculator.question import Question
-from calculator.settings import Settings, parse_device
-from calculator.solve import KV_CHOICES, max_context
-from calculator.subject import find_subject
-from calculator.workspace import PREFILL_CHUNK
+from calculator.questions.question import Question
+from calculator.memory.settings import Settings, parse_device
+from calculator.questions.solve import KV_CHOICES, max_context
+from calculator.questions.subject import find_subject
+from calculator.memory.workspace import PREFILL_CHUNK
 
 DEFAULT_CONTEXT = 8192
 

@@ -10,11 +10,11 @@ import json
 import torch
 from torch import Tensor
 
-from calculator.architecture import Weight
-from calculator.bitsandbytes import STATE
+from calculator.model.architecture import Weight
+from calculator.checkpoint.bitsandbytes import STATE
 from calculator.errors import CheckpointError
-from calculator.formats import NF4_BLOCK, NF4_NESTED_BLOCK
-from calculator.stored import StoredModel
+from calculator.model.formats import NF4_BLOCK, NF4_NESTED_BLOCK
+from calculator.checkpoint.stored import StoredModel
 from glm4q.files import Files
 from glm4q.packing import QuantizedWeight
 

@@ -6,9 +6,9 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from calculator.config import ModelConfig
+from calculator.model.config import ModelConfig
 from calculator.errors import OptionError
-from calculator.formats import KV_FORMATS
+from calculator.model.formats import KV_FORMATS
 from glm4q.kernels.attention import FusedAttention, choose_attention
 from glm4q.kv.choose import make_store
 from glm4q.kv.dense import Dense

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from calculator.architecture import Weight
+from calculator.model.architecture import Weight
 from calculator.errors import CheckpointError
-from calculator.stored import GPTQ_PARTS, StoredModel
+from calculator.checkpoint.stored import GPTQ_PARTS, StoredModel
 from glm4q.bitsandbytes_files import read_bitsandbytes
 from glm4q.files import Files, opened
 from glm4q.packing import QuantizedWeight, middle, pack, unpack

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Self
 
 from calculator.errors import OptionError
-from calculator.fit import Fit, Wish
-from calculator.plan import MemoryPlan
-from calculator.stored import StoredModel
+from calculator.questions.fit import Fit, Wish
+from calculator.memory.plan import MemoryPlan
+from calculator.checkpoint.stored import StoredModel
 from glm4q.batch import Batch
 from glm4q.chat.session import ChatSession
 from glm4q.chat.template import ChatTemplate

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from calculator.errors import CheckpointError
-from calculator.headers import TensorHeader
+from calculator.checkpoint.headers import TensorHeader
 
 
 class Files(ExitStack):

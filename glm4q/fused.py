@@ -11,7 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from calculator.config import ModelConfig
+from calculator.model.config import ModelConfig
 from glm4q.kernels.native import DTYPES, Native, extension
 from glm4q.kv.spec import KVStore, room_of
 from glm4q.layers.linear import QuantLinear

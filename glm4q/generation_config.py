@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from calculator.config import ModelConfig, read_json_object
+from calculator.model.config import ModelConfig, read_json_object
 from calculator.errors import ConfigError
 from glm4q.sampling import SamplingParams
 from glm4q.tokenizer import Tokenizer

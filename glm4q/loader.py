@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from calculator.architecture import Weight, weights
-from calculator.formats import BF16, FP32, WeightFormat
-from calculator.scratch import Needs, NeedsOf, Served
-from calculator.stored import StoredModel
+from calculator.model.architecture import Weight, weights
+from calculator.model.formats import BF16, FP32, WeightFormat
+from calculator.memory.scratch import Needs, NeedsOf, Served
+from calculator.checkpoint.stored import StoredModel
 from glm4q.checkpoint import read_quantized, read_weight
 from glm4q.files import Files
 from glm4q.kernels.choose import KERNELS, choose

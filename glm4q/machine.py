@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from calculator.plan import CUDA_CONTEXT_BYTES
-from calculator.settings import Device
+from calculator.memory.plan import CUDA_CONTEXT_BYTES
+from calculator.memory.settings import Device
 from glm4q import __version__
 from glm4q.devices import choose_device, choose_dtype
 from glm4q.kernels.choose import KERNELS, candidates

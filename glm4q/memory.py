@@ -7,8 +7,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from calculator.plan import MemoryPlan
-from calculator.settings import Device
+from calculator.memory.plan import MemoryPlan
+from calculator.memory.settings import Device
 from glm4q.cache import KVCache
 from glm4q.graphs import Recorded
 from glm4q.workspace import Step, Workspace

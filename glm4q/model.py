@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from calculator.config import ModelConfig
+from calculator.model.config import ModelConfig
 from glm4q.cache import KVCache, LayerCache, LayerRows, reserve
 from glm4q.fused import FusedLayers
 from glm4q.layers.attention import Attention, prepare_attention

@@ -1,14 +1,14 @@
 """From a checkpoint, a machine and a wish to the plan of a run, and to the model that it loads."""
 
 from calculator.errors import OptionError
-from calculator.fit import Fit, Wish, fit
-from calculator.placement import placement
-from calculator.plan import MemoryPlan
-from calculator.question import Question
-from calculator.report.units import human_bytes
-from calculator.settings import Device, Settings
-from calculator.stored import StoredModel
-from calculator.subject import Subject
+from calculator.questions.fit import Fit, Wish, fit
+from calculator.memory.placement import placement
+from calculator.memory.plan import MemoryPlan
+from calculator.questions.question import Question
+from calculator.units import human_bytes
+from calculator.memory.settings import Device, Settings
+from calculator.checkpoint.stored import StoredModel
+from calculator.questions.subject import Subject
 from glm4q.loader import Progress, load_model, serve
 from glm4q.machine import Machine, available_bytes
 from glm4q.model import CausalLM

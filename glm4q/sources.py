@@ -4,7 +4,7 @@ from pathlib import Path
 
 from calculator.errors import OptionError, SourceError
 from calculator.options import REPOSITORY
-from calculator.stored import StoredModel
+from calculator.checkpoint.stored import StoredModel
 
 FETCHED = ["*.safetensors", "*.json", "tokenizer.model", "*.jinja", "LICENSE"]
 """Weights as safetensors and what lies beside them: no pickles and no code."""

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from calculator.plan import MemoryPlan
-from calculator.settings import Device
+from calculator.memory.plan import MemoryPlan
+from calculator.memory.settings import Device
 from glm4q.driver import process_bytes
 from glm4q.engine import LLM
 from glm4q.generate import generate

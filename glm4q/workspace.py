@@ -12,8 +12,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from calculator.arena import Arena, Layout
-from calculator.workspace import StepShape, step_buffers
+from calculator.memory.arena import Arena, Layout
+from calculator.memory.workspace import StepShape, step_buffers
 
 DTYPES = {
     "float32": torch.float32,

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from calculator.architecture import Weight
-from calculator.bitsandbytes import STATE
+from calculator.model.architecture import Weight
+from calculator.checkpoint.bitsandbytes import STATE
 from calculator.errors import OptionError
-from calculator.formats import LLM_INT8, NF4, NF4_BLOCK, WeightFormat
-from calculator.plan import assign_formats
-from calculator.stored import StoredModel
+from calculator.model.formats import LLM_INT8, NF4, NF4_BLOCK, WeightFormat
+from calculator.memory.plan import assign_formats
+from calculator.checkpoint.stored import StoredModel
 from glm4q.bitsandbytes_functions import bitsandbytes_functions
 from glm4q.checkpoint import read_weight
 from quantize.checksums import write_checksums

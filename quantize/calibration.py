@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from calculator.errors import OptionError
-from calculator.stored import StoredModel
+from calculator.checkpoint.stored import StoredModel
 from glm4q.chat.template import ChatTemplate
 from glm4q.tokenizer import Tokenizer
 from quantize.texts import read_text

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from calculator.errors import OptionError
-from calculator.stored import StoredModel
+from calculator.checkpoint.stored import StoredModel
 from quantize.predictor import Arithmetic, Predictor, Windows
 
 WINDOW = 512

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from calculator.errors import CheckpointError
-from calculator.stored import StoredModel
+from calculator.checkpoint.stored import StoredModel
 from glm4q import __version__
 from glm4q.peak import peak_bytes
 from quantize.calibration import Calibration

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from calculator.report.units import human_bytes
-from calculator.stored import StoredModel
+from calculator.units import human_bytes
+from calculator.checkpoint.stored import StoredModel
 from quantize.calibration import Calibration
 from quantize.examine import Examination, HeldOut
 from quantize.memory import Need, Pass, calibration_disk_bytes, largest_batch

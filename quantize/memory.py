@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from calculator.architecture import Weight
-from calculator.arena import make_arena
-from calculator.config import ModelConfig
+from calculator.model.architecture import Weight
+from calculator.memory.arena import make_arena
+from calculator.model.config import ModelConfig
 from calculator.errors import OptionError
-from calculator.formats import WeightFormat
-from calculator.scratch import needs_of_dequantizing
+from calculator.model.formats import WeightFormat
+from calculator.memory.scratch import needs_of_dequantizing
 from quantize.evaluate import POSITIONS_AT_ONCE, WINDOW
 from quantize.methods.gptq import ROWS
 from quantize.stages import STAGES

@@ -2,9 +2,9 @@
 
 import torch
 
-from calculator.arena import make_arena
-from calculator.config import ModelConfig
-from calculator.scratch import Needs
+from calculator.memory.arena import make_arena
+from calculator.model.config import ModelConfig
+from calculator.memory.scratch import Needs
 from glm4q.layers.attention import prepare_attention
 from glm4q.workspace import Step, Workspace
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from calculator.architecture import EMBEDDING, Weight
+from calculator.model.architecture import EMBEDDING, Weight
 from calculator.errors import CheckpointError, OptionError
-from calculator.formats import WeightFormat
-from calculator.stored import StoredModel
+from calculator.model.formats import WeightFormat
+from calculator.checkpoint.stored import StoredModel
 from glm4q import __version__
 from glm4q.peak import peak_bytes
 from quantize.calibration import Calibration

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from calculator.architecture import EMBEDDING, HEAD, weights
+from calculator.model.architecture import EMBEDDING, HEAD, weights
 from calculator.errors import OptionError
-from calculator.stored import StoredModel
+from calculator.checkpoint.stored import StoredModel
 from glm4q.cache import LayerCache
 from glm4q.kernels.choose import KERNELS
 from glm4q.kernels.spec import Kernel

@@ -19,13 +19,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from calculator.architecture import Weight
+from calculator.model.architecture import Weight
 from calculator.errors import OptionError
-from calculator.formats import BF16, WeightFormat, refuse_unfit
+from calculator.model.formats import BF16, WeightFormat, refuse_unfit
 from calculator.options import one_of
-from calculator.plan import assign_formats
-from calculator.stored import StoredModel
-from calculator.subject import parse_format
+from calculator.memory.plan import assign_formats
+from calculator.checkpoint.stored import StoredModel
+from calculator.questions.subject import parse_format
 
 METHODS = ("rtn", "gptq", "awq", "auto")
 WEIGHTS = ("int8", "int4")

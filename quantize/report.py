@@ -5,8 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from calculator.config import read_json_object
-from calculator.report.units import human_bytes
+from calculator.model.config import read_json_object
+from calculator.units import human_bytes
 from quantize.evaluate import Evaluation
 
 JSON_NAME = "quality.json"

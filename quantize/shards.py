@@ -14,7 +14,7 @@ from typing import BinaryIO, Self
 
 import torch
 
-from calculator.headers import INDEX
+from calculator.checkpoint.headers import INDEX
 from quantize.layout import Shard, Tensor, total_bytes
 
 DTYPES = {

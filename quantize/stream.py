@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from calculator.config import ModelConfig
+from calculator.model.config import ModelConfig
 from glm4q.model import DecoderLayer
 from glm4q.workspace import Step, Workspace
 from quantize.activations import Activations

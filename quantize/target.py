@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from calculator.config import read_json_object
+from calculator.model.config import read_json_object
 from calculator.errors import CheckpointError, ConfigError, Glm4qError, OptionError
 
 JOURNAL = "progress.json"

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from calculator.architecture import Weight
-from calculator.formats import WeightFormat
-from calculator.stored import StoredModel
+from calculator.model.architecture import Weight
+from calculator.model.formats import WeightFormat
+from calculator.checkpoint.stored import StoredModel
 from glm4q.checkpoint import read_weight
 from glm4q.packing import pack
 from quantize.methods import rtn

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from calculator.architecture import Weight
+from calculator.model.architecture import Weight
 from calculator.errors import CheckpointError, OptionError
-from calculator.stored import StoredModel
+from calculator.checkpoint.stored import StoredModel
 from glm4q.checkpoint import read_quantized, read_weight
 from quantize.checksums import CHECKSUMS, read_checksums, sha256
 from quantize.tensors import row_runs

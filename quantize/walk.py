@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from calculator.architecture import EMBEDDING
-from calculator.architecture import weights as inventory
+from calculator.model.architecture import EMBEDDING
+from calculator.model.architecture import weights as inventory
 from calculator.errors import CheckpointError
-from calculator.formats import WeightFormat
-from calculator.stored import StoredModel
+from calculator.model.formats import WeightFormat
+from calculator.checkpoint.stored import StoredModel
 from glm4q.checkpoint import read_weight
 from glm4q.loader import load_layer
 from glm4q.model import DecoderLayer

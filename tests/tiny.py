@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import Glm4Config, Glm4ForCausalLM, GlmConfig, GlmForCausalLM, PreTrainedModel
 
-from calculator.config import ModelConfig
+from calculator.model.config import ModelConfig
 
 BASE = ModelConfig(
     model_type="glm",

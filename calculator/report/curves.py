@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from calculator.grid import grid_contexts, grid_variants
-from calculator.question import Question
+from calculator.questions.grid import grid_contexts, grid_variants
+from calculator.questions.question import Question
 
 STEPS_PER_DOUBLING = 4
 

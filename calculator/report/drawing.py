@@ -6,7 +6,7 @@ from math import ceil, log2
 from typing import Literal
 
 from calculator.report.curves import STEPS_PER_DOUBLING, Curves
-from calculator.report.units import GIB, human_tokens
+from calculator.units import GIB, human_tokens
 
 WIDTH, HEIGHT = 860, 500
 LEFT, RIGHT, TOP, BOTTOM = 70, 130, 50, 60

@@ -8,17 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from calculator.card import Card, card_of, gpu_rates
+from calculator.cards.card import Card, card_of, gpu_rates
 from calculator.errors import OptionError
-from calculator.gpus import load_gpus
-from calculator.grid import grid_contexts, grid_variants
-from calculator.plan import MemoryPlan
-from calculator.question import Question
+from calculator.cards.gpus import load_gpus
+from calculator.questions.grid import grid_contexts, grid_variants
+from calculator.memory.plan import MemoryPlan
+from calculator.questions.question import Question
 from calculator.report.sentences import assumptions, share
-from calculator.roofline import DECODE_EFFICIENCY, decode_band
-from calculator.settings import Device
-from calculator.solve import TIGHT_BYTES, kv_choices
-from calculator.subject import HEADS
+from calculator.cards.roofline import DECODE_EFFICIENCY, decode_band
+from calculator.memory.settings import Device
+from calculator.questions.solve import TIGHT_BYTES, kv_choices
+from calculator.questions.subject import HEADS
 
 TEMPLATE = Path(__file__).with_name("page.html")
 PLACE = "__DATA__"

@@ -1,10 +1,10 @@
 """What a person wants to know of an answer, in sentences."""
 
-from calculator import tensor_parallel
-from calculator.card import Card
-from calculator.question import Question
-from calculator.report.units import human_band, human_bytes
-from calculator.roofline import (
+from calculator.model import tensor_parallel
+from calculator.cards.card import Card
+from calculator.questions.question import Question
+from calculator.units import human_band, human_bytes
+from calculator.cards.roofline import (
     DECODE_EFFICIENCY,
     PREFILL_EFFICIENCY,
     SHORT_CONTEXT,
@@ -14,7 +14,7 @@ from calculator.roofline import (
     prefill_band,
     streamed_decode_band,
 )
-from calculator.solve import cards_needed, cheapest_change, max_context, verdict
+from calculator.questions.solve import cards_needed, cheapest_change, max_context, verdict
 
 WORDS = {
     "fits": "fits, {left} left",

@@ -1,7 +1,7 @@
 """The curves as letters on a terminal."""
 
 from calculator.report.curves import Curves
-from calculator.report.units import GIB, human_tokens
+from calculator.units import GIB, human_tokens
 
 HEIGHT = 18
 WIDTH = 64

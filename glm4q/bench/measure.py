@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from calculator.plan import MemoryPlan
-from calculator.roofline import step_bytes
-from calculator.stored import StoredModel
+from calculator.memory.plan import MemoryPlan
+from calculator.cards.roofline import step_bytes
+from calculator.checkpoint.stored import StoredModel
 from glm4q.bench.bandwidth import measure_read_bandwidth
 from glm4q.bench.serving import Serving, find_serving
 from glm4q.bench.workload import Workload

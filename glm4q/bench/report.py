@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from calculator.report.sheets import Sheet
-from calculator.report.units import human_bytes
+from calculator.units import human_bytes
 from glm4q import __version__
 from glm4q.bench.measure import Result, Speed
 from glm4q.bench.serving import Serving

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from calculator.stored import StoredModel
+from calculator.checkpoint.stored import StoredModel
 from glm4q.kernels.choose import choose
 from glm4q.kernels.spec import Kernel, LinearSpec
 

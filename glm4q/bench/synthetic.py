@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from calculator.architecture import Weight
-from calculator.config import ModelConfig
+from calculator.model.architecture import Weight
+from calculator.model.config import ModelConfig
 from calculator.errors import OptionError
-from calculator.formats import PACK_BITS, WeightFormat
-from calculator.headers import INDEX
-from calculator.stored import StoredModel
+from calculator.model.formats import PACK_BITS, WeightFormat
+from calculator.checkpoint.headers import INDEX
+from calculator.checkpoint.stored import StoredModel
 
 SPREAD = 0.02
 """Standard deviation of the weights: activations stay as large as a trained model's."""

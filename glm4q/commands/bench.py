@@ -10,11 +10,11 @@ import typer
 
 from calculator.errors import OptionError
 from calculator.options import one_of, parse_tokens
-from calculator.workspace import PREFILL_CHUNK
+from calculator.memory.workspace import PREFILL_CHUNK
 
 if TYPE_CHECKING:
     from calculator.report.sheets import Sheet
-    from calculator.stored import StoredModel
+    from calculator.checkpoint.stored import StoredModel
 
 CACHE = Path(".cache") / "glm4q" / "synthetic"
 """In the user's home: where synthetic checkpoints lie that no directory was named for."""
@@ -66,7 +66,7 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Answer as JSON.")] = False,
 ) -> None:
     """Measure speed at several depths, load time, memory, and the share of bandwidth reached."""
-    from calculator.fit import Wish
+    from calculator.questions.fit import Wish
     from glm4q.bench import report
     from glm4q.bench.measure import measure
     from glm4q.bench.workload import parse_depths, plan_workload
@@ -104,7 +104,7 @@ def bench(
 
 def _open(model: Path | None, synthetic: str | None, shape: dict[str, Any]) -> "StoredModel":
     """The checkpoint, or the synthetic one of that shape. Raises OptionError."""
-    from calculator.stored import StoredModel
+    from calculator.checkpoint.stored import StoredModel
 
     if synthetic is not None:
         return _open_synthetic(model, synthetic, shape)
@@ -118,8 +118,8 @@ def _open(model: Path | None, synthetic: str | None, shape: dict[str, Any]) -> "
 def _open_synthetic(model: Path | None, preset: str, shape: dict[str, Any]) -> "StoredModel":
     from dataclasses import replace
 
-    from calculator.presets import PRESETS, find_preset
-    from calculator.subject import BITS, Variant
+    from calculator.model.presets import PRESETS, find_preset
+    from calculator.questions.subject import BITS, Variant
     from glm4q.bench.synthetic import open_synthetic
 
     config = find_preset(preset)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from calculator.errors import OptionError
-from calculator.fit import Wish
+from calculator.questions.fit import Wish
 from calculator.options import parse_count, parse_size, parse_tokens
-from calculator.settings import parse_device
+from calculator.memory.settings import parse_device
 
 DEFAULT_MAX_TOKENS = 1024
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from calculator.fit import Wish
-from calculator.report.units import human_bytes
+from calculator.questions.fit import Wish
+from calculator.units import human_bytes
 
 if TYPE_CHECKING:
     from glm4q.engine import LLM

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from calculator.config import ModelConfig
+from calculator.model.config import ModelConfig
 from glm4q.kernels.cuda import AMPERE, capability, refuses_triton
 from glm4q.kv.hadamard import turn
 from glm4q.kv.spec import KVStore

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from calculator.formats import NF4_BLOCK, WeightFormat
-from calculator.scratch import Needs, dequantized_outputs
+from calculator.model.formats import NF4_BLOCK, WeightFormat
+from calculator.memory.scratch import Needs, dequantized_outputs
 from glm4q.bitsandbytes_files import nf4_of_words
 from glm4q.bitsandbytes_functions import bitsandbytes_functions
 from glm4q.kernels.spec import LinearSpec

@@ -7,8 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from calculator.formats import WeightFormat
-from calculator.scratch import Needs
+from calculator.model.formats import WeightFormat
+from calculator.memory.scratch import Needs
 from glm4q.kernels.cuda import capability
 from glm4q.packing import QuantizedWeight
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from calculator.formats import WeightFormat
-from calculator.scratch import Needs
+from calculator.model.formats import WeightFormat
+from calculator.memory.scratch import Needs
 from glm4q.kernels.spec import LinearSpec
 from glm4q.packing import QuantizedWeight, middle
 from glm4q.workspace import carve

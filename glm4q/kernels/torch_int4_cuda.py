@@ -9,8 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from calculator.formats import GROUP_SIZES, WeightFormat
-from calculator.scratch import Needs
+from calculator.model.formats import GROUP_SIZES, WeightFormat
+from calculator.memory.scratch import Needs
 from glm4q.kernels.cuda import AMPERE
 from glm4q.kernels.spec import LinearSpec
 from glm4q.packing import QuantizedWeight, middle

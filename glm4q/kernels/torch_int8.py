@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from calculator.formats import WeightFormat
-from calculator.scratch import Needs, dequantized_outputs, tile_bytes
+from calculator.model.formats import WeightFormat
+from calculator.memory.scratch import Needs, dequantized_outputs, tile_bytes
 from glm4q.kernels.spec import LinearSpec
 from glm4q.packing import QuantizedWeight, middle
 from glm4q.workspace import carve

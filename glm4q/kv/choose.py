@@ -2,7 +2,7 @@
 
 import torch
 
-from calculator.formats import KVFormat
+from calculator.model.formats import KVFormat
 from glm4q.kv.dense import Dense
 from glm4q.kv.int4 import Int4
 from glm4q.kv.int8 import Int8

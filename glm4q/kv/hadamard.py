@@ -7,7 +7,7 @@ of the ones before (QuaRot, https://arxiv.org/abs/2404.00456).
 import torch
 from torch import Tensor
 
-from calculator.workspace import KV_GROUP
+from calculator.memory.workspace import KV_GROUP
 from glm4q.workspace import Step
 
 

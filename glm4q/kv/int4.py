@@ -8,7 +8,7 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from calculator.workspace import KV_GROUP
+from calculator.memory.workspace import KV_GROUP
 from glm4q.kv.centers import Centers
 from glm4q.kv.hadamard import turn
 from glm4q.workspace import Step

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from calculator.config import ModelConfig
+from calculator.model.config import ModelConfig
 from glm4q.cache import LayerCache, LayerRows
 from glm4q.kv.hadamard import prepare_hadamard, turn
 from glm4q.layers.linear import Linear

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from calculator.config import ModelConfig
+from calculator.model.config import ModelConfig
 from glm4q.layers.linear import Linear
 from glm4q.workspace import Step
 

@@ -7,7 +7,7 @@ the rest pass through.
 import torch
 from torch import Tensor
 
-from calculator.config import ModelConfig
+from calculator.model.config import ModelConfig
 from glm4q.rotation import fill_rotation
 from glm4q.workspace import Step
 

@@ -19,7 +19,7 @@ struct LayerEntry {
     int64_t key_codes, key_scales, key_centers, value_codes, value_scales, value_centers;
 };
 
-// The buffers of a step, by the names of calculator/workspace.py.
+// The buffers of a step, by the names of calculator/memory/workspace.py.
 struct StepEntry {
     void *hidden_states, *normed, *q, *k, *v;
     float *queries, *mixed, *keys;

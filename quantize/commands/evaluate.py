@@ -30,7 +30,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Answer as JSON.")] = False,
 ) -> None:
     """Compare checkpoints on a text, layer by layer: none has to fit into memory whole."""
-    from calculator.stored import StoredModel
+    from calculator.checkpoint.stored import StoredModel
     from glm4q.devices import choose_device, choose_dtype
     from glm4q.kernels.choose import candidates
     from quantize.evaluate import evaluate as evaluate_models
@@ -61,7 +61,7 @@ def _print(results: "list[Evaluation]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from calculator.report.units import human_bytes
+    from calculator.units import human_bytes
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("checkpoint")

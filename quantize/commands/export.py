@@ -20,8 +20,8 @@ def export(
 ) -> None:
     """Write the same integers as GPTQ v1, compressed-tensors (vLLM) or GGUF (llama.cpp, ollama)."""
     from calculator.options import one_of
-    from calculator.report.units import human_bytes
-    from calculator.stored import StoredModel
+    from calculator.units import human_bytes
+    from calculator.checkpoint.stored import StoredModel
 
     one_of("to", to, FORMS)
     stored = StoredModel.open(checkpoint)

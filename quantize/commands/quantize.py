@@ -63,7 +63,7 @@ def quantize(
     """
     from calculator.errors import OptionError
     from calculator.options import parse_size
-    from calculator.subject import BITSANDBYTES
+    from calculator.questions.subject import BITSANDBYTES
 
     options = {"group_size": group_size, "lm_head": lm_head, "method": method}
     said = {name: word for name, word in options.items() if word is not None}
@@ -123,7 +123,7 @@ def _recipe(
 
 
 def _by_bitsandbytes(source: str, output: Path, weights: str, overwrite: bool) -> None:
-    from calculator.report.units import human_bytes
+    from calculator.units import human_bytes
     from glm4q.sources import open_source
     from quantize.by_bitsandbytes import write_by_bitsandbytes
     from quantize.progress import QuantizeProgress

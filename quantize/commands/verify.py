@@ -17,7 +17,7 @@ def verify(
     ] = None,
 ) -> int:
     """Read a checkpoint again: shapes, scales, zero points and checksums. 1 where it is damaged."""
-    from calculator.stored import StoredModel
+    from calculator.checkpoint.stored import StoredModel
     from quantize.checksums import CHECKSUMS
     from quantize.verify import LARGEST_ERROR, check_files, check_weights, weight_errors
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from calculator.architecture import Weight
+from calculator.model.architecture import Weight
 from calculator.errors import OptionError
-from calculator.formats import PACK_BITS, WeightFormat
+from calculator.model.formats import PACK_BITS, WeightFormat
 from glm4q.packing import QuantizedWeight, pack
 from quantize.layout import Tensor as Planned
 

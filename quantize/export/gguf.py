@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from calculator.architecture import Weight
+from calculator.model.architecture import Weight
 from calculator.errors import OptionError
-from calculator.formats import WeightFormat
-from calculator.stored import StoredModel
+from calculator.model.formats import WeightFormat
+from calculator.checkpoint.stored import StoredModel
 from glm4q.checkpoint import read_quantized, read_weight
 from quantize.companions import usual_format
 from quantize.export.checkpoint import refuse_unquantized

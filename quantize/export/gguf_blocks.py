@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from calculator.architecture import Weight
+from calculator.model.architecture import Weight
 from calculator.errors import OptionError
-from calculator.formats import WeightFormat
+from calculator.model.formats import WeightFormat
 from glm4q.packing import QuantizedWeight, middle
 
 BLOCK = 32

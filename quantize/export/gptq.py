@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from calculator.architecture import Weight
+from calculator.model.architecture import Weight
 from calculator.errors import OptionError
-from calculator.formats import WeightFormat
+from calculator.model.formats import WeightFormat
 from glm4q.packing import QuantizedWeight, pack
 from quantize.companions import gptq_settings
 from quantize.layout import Tensor as Planned

@@ -3,7 +3,7 @@
 
 from torch import Tensor
 
-from calculator.formats import WeightFormat
+from calculator.model.formats import WeightFormat
 from quantize.methods import rtn
 
 POWERS = tuple(step / 10 for step in range(1, 11))

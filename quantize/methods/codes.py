@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from calculator.formats import WeightFormat
+from calculator.model.formats import WeightFormat
 from glm4q.packing import WORD_BITS, middle, pack, unpack
 
 SMALLEST_SCALE = 2.0**-24

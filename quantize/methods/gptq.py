@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from calculator.errors import CheckpointError
-from calculator.formats import WeightFormat
+from calculator.model.formats import WeightFormat
 from quantize.methods import native, rtn
 from quantize.methods.codes import Codes, join
 from quantize.methods.refine import refine

@@ -8,7 +8,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from calculator.formats import WeightFormat
+from calculator.model.formats import WeightFormat
 from glm4q.kernels.native import DTYPES, extension
 from glm4q.packing import WORD_BITS
 from quantize.methods.codes import Codes, Packed

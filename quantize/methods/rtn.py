@@ -8,7 +8,7 @@ squared error is w w - (q w)^2 / (q q): so the best of all is known without roun
 import torch
 from torch import Tensor
 
-from calculator.formats import WeightFormat
+from calculator.model.formats import WeightFormat
 from glm4q.packing import middle
 from quantize.methods import native
 from quantize.methods.codes import Codes, Packed, as_bytes, grid, half, join, nearest

@@ -1,9 +1,9 @@
 """Questions for tests to ask."""
 
-from calculator.card import find_card
-from calculator.question import Question
-from calculator.settings import Settings
-from calculator.subject import find_subject
+from calculator.cards.card import find_card
+from calculator.questions.question import Question
+from calculator.memory.settings import Settings
+from calculator.questions.subject import find_subject
 
 
 def ask(

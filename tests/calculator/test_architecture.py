@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from calculator.architecture import Weight, num_parameters, weights
-from calculator.config import ModelConfig
-from calculator.presets import PRESETS
+from calculator.model.architecture import Weight, num_parameters, weights
+from calculator.model.config import ModelConfig
+from calculator.model.presets import PRESETS
 from glm4q.model import CausalLM
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

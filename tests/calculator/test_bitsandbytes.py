@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from calculator.architecture import Weight
-from calculator.bitsandbytes import STATE, stored_format
+from calculator.model.architecture import Weight
+from calculator.checkpoint.bitsandbytes import STATE, stored_format
 from calculator.errors import CheckpointError
-from calculator.formats import BF16, LLM_INT8, NF4, WeightFormat
-from calculator.headers import SINGLE
-from calculator.plan import assign_formats
-from calculator.stored import StoredModel
+from calculator.model.formats import BF16, LLM_INT8, NF4, WeightFormat
+from calculator.checkpoint.headers import SINGLE
+from calculator.memory.plan import assign_formats
+from calculator.checkpoint.stored import StoredModel
 
 
 @pytest.fixture(scope="module", params=[{"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from calculator.report.drawing import HEIGHT, WIDTH
-from calculator.report.units import human_bytes
+from calculator.units import human_bytes
 from glm4q.cli import main
 
 SMALLEST = [

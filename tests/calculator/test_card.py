@@ -5,7 +5,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from calculator.card import find_card
+from calculator.cards.card import find_card
 from calculator.errors import OptionError
 
 

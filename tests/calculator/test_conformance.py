@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from calculator.settings import Settings
+from calculator.memory.settings import Settings
 from tests.calculator.questions import ask
 from tests.golden.write_memory_vectors import FILE, as_text
 

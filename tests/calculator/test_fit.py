@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calculator.errors import OptionError
-from calculator.fit import Fit, Wish, fit
-from calculator.question import Question
-from calculator.settings import Settings
+from calculator.questions.fit import Fit, Wish, fit
+from calculator.questions.question import Question
+from calculator.memory.settings import Settings
 from tests.calculator.questions import ask
 
 MIB = 1 << 20

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from calculator.errors import CheckpointError
-from calculator.headers import INDEX, SINGLE, TensorHeader, read_header, read_headers
+from calculator.checkpoint.headers import INDEX, SINGLE, TensorHeader, read_header, read_headers
 
 TENSORS = {
     "a.weight": torch.zeros(3, 4, dtype=torch.bfloat16),

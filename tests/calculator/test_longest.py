@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from calculator.longest import CARDS, longest_contexts
-from calculator.published import PEAK_MIB, published_context
-from calculator.settings import Settings
+from calculator.questions.longest import CARDS, longest_contexts
+from calculator.cards.published import PEAK_MIB, published_context
+from calculator.memory.settings import Settings
 from glm4q.cli import main
 from tests.calculator.questions import ask
 

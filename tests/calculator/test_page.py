@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from calculator.gpus import load_gpus
-from calculator.question import Question
+from calculator.cards.gpus import load_gpus
+from calculator.questions.question import Question
 from calculator.report.page import as_page, page_data
-from calculator.report.units import human_bytes
-from calculator.settings import Settings
+from calculator.units import human_bytes
+from calculator.memory.settings import Settings
 from glm4q.cli import main
 from tests.calculator.questions import ask
 

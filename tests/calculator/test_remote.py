@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from calculator.errors import CheckpointError, ConfigError, SourceError
-from calculator.headers import SINGLE
-from calculator.remote import open_remote
-from calculator.stored import StoredModel
+from calculator.checkpoint.headers import SINGLE
+from calculator.checkpoint.remote import open_remote
+from calculator.checkpoint.stored import StoredModel
 
 
 class Hub(SimpleHTTPRequestHandler):

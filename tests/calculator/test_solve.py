@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calculator.errors import OptionError
-from calculator.gpus import load_gpus
-from calculator.grid import grid_contexts, make_grid
-from calculator.question import Question
-from calculator.settings import Settings
-from calculator.solve import (
+from calculator.cards.gpus import load_gpus
+from calculator.questions.grid import grid_contexts, make_grid
+from calculator.questions.question import Question
+from calculator.memory.settings import Settings
+from calculator.questions.solve import (
     TIGHT_BYTES,
     best_variants,
     cards_needed,
@@ -21,7 +21,7 @@ from calculator.solve import (
     max_gpu_layers,
     verdict,
 )
-from calculator.subject import Variant
+from calculator.questions.subject import Variant
 from tests.calculator.questions import ask
 
 MODELS = ("glm-4-9b-chat", "GLM-4-32B-0414", "chatglm3-6b", "glm-4-9b")

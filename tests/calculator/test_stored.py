@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from calculator.architecture import weights
-from calculator.config import ModelConfig
+from calculator.model.architecture import weights
+from calculator.model.config import ModelConfig
 from calculator.errors import CheckpointError, ConfigError
-from calculator.formats import BF16, WeightFormat
-from calculator.headers import INDEX, SINGLE
-from calculator.names import IGNORED, pieces
-from calculator.plan import assign_formats
-from calculator.stored import StoredModel
+from calculator.model.formats import BF16, WeightFormat
+from calculator.checkpoint.headers import INDEX, SINGLE
+from calculator.checkpoint.names import IGNORED, pieces
+from calculator.memory.plan import assign_formats
+from calculator.checkpoint.stored import StoredModel
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests import tiny

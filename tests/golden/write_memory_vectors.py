@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from calculator.plan import Planner
-from calculator.presets import PRESETS
-from calculator.settings import Settings
-from calculator.subject import Variant
+from calculator.memory.plan import Planner
+from calculator.model.presets import PRESETS
+from calculator.memory.settings import Settings
+from calculator.questions.subject import Variant
 
 FILE = Path(__file__).with_name("memory_vectors.json")
 MODELS = ("glm-4-9b-chat", "glm-4-9b-chat-1m", "GLM-4-9B-0414", "GLM-4-32B-0414", "chatglm3-6b")

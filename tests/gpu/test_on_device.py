@@ -8,10 +8,10 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from calculator.formats import LLM_INT8, NF4, WeightFormat
-from calculator.plan import assign_formats, make_plan
-from calculator.presets import PRESETS
-from calculator.settings import Settings
+from calculator.model.formats import LLM_INT8, NF4, WeightFormat
+from calculator.memory.plan import assign_formats, make_plan
+from calculator.model.presets import PRESETS
+from calculator.memory.settings import Settings
 from glm4q.graphs import WARM_UP
 from glm4q.kernels.spec import LinearSpec, multiply
 from glm4q.kernels.triton_linear import TritonLinear

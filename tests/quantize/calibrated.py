@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from calculator.formats import WeightFormat
-from calculator.stored import StoredModel
+from calculator.model.formats import WeightFormat
+from calculator.checkpoint.stored import StoredModel
 from quantize.calibration import Calibration, read_calibration
 from quantize.pipeline import Work, quantize_checkpoint
 from quantize.recipe import Recipe

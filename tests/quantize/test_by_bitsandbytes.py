@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from calculator.stored import StoredModel
+from calculator.checkpoint.stored import StoredModel
 from glm4q.cli import main
 from tests import tiny
 

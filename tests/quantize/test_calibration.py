@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from calculator.errors import OptionError
-from calculator.stored import StoredModel
+from calculator.checkpoint.stored import StoredModel
 from glm4q.tokenizer import Tokenizer
 from quantize.calibration import read_calibration
 from tests.quantize.calibrated import token_file

@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
-from calculator.architecture import weights
-from calculator.stored import StoredModel
+from calculator.model.architecture import weights
+from calculator.checkpoint.stored import StoredModel
 from glm4q.checkpoint import read_quantized
 from glm4q.cli import main
 from glm4q.kernels.choose import candidates

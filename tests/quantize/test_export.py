@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from calculator.architecture import weights
-from calculator.fit import Wish
-from calculator.formats import WeightFormat
-from calculator.stored import StoredModel
+from calculator.model.architecture import weights
+from calculator.questions.fit import Wish
+from calculator.model.formats import WeightFormat
+from calculator.checkpoint.stored import StoredModel
 from glm4q.checkpoint import read_quantized
 from glm4q.cli import main
 from glm4q.engine import LLM

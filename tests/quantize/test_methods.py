@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from calculator.errors import CheckpointError
-from calculator.formats import WeightFormat
+from calculator.model.formats import WeightFormat
 from quantize.methods import awq, gptq, rtn
 from quantize.methods.codes import Codes
 from quantize.methods.refine import refine

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from calculator.formats import WeightFormat
+from calculator.model.formats import WeightFormat
 from glm4q.kernels.native import extension
 from quantize.methods import gptq, native, refine, rtn
 from quantize.methods.codes import Codes, Packed

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from calculator.formats import WeightFormat
-from calculator.stored import StoredModel
+from calculator.model.formats import WeightFormat
+from calculator.checkpoint.stored import StoredModel
 from glm4q.engine import LLM
 from glm4q.generate import generate
 from glm4q.kernels.choose import candidates

@@ -14,10 +14,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from calculator.architecture import weights
+from calculator.model.architecture import weights
 from calculator.errors import CheckpointError, OptionError
-from calculator.formats import BF16, WeightFormat
-from calculator.stored import StoredModel
+from calculator.model.formats import BF16, WeightFormat
+from calculator.checkpoint.stored import StoredModel
 from glm4q.checkpoint import read_quantized, read_weight
 from glm4q.cli import main
 from glm4q.generate import generate

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from calculator.stored import StoredModel
+from calculator.checkpoint.stored import StoredModel
 from glm4q.cli import main
 from quantize.examine import BUILT_IN
 from tests.quantize.calibrated import token_file

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from calculator.errors import OptionError
-from calculator.formats import WeightFormat
-from calculator.stored import StoredModel
+from calculator.model.formats import WeightFormat
+from calculator.checkpoint.stored import StoredModel
 from quantize.recipe import make_recipe, read_recipe
 
 WHOLE = """

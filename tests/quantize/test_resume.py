@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from calculator.errors import CheckpointError, OptionError
-from calculator.formats import WeightFormat
-from calculator.stored import StoredModel
+from calculator.model.formats import WeightFormat
+from calculator.checkpoint.stored import StoredModel
 from quantize.pipeline import Progress, quantize_checkpoint
 from quantize.recipe import Recipe
 from quantize.target import JOURNAL

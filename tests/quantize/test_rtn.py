@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from calculator.formats import WeightFormat
+from calculator.model.formats import WeightFormat
 from quantize.methods import rtn
 
 pytestmark = pytest.mark.usefixtures("loops")

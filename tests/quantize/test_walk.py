@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from calculator.architecture import weights
-from calculator.config import ModelConfig
+from calculator.model.architecture import weights
+from calculator.model.config import ModelConfig
 from calculator.errors import CheckpointError
-from calculator.stored import StoredModel
+from calculator.checkpoint.stored import StoredModel
 from glm4q.cache import LayerCache
 from glm4q.checkpoint import read_quantized, read_weight
 from glm4q.loader import load_layer

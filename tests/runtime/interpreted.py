@@ -16,7 +16,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from calculator.config import ModelConfig
+from calculator.model.config import ModelConfig
 from glm4q.packing import QuantizedWeight
 
 SWITCH = "TRITON_INTERPRET"

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from calculator.config import ModelConfig
-from calculator.formats import BF16
-from calculator.plan import MemoryPlan, Planner, assign_formats, make_plan
-from calculator.settings import Settings
-from calculator.stored import StoredModel
+from calculator.model.config import ModelConfig
+from calculator.model.formats import BF16
+from calculator.memory.plan import MemoryPlan, Planner, assign_formats, make_plan
+from calculator.memory.settings import Settings
+from calculator.checkpoint.stored import StoredModel
 from glm4q.kernels.choose import KERNELS
 from glm4q.kernels.spec import Kernel
 from glm4q.loader import load_model, serve

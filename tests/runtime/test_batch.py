@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from calculator.errors import OptionError
-from calculator.fit import Wish
-from calculator.stored import StoredModel
+from calculator.questions.fit import Wish
+from calculator.checkpoint.stored import StoredModel
 from glm4q.batch import Batch, generate_batch
 from glm4q.engine import LLM
 from glm4q.generate import LanguageModel, generate, prefill

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from calculator.errors import OptionError
-from calculator.formats import BF16, WeightFormat
-from calculator.plan import assign_formats
-from calculator.presets import PRESETS
-from calculator.stored import StoredModel
+from calculator.model.formats import BF16, WeightFormat
+from calculator.memory.plan import assign_formats
+from calculator.model.presets import PRESETS
+from calculator.checkpoint.stored import StoredModel
 from glm4q.bench import bandwidth
 from glm4q.bench.measure import fill
 from glm4q.bench.synthetic import SPREAD, open_synthetic

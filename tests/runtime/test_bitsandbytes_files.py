@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from calculator.bitsandbytes import STATE
+from calculator.checkpoint.bitsandbytes import STATE
 from calculator.errors import CheckpointError
-from calculator.formats import NF4
-from calculator.headers import SINGLE
-from calculator.stored import StoredModel
+from calculator.model.formats import NF4
+from calculator.checkpoint.headers import SINGLE
+from calculator.checkpoint.stored import StoredModel
 from glm4q.bitsandbytes_files import nf4_of_words, words_of_nf4
 from glm4q.checkpoint import read_quantized
 from glm4q.cli import main

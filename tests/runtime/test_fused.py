@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from calculator.formats import KV_FORMATS, WeightFormat
-from calculator.stored import StoredModel
+from calculator.model.formats import KV_FORMATS, WeightFormat
+from calculator.checkpoint.stored import StoredModel
 from glm4q.fused import FusedLayers
 from glm4q.kernels.native import Native
 from glm4q.memory import Memory

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from calculator.errors import KernelError, OptionError
-from calculator.formats import LLM_INT8, NF4, WeightFormat
+from calculator.model.formats import LLM_INT8, NF4, WeightFormat
 from glm4q.kernels.choose import KERNELS, candidates, choose
 from glm4q.kernels.reference import Reference
 from glm4q.kernels.spec import Kernel, LinearSpec, multiply
@@ -60,7 +60,7 @@ def test_kernel_equals_exact_arithmetic(
 @pytest.mark.parametrize("form", FORMATS, ids=str)
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
 def test_kernel_holds_what_it_tells_the_plan(kernel: Kernel, form: WeightFormat) -> None:
-    from calculator.architecture import Weight
+    from calculator.model.architecture import Weight
 
     if reason := kernel.refuses(LinearSpec(128, 384, form, CPU)):
         pytest.skip(f"{kernel.name} {reason}")

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from calculator.formats import KV_FORMATS
-from calculator.presets import PRESETS
-from calculator.workspace import DECODE_TILE
+from calculator.model.formats import KV_FORMATS
+from calculator.model.presets import PRESETS
+from calculator.memory.workspace import DECODE_TILE
 from glm4q.cache import LayerCache
 from glm4q.kernels.native import Native
 from glm4q.layers.attention import attend, prepare_attention

@@ -13,9 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from calculator.errors import CheckpointError
-from calculator.formats import WeightFormat
-from calculator.stored import StoredModel
-from calculator.terms import Term
+from calculator.model.formats import WeightFormat
+from calculator.checkpoint.stored import StoredModel
+from calculator.memory.terms import Term
 from glm4q import files
 from glm4q.engine import LLM
 from glm4q.kernels.choose import candidates
@@ -70,8 +70,8 @@ def test_every_buffer_of_the_plan_is_held_by_name(
 
 
 def _planned(stored: StoredModel) -> dict[str, int]:
-    from calculator.plan import make_plan
-    from calculator.settings import Settings
+    from calculator.memory.plan import make_plan
+    from calculator.memory.settings import Settings
     from glm4q.loader import held_formats
 
     formats = held_formats(stored, device=CPU, dtype=torch.float32, kernels=candidates("reference"))
@@ -123,7 +123,7 @@ def test_gptq_v2_loads_to_the_same_weights(quantized_tiny: MakeQuantized) -> Non
 
 
 def _dequantized(directory: Path) -> torch.Tensor:
-    from calculator.architecture import weights
+    from calculator.model.architecture import weights
     from glm4q.checkpoint import read_quantized
 
     stored = StoredModel.open(directory)
@@ -175,7 +175,7 @@ LOADS_ELSEWHERE = """
 import sys
 import torch
 from pathlib import Path
-from calculator.stored import StoredModel
+from calculator.checkpoint.stored import StoredModel
 from glm4q.loader import load_model
 from glm4q.peak import peak_bytes
 

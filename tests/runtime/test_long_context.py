@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from calculator.presets import PRESETS
+from calculator.model.presets import PRESETS
 from glm4q.cache import LayerCache
 from glm4q.layers.attention import attend, prepare_attention
 from glm4q.layers.rope import prepare_rotation, prepare_tile_rotation

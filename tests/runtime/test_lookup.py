@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from calculator.errors import OptionError
-from calculator.fit import Wish
-from calculator.settings import Settings
-from calculator.stored import StoredModel
+from calculator.questions.fit import Wish
+from calculator.memory.settings import Settings
+from calculator.checkpoint.stored import StoredModel
 from glm4q.engine import LLM
 from glm4q.generate import generate
 from glm4q.lookup import Drafter, Lookup

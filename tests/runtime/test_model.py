@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from calculator.config import ModelConfig
-from calculator.stored import StoredModel
+from calculator.model.config import ModelConfig
+from calculator.checkpoint.stored import StoredModel
 from glm4q.generate import prefill
 from glm4q.model import CausalLM
 from tests import tiny

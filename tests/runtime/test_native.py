@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import rms_norm
 
-from calculator.formats import LLM_INT8, NF4, WeightFormat
+from calculator.model.formats import LLM_INT8, NF4, WeightFormat
 from glm4q.kernels import native
 from glm4q.kernels.native import BOOK_STEPS, SEGMENT, Native
 from glm4q.kernels.spec import LinearSpec, multiply

@@ -6,7 +6,7 @@ from pydoc_data.topics import topics
 import pytest
 import torch
 
-from calculator.stored import StoredModel
+from calculator.checkpoint.stored import StoredModel
 from glm4q.generate import prefill
 from glm4q.memory import Memory
 from glm4q.model import CausalLM

@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calculator.config import ModelConfig
-from calculator.formats import BF16, KV_FORMATS
-from calculator.plan import MemoryPlan, assign_formats, make_plan
-from calculator.settings import Device, Settings
+from calculator.model.config import ModelConfig
+from calculator.model.formats import BF16, KV_FORMATS
+from calculator.memory.plan import MemoryPlan, assign_formats, make_plan
+from calculator.memory.settings import Device, Settings
 from glm4q.memory import Memory, Places
 from glm4q.model import CausalLM
 from tests import tiny

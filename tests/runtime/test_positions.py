@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from calculator.formats import KV_FORMATS
+from calculator.model.formats import KV_FORMATS
 from glm4q.memory import Memory
 from glm4q.model import CausalLM
 from tests import tiny

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from calculator.architecture import Weight
-from calculator.config import ModelConfig
-from calculator.formats import LLM_INT8, NF4, WeightFormat
-from calculator.presets import PRESETS
+from calculator.model.architecture import Weight
+from calculator.model.config import ModelConfig
+from calculator.model.formats import LLM_INT8, NF4, WeightFormat
+from calculator.model.presets import PRESETS
 from glm4q.kernels import cuda
 from glm4q.kernels.reference import Reference
 from glm4q.kernels.spec import LinearSpec

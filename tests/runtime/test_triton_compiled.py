@@ -12,7 +12,7 @@ from benchmarks.gpu_architectures import (
 )
 from benchmarks.gpu_compiled import Compiled, compile_for
 from benchmarks.gpu_launches import KVS, attention, decode, product, prompts, several
-from calculator.formats import WeightFormat
+from calculator.model.formats import WeightFormat
 
 
 def _assert_fits(made: Compiled, name: str) -> None:

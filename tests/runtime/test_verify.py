@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from calculator.fit import Wish
-from calculator.formats import WeightFormat
-from calculator.stored import StoredModel
+from calculator.questions.fit import Wish
+from calculator.model.formats import WeightFormat
+from calculator.checkpoint.stored import StoredModel
 from glm4q.cli import main
 from glm4q.engine import LLM
 from glm4q.machine import Machine

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from calculator.fit import Wish
-from calculator.presets import PRESETS
+from calculator.questions.fit import Wish
+from calculator.model.presets import PRESETS
 from glm4q.engine import LLM
 from glm4q.generate import generate
 from glm4q.layers.linear import matmul_bytes

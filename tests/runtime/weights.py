@@ -2,7 +2,7 @@
 
 import torch
 
-from calculator.formats import WeightFormat
+from calculator.model.formats import WeightFormat
 from glm4q.packing import QuantizedWeight, pack
 
 BELOW = (-1.0, -0.69619280, -0.52507305, -0.39491749, -0.28444138, -0.18477343, -0.09105004, 0.0)

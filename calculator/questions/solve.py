@@ -9,14 +9,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from calculator.card import gpu_rates
-from calculator.config import ModelConfig
+from calculator.cards.card import gpu_rates
+from calculator.model.config import ModelConfig
 from calculator.errors import OptionError
-from calculator.formats import KV_FORMATS, refuse_unfit_kv
-from calculator.gpus import Gpu, load_gpus
-from calculator.question import Question
-from calculator.roofline import Band, decode_band
-from calculator.subject import Variant
+from calculator.model.formats import KV_FORMATS, refuse_unfit_kv
+from calculator.cards.gpus import Gpu, load_gpus
+from calculator.questions.question import Question
+from calculator.cards.roofline import Band, decode_band
+from calculator.questions.subject import Variant
 
 Verdict = Literal["fits", "tight", "no"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-from calculator.config import ModelConfig
+from calculator.model.config import ModelConfig
 
 PREFILL_CHUNK = 512
 """Prompt tokens in one forward pass, so that the workspace does not grow with the prompt."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-from calculator.config import ModelConfig
+from calculator.model.config import ModelConfig
 
 Role = Literal["embedding", "linear", "head", "norm", "bias"]
 

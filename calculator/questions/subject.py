@@ -4,16 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from calculator.architecture import Weight
-from calculator.config import ModelConfig, read_json_object
+from calculator.model.architecture import Weight
+from calculator.model.config import ModelConfig, read_json_object
 from calculator.errors import ConfigError, OptionError
-from calculator.formats import BF16, GROUP_SIZES, LLM_INT8, NF4, WeightFormat, refuse_unfit
+from calculator.model.formats import BF16, GROUP_SIZES, LLM_INT8, NF4, WeightFormat, refuse_unfit
 from calculator.options import REPOSITORY, one_of, printable
-from calculator.plan import assign_formats
-from calculator.presets import PRESETS, find_preset
-from calculator.scratch import Served
-from calculator.settings import Device
-from calculator.stored import StoredModel
+from calculator.memory.plan import assign_formats
+from calculator.model.presets import PRESETS, find_preset
+from calculator.memory.scratch import Served
+from calculator.memory.settings import Device
+from calculator.checkpoint.stored import StoredModel
 
 BITS = {"bf16": 16, "int8": 8, "int4": 4}
 BITSANDBYTES = {"nf4": NF4, "llm-int8": LLM_INT8}
@@ -98,7 +98,7 @@ def find_subject(
     if path.exists():
         stored = StoredModel.open(path)
     elif REPOSITORY.fullmatch(model):
-        from calculator.remote import open_remote  # urllib takes 50 ms to import
+        from calculator.checkpoint.remote import open_remote  # urllib takes 50 ms to import
 
         stored = open_remote(model)
     else:

@@ -6,10 +6,10 @@ nn.modules.Linear4bit and Linear8bitLt.
 
 from collections.abc import Mapping
 
-from calculator.architecture import Weight
+from calculator.model.architecture import Weight
 from calculator.errors import CheckpointError
-from calculator.formats import BF16, LLM_INT8, NF4, WeightFormat
-from calculator.headers import TensorHeader
+from calculator.model.formats import BF16, LLM_INT8, NF4, WeightFormat
+from calculator.checkpoint.headers import TensorHeader
 
 NF4_DOUBLE = WeightFormat(4, NF4.group_size, scheme="nf4-double")
 STATE = "weight.quant_state.bitsandbytes__nf4"

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from calculator.errors import OptionError
-from calculator.gpus import Gpu, find_gpu
+from calculator.cards.gpus import Gpu, find_gpu
 from calculator.options import parse_size
-from calculator.roofline import Rates
+from calculator.cards.roofline import Rates
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from calculator.config import ModelConfig
-from calculator.workspace import (
+from calculator.model.config import ModelConfig
+from calculator.memory.workspace import (
     DECODE_TILE,
     MOMENTS,
     PREFILL_TILE,

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from calculator.errors import OptionError
-from calculator.question import Question
-from calculator.solve import Verdict, kv_choices, verdict
+from calculator.questions.question import Question
+from calculator.questions.solve import Verdict, kv_choices, verdict
 
 GRID_WEIGHTS = ("bf16", "int8", "int4", "llm-int8", "nf4")
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from calculator.architecture import Weight
-from calculator.formats import WeightFormat
+from calculator.model.architecture import Weight
+from calculator.model.formats import WeightFormat
 
 DEQUANTIZED_NUMBERS = 1 << 21
 """Weights dequantized at once."""

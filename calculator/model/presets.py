@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from calculator.config import ModelConfig
+from calculator.model.config import ModelConfig
 
 _CHAT = ModelConfig(
     model_type="glm",

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from calculator.errors import OptionError
-from calculator.formats import KV_FORMATS
+from calculator.model.formats import KV_FORMATS
 from calculator.options import one_of
-from calculator.question import Question
-from calculator.report.units import human_bytes
-from calculator.settings import Device, Settings
-from calculator.solve import (
+from calculator.questions.question import Question
+from calculator.units import human_bytes
+from calculator.memory.settings import Device, Settings
+from calculator.questions.solve import (
     SMALL_CHUNK,
     USEFUL_CONTEXT,
     cheapest_change,
@@ -23,7 +23,7 @@ from calculator.solve import (
     max_context,
     max_gpu_layers,
 )
-from calculator.workspace import PREFILL_CHUNK
+from calculator.memory.workspace import PREFILL_CHUNK
 
 CHUNKS = (2048, 1024, PREFILL_CHUNK, 256, SMALL_CHUNK)
 """Prefill chunks to choose from; more tokens at once are faster, and take a larger workspace."""

@@ -8,7 +8,7 @@ import re
 from collections.abc import Container
 from dataclasses import dataclass
 
-from calculator.config import ModelConfig
+from calculator.model.config import ModelConfig
 
 NATIVE = {
     "model.embed_tokens": "transformer.embedding.word_embeddings",

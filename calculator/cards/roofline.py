@@ -6,8 +6,8 @@ band is what is printed, never one bare number.
 
 from dataclasses import dataclass
 
-from calculator.plan import MemoryPlan
-from calculator.settings import Device
+from calculator.memory.plan import MemoryPlan
+from calculator.memory.settings import Device
 
 DECODE_EFFICIENCY = (0.45, 0.85)
 """Share of the data sheet's bandwidth that decoding programs were seen to reach: 42 % (gpt-fast,

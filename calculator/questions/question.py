@@ -4,13 +4,13 @@ import shlex
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from calculator.card import Card
+from calculator.cards.card import Card
 from calculator.errors import OptionError
 from calculator.options import printable
-from calculator.plan import MemoryPlan, Planner
-from calculator.settings import Settings
-from calculator.subject import Subject, Variant
-from calculator.tensor_parallel import split
+from calculator.memory.plan import MemoryPlan, Planner
+from calculator.memory.settings import Settings
+from calculator.questions.subject import Subject, Variant
+from calculator.model.tensor_parallel import split
 
 
 @dataclass(frozen=True)

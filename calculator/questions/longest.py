@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from calculator.card import card_of
+from calculator.cards.card import card_of
 from calculator.errors import OptionError
-from calculator.gpus import Gpu, find_gpu
-from calculator.presets import PRESETS
-from calculator.published import published_context
-from calculator.question import Question
-from calculator.solve import kv_choices, max_context
-from calculator.subject import Variant
+from calculator.cards.gpus import Gpu, find_gpu
+from calculator.model.presets import PRESETS
+from calculator.cards.published import published_context
+from calculator.questions.question import Question
+from calculator.questions.solve import kv_choices, max_context
+from calculator.questions.subject import Variant
 
 CARDS = ("4060", "3060 12GB", "4070", "4060 Ti 16GB", "3090", "4090", "5090")
 """What most people own, and what they think of buying: 8 to 32 GB."""

@@ -6,13 +6,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from calculator import bitsandbytes
-from calculator.architecture import EMBEDDING, Weight, weights
-from calculator.config import ModelConfig, read_json_object
+from calculator.checkpoint import bitsandbytes
+from calculator.model.architecture import EMBEDDING, Weight, weights
+from calculator.model.config import ModelConfig, read_json_object
 from calculator.errors import CheckpointError, ConfigError
-from calculator.formats import BF16, PACK_BITS, WeightFormat
-from calculator.headers import TensorHeader, read_headers
-from calculator.names import IGNORED, Piece, pieces
+from calculator.model.formats import BF16, PACK_BITS, WeightFormat
+from calculator.checkpoint.headers import TensorHeader, read_headers
+from calculator.checkpoint.names import IGNORED, Piece, pieces
 
 FLOATS = ("BF16", "F16", "F32")
 METHODS = ("gptq", "bitsandbytes")

@@ -1,0 +1,1 @@
+"""Graphics cards: their memory, their speed, and this machine's."""

@@ -14,12 +14,12 @@ import torch
 
 from calculator.questions.fit import Wish
 from calculator.checkpoint.stored import StoredModel
-from glm4q.bench.measure import measure
-from glm4q.bench.report import record
-from glm4q.bench.workload import Workload, parse_depths
-from glm4q.devices import dtype_name
-from glm4q.machine import choose_machine
-from glm4q.planning import plan_run
+from glm4q.measure.speed import measure
+from glm4q.measure.report import record
+from glm4q.measure.workload import Workload, parse_depths
+from glm4q.planning.devices import dtype_name
+from glm4q.planning.machine import choose_machine
+from glm4q.planning.plan import plan_run
 
 
 def main(directory: str, depths: str, *numbers: str) -> None:

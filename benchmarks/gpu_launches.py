@@ -15,7 +15,7 @@ from glm4q.kernels.gpu.attention_launches import AttentionLaunches
 from glm4q.kernels.gpu.launch import Launch
 from glm4q.kernels.gpu.linear import Product
 from glm4q.kernels.gpu.norm import norm
-from glm4q.memory import Memory
+from glm4q.memory.allocation import Memory
 
 HIDDEN = 4096
 LAYER = HIDDEN, HIDDEN

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from calculator.model.formats import NF4, WeightFormat
 from glm4q.kernels.choose import KERNELS
-from glm4q.kernels.native import MOST_DENSE_NUMBERS, extension, matmul_dense
+from glm4q.kernels.cpu.native import MOST_DENSE_NUMBERS, extension, matmul_dense
 from glm4q.kernels.spec import LinearSpec, multiply
-from glm4q.packing import QuantizedWeight, pack
+from glm4q.weights.packing import QuantizedWeight, pack
 
 RUNS = 5
 Run = Callable[[torch.Tensor], torch.Tensor]

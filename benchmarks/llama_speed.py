@@ -24,7 +24,7 @@ from calculator.model.formats import WeightFormat
 from calculator.model.presets import PRESETS
 from calculator.checkpoint.stored import StoredModel
 from calculator.questions.subject import Variant
-from glm4q.bench.synthetic import open_synthetic
+from glm4q.measure.synthetic import open_synthetic
 from quantize.demo_model import write_demo_model
 from quantize.export.gguf import export_gguf
 from quantize.pipeline import quantize_checkpoint

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from glm4q.bench.report import machine_name
+from glm4q.measure.report import machine_name
 
 GLM4Q = [sys.executable, "-c", "import sys; from glm4q.cli import main; sys.exit(main())"]
 

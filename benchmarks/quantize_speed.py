@@ -28,8 +28,8 @@ from calculator.model.config import ModelConfig
 from calculator.model.formats import WeightFormat
 from calculator.model.presets import PRESETS
 from calculator.checkpoint.stored import StoredModel
-from glm4q.checkpoint import read_weight
-from glm4q.devices import choose_dtype
+from glm4q.weights.checkpoint import read_weight
+from glm4q.planning.devices import choose_dtype
 from quantize.export.gguf import gguf_name
 from quantize.export.gguf_metadata import ARCHITECTURES, add_metadata
 from quantize.layout import Tensor

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import typer
 from typer.exceptions import TyperException
 
-from calculator.cli import calc
+from glm4q.commands.calc import calc
 from calculator.errors import Glm4qError
 from glm4q import __version__
 from glm4q.commands.bench import bench

@@ -14,8 +14,8 @@ from calculator.errors import OptionError
 from calculator.model.formats import LLM_INT8, NF4, NF4_BLOCK, WeightFormat
 from calculator.memory.plan import assign_formats
 from calculator.checkpoint.stored import StoredModel
-from glm4q.bitsandbytes_functions import bitsandbytes_functions
-from glm4q.checkpoint import read_weight
+from glm4q.weights.bitsandbytes_functions import bitsandbytes_functions
+from glm4q.weights.checkpoint import read_weight
 from quantize.checksums import write_checksums
 from quantize.companions import write_companions
 from quantize.layout import Tensor as Planned

@@ -15,7 +15,7 @@ from torch import Tensor
 from calculator.errors import OptionError
 from calculator.checkpoint.stored import StoredModel
 from glm4q.chat.template import ChatTemplate
-from glm4q.tokenizer import Tokenizer
+from glm4q.text.tokenizer import Tokenizer
 from quantize.texts import read_text
 
 BUILT_IN = files("quantize") / "data" / "calibration.jsonl"

@@ -13,7 +13,7 @@ from calculator.model.config import ModelConfig, read_json_object
 from calculator.model.formats import WeightFormat
 from calculator.checkpoint.stored import StoredModel
 from glm4q import __version__
-from glm4q.tokenizer import Tokenizer
+from glm4q.text.tokenizer import Tokenizer
 
 CARRIED = (
     "generation_config.json",

@@ -10,7 +10,7 @@ import torch
 from calculator.errors import CheckpointError
 from calculator.checkpoint.stored import StoredModel
 from glm4q import __version__
-from glm4q.peak import peak_bytes
+from glm4q.measure.peaks import peak_bytes
 from quantize.calibration import Calibration
 from quantize.evaluate import WINDOW, Listener, evaluate
 from quantize.memory import Need

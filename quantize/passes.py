@@ -5,8 +5,8 @@ import torch
 from calculator.memory.arena import make_arena
 from calculator.model.config import ModelConfig
 from calculator.memory.scratch import Needs
-from glm4q.layers.attention import prepare_attention
-from glm4q.workspace import Step, Workspace
+from glm4q.model.attention import prepare_attention
+from glm4q.memory.workspace import Step, Workspace
 
 
 def pass_workspace(

@@ -14,7 +14,7 @@ from calculator.errors import CheckpointError, OptionError
 from calculator.model.formats import WeightFormat
 from calculator.checkpoint.stored import StoredModel
 from glm4q import __version__
-from glm4q.peak import peak_bytes
+from glm4q.measure.peaks import peak_bytes
 from quantize.calibration import Calibration
 from quantize.checksums import CHECKSUMS, write_checksums
 from quantize.companions import gptq_settings, write_companions

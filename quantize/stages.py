@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from glm4q.cache import LayerCache
-from glm4q.model import DecoderLayer
-from glm4q.workspace import Step
+from glm4q.memory.kv.cache import LayerCache
+from glm4q.model.decoder import DecoderLayer
+from glm4q.memory.workspace import Step
 
 Feed = Callable[[DecoderLayer, Tensor, Tensor, Step], tuple[Tensor, Tensor]]
 """(layer, residual stream [B, T, C], feed of the stage before, step) -> (stream, feed); what is

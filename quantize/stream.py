@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from calculator.model.config import ModelConfig
-from glm4q.model import DecoderLayer
-from glm4q.workspace import Step, Workspace
+from glm4q.model.decoder import DecoderLayer
+from glm4q.memory.workspace import Step, Workspace
 from quantize.activations import Activations
 from quantize.passes import ready_step
 from quantize.stages import STAGES, leave

@@ -8,8 +8,8 @@ from torch import Tensor
 from calculator.model.architecture import Weight
 from calculator.model.formats import WeightFormat
 from calculator.checkpoint.stored import StoredModel
-from glm4q.checkpoint import read_weight
-from glm4q.packing import pack
+from glm4q.weights.checkpoint import read_weight
+from glm4q.weights.packing import pack
 from quantize.methods import rtn
 from quantize.methods.codes import Codes, Packed
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from calculator.model.architecture import Weight
 from calculator.errors import CheckpointError, OptionError
 from calculator.checkpoint.stored import StoredModel
-from glm4q.checkpoint import read_quantized, read_weight
+from glm4q.weights.checkpoint import read_quantized, read_weight
 from quantize.checksums import CHECKSUMS, read_checksums, sha256
 from quantize.tensors import row_runs
 

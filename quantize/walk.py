@@ -18,9 +18,9 @@ from calculator.model.architecture import weights as inventory
 from calculator.errors import CheckpointError
 from calculator.model.formats import WeightFormat
 from calculator.checkpoint.stored import StoredModel
-from glm4q.checkpoint import read_weight
-from glm4q.loader import load_layer
-from glm4q.model import DecoderLayer
+from glm4q.weights.checkpoint import read_weight
+from glm4q.model.loader import load_layer
+from glm4q.model.decoder import DecoderLayer
 from quantize.activations import Activations
 from quantize.choice import Found, Linear, quantize_stage
 from quantize.methods.codes import Codes

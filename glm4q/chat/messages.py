@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from calculator.errors import TokenizerError
-from glm4q.tokenizer import USER_END, USER_START
+from glm4q.text.tokenizer import USER_END, USER_START
 
 # As in OpenAI's API: role, content, tool_calls, ... GLM-4 adds metadata and, for system, tools.
 Message = Mapping[str, Any]

@@ -13,10 +13,10 @@ import torch
 from calculator.errors import MemoryFullError, OptionError
 from glm4q.chat.messages import Message
 from glm4q.chat.template import ChatTemplate
-from glm4q.generate import LanguageModel, generate
-from glm4q.memory import Memory
-from glm4q.sampling import SamplingParams
-from glm4q.tokenizer import Tokenizer
+from glm4q.decode.generate import LanguageModel, generate
+from glm4q.memory.allocation import Memory
+from glm4q.decode.sampling import SamplingParams
+from glm4q.text.tokenizer import Tokenizer
 
 
 @dataclass

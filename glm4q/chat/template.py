@@ -22,7 +22,7 @@ from jinja2.utils import Namespace
 from calculator.errors import TokenizerError
 from glm4q.chat import glm4
 from glm4q.chat.messages import Message, Tool, mark_control_tokens, mark_messages, restore_marks
-from glm4q.tokenizer import control_token_pattern, read_json_object
+from glm4q.text.tokenizer import control_token_pattern, read_json_object
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 

@@ -67,12 +67,12 @@ def bench(
 ) -> None:
     """Measure speed at several depths, load time, memory, and the share of bandwidth reached."""
     from calculator.questions.fit import Wish
-    from glm4q.bench import report
-    from glm4q.bench.measure import measure
-    from glm4q.bench.workload import parse_depths, plan_workload
-    from glm4q.devices import dtype_name
-    from glm4q.machine import choose_machine
-    from glm4q.planning import plan_run
+    from glm4q.measure import report
+    from glm4q.measure.speed import measure
+    from glm4q.measure.workload import parse_depths, plan_workload
+    from glm4q.planning.devices import dtype_name
+    from glm4q.planning.machine import choose_machine
+    from glm4q.planning.plan import plan_run
 
     machine = choose_machine(device, dtype, kernel)
     asked = parse_depths(depths) if depths is not None else None
@@ -120,7 +120,7 @@ def _open_synthetic(model: Path | None, preset: str, shape: dict[str, Any]) -> "
 
     from calculator.model.presets import PRESETS, find_preset
     from calculator.questions.subject import BITS, Variant
-    from glm4q.bench.synthetic import open_synthetic
+    from glm4q.measure.synthetic import open_synthetic
 
     config = find_preset(preset)
     if config is None:

@@ -15,7 +15,7 @@ DEFAULT_MAX_TOKENS = 1024
 
 if TYPE_CHECKING:
     from glm4q.engine import LLM
-    from glm4q.sampling import SamplingParams
+    from glm4q.decode.sampling import SamplingParams
 
 
 def chat(
@@ -123,7 +123,7 @@ def _wish(
 def _params(model: Path, changes: dict[str, float | int]) -> "SamplingParams":
     from dataclasses import replace
 
-    from glm4q.generation_config import read_sampling_params
+    from glm4q.text.generation_config import read_sampling_params
 
     return replace(read_sampling_params(model), **changes)  # type: ignore[arg-type]
 
@@ -146,7 +146,7 @@ def _converse(llm: "LLM", system: str | None, params: "SamplingParams") -> None:
 
     from rich.console import Console
 
-    from glm4q.chat.terminal import Terminal
+    from glm4q.terminal.loop import Terminal
 
     Terminal(llm.chat(system), params, Console()).run()
 
@@ -154,7 +154,7 @@ def _converse(llm: "LLM", system: str | None, params: "SamplingParams") -> None:
 def _answer_once(llm: "LLM", system: str | None, params: "SamplingParams", question: str) -> None:
     from rich.console import Console
 
-    from glm4q.chat.markdown import MarkdownStream
+    from glm4q.terminal.markdown import MarkdownStream
 
     pieces = llm.chat(system).ask(question, params)
     console = Console()

@@ -13,7 +13,7 @@ from calculator.units import human_bytes
 
 if TYPE_CHECKING:
     from glm4q.engine import LLM
-    from glm4q.verify import Receipt
+    from glm4q.measure.receipt import Receipt
 
 
 def verify_plan(model: Path, wish: Wish, *, device: str, receipt: Path | None) -> int:
@@ -27,7 +27,7 @@ def verify_plan(model: Path, wish: Wish, *, device: str, receipt: Path | None) -
 
 def show_receipt(llm: "LLM", receipt: Path | None) -> int:
     """Compare, print, write. 0 where the plan is true, 1 where it is not."""
-    from glm4q.verify import verify
+    from glm4q.measure.receipt import verify
 
     found = verify(llm, f"glm4q {' '.join(sys.argv[1:])}")
     _print(found)

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from calculator.model.config import ModelConfig
 from glm4q.kernels.cuda import AMPERE, capability, refuses_triton
-from glm4q.kv.hadamard import turn
-from glm4q.kv.spec import KVStore
-from glm4q.workspace import Step
+from glm4q.memory.kv.hadamard import turn
+from glm4q.memory.kv.spec import KVStore
+from glm4q.memory.workspace import Step
 
 if TYPE_CHECKING:
     from glm4q.kernels.gpu.attention_launches import AttentionLaunches

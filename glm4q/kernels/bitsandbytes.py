@@ -12,10 +12,10 @@ from torch import Tensor
 
 from calculator.model.formats import NF4_BLOCK, WeightFormat
 from calculator.memory.scratch import Needs, dequantized_outputs
-from glm4q.bitsandbytes_files import nf4_of_words
-from glm4q.bitsandbytes_functions import bitsandbytes_functions
+from glm4q.weights.bitsandbytes import nf4_of_words
+from glm4q.weights.bitsandbytes_functions import bitsandbytes_functions
 from glm4q.kernels.spec import LinearSpec
-from glm4q.packing import QuantizedWeight
+from glm4q.weights.packing import QuantizedWeight
 
 
 class BitsAndBytes:

@@ -2,7 +2,7 @@
 
 from calculator.errors import KernelError, OptionError
 from glm4q.kernels.bitsandbytes import BitsAndBytes
-from glm4q.kernels.native import Native
+from glm4q.kernels.cpu.native import Native
 from glm4q.kernels.reference import Reference
 from glm4q.kernels.spec import Kernel, LinearSpec
 from glm4q.kernels.torch_int4 import TorchInt4

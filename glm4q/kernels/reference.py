@@ -8,7 +8,7 @@ from torch import Tensor
 from calculator.model.formats import WeightFormat
 from calculator.memory.scratch import Needs, dequantized_outputs, tile_bytes
 from glm4q.kernels.spec import LinearSpec
-from glm4q.packing import WORD_BITS, QuantizedWeight
+from glm4q.weights.packing import WORD_BITS, QuantizedWeight
 
 PARTS = ("qweight", "scales", "qzeros", "g_idx", "book")
 

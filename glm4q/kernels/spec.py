@@ -10,7 +10,7 @@ from torch import Tensor
 from calculator.model.formats import WeightFormat
 from calculator.memory.scratch import Needs
 from glm4q.kernels.cuda import capability
-from glm4q.packing import QuantizedWeight
+from glm4q.weights.packing import QuantizedWeight
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from torch import Tensor
 from calculator.model.formats import WeightFormat
 from calculator.memory.scratch import Needs
 from glm4q.kernels.spec import LinearSpec
-from glm4q.packing import QuantizedWeight, middle
-from glm4q.workspace import carve
+from glm4q.weights.packing import QuantizedWeight, middle
+from glm4q.memory.workspace import carve
 
 GROUP_SIZES = (32, 64, 128)
 OUTPUTS_MULTIPLE = 16

@@ -13,8 +13,8 @@ from calculator.model.formats import GROUP_SIZES, WeightFormat
 from calculator.memory.scratch import Needs
 from glm4q.kernels.cuda import AMPERE
 from glm4q.kernels.spec import LinearSpec
-from glm4q.packing import QuantizedWeight, middle
-from glm4q.workspace import carve
+from glm4q.weights.packing import QuantizedWeight, middle
+from glm4q.memory.workspace import carve
 
 INNER_TILES = 2
 """Tiles of 16 inputs that lie together: the fewest, so that most widths divide by them."""

@@ -13,8 +13,8 @@ from torch import Tensor
 from calculator.model.formats import WeightFormat
 from calculator.memory.scratch import Needs, dequantized_outputs, tile_bytes
 from glm4q.kernels.spec import LinearSpec
-from glm4q.packing import QuantizedWeight, middle
-from glm4q.workspace import carve
+from glm4q.weights.packing import QuantizedWeight, middle
+from glm4q.memory.workspace import carve
 
 INPUTS_MULTIPLE = 32
 OUTPUTS_MULTIPLE = 16

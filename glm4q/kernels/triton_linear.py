@@ -10,7 +10,7 @@ from calculator.memory.scratch import Needs
 from glm4q.kernels.cuda import AMPERE, matrix_dtype, refuses_triton
 from glm4q.kernels.cut import FEW_ROWS, Cut
 from glm4q.kernels.spec import LinearSpec
-from glm4q.packing import QuantizedWeight
+from glm4q.weights.packing import QuantizedWeight
 
 SCHEMES = ("groups", "nf4", "llm-int8")
 UNIT_BYTES = 4

@@ -16,7 +16,7 @@ struct Side {
     KVFormat format;
     uint8_t* codes;    // [B, Hkv, room] vectors
     uint16_t* scales;  // float16 beside each, where there are codes
-    float* centers;    // [B, Hkv, D], what keys are kept less of: glm4q/kv/centers.py; else null
+    float* centers;    // [B, Hkv, D], what keys are kept less of: glm4q/memory/kv/centers.py; else null
 };
 
 constexpr int MOST_HEAD_SIZE = 256;

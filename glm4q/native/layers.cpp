@@ -34,7 +34,7 @@ void each_of(int threads, int rows, int size, Dtype dtype, const Callable& calla
     });
 }
 
-// Cos and sin [2, B, T, pairs] of the new tokens' places: glm4q/layers/rope.py.
+// Cos and sin [2, B, T, pairs] of the new tokens' places: glm4q/model/rope.py.
 void fill_rotation(const Shape& shape, const StepEntry& step, const int64_t* lengths, int threads) {
     const int pairs = shape.pairs, rows = shape.batch * shape.tokens;
     for (int pair = 0; pair < pairs; pair++)

@@ -7,7 +7,7 @@
 
 namespace glm4q {
 
-// As a table of 64-bit integers, made by glm4q/fused.py.
+// As a table of 64-bit integers, made by glm4q/model/fused_layers.py.
 struct LinearEntry {
     int64_t qweight, scales, qzeros, book, bias, outputs, inputs, bits, group, wide;
 };

@@ -54,7 +54,7 @@ inline void write_int4(const float* x, int size, uint8_t* codes, uint16_t* scale
         codes[at] = static_cast<uint8_t>(fresh[at] | fresh[at + size / 2] << 4);
 }
 
-// Multiply each run of 64 numbers by the Hadamard matrix over 8: glm4q/kv/hadamard.py.
+// Multiply each run of 64 numbers by the Hadamard matrix over 8: glm4q/memory/kv/hadamard.py.
 inline void turn(float* x, int size) {
     for (int start = 0; start < size; start += KV_GROUP) {
         float* run = x + start;

@@ -31,7 +31,7 @@ def evaluate(
 ) -> None:
     """Compare checkpoints on a text, layer by layer: none has to fit into memory whole."""
     from calculator.checkpoint.stored import StoredModel
-    from glm4q.devices import choose_device, choose_dtype
+    from glm4q.planning.devices import choose_device, choose_dtype
     from glm4q.kernels.choose import candidates
     from quantize.evaluate import evaluate as evaluate_models
     from quantize.predictor import Arithmetic, read_windows

@@ -74,9 +74,9 @@ def quantize(
     asked = _recipe(recipe, weights, asymmetric, said)
     limit = parse_size(max_memory, "max memory") if max_memory else None
 
-    from glm4q.devices import choose_device, choose_dtype
+    from glm4q.planning.devices import choose_device, choose_dtype
     from glm4q.kernels.choose import candidates
-    from glm4q.sources import open_source
+    from glm4q.weights.sources import open_source
     from quantize.calibration import read_calibration
     from quantize.examine import read_held_out
     from quantize.job import Job
@@ -124,7 +124,7 @@ def _recipe(
 
 def _by_bitsandbytes(source: str, output: Path, weights: str, overwrite: bool) -> None:
     from calculator.units import human_bytes
-    from glm4q.sources import open_source
+    from glm4q.weights.sources import open_source
     from quantize.by_bitsandbytes import write_by_bitsandbytes
     from quantize.progress import QuantizeProgress
 

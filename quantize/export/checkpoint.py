@@ -11,8 +11,8 @@ from calculator.model.architecture import Weight
 from calculator.errors import OptionError
 from calculator.model.formats import WeightFormat
 from calculator.checkpoint.stored import StoredModel
-from glm4q.checkpoint import read_quantized
-from glm4q.packing import QuantizedWeight
+from glm4q.weights.checkpoint import read_quantized
+from glm4q.weights.packing import QuantizedWeight
 from quantize.checksums import write_checksums
 from quantize.companions import write_companions
 from quantize.layout import Tensor as Planned

@@ -14,7 +14,7 @@ from torch import Tensor
 from calculator.model.architecture import Weight
 from calculator.errors import OptionError
 from calculator.model.formats import PACK_BITS, WeightFormat
-from glm4q.packing import QuantizedWeight, pack
+from glm4q.weights.packing import QuantizedWeight, pack
 from quantize.layout import Tensor as Planned
 
 

@@ -14,7 +14,7 @@ from calculator.model.architecture import Weight
 from calculator.errors import OptionError
 from calculator.model.formats import WeightFormat
 from calculator.checkpoint.stored import StoredModel
-from glm4q.checkpoint import read_quantized, read_weight
+from glm4q.weights.checkpoint import read_quantized, read_weight
 from quantize.companions import usual_format
 from quantize.export.checkpoint import refuse_unquantized
 from quantize.export.gguf_blocks import (

@@ -12,7 +12,7 @@ from torch import Tensor
 from calculator.model.architecture import Weight
 from calculator.errors import OptionError
 from calculator.model.formats import WeightFormat
-from glm4q.packing import QuantizedWeight, middle
+from glm4q.weights.packing import QuantizedWeight, middle
 
 BLOCK = 32
 OUTPUTS_AT_ONCE = 1024

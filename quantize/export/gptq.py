@@ -9,7 +9,7 @@ from torch import Tensor
 from calculator.model.architecture import Weight
 from calculator.errors import OptionError
 from calculator.model.formats import WeightFormat
-from glm4q.packing import QuantizedWeight, pack
+from glm4q.weights.packing import QuantizedWeight, pack
 from quantize.companions import gptq_settings
 from quantize.layout import Tensor as Planned
 from quantize.layout import gptq_layout

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from calculator.model.formats import WeightFormat
-from glm4q.packing import WORD_BITS, middle, pack, unpack
+from glm4q.weights.packing import WORD_BITS, middle, pack, unpack
 
 SMALLEST_SCALE = 2.0**-24
 """The least float16 above zero: an all-zero group keeps a scale that readers can divide by."""

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from calculator.model.formats import WeightFormat
-from glm4q.kernels.native import DTYPES, extension
-from glm4q.packing import WORD_BITS
+from glm4q.kernels.cpu.native import DTYPES, extension
+from glm4q.weights.packing import WORD_BITS
 from quantize.methods.codes import Codes, Packed
 
 PATH = "auto"

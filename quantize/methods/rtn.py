@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from calculator.model.formats import WeightFormat
-from glm4q.packing import middle
+from glm4q.weights.packing import middle
 from quantize.methods import native
 from quantize.methods.codes import Codes, Packed, as_bytes, grid, half, join, nearest
 

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from calculator.model.architecture import Weight, num_parameters, weights
 from calculator.model.config import ModelConfig
 from calculator.model.presets import PRESETS
-from glm4q.model import CausalLM
+from glm4q.model.decoder import CausalLM
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"GLM-4's indices are not in {DATA}")

@@ -12,11 +12,11 @@ from calculator.model.formats import LLM_INT8, NF4, WeightFormat
 from calculator.memory.plan import assign_formats, make_plan
 from calculator.model.presets import PRESETS
 from calculator.memory.settings import Settings
-from glm4q.graphs import WARM_UP
+from glm4q.decode.graphs import WARM_UP
 from glm4q.kernels.spec import LinearSpec, multiply
 from glm4q.kernels.triton_linear import TritonLinear
-from glm4q.layers.attention import attend
-from glm4q.memory import Memory
+from glm4q.model.attention import attend
+from glm4q.memory.allocation import Memory
 from tests.runtime.memories import random_model
 from tests.runtime.weights import random_weight
 
@@ -115,7 +115,7 @@ def test_attention_by_our_kernels_says_what_torch_s_says(kv: str) -> None:
     model = random_model(CONFIG).to(CUDA, torch.bfloat16)
     tokens = torch.randint(CONFIG.vocab_size, (1, 104))
     ours = replace(_memory(kv), record=None)
-    with patch("glm4q.cache.choose_attention", lambda *_, **__: None):
+    with patch("glm4q.memory.kv.cache.choose_attention", lambda *_, **__: None):
         by_torch = _memory(kv)
     for part in tokens.split([64, 36, 3, 1], 1):
         found, expected = (model(part, memory).clone() for memory in (ours, by_torch))

@@ -7,7 +7,7 @@ import pytest
 
 from calculator.errors import OptionError
 from calculator.checkpoint.stored import StoredModel
-from glm4q.tokenizer import Tokenizer
+from glm4q.text.tokenizer import Tokenizer
 from quantize.calibration import read_calibration
 from tests.quantize.calibrated import token_file
 

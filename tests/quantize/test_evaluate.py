@@ -12,10 +12,10 @@ from transformers import AutoModelForCausalLM
 
 from calculator.model.architecture import weights
 from calculator.checkpoint.stored import StoredModel
-from glm4q.checkpoint import read_quantized
+from glm4q.weights.checkpoint import read_quantized
 from glm4q.cli import main
 from glm4q.kernels.choose import candidates
-from glm4q.tokenizer import Tokenizer
+from glm4q.text.tokenizer import Tokenizer
 from quantize.evaluate import evaluate
 from quantize.predictor import Arithmetic, read_windows
 

@@ -16,12 +16,12 @@ from calculator.model.architecture import weights
 from calculator.questions.fit import Wish
 from calculator.model.formats import WeightFormat
 from calculator.checkpoint.stored import StoredModel
-from glm4q.checkpoint import read_quantized
+from glm4q.weights.checkpoint import read_quantized
 from glm4q.cli import main
 from glm4q.engine import LLM
-from glm4q.generate import generate
-from glm4q.packing import QuantizedWeight, pack
-from glm4q.sampling import SamplingParams
+from glm4q.decode.generate import generate
+from glm4q.weights.packing import QuantizedWeight, pack
+from glm4q.decode.sampling import SamplingParams
 from quantize.export.gguf_blocks import as_blocks
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe

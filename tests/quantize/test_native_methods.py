@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from calculator.model.formats import WeightFormat
-from glm4q.kernels.native import extension
+from glm4q.kernels.cpu.native import extension
 from quantize.methods import gptq, native, refine, rtn
 from quantize.methods.codes import Codes, Packed
 

@@ -15,9 +15,9 @@ import torch
 from calculator.model.formats import WeightFormat
 from calculator.checkpoint.stored import StoredModel
 from glm4q.engine import LLM
-from glm4q.generate import generate
+from glm4q.decode.generate import generate
 from glm4q.kernels.choose import candidates
-from glm4q.sampling import SamplingParams
+from glm4q.decode.sampling import SamplingParams
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests import tiny

@@ -18,11 +18,11 @@ from calculator.model.architecture import weights
 from calculator.errors import CheckpointError, OptionError
 from calculator.model.formats import BF16, WeightFormat
 from calculator.checkpoint.stored import StoredModel
-from glm4q.checkpoint import read_quantized, read_weight
+from glm4q.weights.checkpoint import read_quantized, read_weight
 from glm4q.cli import main
-from glm4q.generate import generate
+from glm4q.decode.generate import generate
 from glm4q.kernels.choose import candidates
-from glm4q.sampling import SamplingParams
+from glm4q.decode.sampling import SamplingParams
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests import tiny

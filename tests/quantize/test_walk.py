@@ -11,9 +11,9 @@ from calculator.model.architecture import weights
 from calculator.model.config import ModelConfig
 from calculator.errors import CheckpointError
 from calculator.checkpoint.stored import StoredModel
-from glm4q.cache import LayerCache
-from glm4q.checkpoint import read_quantized, read_weight
-from glm4q.loader import load_layer
+from glm4q.memory.kv.cache import LayerCache
+from glm4q.weights.checkpoint import read_quantized, read_weight
+from glm4q.model.loader import load_layer
 from quantize.evaluate import evaluate
 from quantize.passes import pass_workspace, ready_step
 from quantize.pipeline import quantize_checkpoint

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from calculator.model.config import ModelConfig
-from glm4q.packing import QuantizedWeight
+from glm4q.weights.packing import QuantizedWeight
 
 SWITCH = "TRITON_INTERPRET"
 Run = Callable[..., Any]
@@ -85,7 +85,7 @@ def attend(
     new: their q, k, v. Returns what both attended to, and all that each left in its cache.
     """
     from glm4q.kernels.attention import FusedAttention
-    from glm4q.layers.attention import Attention
+    from glm4q.model.attention import Attention
 
     found = []
     for fused in (FusedAttention(tensor_cores=True), None):
@@ -116,7 +116,7 @@ def _logits(config: ModelConfig, kv: str, prompts: list[Tensor], fused: object) 
 
     torch.manual_seed(7)
     model, batch, dtype = random_model(config).bfloat16(), len(prompts), torch.bfloat16
-    with patch("glm4q.cache.choose_attention", lambda *_, **__: fused):
+    with patch("glm4q.memory.kv.cache.choose_attention", lambda *_, **__: fused):
         memory = memory_on_cpu(config, 80, batch=batch, chunk=64, kv=kv, dtype=dtype)
     rows = [memory.row(row) for row in range(batch)]
     for prompt, row in zip(prompts, rows, strict=True):
@@ -138,7 +138,7 @@ class _Puts:
 def _filled(
     config: ModelConfig, kv: str, given: Tensor, room: int, new: int
 ) -> tuple[Any, Any, Any]:
-    from glm4q.layers.attention import prepare_attention
+    from glm4q.model.attention import prepare_attention
     from tests.runtime.memories import memory_on_cpu
 
     batch, tokens = given.shape[1], given.shape[3]

@@ -10,9 +10,9 @@ from calculator.memory.settings import Settings
 from calculator.checkpoint.stored import StoredModel
 from glm4q.kernels.choose import KERNELS
 from glm4q.kernels.spec import Kernel
-from glm4q.loader import load_model, serve
-from glm4q.memory import Memory
-from glm4q.model import CausalLM
+from glm4q.model.loader import load_model, serve
+from glm4q.memory.allocation import Memory
+from glm4q.model.decoder import CausalLM
 
 ACTIVATION_BITS = {torch.bfloat16: 16, torch.float32: 32}
 CPU = torch.device("cpu")

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from glm4q.memory import Memory
+from glm4q.memory.allocation import Memory
 from tests import tiny
 from tests.runtime.memories import memory_on_cpu
 

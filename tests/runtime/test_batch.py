@@ -10,12 +10,12 @@ import torch
 from calculator.errors import OptionError
 from calculator.questions.fit import Wish
 from calculator.checkpoint.stored import StoredModel
-from glm4q.batch import Batch, generate_batch
+from glm4q.decode.batch import Batch, generate_batch
 from glm4q.engine import LLM
-from glm4q.generate import LanguageModel, generate, prefill
-from glm4q.memory import Memory
-from glm4q.model import CausalLM
-from glm4q.sampling import SamplingParams
+from glm4q.decode.generate import LanguageModel, generate, prefill
+from glm4q.memory.allocation import Memory
+from glm4q.model.decoder import CausalLM
+from glm4q.decode.sampling import SamplingParams
 from tests import tiny
 from tests.runtime.memories import load_on_cpu, memory_on_cpu
 

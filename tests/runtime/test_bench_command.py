@@ -17,11 +17,11 @@ from calculator.model.formats import BF16, WeightFormat
 from calculator.memory.plan import assign_formats
 from calculator.model.presets import PRESETS
 from calculator.checkpoint.stored import StoredModel
-from glm4q.bench import bandwidth
-from glm4q.bench.measure import fill
-from glm4q.bench.synthetic import SPREAD, open_synthetic
-from glm4q.cache import KVCache
-from glm4q.checkpoint import read_quantized
+from glm4q.measure import bandwidth
+from glm4q.measure.speed import fill
+from glm4q.measure.synthetic import SPREAD, open_synthetic
+from glm4q.memory.kv.cache import KVCache
+from glm4q.weights.checkpoint import read_quantized
 from glm4q.cli import main
 from tests import tiny
 from tests.conftest import MakeQuantized
@@ -35,7 +35,7 @@ def _small_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bandwidth of a cache is as good as that of memory here, and a gigabyte is not spent on it."""
     measure = bandwidth.measure_read_bandwidth
     small = 1 << 20
-    monkeypatch.setattr("glm4q.bench.measure.measure_read_bandwidth", lambda on: measure(on, small))
+    monkeypatch.setattr("glm4q.measure.speed.measure_read_bandwidth", lambda on: measure(on, small))
 
 
 def measured(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:

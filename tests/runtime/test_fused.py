@@ -10,11 +10,11 @@ from torch import Tensor
 
 from calculator.model.formats import KV_FORMATS, WeightFormat
 from calculator.checkpoint.stored import StoredModel
-from glm4q.fused import FusedLayers
-from glm4q.kernels.native import Native
-from glm4q.memory import Memory
-from glm4q.model import CausalLM
-from glm4q.tokenizer import Tokenizer
+from glm4q.model.fused_layers import FusedLayers
+from glm4q.kernels.cpu.native import Native
+from glm4q.memory.allocation import Memory
+from glm4q.model.decoder import CausalLM
+from glm4q.text.tokenizer import Tokenizer
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests import tiny

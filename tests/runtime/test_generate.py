@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from glm4q.generate import generate
-from glm4q.sampling import SamplingParams
+from glm4q.decode.generate import generate
+from glm4q.decode.sampling import SamplingParams
 from tests.runtime.scripted import ScriptedModel, small_memory
 
 GREEDY = SamplingParams(temperature=0, stop_token_ids=frozenset({9}))

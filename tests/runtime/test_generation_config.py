@@ -9,9 +9,9 @@ import tokenizers
 from tokenizers.models import BPE
 
 from calculator.errors import Glm4qError
-from glm4q.generation_config import read_sampling_params, read_stop_token_ids
-from glm4q.sampling import SamplingParams
-from glm4q.tokenizer import Tokenizer
+from glm4q.text.generation_config import read_sampling_params, read_stop_token_ids
+from glm4q.decode.sampling import SamplingParams
+from glm4q.text.tokenizer import Tokenizer
 from tests import tiny
 
 

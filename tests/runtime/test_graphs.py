@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from glm4q.graphs import Recorded
-from glm4q.memory import Memory
+from glm4q.decode.graphs import Recorded
+from glm4q.memory.allocation import Memory
 from tests import tiny
 from tests.runtime.memories import CPU, plan_on_cpu, random_model
 

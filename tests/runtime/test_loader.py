@@ -16,10 +16,10 @@ from calculator.errors import CheckpointError
 from calculator.model.formats import WeightFormat
 from calculator.checkpoint.stored import StoredModel
 from calculator.memory.terms import Term
-from glm4q import files
+from glm4q.weights import files
 from glm4q.engine import LLM
 from glm4q.kernels.choose import candidates
-from glm4q.loader import held_tensors
+from glm4q.model.loader import held_tensors
 from tests.conftest import MakeQuantized
 from tests.runtime.memories import load_on_cpu, memory_of
 
@@ -72,7 +72,7 @@ def test_every_buffer_of_the_plan_is_held_by_name(
 def _planned(stored: StoredModel) -> dict[str, int]:
     from calculator.memory.plan import make_plan
     from calculator.memory.settings import Settings
-    from glm4q.loader import held_formats
+    from glm4q.model.loader import held_formats
 
     formats = held_formats(stored, device=CPU, dtype=torch.float32, kernels=candidates("reference"))
     plan = make_plan(stored.config, formats, Settings(context=64))
@@ -124,7 +124,7 @@ def test_gptq_v2_loads_to_the_same_weights(quantized_tiny: MakeQuantized) -> Non
 
 def _dequantized(directory: Path) -> torch.Tensor:
     from calculator.model.architecture import weights
-    from glm4q.checkpoint import read_quantized
+    from glm4q.weights.checkpoint import read_quantized
 
     stored = StoredModel.open(directory)
     weight = next(weight for weight in weights(stored.config) if weight.role == "linear")
@@ -176,8 +176,8 @@ import sys
 import torch
 from pathlib import Path
 from calculator.checkpoint.stored import StoredModel
-from glm4q.loader import load_model
-from glm4q.peak import peak_bytes
+from glm4q.model.loader import load_model
+from glm4q.measure.peaks import peak_bytes
 
 stored = StoredModel.open(Path(sys.argv[1]))
 for _ in range(2):  # the first time much is imported

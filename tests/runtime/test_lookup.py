@@ -13,11 +13,11 @@ from calculator.questions.fit import Wish
 from calculator.memory.settings import Settings
 from calculator.checkpoint.stored import StoredModel
 from glm4q.engine import LLM
-from glm4q.generate import generate
-from glm4q.lookup import Drafter, Lookup
-from glm4q.memory import Memory
-from glm4q.model import CausalLM
-from glm4q.sampling import SamplingParams
+from glm4q.decode.generate import generate
+from glm4q.decode.draft import Drafter, Lookup
+from glm4q.memory.allocation import Memory
+from glm4q.model.decoder import CausalLM
+from glm4q.decode.sampling import SamplingParams
 from tests.runtime.memories import load_on_cpu, memory_on_cpu
 from tests.runtime.scripted import small_memory
 

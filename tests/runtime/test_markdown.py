@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from glm4q.chat.markdown import MarkdownStream, finished_blocks
+from glm4q.terminal.markdown import MarkdownStream, finished_blocks
 
 ANSWER = """# Title
 

@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM
 
 from calculator.model.config import ModelConfig
 from calculator.checkpoint.stored import StoredModel
-from glm4q.generate import prefill
-from glm4q.model import CausalLM
+from glm4q.decode.generate import prefill
+from glm4q.model.decoder import CausalLM
 from tests import tiny
 from tests.runtime.memories import all_logits, load_on_cpu, memory_on_cpu
 

@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.nn.functional import rms_norm
 
 from calculator.model.formats import LLM_INT8, NF4, WeightFormat
-from glm4q.kernels import native
-from glm4q.kernels.native import BOOK_STEPS, SEGMENT, Native
+from glm4q.kernels.cpu import native
+from glm4q.kernels.cpu.native import BOOK_STEPS, SEGMENT, Native
 from glm4q.kernels.spec import LinearSpec, multiply
-from glm4q.packing import QuantizedWeight
+from glm4q.weights.packing import QuantizedWeight
 from tests.runtime.weights import BOOK, random_weight
 
 CPU = torch.device("cpu")

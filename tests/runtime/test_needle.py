@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from calculator.checkpoint.stored import StoredModel
-from glm4q.generate import prefill
-from glm4q.memory import Memory
-from glm4q.model import CausalLM
-from glm4q.tokenizer import Tokenizer
+from glm4q.decode.generate import prefill
+from glm4q.memory.allocation import Memory
+from glm4q.model.decoder import CausalLM
+from glm4q.text.tokenizer import Tokenizer
 from tests.runtime.memories import CPU, load_on_cpu, plan_on_cpu
 
 NEEDLES = {

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from glm4q.packing import QuantizedWeight, pack, unpack
+from glm4q.weights.packing import QuantizedWeight, pack, unpack
 
 
 @pytest.mark.parametrize("bits", [4, 8])

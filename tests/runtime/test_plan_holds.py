@@ -10,8 +10,8 @@ from calculator.model.config import ModelConfig
 from calculator.model.formats import BF16, KV_FORMATS
 from calculator.memory.plan import MemoryPlan, assign_formats, make_plan
 from calculator.memory.settings import Device, Settings
-from glm4q.memory import Memory, Places
-from glm4q.model import CausalLM
+from glm4q.memory.allocation import Memory, Places
+from glm4q.model.decoder import CausalLM
 from tests import tiny
 
 CPU = torch.device("cpu")

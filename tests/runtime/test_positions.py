@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from calculator.model.formats import KV_FORMATS
-from glm4q.memory import Memory
-from glm4q.model import CausalLM
+from glm4q.memory.allocation import Memory
+from glm4q.model.decoder import CausalLM
 from tests import tiny
 from tests.runtime.memories import all_logits, memory_on_cpu
 

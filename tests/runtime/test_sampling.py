@@ -7,7 +7,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from calculator.errors import OptionError
-from glm4q.sampling import Sampler, SamplingParams, draw, keep_likely, penalize
+from glm4q.decode.sampling import Sampler, SamplingParams, draw, keep_likely, penalize
 
 CPU = torch.device("cpu")
 LOGITS = torch.tensor([0.5, 0.25, 0.125, 0.0625, 0.0625]).log()

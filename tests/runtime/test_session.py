@@ -11,9 +11,9 @@ from tokenizers.models import BPE
 from calculator.errors import MemoryFullError, OptionError
 from glm4q.chat.session import ChatSession
 from glm4q.chat.template import ChatTemplate, JinjaRenderer
-from glm4q.memory import Memory
-from glm4q.sampling import SamplingParams
-from glm4q.tokenizer import Tokenizer
+from glm4q.memory.allocation import Memory
+from glm4q.decode.sampling import SamplingParams
+from glm4q.text.tokenizer import Tokenizer
 from tests.runtime.scripted import ScriptedModel, small_memory
 
 GREEDY = SamplingParams(temperature=0)

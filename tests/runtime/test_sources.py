@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from calculator.errors import OptionError, SourceError
-from glm4q.sources import open_source
+from glm4q.weights.sources import open_source
 
 
 def test_directory_is_opened(tiny_checkpoint: Path) -> None:

@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from calculator.errors import TokenizerError
-from glm4q.tiktoken_bpe import PATTERN, recover_merges
-from glm4q.tokenizer import GLM4_CONTROL_TOKENS, USER_END, USER_START, Tokenizer
+from glm4q.text.tiktoken_bpe import PATTERN, recover_merges
+from glm4q.text.tokenizer import GLM4_CONTROL_TOKENS, USER_END, USER_START, Tokenizer
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 GLM4 = DATA / "glm-4-9b-chat"

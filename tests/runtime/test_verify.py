@@ -12,9 +12,9 @@ from calculator.model.formats import WeightFormat
 from calculator.checkpoint.stored import StoredModel
 from glm4q.cli import main
 from glm4q.engine import LLM
-from glm4q.machine import Machine
-from glm4q.planning import plan_run
-from glm4q.verify import LOOSE_BYTES, Line, verify
+from glm4q.planning.machine import Machine
+from glm4q.planning.plan import plan_run
+from glm4q.measure.receipt import LOOSE_BYTES, Line, verify
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests.runtime.memories import CPU

@@ -3,7 +3,7 @@
 import torch
 
 from calculator.model.formats import WeightFormat
-from glm4q.packing import QuantizedWeight, pack
+from glm4q.weights.packing import QuantizedWeight, pack
 
 BELOW = (-1.0, -0.69619280, -0.52507305, -0.39491749, -0.28444138, -0.18477343, -0.09105004, 0.0)
 ABOVE = (0.07958030, 0.16093020, 0.24611230, 0.33791524, 0.44070983, 0.56261700, 0.72295684, 1.0)

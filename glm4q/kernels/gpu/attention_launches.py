@@ -8,11 +8,11 @@ from torch import Tensor
 from glm4q.kernels.gpu.append import append
 from glm4q.kernels.gpu.attention import attend, merge
 from glm4q.kernels.gpu.launch import Constant, Launch
-from glm4q.kv.dense import Dense
-from glm4q.kv.int4 import Int4
-from glm4q.kv.int8 import Int8
-from glm4q.kv.spec import KVStore, room_of
-from glm4q.workspace import Step
+from glm4q.memory.kv.dense import Dense
+from glm4q.memory.kv.int4 import Int4
+from glm4q.memory.kv.int8 import Int8
+from glm4q.memory.kv.spec import KVStore, room_of
+from glm4q.memory.workspace import Step
 
 KINDS: dict[type, str] = {Dense: "dense", Int8: "int8", Int4: "int4"}
 BLOCKS = 256

@@ -12,7 +12,7 @@ from glm4q.kernels.cut import FEW_ROWS, WORD_BITS, Cut
 from glm4q.kernels.gpu.launch import Launch
 from glm4q.kernels.gpu.matmul import matmul, row_units
 from glm4q.kernels.gpu.matvec import add_splits, matvec
-from glm4q.workspace import carve
+from glm4q.memory.workspace import carve
 
 COMPUTE = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 SUM_BLOCK = 256

@@ -1,1 +1,0 @@
-"""How fast a model runs here, and whether it holds what its plan says."""

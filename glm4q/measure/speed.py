@@ -1,0 +1,198 @@
+"""Load a model as planned, run it at several depths, and say what it took."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from calculator.memory.plan import MemoryPlan
+from calculator.cards.roofline import step_bytes
+from calculator.checkpoint.stored import StoredModel
+from glm4q.measure.bandwidth import measure_read_bandwidth
+from glm4q.planning.serving import Serving, find_serving
+from glm4q.measure.workload import Workload
+from glm4q.memory.kv.cache import KVCache
+from glm4q.decode.generate import generate
+from glm4q.model.loader import held_tensors
+from glm4q.planning.machine import Machine
+from glm4q.memory.allocation import Memory
+from glm4q.model.decoder import CausalLM
+from glm4q.measure.peaks import peak_bytes, reset_peak
+from glm4q.planning.plan import load_as_planned
+from glm4q.decode.sampling import SamplingParams
+
+TOKEN = 1
+"""Every prompt is made of it: which token it is makes no difference to speed."""
+ROWS = 256
+"""Cached tokens that are random; the others repeat them."""
+GREEDY = 0.0
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Medians at one depth."""
+
+    depth: int
+    prefill_seconds: float
+    """Of the prompt, to its first new token."""
+    decode_seconds: float
+    """Of one token."""
+    decode_bytes: int
+    """That one token reads: weights but for the embedding, and the cache up to the depth."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """Bytes of the tensors that stay, beside what the plan says of them."""
+
+    name: str
+    held_bytes: int
+    planned_bytes: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that was measured."""
+
+    plan: MemoryPlan
+    workload: Workload
+    serving: tuple[Serving, ...]
+    load_seconds: float
+    speeds: tuple[Speed, ...]
+    held: tuple[Held, ...]
+    peak_bytes: int
+    """While loading and running, beyond what the process held before; on a GPU, of the GPU."""
+    planned_bytes: int
+    read_bandwidth: float
+    """Bytes a second."""
+
+    def bandwidth_share(self, speed: Speed) -> float:
+        """The part of the machine's bandwidth that decoding reaches."""
+        return speed.decode_bytes / speed.decode_seconds / self.read_bandwidth
+
+
+def measure(
+    stored: StoredModel,
+    workload: Workload,
+    plan: MemoryPlan,
+    machine: Machine,
+    *,
+    progress: Callable[[str], None] = lambda doing: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Result:
+    """Load and run a checkpoint. Raises OptionError, CheckpointError or KernelError.
+
+    clock: of seconds; `time.process_time` on one thread tells what others on the machine disturb
+    little.
+    """
+    device = machine.device
+    before = _reset_peak(device)
+    progress("loading")
+    begun = clock()
+    model = load_as_planned(stored, plan, machine)
+    _wait(device)
+    load_seconds = clock() - begun
+    memory = Memory.allocate(plan, machine.places, machine.dtype)
+    runner, speeds = _Runner(model, memory, plan, clock), []
+    for depth in workload.depths:
+        progress(f"depth {depth:,}")
+        speeds.append(runner.speed(workload, depth))
+    peak = _peak(device) - before
+    held = _held(model, memory, plan)
+    del runner, model, memory
+    progress("reading memory")
+    return Result(
+        plan=plan,
+        workload=workload,
+        serving=find_serving(stored, device, machine.kernels),
+        load_seconds=load_seconds,
+        speeds=tuple(speeds),
+        held=held,
+        peak_bytes=peak,
+        planned_bytes=plan.compute_bytes,
+        read_bandwidth=measure_read_bandwidth(device),
+    )
+
+
+def fill(cache: KVCache, depth: int) -> None:
+    """Make the cache hold random tokens of a size that keys have: prefill would take long."""
+    for tensor in cache.tensors:
+        block = tensor[:, :, :, : min(ROWS, depth)]
+        if tensor.dtype == torch.float16:
+            block.uniform_(0.005, 0.015)  # scales
+        elif tensor.is_floating_point():
+            block.uniform_(-1, 1)
+        else:
+            block.random_(0, 127)
+        for start in range(ROWS, depth, ROWS):
+            stop = min(start + ROWS, depth)
+            tensor[:, :, :, start:stop] = block[:, :, :, : stop - start]
+    cache.truncate(0)
+    cache.advance(depth)
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """Runs a model at depths that its cache is filled to."""
+
+    model: CausalLM
+    memory: Memory
+    plan: MemoryPlan
+    clock: Callable[[], float]
+
+    def speed(self, workload: Workload, depth: int) -> Speed:
+        fill(self.memory.cache, depth)
+        prompt, decode, runs = workload.prompt, workload.decode, range(workload.runs)
+        prefills = [self._seconds(depth, prompt, 1) for _ in runs]
+        decodes = [self._seconds(depth, 1, decode) for _ in runs]
+        # Medians of three or more: a first run, which warms caches, weighs nothing.
+        return Speed(
+            depth,
+            statistics.median(prefills),
+            statistics.median(decodes) / decode,
+            step_bytes(self.plan, self.plan.settings.compute, depth=depth),
+        )
+
+    def _seconds(self, depth: int, prompt: int, tokens: int) -> float:
+        """Of running in so many tokens after the depth, and choosing so many."""
+        self.memory.cache.truncate(depth)
+        context = [TOKEN] * (depth + prompt)
+        params = SamplingParams(temperature=GREEDY, max_tokens=tokens)
+        begun = self.clock()
+        # Choosing a token waits for the GPU.
+        made = list(generate(self.model, self.memory, context, params))
+        seconds = self.clock() - begun
+        if len(made) != tokens:
+            raise RuntimeError(f"{len(made)} tokens were made, not {tokens}")
+        return seconds
+
+
+def _held(model: CausalLM, memory: Memory, plan: MemoryPlan) -> tuple[Held, ...]:
+    weights = sum(tensor.nbytes for tensor in held_tensors(model).values())
+    workspaces = sum(part.workspace.nbytes for part in memory.parts)
+    planned = sum(arena.bytes for arena in plan.arenas.values())
+    return (
+        Held("weights", weights, plan.weights_bytes),
+        Held("KV cache", memory.cache.nbytes, plan.kv_cache_bytes),
+        Held("workspace", workspaces, planned),
+    )
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _reset_peak(device: torch.device) -> int:
+    if device.type != "cuda":
+        return reset_peak()
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device)
+
+
+def _peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return peak_bytes()

@@ -1,0 +1,1 @@
+"""What the plan allocates: the workspace and the KV cache."""

@@ -1,0 +1,208 @@
+"""The KV cache: keys and values of all tokens so far, in tensors allocated once."""
+
+from collections.abc import Iterable, Sequence
+from copy import copy
+
+import torch
+from torch import Tensor
+
+from calculator.model.config import ModelConfig
+from calculator.errors import OptionError
+from calculator.model.formats import KV_FORMATS
+from glm4q.kernels.attention import FusedAttention, choose_attention
+from glm4q.memory.kv.choose import make_store
+from glm4q.memory.kv.dense import Dense
+from glm4q.memory.kv.spec import KVStore, room_of
+from glm4q.memory.workspace import Step
+
+
+class KVCache:
+    """Room for `max_seq_len` tokens in every layer; they are appended, and dropped from the end.
+
+    All sequences of a batch are of one length. Where they are not, each has a cache that is a `row`
+    of one for all.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        max_seq_len: int,
+        *,
+        kv: str,
+        batch: int = 1,
+        devices: Sequence[tuple[torch.device, int]] = (),
+    ) -> None:
+        """kv: a key of KV_FORMATS. devices: where so many layers lie, first layers first; all of
+        them on the CPU if not said.
+        """
+        self.max_seq_len, self.batch = max_seq_len, batch
+        self.centered = any(form.centered for form in KV_FORMATS[kv])
+        self.length = 0
+        """Tokens that all layers hold."""
+        self.stores: list[tuple[KVStore, KVStore]] = []
+        """Keys and values, a pair for each device."""
+        self._fused: list[FusedAttention | None] = []
+        """Of each pair: what attends on a card, if not torch's operators."""
+        self._whole: KVCache | None = None
+        self._first = 0
+        self._places: list[tuple[int, int]] = []
+        """Of each layer: which pair, and which layer of it."""
+        for device, layers in devices or [(torch.device("cpu"), config.num_hidden_layers)]:
+            shape = layers, batch, config.num_key_value_heads, max_seq_len, config.head_dim
+            keys, values = (make_store(form, shape, device) for form in KV_FORMATS[kv])
+            self._places += [(len(self.stores), layer) for layer in range(layers)]
+            self.stores.append((keys, values))
+            self._fused.append(choose_attention(config, max_seq_len, kv=kv, device=device))
+
+    def row(self, row: int) -> "KVCache":
+        """An empty cache for one sequence alone; shares memory."""
+        one = copy(self)
+        one.batch, one.length = 1, 0
+        one._whole, one._first = self.whole, self._first + row
+        one.stores = [(keys.row(row), values.row(row)) for keys, values in self.stores]
+        return one
+
+    @property
+    def whole(self) -> "KVCache":
+        """The cache that this one is a row of, or itself."""
+        return self if self._whole is None else self._whole
+
+    @property
+    def sequences(self) -> list[tuple[int, int]]:
+        """Of each sequence its place in the whole cache, and its length."""
+        return [(self._first + place, self.length) for place in range(self.batch)]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All that is held."""
+        return [tensor for pair in self.stores for each in pair for tensor in each.tensors.values()]
+
+    @property
+    def reads_length_on_device(self) -> bool:
+        """Whether single tokens go through layers the same way however many are cached."""
+        return all(fused is not None for fused in self._fused)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    def reserve(self, tokens: int) -> list["LayerCache"]:
+        """Each layer's view for a pass of that many new tokens. Raises OptionError when full."""
+        if self.length + tokens > self.max_seq_len:
+            raise OptionError(
+                f"the context is full: {self.length} tokens are cached, {tokens} are new, "
+                f"and there is room for {self.max_seq_len}"
+            )
+        return [
+            LayerCache(*self.stores[part], layer, self._fused[part], length=self.length)
+            for part, layer in self._places
+        ]
+
+    def advance(self, tokens: int) -> None:
+        """Count the new tokens, after every layer has appended them."""
+        self.length += tokens
+
+    def truncate(self, length: int) -> None:
+        """Forget all tokens from `length` on."""
+        if not 0 <= length <= self.length:
+            raise ValueError(f"cannot truncate {self.length} cached tokens to {length}")
+        self.length = length
+
+
+class LayerCache:
+    """One layer's keys and values during one forward pass."""
+
+    def __init__(
+        self,
+        keys: KVStore,
+        values: KVStore,
+        layer: int,
+        fused: FusedAttention | None = None,
+        *,
+        length: int = 0,
+    ) -> None:
+        """fused: what attends on a card, if not torch's operators."""
+        self.keys, self.values, self.layer = keys, values, layer
+        self.fused = fused
+        self.length = length
+
+    @property
+    def room(self) -> int:
+        """Tokens of each sequence that can be held."""
+        return room_of(self.keys)
+
+    @classmethod
+    def empty(cls, step: Step) -> "LayerCache":
+        """Room for the tokens of a step and no more, as they are."""
+        k = step["fresh"]
+        keys, values = (Dense((1, *k.shape), torch.float32, k.device) for _ in range(2))
+        return cls(keys, values, 0)
+
+    def by_row(self, step: Step) -> Iterable[tuple[Step, "LayerCache"]]:
+        """What attends at once, in its step: all sequences, since they are of one length."""
+        return ((step, self),)
+
+    def center_keys(self, fresh: Tensor) -> Tensor:
+        """What is left of keys before rotation, [B, Hkv, T, D], changed in place; then they are
+        rotated and appended.
+        """
+        if self.keys.centers:
+            self.keys.centers.subtract(self.layer, self.length, fresh)
+        return fresh
+
+    def append_keys(self, fresh: Tensor, step: Step) -> None:
+        """Store float32 keys, [B, Hkv, T, D], after those that are there; `fresh` is used up."""
+        self.keys.write(self.layer, self.length, fresh, step)
+
+    def append_values(self, fresh: Tensor, step: Step) -> None:
+        """Store values, and count the tokens."""
+        self.values.write(self.layer, self.length, fresh, step)
+        self.length += fresh.shape[2]
+
+    def append_and_attend(self, fused: FusedAttention, step: Step) -> Tensor:
+        """Cache the only new token of a step, and attend from it: "q", "k", "v" to "attended"."""
+        self.length += 1
+        return fused.append_and_attend(step, self.keys, self.values, self.layer)
+
+    def attend(self, fused: FusedAttention, step: Step) -> None:
+        """From the newest tokens, which are cached: "queries" to "mixed"."""
+        fused.attend(step, self.keys, self.values, self.layer)
+
+    def read(self, start: int, stop: int, step: Step) -> tuple[Tensor, Tensor]:
+        """Keys and values of a run of tokens in float32, [B, Hkv, stop - start, D]."""
+        k, v = (step[name][:, :, : stop - start] for name in ("keys", "values"))
+        self.keys.read(self.layer, start, stop, k, step)
+        self.values.read(self.layer, start, stop, v, step)
+        return k, v
+
+
+class LayerRows:
+    """One layer of caches of several sequences, each of its own length."""
+
+    fused = None
+
+    def __init__(self, rows: Sequence[LayerCache]) -> None:
+        self._rows = rows
+
+    def by_row(self, step: Step) -> Iterable[tuple[Step, LayerCache]]:
+        """Each sequence in a step of its own."""
+        return zip(step.rows, self._rows, strict=True)
+
+    def center_keys(self, fresh: Tensor) -> Tensor:
+        for cache, keys in zip(self._rows, fresh.split(1), strict=True):
+            cache.center_keys(keys)
+        return fresh
+
+    def append_keys(self, fresh: Tensor, step: Step) -> None:
+        for (own, cache), keys in zip(self.by_row(step), fresh.split(1), strict=True):
+            cache.append_keys(keys, own)
+
+    def append_values(self, fresh: Tensor, step: Step) -> None:
+        for (own, cache), values in zip(self.by_row(step), fresh.split(1), strict=True):
+            cache.append_values(values, own)
+
+
+def reserve(caches: Sequence[KVCache], tokens: int) -> Sequence[LayerCache | LayerRows]:
+    """Each layer's view for a pass of that many new tokens of every sequence."""
+    rows = [cache.reserve(tokens) for cache in caches]
+    return rows[0] if len(rows) == 1 else [LayerRows(layer) for layer in zip(*rows, strict=True)]

@@ -1,0 +1,1 @@
+"""The GLM decoder as its paper says it, and how its weights are loaded."""

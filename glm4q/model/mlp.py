@@ -1,0 +1,26 @@
+"""The gated feed-forward layer: down(silu(gate(x)) * up(x)); one matrix holds gate, then up."""
+
+import torch
+from torch import Tensor, nn
+
+from calculator.model.config import ModelConfig
+from glm4q.model.linear import Linear
+from glm4q.memory.workspace import Step
+
+
+class MLP(nn.Module):
+    """SwiGLU."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        hidden, intermediate = config.hidden_size, config.intermediate_size
+        self.gate_up_proj = Linear(hidden, 2 * intermediate)
+        self.down_proj = Linear(intermediate, hidden)
+
+    def forward(self, x: Tensor, step: Step) -> Tensor:  # [B, T, C]
+        return self.down_proj(self.gated(x, step), step, step["delta"])
+
+    def gated(self, x: Tensor, step: Step) -> Tensor:  # [B, T, C] -> [B, T, I]
+        """All that comes before `down_proj`; I is the intermediate size."""
+        gate, up = self.gate_up_proj(x, step, step["gate and up"]).chunk(2, dim=-1)
+        return torch.ops.aten.silu.out(gate, out=step["gated"]).mul_(up)

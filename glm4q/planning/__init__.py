@@ -1,0 +1,1 @@
+"""From a checkpoint and a machine to the plan of a run."""

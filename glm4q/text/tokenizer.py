@@ -1,0 +1,187 @@
+"""Text to token ids and back, over the `tokenizers` library.
+
+Plain text never becomes a control token. In a chat prompt those that the template wrote do; those
+that a user typed, which glm4q.chat puts between USER_START and USER_END, stay text.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import tokenizers
+from tokenizers.decoders import DecodeStream
+
+from calculator.errors import TokenizerError
+from glm4q.text.tiktoken_bpe import read_tiktoken
+
+# The last two private-use characters: fonts put their icons at the front of these planes.
+USER_START, USER_END = "\U0010fffc", "\U0010fffd"
+
+# Ids 151329 to 151342, after the 151,329 ranks of GLM-4's tokenizer.model
+GLM4_CONTROL_TOKENS = (
+    *("<|endoftext|>", "[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>"),
+    *("<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"),
+    *("<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>"),
+)
+GLM4_RANKS = 151_329
+
+UNFINISHED_TOKENS = 32
+"""More than any character takes: what is still no text after so many is not about to become it."""
+
+
+class Tokenizer:
+    """A model's tokenizer."""
+
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = True  # as the text they are
+        self._backend = backend
+        added = backend.get_added_tokens_decoder()
+        self.control_tokens = {
+            token.content: token_id for token_id, token in added.items() if token.special
+        }
+        control = control_token_pattern(self.control_tokens)
+        self._prompt_parts = re.compile(
+            f"{USER_START}(?P<text>{control}){USER_END}|[{USER_START}{USER_END}]|(?P<control>{control})"
+        )
+
+    @classmethod
+    def from_directory(cls, path: Path) -> Self:
+        """Read tokenizer.json, or GLM-4's original tokenizer.model and tokenizer_config.json."""
+        if (path / "tokenizer.json").is_file():
+            return cls(_read_tokenizer_json(path / "tokenizer.json"))
+        if (path / "tokenizer.model").is_file():
+            return cls(_read_original(path))
+        raise TokenizerError(f"{path} has neither tokenizer.json nor tokenizer.model")
+
+    def save(self, path: Path) -> None:
+        """Write tokenizer.json into a directory, for `from_directory`."""
+        self._backend.save(str(path / "tokenizer.json"))
+
+    @property
+    def vocab_size(self) -> int:
+        return self._backend.get_vocab_size()
+
+    @property
+    def prefix_ids(self) -> list[int]:
+        """What GLM-4 expects before a text that is no chat; nothing for other models."""
+        prefix = ("[gMASK]", "<sop>")
+        known = self.control_tokens.keys() >= set(prefix)
+        return [self.control_tokens[token] for token in prefix] if known else []
+
+    def token_id(self, token: str) -> int | None:
+        return self._backend.token_to_id(token)
+
+    def encode(self, text: str) -> list[int]:
+        """Plain text: `<|user|>` in it stays text, and nothing is put in front."""
+        # JSON can hold half a surrogate pair, which no tokenizer takes: U+FFFD, as in tiktoken
+        valid = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        # "fast" leaves out each token's place in the text, which takes two thirds of the time
+        return self._backend.encode_batch_fast([valid], add_special_tokens=False)[0].ids
+
+    def encode_prompt(self, rendered: str) -> list[int]:
+        """A chat prompt: control tokens count, except those that a user typed."""
+        token_ids: list[int] = []
+        text, end = "", 0
+        for part in self._prompt_parts.finditer(rendered):
+            text += rendered[end : part.start()] + (part["text"] or "")
+            end = part.end()
+            if part["control"]:
+                token_ids += [*self.encode(text), self.control_tokens[part["control"]]]
+                text = ""
+        return token_ids + self.encode(text + rendered[end:])
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text, without control tokens and without ids outside the vocabulary (padding)."""
+        return self._backend.decode(token_ids, skip_special_tokens=True)
+
+    def stream(self, token_ids: Iterable[int]) -> Iterator[str]:
+        """Pieces of `decode`'s text, each as soon as its characters are whole."""
+        decoder = DecodeStream(skip_special_tokens=True)
+        unfinished: list[int] = []
+        for token_id in token_ids:
+            unfinished.append(token_id)
+            if piece := decoder.step(self._backend, token_id):
+                unfinished.clear()
+                yield piece
+            elif len(unfinished) > UNFINISHED_TOKENS:
+                # The decoder reads all of them anew each time: bytes that are no text, or padding.
+                piece, unfinished = self._settle(unfinished)
+                decoder = DecodeStream(unfinished, skip_special_tokens=True)
+                if piece:
+                    yield piece
+        if rest := self.decode(unfinished):
+            yield rest
+
+    def _settle(self, token_ids: list[int]) -> tuple[str, list[int]]:
+        """The text of as many tokens as no later one can change, and the others."""
+        token_ids = [token_id for token_id in token_ids if self.decode([token_id])]
+        text = self.decode(token_ids)
+        for end in range(len(token_ids) - 1, 0, -1):
+            first, rest = self.decode(token_ids[:end]), self.decode(token_ids[end:])
+            if rest and first + rest == text:
+                return first, token_ids[end:]
+        return "", token_ids
+
+
+def control_token_pattern(tokens: Iterable[str]) -> str:
+    """A regex for any of the tokens; a longer one wins over those it starts with."""
+    longest_first = sorted(tokens, key=len, reverse=True)
+    return "|".join(map(re.escape, longest_first)) or "(?!)"  # (?!) matches nothing
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """A JSON file of a tokenizer; an absent one says nothing."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise TokenizerError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise TokenizerError(f"{path} must hold a JSON object, not {type(content).__name__}")
+    return content
+
+
+def _read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
+    try:
+        return tokenizers.Tokenizer.from_buffer(path.read_bytes())
+    except ValueError as error:
+        raise TokenizerError(f"{path} cannot be read: {error}") from None
+
+
+def _read_original(path: Path) -> tokenizers.Tokenizer:
+    backend = read_tiktoken(path / "tokenizer.model")
+    ranks = backend.get_vocab_size()
+    if decoder := read_json_object(path / "tokenizer_config.json").get("added_tokens_decoder"):
+        _add_tokens(backend, decoder, path / "tokenizer_config.json")
+    elif ranks == GLM4_RANKS:
+        backend.add_special_tokens(list(GLM4_CONTROL_TOKENS))
+    else:
+        raise TokenizerError(
+            f"{path}/tokenizer_config.json has no added_tokens_decoder, and tokenizer.model is not"
+            f" GLM-4's: {ranks} ranks, not {GLM4_RANKS}"
+        )
+    return backend
+
+
+def _add_tokens(backend: tokenizers.Tokenizer, decoder: Any, path: Path) -> None:
+    try:
+        tokens = {int(token_id): _added_token(entry) for token_id, entry in decoder.items()}
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise TokenizerError(f"{path}: added_tokens_decoder is malformed: {error!r}") from None
+    backend.add_tokens([tokens[token_id] for token_id in sorted(tokens)])
+    for token_id, token in tokens.items():
+        if (actual := backend.token_to_id(token.content)) != token_id:
+            raise TokenizerError(
+                f"{path}: {token.content!r} cannot have id {token_id}, only the next one, {actual}"
+            )
+
+
+def _added_token(entry: dict[str, Any]) -> tokenizers.AddedToken:
+    names = ("special", "lstrip", "rstrip", "normalized", "single_word")
+    flags = {name: entry.get(name, False) for name in names}
+    return tokenizers.AddedToken(entry["content"], **flags)

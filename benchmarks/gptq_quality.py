@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from calculator.checkpoint.stored import StoredModel
-from quantize.calibration import read_calibration
+from quantize.calibrate.samples import read_calibration
 from quantize.demo_model import write_demo_model
 
 LENGTH = 512

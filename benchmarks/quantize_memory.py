@@ -20,8 +20,8 @@ from calculator.model.architecture import weights
 from calculator.model.config import ModelConfig
 from calculator.model.presets import PRESETS
 from calculator.units import human_bytes
-from quantize.layout import Tensor
-from quantize.shards import header
+from quantize.output.layout import Tensor
+from quantize.output.shards import header
 
 LAYERS = (1, 2, 4)
 

@@ -32,12 +32,12 @@ from glm4q.weights.checkpoint import read_weight
 from glm4q.planning.devices import choose_dtype
 from quantize.export.gguf import gguf_name
 from quantize.export.gguf_metadata import ARCHITECTURES, add_metadata
-from quantize.layout import Tensor
+from quantize.output.layout import Tensor
 from quantize.methods import rtn
 from quantize.methods.codes import Packed
-from quantize.report import JSON_NAME
-from quantize.shards import header
-from quantize.walk import CalibrationWalk
+from quantize.quality.report import JSON_NAME
+from quantize.output.shards import header
+from quantize.calibrate.walk import CalibrationWalk
 
 BUILD = Path("build")
 LENGTH = 512

@@ -16,14 +16,14 @@ from calculator.memory.plan import assign_formats
 from calculator.checkpoint.stored import StoredModel
 from glm4q.weights.bitsandbytes_functions import bitsandbytes_functions
 from glm4q.weights.checkpoint import read_weight
-from quantize.checksums import write_checksums
-from quantize.companions import write_companions
-from quantize.layout import Tensor as Planned
-from quantize.layout import lay_out, total_bytes
+from quantize.output.checksums import write_checksums
+from quantize.output.companions import write_companions
+from quantize.output.layout import Tensor as Planned
+from quantize.output.layout import lay_out, total_bytes
 from quantize.pipeline import Listener, Progress
-from quantize.shards import ShardWriter, write_index
-from quantize.target import appearing_whole
-from quantize.tensors import copied
+from quantize.output.shards import ShardWriter, write_index
+from quantize.output.target import appearing_whole
+from quantize.output.tensors import copied
 
 FORMATS = {"nf4": NF4, "llm-int8": LLM_INT8}
 SETTINGS: dict[str, dict[str, Any]] = {

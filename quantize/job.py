@@ -6,14 +6,14 @@ from pathlib import Path
 
 from calculator.units import human_bytes
 from calculator.checkpoint.stored import StoredModel
-from quantize.calibration import Calibration
+from quantize.calibrate.samples import Calibration
 from quantize.examine import Examination, HeldOut
-from quantize.memory import Need, Pass, calibration_disk_bytes, largest_batch
+from quantize.budget import Need, Pass, calibration_disk_bytes, largest_batch
 from quantize.pipeline import BATCH, Work, quantize_checkpoint
-from quantize.predictor import Arithmetic
+from quantize.quality.predictor import Arithmetic
 from quantize.progress import QuantizeProgress
 from quantize.recipe import Recipe
-from quantize.report import read_report
+from quantize.quality.report import read_report
 
 
 @dataclass(frozen=True)

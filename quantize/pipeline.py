@@ -15,17 +15,17 @@ from calculator.model.formats import WeightFormat
 from calculator.checkpoint.stored import StoredModel
 from glm4q import __version__
 from glm4q.measure.peaks import peak_bytes
-from quantize.calibration import Calibration
-from quantize.checksums import CHECKSUMS, write_checksums
-from quantize.companions import gptq_settings, write_companions
-from quantize.layout import SHARD_BYTES, lay_out, total_bytes
-from quantize.memory import calibration_disk_bytes
+from quantize.calibrate.samples import Calibration
+from quantize.output.checksums import CHECKSUMS, write_checksums
+from quantize.output.companions import gptq_settings, write_companions
+from quantize.output.layout import SHARD_BYTES, lay_out, total_bytes
+from quantize.budget import calibration_disk_bytes
 from quantize.recipe import Recipe
-from quantize.report import JSON_NAME, TEXT_NAME
-from quantize.shards import ShardWriter, write_index
-from quantize.target import JOURNAL, Journal, Target, refuse_full_disk
-from quantize.tensors import NamedTensors, coded, copied, rounded
-from quantize.walk import CalibrationWalk
+from quantize.quality.report import JSON_NAME, TEXT_NAME
+from quantize.output.shards import ShardWriter, write_index
+from quantize.output.target import JOURNAL, Journal, Target, refuse_full_disk
+from quantize.output.tensors import NamedTensors, coded, copied, rounded
+from quantize.calibrate.walk import CalibrationWalk
 
 BATCH = 4
 NOT_SUMMED = (CHECKSUMS, JOURNAL, JSON_NAME, TEXT_NAME)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from quantize.evaluate import Evaluation
+    from quantize.quality.evaluate import Evaluation
 
 DEFAULT_WINDOW = 512
 WIDTH = 160
@@ -33,9 +33,9 @@ def evaluate(
     from calculator.checkpoint.stored import StoredModel
     from glm4q.planning.devices import choose_device, choose_dtype
     from glm4q.kernels.choose import candidates
-    from quantize.evaluate import evaluate as evaluate_models
-    from quantize.predictor import Arithmetic, read_windows
-    from quantize.texts import read_text
+    from quantize.quality.evaluate import evaluate as evaluate_models
+    from quantize.quality.predictor import Arithmetic, read_windows
+    from quantize.calibrate.texts import read_text
 
     where = choose_device(device)
     how = Arithmetic(where, choose_dtype(dtype, where), candidates(kernel))

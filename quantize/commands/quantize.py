@@ -77,10 +77,10 @@ def quantize(
     from glm4q.planning.devices import choose_device, choose_dtype
     from glm4q.kernels.choose import candidates
     from glm4q.weights.sources import open_source
-    from quantize.calibration import read_calibration
+    from quantize.calibrate.samples import read_calibration
     from quantize.examine import read_held_out
     from quantize.job import Job
-    from quantize.predictor import Arithmetic
+    from quantize.quality.predictor import Arithmetic
     from quantize.progress import QuantizeProgress
 
     where = choose_device(device)

@@ -13,14 +13,14 @@ from calculator.model.formats import WeightFormat
 from calculator.checkpoint.stored import StoredModel
 from glm4q.weights.checkpoint import read_quantized
 from glm4q.weights.packing import QuantizedWeight
-from quantize.checksums import write_checksums
-from quantize.companions import write_companions
-from quantize.layout import Tensor as Planned
-from quantize.layout import lay_out, total_bytes
-from quantize.report import JSON_NAME, TEXT_NAME
-from quantize.shards import ShardWriter, write_index
-from quantize.target import appearing_whole
-from quantize.tensors import copied
+from quantize.output.checksums import write_checksums
+from quantize.output.companions import write_companions
+from quantize.output.layout import Tensor as Planned
+from quantize.output.layout import lay_out, total_bytes
+from quantize.quality.report import JSON_NAME, TEXT_NAME
+from quantize.output.shards import ShardWriter, write_index
+from quantize.output.target import appearing_whole
+from quantize.output.tensors import copied
 
 
 class Layout(Protocol):

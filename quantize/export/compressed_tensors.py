@@ -15,7 +15,7 @@ from calculator.model.architecture import Weight
 from calculator.errors import OptionError
 from calculator.model.formats import PACK_BITS, WeightFormat
 from glm4q.weights.packing import QuantizedWeight, pack
-from quantize.layout import Tensor as Planned
+from quantize.output.layout import Tensor as Planned
 
 
 class CompressedTensors:

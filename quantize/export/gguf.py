@@ -15,7 +15,7 @@ from calculator.errors import OptionError
 from calculator.model.formats import WeightFormat
 from calculator.checkpoint.stored import StoredModel
 from glm4q.weights.checkpoint import read_quantized, read_weight
-from quantize.companions import usual_format
+from quantize.output.companions import usual_format
 from quantize.export.checkpoint import refuse_unquantized
 from quantize.export.gguf_blocks import (
     BLOCK,
@@ -25,8 +25,8 @@ from quantize.export.gguf_blocks import (
     refuse_unfit_block,
 )
 from quantize.export.gguf_metadata import ARCHITECTURES, add_metadata, refuse_unfit_shape
-from quantize.layout import source_header
-from quantize.target import refuse_full_disk
+from quantize.output.layout import source_header
+from quantize.output.target import refuse_full_disk
 
 NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 LAYER_NAMES = {

@@ -10,9 +10,9 @@ from calculator.model.architecture import Weight
 from calculator.errors import OptionError
 from calculator.model.formats import WeightFormat
 from glm4q.weights.packing import QuantizedWeight, pack
-from quantize.companions import gptq_settings
-from quantize.layout import Tensor as Planned
-from quantize.layout import gptq_layout
+from quantize.output.companions import gptq_settings
+from quantize.output.layout import Tensor as Planned
+from quantize.output.layout import gptq_layout
 
 
 class Gptq:

@@ -7,7 +7,7 @@ import torch
 
 from calculator.model.formats import WeightFormat
 from calculator.checkpoint.stored import StoredModel
-from quantize.calibration import Calibration, read_calibration
+from quantize.calibrate.samples import Calibration, read_calibration
 from quantize.pipeline import Work, quantize_checkpoint
 from quantize.recipe import Recipe
 

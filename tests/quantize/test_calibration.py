@@ -8,7 +8,7 @@ import pytest
 from calculator.errors import OptionError
 from calculator.checkpoint.stored import StoredModel
 from glm4q.text.tokenizer import Tokenizer
-from quantize.calibration import read_calibration
+from quantize.calibrate.samples import read_calibration
 from tests.quantize.calibrated import token_file
 
 PROSE = "The kettle sang, and nobody in the long room looked up from the map. "

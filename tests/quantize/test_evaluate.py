@@ -16,8 +16,8 @@ from glm4q.weights.checkpoint import read_quantized
 from glm4q.cli import main
 from glm4q.kernels.choose import candidates
 from glm4q.text.tokenizer import Tokenizer
-from quantize.evaluate import evaluate
-from quantize.predictor import Arithmetic, read_windows
+from quantize.quality.evaluate import evaluate
+from quantize.quality.predictor import Arithmetic, read_windows
 
 FP32 = Arithmetic(torch.device("cpu"), torch.float32, candidates("reference"))
 pytestmark = pytest.mark.demo

@@ -20,7 +20,7 @@ from calculator.model.formats import WeightFormat
 from calculator.checkpoint.stored import StoredModel
 from quantize.pipeline import Progress, quantize_checkpoint
 from quantize.recipe import Recipe
-from quantize.target import JOURNAL
+from quantize.output.target import JOURNAL
 from tests import tiny
 from tests.quantize.calibrated import INT4, work
 

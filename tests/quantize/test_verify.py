@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from calculator.model.formats import WeightFormat
 from calculator.checkpoint.stored import StoredModel
 from glm4q.cli import main
-from quantize.verify import weight_errors
+from quantize.quality.verify import weight_errors
 from tests import tiny
 from tests.conftest import MakeQuantized
 from tests.quantize.calibrated import quantized

@@ -14,13 +14,13 @@ from calculator.checkpoint.stored import StoredModel
 from glm4q.memory.kv.cache import LayerCache
 from glm4q.weights.checkpoint import read_quantized, read_weight
 from glm4q.model.loader import load_layer
-from quantize.evaluate import evaluate
-from quantize.passes import pass_workspace, ready_step
+from quantize.quality.evaluate import evaluate
+from quantize.calibrate.passes import pass_workspace, ready_step
 from quantize.pipeline import quantize_checkpoint
-from quantize.predictor import Arithmetic, Windows
+from quantize.quality.predictor import Arithmetic, Windows
 from quantize.recipe import Recipe, Rule
-from quantize.stages import STAGES, leave
-from quantize.target import Journal
+from quantize.calibrate.stages import STAGES, leave
+from quantize.output.target import Journal
 from tests import tiny
 from tests.quantize.calibrated import CPU, INT4, calibration, quantized, work
 

@@ -23,7 +23,7 @@ from glm4q.kernels.bitsandbytes import BitsAndBytes, multiply_one
 from glm4q.kernels.choose import candidates
 from glm4q.kernels.spec import Kernel
 from glm4q.model.loader import held_tensors, serve
-from quantize.verify import check_weights
+from quantize.quality.verify import check_weights
 from tests import tiny
 from tests.runtime.memories import all_logits, load_on_cpu, memory_of
 from tests.runtime.weights import random_weight

@@ -21,13 +21,13 @@ from calculator.checkpoint.stored import StoredModel
 from glm4q.weights.checkpoint import read_weight
 from glm4q.model.loader import load_layer
 from glm4q.model.decoder import DecoderLayer
-from quantize.activations import Activations
-from quantize.choice import Found, Linear, quantize_stage
+from quantize.calibrate.activations import Activations
+from quantize.methods.choice import Found, Linear, quantize_stage
 from quantize.methods.codes import Codes
-from quantize.moments import Moments
-from quantize.passes import pass_workspace
-from quantize.stages import STAGES, Stage
-from quantize.stream import Stream, states_path
+from quantize.methods.moments import Moments
+from quantize.calibrate.passes import pass_workspace
+from quantize.calibrate.stages import STAGES, Stage
+from quantize.calibrate.stream import Stream, states_path
 
 STREAMS = ("source", "quantized")
 HELD_OUT_PART = 8

@@ -15,7 +15,7 @@ from typing import BinaryIO, Self
 import torch
 
 from calculator.checkpoint.headers import INDEX
-from quantize.layout import Shard, Tensor, total_bytes
+from quantize.output.layout import Shard, Tensor, total_bytes
 
 DTYPES = {
     "BF16": torch.bfloat16,

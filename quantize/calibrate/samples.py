@@ -16,7 +16,7 @@ from calculator.errors import OptionError
 from calculator.checkpoint.stored import StoredModel
 from glm4q.chat.template import ChatTemplate
 from glm4q.text.tokenizer import Tokenizer
-from quantize.texts import read_text
+from quantize.calibrate.texts import read_text
 
 BUILT_IN = files("quantize") / "data" / "calibration.jsonl"
 """English, Chinese, code and tool calls, written for this project."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from calculator.model.config import read_json_object
 from calculator.units import human_bytes
-from quantize.evaluate import Evaluation
+from quantize.quality.evaluate import Evaluation
 
 JSON_NAME = "quality.json"
 TEXT_NAME = "QUALITY.md"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from calculator.errors import OptionError
 from calculator.checkpoint.stored import StoredModel
-from quantize.predictor import Arithmetic, Predictor, Windows
+from quantize.quality.predictor import Arithmetic, Predictor, Windows
 
 WINDOW = 512
 """Tokens predicted from one start, if not said otherwise."""

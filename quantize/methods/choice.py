@@ -9,7 +9,7 @@ from torch import Tensor
 from calculator.model.formats import WeightFormat
 from quantize.methods import awq, gptq, rtn
 from quantize.methods.codes import Codes, split
-from quantize.moments import Moments
+from quantize.methods.moments import Moments
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from calculator.model.config import ModelConfig
 from calculator.errors import OptionError
 from calculator.model.formats import WeightFormat
 from calculator.memory.scratch import needs_of_dequantizing
-from quantize.evaluate import POSITIONS_AT_ONCE, WINDOW
+from quantize.quality.evaluate import POSITIONS_AT_ONCE, WINDOW
 from quantize.methods.gptq import ROWS
-from quantize.stages import STAGES
-from quantize.tensors import NUMBERS_AT_ONCE
+from quantize.calibrate.stages import STAGES
+from quantize.output.tensors import NUMBERS_AT_ONCE
 
 PROCESS_BYTES = 300 << 20
 """Python with torch and no model: 225 MiB were measured (benchmarks/quantize_memory.py)."""

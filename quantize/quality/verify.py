@@ -10,8 +10,8 @@ from calculator.model.architecture import Weight
 from calculator.errors import CheckpointError, OptionError
 from calculator.checkpoint.stored import StoredModel
 from glm4q.weights.checkpoint import read_quantized, read_weight
-from quantize.checksums import CHECKSUMS, read_checksums, sha256
-from quantize.tensors import row_runs
+from quantize.output.checksums import CHECKSUMS, read_checksums, sha256
+from quantize.output.tensors import row_runs
 
 LARGEST_ERROR = 0.5
 """A relative error above this is no rounding: the weights are another model's."""

@@ -12,9 +12,9 @@ from torch import Tensor
 from calculator.model.config import ModelConfig
 from glm4q.model.decoder import DecoderLayer
 from glm4q.memory.workspace import Step, Workspace
-from quantize.activations import Activations
-from quantize.passes import ready_step
-from quantize.stages import STAGES, leave
+from quantize.calibrate.activations import Activations
+from quantize.calibrate.passes import ready_step
+from quantize.calibrate.stages import STAGES, leave
 
 
 def states_path(directory: Path, name: str, layer: int) -> Path:

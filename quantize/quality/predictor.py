@@ -16,7 +16,7 @@ from glm4q.kernels.spec import Kernel
 from glm4q.model.loader import held_formats, kernel_needs, load_layer, load_weight
 from glm4q.model.decoder import CausalLM
 from glm4q.text.tokenizer import Tokenizer
-from quantize.passes import pass_workspace, ready_step
+from quantize.calibrate.passes import pass_workspace, ready_step
 
 
 @dataclass(frozen=True)

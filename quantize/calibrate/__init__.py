@@ -1,0 +1,1 @@
+"""Calibration: samples, and the walk of their hidden states through the layers."""

@@ -1,0 +1,1 @@
+"""What quantizing cost: evaluation, verification, reports."""

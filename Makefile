@@ -52,8 +52,8 @@ SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined
 sanitize: $(VENV)/test.done $(SANITIZED)
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 $(BIN)/python -m pytest -q --native $(SANITIZED) \
-	tests/runtime/test_native.py tests/runtime/test_layers.py tests/runtime/test_fused.py \
-	tests/quantize/test_native_methods.py
+	tests/glm4q/kernels/test_native.py tests/glm4q/model/test_layers.py tests/glm4q/kernels/test_fused.py \
+	tests/quantize/methods/test_native_methods.py
 
 $(SANITIZED): $(wildcard glm4q/native/*)
 	mkdir -p $(@D)

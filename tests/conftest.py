@@ -1,6 +1,7 @@
 """What many tests share: one thread, a seed, tiny checkpoints, and the trained demo model."""
 
 import importlib.util
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -96,3 +97,9 @@ def tiny_vocabulary_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path
     directory = tmp_path_factory.mktemp("tiny") / "vocabulary"
     config = replace(tiny.BASE, vocab_size=96)
     return tiny.save_checkpoint(tiny.transformers_model(config), directory)
+
+
+@pytest.fixture
+def checkpoint(tiny_vocabulary_checkpoint: Path, tmp_path: Path) -> Path:
+    """A whole tiny checkpoint that transformers wrote, to describe and to damage."""
+    return Path(shutil.copytree(tiny_vocabulary_checkpoint, tmp_path / "tiny"))

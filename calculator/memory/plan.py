@@ -22,7 +22,7 @@ CUDA_CONTEXT_BYTES = 457 << 20
 
 SAMPLING_BYTES = 44
 """Of each logit while a token is chosen: copies without the unlikely, a sorted one with its order,
-probabilities and their sums (measured by tests/runtime/test_workspace.py)."""
+probabilities and their sums (measured by tests/glm4q/memory/test_workspace.py)."""
 
 
 @dataclass(frozen=True)

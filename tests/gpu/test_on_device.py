@@ -17,8 +17,8 @@ from glm4q.kernels.spec import LinearSpec, multiply
 from glm4q.kernels.triton_linear import TritonLinear
 from glm4q.model.attention import attend
 from glm4q.memory.allocation import Memory
-from tests.runtime.memories import random_model
-from tests.runtime.weights import random_weight
+from tests.glm4q.memories import random_model
+from tests.glm4q.random_weights import random_weight
 
 pytestmark = [
     pytest.mark.gpu,

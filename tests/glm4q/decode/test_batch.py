@@ -1,0 +1,154 @@
+"""Answers decoded together are those decoded alone; sequences come and go meanwhile."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from calculator.errors import OptionError
+from calculator.questions.fit import Wish
+from calculator.checkpoint.stored import StoredModel
+from glm4q.decode.batch import Batch, generate_batch
+from glm4q.engine import LLM
+from glm4q.decode.generate import LanguageModel, generate, prefill
+from glm4q.memory.allocation import Memory
+from glm4q.model.decoder import CausalLM
+from glm4q.decode.sampling import SamplingParams
+from tests import tiny
+from tests.glm4q.memories import load_on_cpu, memory_on_cpu
+
+GREEDY = SamplingParams(temperature=0, max_tokens=12, stop_token_ids=frozenset({9}))
+
+
+@pytest.fixture
+def model(tiny_checkpoint: Path) -> CausalLM:
+    return load_on_cpu(StoredModel.open(tiny_checkpoint))
+
+
+def _prompts(lengths: Sequence[int]) -> list[list[int]]:
+    return [torch.randint(97, (length,)).tolist() for length in lengths]
+
+
+def _together(
+    model: LanguageModel,
+    memory: Memory,
+    prompts: Sequence[Sequence[int]],
+    params: Sequence[SamplingParams],
+) -> list[list[int]]:
+    answers: list[list[int]] = [[] for _ in prompts]
+    for row, token in generate_batch(model, memory, prompts, params):
+        answers[row].append(token)
+    return answers
+
+
+@pytest.mark.parametrize("kv", ["fp32", "int8"])
+def test_each_answer_is_the_one_alone(model: CausalLM, kv: str) -> None:
+    prompts = _prompts([1, 17, 5, 30, 2, 9, 11])
+    params = [
+        replace(GREEDY, temperature=temperature, seed=seed, max_tokens=tokens, top_p=0.9)
+        for seed, (temperature, tokens) in enumerate(
+            [(0, 12), (1, 3), (0.5, 20), (0, None), (1, 25), (1, 8), (0.3, 1)]
+        )
+    ]
+    together = _together(
+        model, memory_on_cpu(tiny.BASE, 40, batch=3, chunk=8, kv=kv), prompts, params
+    )
+    alone = memory_on_cpu(tiny.BASE, 40, chunk=8, kv=kv)
+    for prompt, own, answer in zip(prompts, params, together, strict=True):
+        alone.cache.truncate(0)
+        assert answer == list(generate(model, alone, prompt, own))
+    assert len(together[3]) == 10 or 9 in together[3]  # the row was full
+
+
+def test_rows_of_every_kv_format_hold_what_they_would_alone() -> None:
+    config = replace(tiny.BASE, head_dim=64)
+    model = CausalLM(config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    prompts = _prompts([11, 4])
+    for kv in ("bf16", "k8v4", "int4"):
+        together = _together(
+            model, memory_on_cpu(config, 30, batch=2, kv=kv), prompts, [GREEDY, GREEDY]
+        )
+        for prompt, answer in zip(prompts, together, strict=True):
+            alone = memory_on_cpu(config, 30, kv=kv)
+            # A batch runs all but a prompt's last token first, and the first write sets the centre
+            # of INT4 keys.
+            prefill(model, alone, prompt[:-1])
+            assert answer == list(generate(model, alone, prompt, GREEDY))
+
+
+def test_a_row_that_left_is_taken_anew_while_others_go_on(model: CausalLM) -> None:
+    first, second, third = _prompts([6, 9, 4])
+    batch = Batch(model, memory_on_cpu(tiny.BASE, 40, batch=2))
+    answers: dict[object, list[int | None]] = {}
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            for row, token in batch.step():
+                answers.setdefault(row, []).append(token)
+
+    going, gone = batch.join(first, GREEDY), batch.join(second, GREEDY)
+    with pytest.raises(OptionError, match="all 2 rows of the batch are taken"):
+        batch.join(third, GREEDY)
+    run(5)
+    batch.leave(gone)
+    assert batch.free == 1
+    late = batch.join(third, GREEDY)
+    run(20)
+    assert batch.free == 2
+    memory = memory_on_cpu(tiny.BASE, 40)
+    for row, prompt in ((going, first), (late, third)):
+        memory.cache.truncate(0)
+        assert answers[row] == [*generate(model, memory, prompt, GREEDY), None]
+
+
+def test_a_long_prompt_does_not_hold_up_the_others(model: CausalLM) -> None:
+    short, long = _prompts([1, 20])
+    batch = Batch(model, memory_on_cpu(tiny.BASE, 40, batch=2, chunk=4))
+    params = replace(GREEDY, stop_token_ids=frozenset())
+    row, other = batch.join(short, params), batch.join(long, params)
+    for _ in range(4):
+        assert [event[0] for event in batch.step()] == [row]
+    assert [event[0] for event in batch.step()] == [row, other]
+
+
+@pytest.mark.parametrize("length", [0, 40])
+def test_a_prompt_that_leaves_no_room_is_refused(model: CausalLM, length: int) -> None:
+    batch = Batch(model, memory_on_cpu(tiny.BASE, 40, batch=2))
+    with pytest.raises(OptionError, match=f"the prompt takes {length} tokens"):
+        batch.join([3] * length, GREEDY)
+    assert batch.free == 2
+
+
+@pytest.mark.demo
+@pytest.mark.parametrize("bits", [16, 4])
+def test_the_demo_models_answers_together_are_those_alone(
+    bits: int, demo_checkpoint: Path, quantized_demo: Callable[[int], Path]
+) -> None:
+    directory = demo_checkpoint if bits == 16 else quantized_demo(bits)
+    llm = LLM.load(directory, device="cpu", dtype="fp32", wish=Wish(context=100, batch=3))
+    with pytest.raises(OptionError, match="batch must be 1 for a conversation, not 3"):
+        llm.chat()
+    questions = ["What is the capital of France?", "Name three colours.", "What is 2 + 2?"]
+    prompts = [
+        llm.tokenizer.encode_prompt(
+            f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+        )
+        for question in questions
+    ]
+    params = [
+        SamplingParams(temperature, seed=1, max_tokens=12, stop_token_ids=llm.stop_token_ids)
+        for temperature in (0, 0, 0.8)
+    ]
+    batch = llm.batch()
+    rows = [batch.join(*request) for request in zip(prompts, params, strict=True)]
+    answers: dict[object, list[int | None]] = {row: [] for row in rows}
+    while batch.free < len(rows):
+        for row, token in batch.step():
+            answers[row].append(token)
+    alone = LLM.load(directory, device="cpu", dtype="fp32", wish=Wish(context=100))
+    for prompt, own, answer in zip(prompts, params, answers.values(), strict=True):
+        assert answer == [*generate(alone.model, alone.new_memory(), prompt, own), None]

@@ -1,0 +1,190 @@
+"""The native matmul: against float64, and number by number against its own arithmetic in torch."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import rms_norm
+
+from calculator.model.formats import LLM_INT8, NF4, WeightFormat
+from glm4q.kernels.cpu import native
+from glm4q.kernels.cpu.native import BOOK_STEPS, SEGMENT, Native
+from glm4q.kernels.spec import LinearSpec, multiply
+from glm4q.weights.packing import QuantizedWeight
+from tests.glm4q.random_weights import BOOK, random_weight
+
+CPU = torch.device("cpu")
+PATHS = ("scalar", "avx2", "avx512", "avx512_bf16", "neon")
+FORMATS = [
+    WeightFormat(bits, group_size, zero_bits=zero_bits)
+    for bits in (4, 8)
+    for group_size in (32, 64, 128, None)
+    for zero_bits in (0, bits)
+] + [NF4, LLM_INT8]
+SHAPES = [(1, 48, 256), (2, 72, 384), (5, 1000, 128), (17, 200, 13_696 // 4), (64, 328, 512)]
+"""Rows, outputs, inputs. Outputs are ragged, also for vectors; 13,696 inputs are GLM-4's own."""
+
+
+def _cases() -> Iterator[tuple[int, int, int, WeightFormat]]:
+    for rows, outputs, inputs in SHAPES:
+        for form in FORMATS:
+            if form.group_size is None or inputs % form.group_size == 0:
+                yield rows, outputs, inputs, form
+
+
+def _kernel(path: str, spec: LinearSpec) -> Native:
+    kernel = Native(path)
+    if reason := kernel.refuses(spec):
+        pytest.skip(f"{kernel.name} {reason}")
+    return kernel
+
+
+def emulate(x: Tensor, weight: QuantizedWeight) -> Tensor:
+    """The same arithmetic, written out: codes of activations, sums of integers, scales."""
+    group = weight.inputs // weight.scales.shape[0]
+    if weight.book is None:
+        centered = weight.codes().double() - weight.zero_points().repeat_interleave(group, 0)
+    else:
+        centered = (weight.book.double() * BOOK_STEPS).round()[weight.codes()] / BOOK_STEPS
+    out = torch.zeros(len(x), weight.outputs, dtype=torch.float64)
+    segment = min(group, SEGMENT)
+    for start in range(0, weight.inputs, segment):
+        piece = x[:, start : start + segment].float()
+        largest = piece.abs().amax(1, keepdim=True)
+        codes = (piece * torch.full_like(largest, 127).div(largest)).round()
+        sums = codes.double() @ centered[start : start + segment]
+        out += sums * (weight.scales[start // group].float() * (largest / 127)).double()
+    return out
+
+
+@pytest.mark.parametrize("case", list(_cases()), ids=str)
+@pytest.mark.parametrize("path", PATHS)
+def test_every_instruction_set_does_the_arithmetic_that_is_written_out(
+    path: str, case: tuple[int, int, int, WeightFormat]
+) -> None:
+    rows, outputs, inputs, form = case
+    spec = LinearSpec(outputs, inputs, form, CPU)
+    kernel, weight = _kernel(path, spec), random_weight(outputs, inputs, form)
+    x = torch.randn(rows, inputs)
+    y = multiply(kernel, spec, kernel.pack(weight), x)
+    expected = emulate(x, weight)
+    spread = expected.square().mean().sqrt()
+    assert (y - expected).abs().max() < 2e-6 * inputs**0.5 * spread
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("path", PATHS)
+def test_bfloat16_is_the_float32_result_rounded(path: str, bits: int) -> None:
+    spec = LinearSpec(72, 256, WeightFormat(bits, 64), CPU)
+    kernel = _kernel(path, spec)
+    packed = kernel.pack(random_weight(72, 256, spec.form))
+    x = torch.randn(3, 256).bfloat16()
+    wide = multiply(kernel, spec, packed, x.float())
+    assert torch.equal(multiply(kernel, spec, packed, x), wide.bfloat16())
+
+
+@pytest.mark.parametrize("rows", [*range(1, 18), 64, 700])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_activations_cost_little_precision(bits: int, rows: int) -> None:
+    """Codes of 8 bits of normal numbers, whose largest of 32 is about 2: steps of 0.016."""
+    spec = LinearSpec(208, 1024, WeightFormat(bits, 128), CPU)
+    kernel, weight = _kernel("auto", spec), random_weight(208, 1024, spec.form)
+    x = torch.randn(rows, 1024)
+    exact = x.double() @ weight.dequantize().double()
+    wrong = multiply(kernel, spec, kernel.pack(weight), x) - exact
+    assert wrong.square().mean() < 0.01**2 * exact.square().mean()
+
+
+@pytest.mark.parametrize("rows", [1, 9, 40])
+def test_any_number_of_threads_makes_the_same_bits(rows: int) -> None:
+    spec = LinearSpec(3000, 256, WeightFormat(4, 64), CPU)
+    kernel = _kernel("auto", spec)
+    packed = kernel.pack(random_weight(3000, 256, spec.form))
+    x, before = torch.randn(rows, 256), torch.get_num_threads()
+    results = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        results += [multiply(kernel, spec, packed, x) for _ in range(20)]
+    torch.set_num_threads(before)
+    assert all(torch.equal(result, results[0]) for result in results)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_zeros_stay_zero_and_what_is_no_number_is_not_hidden(path: str) -> None:
+    spec = LinearSpec(40, 128, WeightFormat(4, 64), CPU)
+    kernel = _kernel(path, spec)
+    packed = kernel.pack(random_weight(40, 128, spec.form))
+    x = torch.zeros(2, 128)
+    x[1, 70] = torch.nan
+    y = multiply(kernel, spec, packed, x)
+    assert torch.equal(y[0], torch.zeros(40))
+    assert y[1].isnan().all()
+
+
+def test_nothing_is_written_beyond_the_scratch_and_the_output() -> None:
+    spec = LinearSpec(72, 384, WeightFormat(4, 128), CPU)
+    kernel, weight = _kernel("auto", spec), random_weight(72, 384, spec.form)
+    x = torch.randn(7, 384)
+    size = kernel.needs(spec, 7, 4).scratch_bytes
+    scratch = torch.full((size + 64,), 171, dtype=torch.uint8)
+    out = torch.full((9, 72), 7.0)
+    kernel.matmul(x, kernel.pack(weight), out[1:8], scratch)
+    assert (scratch[size:] == 171).all()
+    assert (out[[0, 8]] == 7).all()
+    torch.testing.assert_close(out[1:8].double(), emulate(x, weight), rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize("shape", [(1, 70), (37, 576), (130, 4096)], ids=str)
+@pytest.mark.parametrize("path", PATHS)
+def test_a_weight_of_numbers_meets_every_row_as_if_alone(path: str, shape: tuple[int, int]) -> None:
+    if not Native(path).path:
+        pytest.skip(f"finds no {path} in this machine")
+    weight = torch.randn(shape).bfloat16()
+    for rows in range(1, native.MOST_DENSE_ROWS + 1):
+        x = torch.randn(rows, shape[1]).bfloat16()
+        assert native.takes_dense(x, weight)
+        out, alone = torch.full((2, rows, shape[0]), torch.nan)
+        native.matmul_dense(x, weight, out, path)
+        exact = x.double() @ weight.double().T
+        assert (out - exact).abs().max() < 1e-6 * shape[1]
+        for row in range(rows):
+            native.matmul_dense(x[row : row + 1], weight, alone[row : row + 1], path)
+        assert torch.equal(out, alone)
+    rounded = torch.empty_like(out, dtype=torch.bfloat16)
+    native.matmul_dense(x, weight, rounded, path)
+    assert torch.equal(rounded, out.bfloat16())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("rows", "size"), [(1, 4096), (3, 576), (9, 70)])
+@pytest.mark.parametrize("path", PATHS)
+def test_norm_equals_torch_s(path: str, rows: int, size: int, dtype: torch.dtype) -> None:
+    if not Native(path).path:
+        pytest.skip(f"finds no {path} in this machine")
+    x, weight = (3 * torch.randn(rows, size)).to(dtype), torch.randn(size).to(dtype)
+    expected = rms_norm(x.double(), (size,), weight.double(), 1e-5)
+    assert native.takes_norm(x, weight, x)
+    native.norm(x, weight, 1e-5, x, path)
+    tolerance = 1e-5 if dtype == torch.float32 else 2**-7  # it is rounded twice
+    torch.testing.assert_close(x.double(), expected, rtol=tolerance, atol=1e-6)
+
+
+def test_no_other_steps_round_a_book_less() -> None:
+    def error(steps: float) -> float:
+        return float(((BOOK * steps).round() / steps - BOOK).square().mean().sqrt())
+
+    # Bytes of a book stand for -127 to 127.
+    assert error(BOOK_STEPS) < min(map(error, torch.arange(16, 127.01, 0.1).tolist())) + 1e-5
+
+
+def test_without_the_extension_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_native", None)
+    reason = Native().refuses(LinearSpec(8, 8, WeightFormat(4, None), CPU))
+    assert reason == "was not built: the installation found no C++ compiler"
+
+
+@pytest.mark.parametrize("group_size", [4, 100, 48])
+def test_odd_groups_are_refused(group_size: int) -> None:
+    spec = LinearSpec(8, 4800, WeightFormat(4, group_size), CPU)
+    assert f"not {group_size}" in (Native().refuses(spec) or "")

@@ -13,8 +13,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the commands set it, b
 
 from benchmarks.machine import describe_machine
 from calculator.questions.fit import Wish
-from glm4q.engine import LLM
 from glm4q.decode.sampling import SamplingParams
+from glm4q.engine import LLM
 
 PROMPT = 16
 """Tokens of the first; each other prompt is one longer than the one before it."""

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from calculator.questions.fit import Wish
 from calculator.checkpoint.stored import StoredModel
-from glm4q.measure.speed import measure
+from calculator.questions.fit import Wish
 from glm4q.measure.report import record
+from glm4q.measure.speed import measure
 from glm4q.measure.workload import Workload, parse_depths
 from glm4q.planning.devices import dtype_name
 from glm4q.planning.machine import choose_machine

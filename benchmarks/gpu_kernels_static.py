@@ -22,9 +22,9 @@ from benchmarks.gpu_launches import (
     prompts,
     several,
 )
+from calculator.cards.gpus import Gpu, find_gpu
 from calculator.model.architecture import Weight
 from calculator.model.formats import KV_FORMATS, NF4, WeightFormat
-from calculator.cards.gpus import Gpu, find_gpu
 from glm4q.kernels.cut import VECTOR_WORDS
 
 FILE = Path(__file__).parents[1] / "docs" / "kernels.md"
@@ -142,8 +142,8 @@ TEXT = """\
 Written by `python -m benchmarks.gpu_kernels_static`; do not edit. **No kernel has been timed, and
 none has run on a GPU: there was none.** What stands here was read from machine code that Triton
 {triton} and its ptxas made for each architecture. That the kernels compute what they should is
-shown by Triton's interpreter on the CPU (tests/glm4q/kernels/gpu/test_triton.py); that they fit and spill
-nothing (a prompt's attention up to 80 bytes of a thread's registers), by compiling them
+shown by Triton's interpreter on the CPU (tests/glm4q/kernels/gpu/test_triton.py); that they fit and
+spill nothing (a prompt's attention up to 80 bytes of a thread's registers), by compiling them
 (tests/glm4q/kernels/gpu/test_triton_compiled.py); tests/gpu waits for a device.
 
 ## Is a decoded token bound by memory?

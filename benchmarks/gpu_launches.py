@@ -6,10 +6,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from calculator.model.formats import NF4, WeightFormat
 from calculator.memory.plan import assign_formats, make_plan
-from calculator.model.presets import PRESETS
 from calculator.memory.settings import Settings
+from calculator.model.formats import NF4, WeightFormat
+from calculator.model.presets import PRESETS
 from glm4q.kernels.cut import Cut
 from glm4q.kernels.gpu.attention_launches import AttentionLaunches
 from glm4q.kernels.gpu.launch import Launch

@@ -16,15 +16,15 @@ from pydoc_data.topics import topics
 import torch
 from torch import Tensor
 
-from calculator.questions.fit import Wish
-from calculator.model.formats import KV_FORMATS
-from calculator.memory.plan import kv_bytes_per_token
-from calculator.model.presets import PRESETS
 from calculator.checkpoint.stored import StoredModel
-from glm4q.model.loader import load_model
-from glm4q.planning.machine import choose_machine
+from calculator.memory.plan import kv_bytes_per_token
+from calculator.model.formats import KV_FORMATS
+from calculator.model.presets import PRESETS
+from calculator.questions.fit import Wish
 from glm4q.memory.allocation import Memory
 from glm4q.model.decoder import CausalLM
+from glm4q.model.loader import load_model
+from glm4q.planning.machine import choose_machine
 from glm4q.planning.plan import plan_run
 from glm4q.text.tokenizer import Tokenizer
 from quantize.demo_model import write_demo_model

@@ -20,9 +20,9 @@ import gguf
 import torch
 
 from benchmarks.machine import GLM4Q, ask, describe_machine
+from calculator.checkpoint.stored import StoredModel
 from calculator.model.formats import WeightFormat
 from calculator.model.presets import PRESETS
-from calculator.checkpoint.stored import StoredModel
 from calculator.questions.subject import Variant
 from glm4q.measure.synthetic import open_synthetic
 from quantize.demo_model import write_demo_model

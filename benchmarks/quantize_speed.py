@@ -23,21 +23,21 @@ import torch
 
 from benchmarks.llama_speed import worker, write_tokenizer
 from benchmarks.machine import GLM4Q, ask, describe_machine
+from calculator.checkpoint.stored import StoredModel
 from calculator.model.architecture import weights
 from calculator.model.config import ModelConfig
 from calculator.model.formats import WeightFormat
 from calculator.model.presets import PRESETS
-from calculator.checkpoint.stored import StoredModel
-from glm4q.weights.checkpoint import read_weight
 from glm4q.planning.devices import choose_dtype
+from glm4q.weights.checkpoint import read_weight
+from quantize.calibrate.walk import CalibrationWalk
 from quantize.export.gguf import gguf_name
 from quantize.export.gguf_metadata import ARCHITECTURES, add_metadata
-from quantize.output.layout import Tensor
 from quantize.methods import rtn
 from quantize.methods.codes import Packed
-from quantize.quality.report import JSON_NAME
+from quantize.output.layout import Tensor
 from quantize.output.shards import header
-from quantize.calibrate.walk import CalibrationWalk
+from quantize.quality.report import JSON_NAME
 
 BUILD = Path("build")
 LENGTH = 512

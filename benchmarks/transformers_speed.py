@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from benchmarks.machine import GLM4Q, ask, describe_machine
-from calculator.model.formats import WeightFormat
 from calculator.checkpoint.stored import StoredModel
+from calculator.model.formats import WeightFormat
 from quantize.demo_model import write_demo_model
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe

@@ -9,10 +9,10 @@ from collections.abc import Callable
 import typer
 from typer.exceptions import TyperException
 
-from glm4q.commands.calc import calc
 from calculator.errors import Glm4qError
 from glm4q import __version__
 from glm4q.commands.bench import bench
+from glm4q.commands.calc import calc
 from glm4q.commands.chat import chat
 from quantize.commands.demo_model import demo_model
 from quantize.commands.evaluate import evaluate

@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from calculator.errors import OptionError
-from calculator.questions.fit import Fit, Wish
-from calculator.memory.plan import MemoryPlan
 from calculator.checkpoint.stored import StoredModel
-from glm4q.decode.batch import Batch
+from calculator.errors import OptionError
+from calculator.memory.plan import MemoryPlan
+from calculator.questions.fit import Fit, Wish
 from glm4q.chat.session import ChatSession
 from glm4q.chat.template import ChatTemplate
-from glm4q.text.generation_config import read_stop_token_ids
-from glm4q.model.loader import Progress
-from glm4q.planning.machine import Machine, choose_machine
+from glm4q.decode.batch import Batch
 from glm4q.memory.allocation import Memory
 from glm4q.model.decoder import CausalLM
+from glm4q.model.loader import Progress
+from glm4q.planning.machine import Machine, choose_machine
 from glm4q.planning.plan import load_as_planned, plan_run
+from glm4q.text.generation_config import read_stop_token_ids
 from glm4q.text.tokenizer import Tokenizer
 
 

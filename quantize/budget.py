@@ -5,16 +5,16 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from calculator.model.architecture import Weight
-from calculator.memory.arena import make_arena
-from calculator.model.config import ModelConfig
 from calculator.errors import OptionError
-from calculator.model.formats import WeightFormat
+from calculator.memory.arena import make_arena
 from calculator.memory.scratch import needs_of_dequantizing
-from quantize.quality.evaluate import POSITIONS_AT_ONCE, WINDOW
-from quantize.methods.gptq import ROWS
+from calculator.model.architecture import Weight
+from calculator.model.config import ModelConfig
+from calculator.model.formats import WeightFormat
 from quantize.calibrate.stages import STAGES
+from quantize.methods.gptq import ROWS
 from quantize.output.tensors import NUMBERS_AT_ONCE
+from quantize.quality.evaluate import POSITIONS_AT_ONCE, WINDOW
 
 PROCESS_BYTES = 300 << 20
 """Python with torch and no model: 225 MiB were measured (benchmarks/quantize_memory.py)."""

@@ -8,22 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from calculator.model.architecture import Weight
 from calculator.checkpoint.bitsandbytes import STATE
-from calculator.errors import OptionError
-from calculator.model.formats import LLM_INT8, NF4, NF4_BLOCK, WeightFormat
-from calculator.memory.plan import assign_formats
 from calculator.checkpoint.stored import StoredModel
+from calculator.errors import OptionError
+from calculator.memory.plan import assign_formats
+from calculator.model.architecture import Weight
+from calculator.model.formats import LLM_INT8, NF4, NF4_BLOCK, WeightFormat
 from glm4q.weights.bitsandbytes_functions import bitsandbytes_functions
 from glm4q.weights.checkpoint import read_weight
 from quantize.output.checksums import write_checksums
 from quantize.output.companions import write_companions
 from quantize.output.layout import Tensor as Planned
 from quantize.output.layout import lay_out, total_bytes
-from quantize.pipeline import Listener, Progress
 from quantize.output.shards import ShardWriter, write_index
 from quantize.output.target import appearing_whole
 from quantize.output.tensors import copied
+from quantize.pipeline import Listener, Progress
 
 FORMATS = {"nf4": NF4, "llm-int8": LLM_INT8}
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from calculator.checkpoint.headers import SINGLE
+from calculator.errors import SourceError
 from calculator.model.architecture import weights
 from calculator.model.config import ModelConfig
-from calculator.errors import SourceError
-from calculator.checkpoint.headers import SINGLE
 
 if TYPE_CHECKING:
     from gguf import GGUFReader

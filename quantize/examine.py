@@ -7,19 +7,19 @@ from typing import Any
 
 import torch
 
-from calculator.errors import CheckpointError
 from calculator.checkpoint.stored import StoredModel
+from calculator.errors import CheckpointError
 from glm4q import __version__
 from glm4q.measure.peaks import peak_bytes
-from quantize.calibrate.samples import Calibration
-from quantize.quality.evaluate import WINDOW, Listener, evaluate
 from quantize.budget import Need
-from quantize.quality.predictor import Arithmetic, Windows, read_windows
-from quantize.recipe import Recipe
-from quantize.quality.report import held_out_record, write_report
-from quantize.output.target import Journal
+from quantize.calibrate.samples import Calibration
 from quantize.calibrate.texts import read_text
+from quantize.output.target import Journal
+from quantize.quality.evaluate import WINDOW, Listener, evaluate
+from quantize.quality.predictor import Arithmetic, Windows, read_windows
+from quantize.quality.report import held_out_record, write_report
 from quantize.quality.verify import check_weights
+from quantize.recipe import Recipe
 
 BUILT_IN = files("quantize") / "data" / "held-out.txt"
 """Stories, letters, news and code, written for this project; no calibration sample."""

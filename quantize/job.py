@@ -4,16 +4,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from calculator.units import human_bytes
 from calculator.checkpoint.stored import StoredModel
+from calculator.units import human_bytes
+from quantize.budget import Need, Pass, calibration_disk_bytes, largest_batch
 from quantize.calibrate.samples import Calibration
 from quantize.examine import Examination, HeldOut
-from quantize.budget import Need, Pass, calibration_disk_bytes, largest_batch
 from quantize.pipeline import BATCH, Work, quantize_checkpoint
-from quantize.quality.predictor import Arithmetic
 from quantize.progress import QuantizeProgress
-from quantize.recipe import Recipe
+from quantize.quality.predictor import Arithmetic
 from quantize.quality.report import read_report
+from quantize.recipe import Recipe
 
 
 @dataclass(frozen=True)

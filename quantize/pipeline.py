@@ -9,23 +9,23 @@ from typing import Any
 
 import torch
 
-from calculator.model.architecture import EMBEDDING, Weight
-from calculator.errors import CheckpointError, OptionError
-from calculator.model.formats import WeightFormat
 from calculator.checkpoint.stored import StoredModel
+from calculator.errors import CheckpointError, OptionError
+from calculator.model.architecture import EMBEDDING, Weight
+from calculator.model.formats import WeightFormat
 from glm4q import __version__
 from glm4q.measure.peaks import peak_bytes
+from quantize.budget import calibration_disk_bytes
 from quantize.calibrate.samples import Calibration
+from quantize.calibrate.walk import CalibrationWalk
 from quantize.output.checksums import CHECKSUMS, write_checksums
 from quantize.output.companions import gptq_settings, write_companions
 from quantize.output.layout import SHARD_BYTES, lay_out, total_bytes
-from quantize.budget import calibration_disk_bytes
-from quantize.recipe import Recipe
-from quantize.quality.report import JSON_NAME, TEXT_NAME
 from quantize.output.shards import ShardWriter, write_index
 from quantize.output.target import JOURNAL, Journal, Target, refuse_full_disk
 from quantize.output.tensors import NamedTensors, coded, copied, rounded
-from quantize.calibrate.walk import CalibrationWalk
+from quantize.quality.report import JSON_NAME, TEXT_NAME
+from quantize.recipe import Recipe
 
 BATCH = 4
 NOT_SUMMED = (CHECKSUMS, JOURNAL, JSON_NAME, TEXT_NAME)

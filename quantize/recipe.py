@@ -19,12 +19,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from calculator.model.architecture import Weight
+from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
+from calculator.memory.plan import assign_formats
+from calculator.model.architecture import Weight
 from calculator.model.formats import BF16, WeightFormat, refuse_unfit
 from calculator.options import one_of
-from calculator.memory.plan import assign_formats
-from calculator.checkpoint.stored import StoredModel
 from calculator.questions.subject import parse_format
 
 METHODS = ("rtn", "gptq", "awq", "auto")

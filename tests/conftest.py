@@ -11,8 +11,8 @@ import hypothesis
 import pytest
 import torch
 
-from calculator.model.formats import BF16, WeightFormat
 from calculator.checkpoint.stored import StoredModel
+from calculator.model.formats import BF16, WeightFormat
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests import tiny

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from glm4q.cli import main
+from tests.paths import ROOT
 
-README = Path(__file__).parents[1] / "README.md"
+README = ROOT / "README.md"
 
 
 def shown_answers() -> list[tuple[str, str]]:

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from calculator.errors import OptionError
 from calculator.cards.gpus import Gpu, find_gpu
-from calculator.options import parse_size
 from calculator.cards.roofline import Rates
+from calculator.errors import OptionError
+from calculator.options import parse_size
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ nn.modules.Linear4bit and Linear8bitLt.
 
 from collections.abc import Mapping
 
-from calculator.model.architecture import Weight
-from calculator.errors import CheckpointError
-from calculator.model.formats import BF16, LLM_INT8, NF4, WeightFormat
 from calculator.checkpoint.headers import TensorHeader
+from calculator.errors import CheckpointError
+from calculator.model.architecture import Weight
+from calculator.model.formats import BF16, LLM_INT8, NF4, WeightFormat
 
 NF4_DOUBLE = WeightFormat(4, NF4.group_size, scheme="nf4-double")
 STATE = "weight.quant_state.bitsandbytes__nf4"

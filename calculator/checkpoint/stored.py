@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from calculator.checkpoint import bitsandbytes
-from calculator.model.architecture import EMBEDDING, Weight, weights
-from calculator.model.config import ModelConfig, read_json_object
-from calculator.errors import CheckpointError, ConfigError
-from calculator.model.formats import BF16, PACK_BITS, WeightFormat
 from calculator.checkpoint.headers import TensorHeader, read_headers
 from calculator.checkpoint.names import IGNORED, Piece, pieces
+from calculator.errors import CheckpointError, ConfigError
+from calculator.model.architecture import EMBEDDING, Weight, weights
+from calculator.model.config import ModelConfig, read_json_object
+from calculator.model.formats import BF16, PACK_BITS, WeightFormat
 
 FLOATS = ("BF16", "F16", "F32")
 METHODS = ("gptq", "bitsandbytes")

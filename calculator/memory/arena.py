@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from calculator.model.config import ModelConfig
 from calculator.memory.workspace import (
     DECODE_TILE,
     MOMENTS,
@@ -13,6 +12,7 @@ from calculator.memory.workspace import (
     StepShape,
     step_buffers,
 )
+from calculator.model.config import ModelConfig
 
 ALIGNMENT = 256
 """Of every buffer's place, in bytes: enough for any kernel's loads."""

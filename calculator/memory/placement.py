@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
+from calculator.memory.settings import Device, Settings
 from calculator.model.architecture import EMBEDDING, Weight
 from calculator.model.config import ModelConfig
-from calculator.memory.settings import Device, Settings
 
 
 def placement(config: ModelConfig, settings: Settings) -> Callable[[Weight], Device]:

@@ -4,16 +4,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from calculator.memory.allocator import CACHE_SLACK, STEP_SLACK, reserved_bytes
-from calculator.model.architecture import Role, Weight, weights
-from calculator.memory.arena import Arena, make_arena
-from calculator.model.config import ModelConfig
 from calculator.errors import OptionError
-from calculator.model.formats import BF16, KV_FORMATS, WeightFormat, refuse_unfit_kv
+from calculator.memory.allocator import CACHE_SLACK, STEP_SLACK, reserved_bytes
+from calculator.memory.arena import Arena, make_arena
 from calculator.memory.placement import layers_of, placement
 from calculator.memory.scratch import Served
 from calculator.memory.settings import Device, Settings
 from calculator.memory.terms import Term, kv_terms, weight_terms
+from calculator.model.architecture import Role, Weight, weights
+from calculator.model.config import ModelConfig
+from calculator.model.formats import BF16, KV_FORMATS, WeightFormat, refuse_unfit_kv
 
 CUDA_CONTEXT_BYTES = 457 << 20
 """What a process takes on a GPU before its first tensor: ollama's constant; llama.cpp's users saw

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from calculator.errors import OptionError
+from calculator.memory.workspace import PREFILL_CHUNK
 from calculator.model.formats import KV_FORMATS
 from calculator.options import one_of
-from calculator.memory.workspace import PREFILL_CHUNK
 
 Device = Literal["gpu", "host"]
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from calculator.memory.settings import Device, Settings
 from calculator.model.architecture import Role, Weight
 from calculator.model.config import ModelConfig
 from calculator.model.formats import KV_FORMATS, KVFormat, WeightFormat
-from calculator.memory.settings import Device, Settings
 
 NAME_OF_ROLE: dict[Role, str] = {
     "embedding": "embedding",

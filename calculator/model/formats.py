@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal
 
-from calculator.model.architecture import Weight
 from calculator.errors import OptionError
+from calculator.model.architecture import Weight
 
 GROUP_SIZES = (32, 64, 128)
 SCALE_BYTES = 2

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import ceil
 
+from calculator.errors import OptionError
 from calculator.model.architecture import Weight, weights
 from calculator.model.config import ModelConfig
-from calculator.errors import OptionError
 from calculator.model.formats import WeightFormat, refuse_unfit
 
 MAX_GPUS = 64

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from calculator.errors import OptionError
+from calculator.memory.settings import Device, Settings
+from calculator.memory.workspace import PREFILL_CHUNK
 from calculator.model.formats import KV_FORMATS
 from calculator.options import one_of
 from calculator.questions.question import Question
-from calculator.units import human_bytes
-from calculator.memory.settings import Device, Settings
 from calculator.questions.solve import (
     SMALL_CHUNK,
     USEFUL_CONTEXT,
@@ -23,7 +23,7 @@ from calculator.questions.solve import (
     max_context,
     max_gpu_layers,
 )
-from calculator.memory.workspace import PREFILL_CHUNK
+from calculator.units import human_bytes
 
 CHUNKS = (2048, 1024, PREFILL_CHUNK, 256, SMALL_CHUNK)
 """Prefill chunks to choose from; more tokens at once are faster, and take a larger workspace."""

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from calculator.cards.card import card_of
-from calculator.errors import OptionError
 from calculator.cards.gpus import Gpu, find_gpu
-from calculator.model.presets import PRESETS
 from calculator.cards.published import published_context
+from calculator.errors import OptionError
+from calculator.model.presets import PRESETS
 from calculator.questions.question import Question
 from calculator.questions.solve import kv_choices, max_context
 from calculator.questions.subject import Variant

@@ -6,11 +6,11 @@ from functools import cached_property
 
 from calculator.cards.card import Card
 from calculator.errors import OptionError
-from calculator.options import printable
 from calculator.memory.plan import MemoryPlan, Planner
 from calculator.memory.settings import Settings
-from calculator.questions.subject import Subject, Variant
 from calculator.model.tensor_parallel import split
+from calculator.options import printable
+from calculator.questions.subject import Subject, Variant
 
 
 @dataclass(frozen=True)

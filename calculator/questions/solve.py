@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from calculator.cards.card import gpu_rates
-from calculator.model.config import ModelConfig
-from calculator.errors import OptionError
-from calculator.model.formats import KV_FORMATS, refuse_unfit_kv
 from calculator.cards.gpus import Gpu, load_gpus
-from calculator.questions.question import Question
 from calculator.cards.roofline import Band, decode_band
+from calculator.errors import OptionError
+from calculator.model.config import ModelConfig
+from calculator.model.formats import KV_FORMATS, refuse_unfit_kv
+from calculator.questions.question import Question
 from calculator.questions.subject import Variant
 
 Verdict = Literal["fits", "tight", "no"]

@@ -4,16 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from calculator.model.architecture import Weight
-from calculator.model.config import ModelConfig, read_json_object
+from calculator.checkpoint.stored import StoredModel
 from calculator.errors import ConfigError, OptionError
-from calculator.model.formats import BF16, GROUP_SIZES, LLM_INT8, NF4, WeightFormat, refuse_unfit
-from calculator.options import REPOSITORY, one_of, printable
 from calculator.memory.plan import assign_formats
-from calculator.model.presets import PRESETS, find_preset
 from calculator.memory.scratch import Served
 from calculator.memory.settings import Device
-from calculator.checkpoint.stored import StoredModel
+from calculator.model.architecture import Weight
+from calculator.model.config import ModelConfig, read_json_object
+from calculator.model.formats import BF16, GROUP_SIZES, LLM_INT8, NF4, WeightFormat, refuse_unfit
+from calculator.model.presets import PRESETS, find_preset
+from calculator.options import REPOSITORY, one_of, printable
 
 BITS = {"bf16": 16, "int8": 8, "int4": 4}
 BITSANDBYTES = {"nf4": NF4, "llm-int8": LLM_INT8}

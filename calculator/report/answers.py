@@ -10,10 +10,10 @@ from calculator.errors import OptionError
 from calculator.questions.grid import make_grid
 from calculator.questions.longest import longest_contexts
 from calculator.questions.question import Question
+from calculator.questions.solve import best_variants, cards_that_fit
 from calculator.report import records, sheets
 from calculator.report.sentences import assumptions, card_sentences, cards_assumptions
 from calculator.report.sheets import Sheet
-from calculator.questions.solve import best_variants, cards_that_fit
 
 Table = Literal["terms", "grid", "cards"]
 """What is shown: the terms of one plan, weights x KV x context, or variant x card."""

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from calculator.cards.card import Card, card_of, gpu_rates
-from calculator.errors import OptionError
 from calculator.cards.gpus import load_gpus
-from calculator.questions.grid import grid_contexts, grid_variants
-from calculator.memory.plan import MemoryPlan
-from calculator.questions.question import Question
-from calculator.report.sentences import assumptions, share
 from calculator.cards.roofline import DECODE_EFFICIENCY, decode_band
+from calculator.errors import OptionError
+from calculator.memory.plan import MemoryPlan
 from calculator.memory.settings import Device
+from calculator.questions.grid import grid_contexts, grid_variants
+from calculator.questions.question import Question
 from calculator.questions.solve import TIGHT_BYTES, kv_choices
 from calculator.questions.subject import HEADS
+from calculator.report.sentences import assumptions, share
 
 TEMPLATE = Path(__file__).with_name("page.html")
 PLACE = "__DATA__"

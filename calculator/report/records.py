@@ -3,12 +3,18 @@
 from dataclasses import asdict
 from typing import Any
 
+from calculator.cards.roofline import SHORT_CONTEXT, Band, decode_band, prefill_band
 from calculator.model.architecture import num_parameters
 from calculator.questions.grid import Row
 from calculator.questions.longest import Longest
 from calculator.questions.question import Question
-from calculator.cards.roofline import SHORT_CONTEXT, Band, decode_band, prefill_band
-from calculator.questions.solve import Offer, best_variants, cards_that_fit, cheapest_change, max_context
+from calculator.questions.solve import (
+    Offer,
+    best_variants,
+    cards_that_fit,
+    cheapest_change,
+    max_context,
+)
 from calculator.questions.solve import verdict as verdict_of
 
 SCHEMA = "glm4q.calc/1"

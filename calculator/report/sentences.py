@@ -1,9 +1,6 @@
 """What a person wants to know of an answer, in sentences."""
 
-from calculator.model import tensor_parallel
 from calculator.cards.card import Card
-from calculator.questions.question import Question
-from calculator.units import human_band, human_bytes
 from calculator.cards.roofline import (
     DECODE_EFFICIENCY,
     PREFILL_EFFICIENCY,
@@ -14,7 +11,10 @@ from calculator.cards.roofline import (
     prefill_band,
     streamed_decode_band,
 )
+from calculator.model import tensor_parallel
+from calculator.questions.question import Question
 from calculator.questions.solve import cards_needed, cheapest_change, max_context, verdict
+from calculator.units import human_band, human_bytes
 
 WORDS = {
     "fits": "fits, {left} left",

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
+from calculator.memory.settings import Device
 from calculator.model.architecture import num_parameters
 from calculator.questions.grid import Cell, Row
 from calculator.questions.longest import Longest
 from calculator.questions.question import Question
-from calculator.units import human_band, human_bytes, human_tokens
-from calculator.memory.settings import Device
 from calculator.questions.solve import Choice, Offer, verdict
+from calculator.units import human_band, human_bytes, human_tokens
 
 DEVICE_NAMES: dict[Device, str] = {"gpu": "GPU", "host": "host"}
 MARKS = {"fits": "", "tight": "~", "no": "!"}

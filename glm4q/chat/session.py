@@ -14,8 +14,8 @@ from calculator.errors import MemoryFullError, OptionError
 from glm4q.chat.messages import Message
 from glm4q.chat.template import ChatTemplate
 from glm4q.decode.generate import LanguageModel, generate
-from glm4q.memory.allocation import Memory
 from glm4q.decode.sampling import SamplingParams
+from glm4q.memory.allocation import Memory
 from glm4q.text.tokenizer import Tokenizer
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from calculator.errors import OptionError
-from calculator.options import one_of, parse_tokens
 from calculator.memory.workspace import PREFILL_CHUNK
+from calculator.options import one_of, parse_tokens
 
 if TYPE_CHECKING:
-    from calculator.report.sheets import Sheet
     from calculator.checkpoint.stored import StoredModel
+    from calculator.report.sheets import Sheet
 
 CACHE = Path(".cache") / "glm4q" / "synthetic"
 """In the user's home: where synthetic checkpoints lie that no directory was named for."""

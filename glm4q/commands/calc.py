@@ -8,13 +8,13 @@ import typer
 
 from calculator.cards.card import find_card
 from calculator.errors import OptionError
-from calculator.questions.fit import Wish
-from calculator.options import one_of, parse_size, parse_tokens
-from calculator.questions.question import Question
 from calculator.memory.settings import Settings, parse_device
+from calculator.memory.workspace import PREFILL_CHUNK
+from calculator.options import one_of, parse_size, parse_tokens
+from calculator.questions.fit import Wish
+from calculator.questions.question import Question
 from calculator.questions.solve import KV_CHOICES, max_context
 from calculator.questions.subject import find_subject
-from calculator.memory.workspace import PREFILL_CHUNK
 
 DEFAULT_CONTEXT = 8192
 

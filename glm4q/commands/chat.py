@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from calculator.errors import OptionError
-from calculator.questions.fit import Wish
-from calculator.options import parse_count, parse_size, parse_tokens
 from calculator.memory.settings import parse_device
+from calculator.options import parse_count, parse_size, parse_tokens
+from calculator.questions.fit import Wish
 
 DEFAULT_MAX_TOKENS = 1024
 
 if TYPE_CHECKING:
-    from glm4q.engine import LLM
     from glm4q.decode.sampling import SamplingParams
+    from glm4q.engine import LLM
 
 
 def chat(

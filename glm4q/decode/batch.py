@@ -12,8 +12,8 @@ import torch
 
 from calculator.errors import OptionError
 from glm4q.decode.generate import LanguageModel
-from glm4q.memory.allocation import Memory
 from glm4q.decode.sampling import Sampler, SamplingParams
+from glm4q.memory.allocation import Memory
 
 
 @dataclass(eq=False)

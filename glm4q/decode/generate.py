@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from glm4q.decode.draft import Drafter
-from glm4q.memory.allocation import Memory
 from glm4q.decode.sampling import Sampler, SamplingParams
+from glm4q.memory.allocation import Memory
 
 
 class LanguageModel(Protocol):

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from calculator.model.formats import NF4_BLOCK, WeightFormat
 from calculator.memory.scratch import Needs, dequantized_outputs
+from calculator.model.formats import NF4_BLOCK, WeightFormat
+from glm4q.kernels.spec import LinearSpec
 from glm4q.weights.bitsandbytes import nf4_of_words
 from glm4q.weights.bitsandbytes_functions import bitsandbytes_functions
-from glm4q.kernels.spec import LinearSpec
 from glm4q.weights.packing import QuantizedWeight
 
 

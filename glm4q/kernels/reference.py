@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from calculator.model.formats import WeightFormat
 from calculator.memory.scratch import Needs, dequantized_outputs, tile_bytes
+from calculator.model.formats import WeightFormat
 from glm4q.kernels.spec import LinearSpec
 from glm4q.weights.packing import WORD_BITS, QuantizedWeight
 

@@ -7,8 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from calculator.model.formats import WeightFormat
 from calculator.memory.scratch import Needs
+from calculator.model.formats import WeightFormat
 from glm4q.kernels.cuda import capability
 from glm4q.weights.packing import QuantizedWeight
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from calculator.model.formats import WeightFormat
 from calculator.memory.scratch import Needs
+from calculator.model.formats import WeightFormat
 from glm4q.kernels.spec import LinearSpec
-from glm4q.weights.packing import QuantizedWeight, middle
 from glm4q.memory.workspace import carve
+from glm4q.weights.packing import QuantizedWeight, middle
 
 GROUP_SIZES = (32, 64, 128)
 OUTPUTS_MULTIPLE = 16

@@ -9,12 +9,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from calculator.model.formats import GROUP_SIZES, WeightFormat
 from calculator.memory.scratch import Needs
+from calculator.model.formats import GROUP_SIZES, WeightFormat
 from glm4q.kernels.cuda import AMPERE
 from glm4q.kernels.spec import LinearSpec
-from glm4q.weights.packing import QuantizedWeight, middle
 from glm4q.memory.workspace import carve
+from glm4q.weights.packing import QuantizedWeight, middle
 
 INNER_TILES = 2
 """Tiles of 16 inputs that lie together: the fewest, so that most widths divide by them."""

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from calculator.model.formats import GROUP_SIZES, WeightFormat
 from calculator.memory.scratch import Needs
+from calculator.model.formats import GROUP_SIZES, WeightFormat
 from glm4q.kernels.cuda import AMPERE, matrix_dtype, refuses_triton
 from glm4q.kernels.cut import FEW_ROWS, Cut
 from glm4q.kernels.spec import LinearSpec

@@ -8,14 +8,14 @@ import torch
 
 from calculator.memory.plan import MemoryPlan
 from calculator.memory.settings import Device
-from glm4q.measure.driver import process_bytes
-from glm4q.engine import LLM
 from glm4q.decode.generate import generate
+from glm4q.decode.sampling import SamplingParams
+from glm4q.engine import LLM
+from glm4q.measure.driver import process_bytes
+from glm4q.measure.tracking import peak_of
+from glm4q.memory.allocation import Memory
 from glm4q.model.loader import held_tensors
 from glm4q.planning.machine import versions
-from glm4q.memory.allocation import Memory
-from glm4q.decode.sampling import SamplingParams
-from glm4q.measure.tracking import peak_of
 
 DECODED = 3
 """Tokens decoded behind the prefill chunk, each sampled in the way that takes the most memory."""

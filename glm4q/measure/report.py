@@ -11,9 +11,9 @@ from calculator.report.sheets import Sheet
 from calculator.units import human_bytes
 from glm4q import __version__
 from glm4q.measure.speed import Result, Speed
-from glm4q.planning.serving import Serving
 from glm4q.planning.devices import dtype_name
 from glm4q.planning.machine import Machine, versions
+from glm4q.planning.serving import Serving
 
 SCHEMA = "glm4q.bench/1"
 NUMBERS = frozenset({

@@ -7,21 +7,21 @@ from dataclasses import dataclass
 
 import torch
 
-from calculator.memory.plan import MemoryPlan
 from calculator.cards.roofline import step_bytes
 from calculator.checkpoint.stored import StoredModel
-from glm4q.measure.bandwidth import measure_read_bandwidth
-from glm4q.planning.serving import Serving, find_serving
-from glm4q.measure.workload import Workload
-from glm4q.memory.kv.cache import KVCache
+from calculator.memory.plan import MemoryPlan
 from glm4q.decode.generate import generate
+from glm4q.decode.sampling import SamplingParams
+from glm4q.measure.bandwidth import measure_read_bandwidth
+from glm4q.measure.peaks import peak_bytes, reset_peak
+from glm4q.measure.workload import Workload
+from glm4q.memory.allocation import Memory
+from glm4q.memory.kv.cache import KVCache
+from glm4q.model.decoder import CausalLM
 from glm4q.model.loader import held_tensors
 from glm4q.planning.machine import Machine
-from glm4q.memory.allocation import Memory
-from glm4q.model.decoder import CausalLM
-from glm4q.measure.peaks import peak_bytes, reset_peak
 from glm4q.planning.plan import load_as_planned
-from glm4q.decode.sampling import SamplingParams
+from glm4q.planning.serving import Serving, find_serving
 
 TOKEN = 1
 """Every prompt is made of it: which token it is makes no difference to speed."""

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from calculator.model.architecture import Weight
-from calculator.model.config import ModelConfig
-from calculator.errors import OptionError
-from calculator.model.formats import PACK_BITS, WeightFormat
 from calculator.checkpoint.headers import INDEX
 from calculator.checkpoint.stored import StoredModel
+from calculator.errors import OptionError
+from calculator.model.architecture import Weight
+from calculator.model.config import ModelConfig
+from calculator.model.formats import PACK_BITS, WeightFormat
 
 SPREAD = 0.02
 """Standard deviation of the weights: activations stay as large as a trained model's."""

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from calculator.memory.plan import MemoryPlan
 from calculator.memory.settings import Device
-from glm4q.memory.kv.cache import KVCache
 from glm4q.decode.graphs import Recorded
+from glm4q.memory.kv.cache import KVCache
 from glm4q.memory.workspace import Step, Workspace
 
 Places = Mapping[Device, torch.device]

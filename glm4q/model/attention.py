@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from calculator.model.config import ModelConfig
+from glm4q.kernels.cpu.attention import attends_natively, native_attend
 from glm4q.memory.kv.cache import LayerCache, LayerRows
 from glm4q.memory.kv.hadamard import prepare_hadamard, turn
-from glm4q.model.linear import Linear
-from glm4q.kernels.cpu.attention import attends_natively, native_attend
-from glm4q.model.rope import prepare_rotation, prepare_tile_rotation, rotate_
 from glm4q.memory.workspace import Step
+from glm4q.model.linear import Linear
+from glm4q.model.rope import prepare_rotation, prepare_tile_rotation, rotate_
 
 
 class Attention(nn.Module):

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from calculator.model.config import ModelConfig
+from glm4q.memory.allocation import Memory
 from glm4q.memory.kv.cache import KVCache, LayerCache, LayerRows, reserve
-from glm4q.model.fused_layers import FusedLayers
+from glm4q.memory.workspace import Step
 from glm4q.model.attention import Attention, prepare_attention
+from glm4q.model.fused_layers import FusedLayers
 from glm4q.model.linear import Linear
 from glm4q.model.mlp import MLP
 from glm4q.model.norm import RMSNorm
-from glm4q.memory.allocation import Memory
-from glm4q.memory.workspace import Step
 
 
 class DecoderLayer(nn.Module):

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from calculator.model.config import ModelConfig
+from glm4q.kernels.cpu.attention import MOST_HEAD_DIM, format_number, side
 from glm4q.kernels.cpu.native import DTYPES, Native, extension
 from glm4q.memory.kv.spec import KVStore, room_of
-from glm4q.model.linear import QuantLinear
-from glm4q.kernels.cpu.attention import MOST_HEAD_DIM, format_number, side
-from glm4q.weights.packing import WORD_BITS
 from glm4q.memory.workspace import Step
+from glm4q.model.linear import QuantLinear
+from glm4q.weights.packing import WORD_BITS
 
 LINEARS = (
     "self_attn.q_proj",

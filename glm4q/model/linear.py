@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from glm4q.kernels.cpu.native import matmul_dense, takes_dense
 from glm4q.kernels.spec import Kernel
-from glm4q.weights.packing import QuantizedWeight
 from glm4q.memory.workspace import Step
+from glm4q.weights.packing import QuantizedWeight
 
 
 class Linear(nn.Module):

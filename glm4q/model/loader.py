@@ -5,16 +5,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from calculator.checkpoint.stored import StoredModel
+from calculator.memory.scratch import Needs, NeedsOf, Served
 from calculator.model.architecture import Weight, weights
 from calculator.model.formats import BF16, FP32, WeightFormat
-from calculator.memory.scratch import Needs, NeedsOf, Served
-from calculator.checkpoint.stored import StoredModel
-from glm4q.weights.checkpoint import read_quantized, read_weight
-from glm4q.weights.files import Files
 from glm4q.kernels.choose import KERNELS, choose
 from glm4q.kernels.spec import Kernel, LinearSpec
-from glm4q.model.linear import QuantLinear, matmul_bytes
 from glm4q.model.decoder import LAYERS, CausalLM, DecoderLayer
+from glm4q.model.linear import QuantLinear, matmul_bytes
+from glm4q.weights.checkpoint import read_quantized, read_weight
+from glm4q.weights.files import Files
 
 DENSE = {torch.bfloat16: BF16, torch.float32: FP32}
 """The format of an unquantized weight by the dtype that the model computes in."""

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from calculator.model.config import ModelConfig
-from glm4q.model.linear import Linear
 from glm4q.memory.workspace import Step
+from glm4q.model.linear import Linear
 
 
 class MLP(nn.Module):

@@ -10,9 +10,9 @@ import torch
 from calculator.memory.plan import CUDA_CONTEXT_BYTES
 from calculator.memory.settings import Device
 from glm4q import __version__
-from glm4q.planning.devices import choose_device, choose_dtype
 from glm4q.kernels.choose import KERNELS, candidates
 from glm4q.kernels.spec import Kernel
+from glm4q.planning.devices import choose_device, choose_dtype
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,17 @@
 """From a checkpoint, a machine and a wish to the plan of a run, and to the model that it loads."""
 
+from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
-from calculator.questions.fit import Fit, Wish, fit
 from calculator.memory.placement import placement
 from calculator.memory.plan import MemoryPlan
-from calculator.questions.question import Question
-from calculator.units import human_bytes
 from calculator.memory.settings import Device, Settings
-from calculator.checkpoint.stored import StoredModel
+from calculator.questions.fit import Fit, Wish, fit
+from calculator.questions.question import Question
 from calculator.questions.subject import Subject
+from calculator.units import human_bytes
+from glm4q.model.decoder import CausalLM
 from glm4q.model.loader import Progress, load_model, serve
 from glm4q.planning.machine import Machine, available_bytes
-from glm4q.model.decoder import CausalLM
 
 RESERVE: dict[Device, int] = {"gpu": 256 << 20, "host": 1 << 30}
 """Left to other programs unless something else is asked for."""

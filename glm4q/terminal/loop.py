@@ -6,9 +6,9 @@ from contextlib import closing
 from rich.console import Console
 
 from calculator.errors import Glm4qError
-from glm4q.terminal.markdown import MarkdownStream
 from glm4q.chat.session import ChatSession
 from glm4q.decode.sampling import SamplingParams
+from glm4q.terminal.markdown import MarkdownStream
 
 HELP = """\
 /help            this list

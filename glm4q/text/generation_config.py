@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from calculator.model.config import ModelConfig, read_json_object
 from calculator.errors import ConfigError
+from calculator.model.config import ModelConfig, read_json_object
 from glm4q.decode.sampling import SamplingParams
 from glm4q.text.tokenizer import Tokenizer
 

@@ -10,11 +10,11 @@ import json
 import torch
 from torch import Tensor
 
-from calculator.model.architecture import Weight
 from calculator.checkpoint.bitsandbytes import STATE
-from calculator.errors import CheckpointError
-from calculator.model.formats import NF4_BLOCK, NF4_NESTED_BLOCK
 from calculator.checkpoint.stored import StoredModel
+from calculator.errors import CheckpointError
+from calculator.model.architecture import Weight
+from calculator.model.formats import NF4_BLOCK, NF4_NESTED_BLOCK
 from glm4q.weights.files import Files
 from glm4q.weights.packing import QuantizedWeight
 

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from calculator.model.architecture import Weight
-from calculator.errors import CheckpointError
 from calculator.checkpoint.stored import GPTQ_PARTS, StoredModel
+from calculator.errors import CheckpointError
+from calculator.model.architecture import Weight
 from glm4q.weights.bitsandbytes import read_bitsandbytes
 from glm4q.weights.files import Files, opened
 from glm4q.weights.packing import QuantizedWeight, middle, pack, unpack

@@ -8,8 +8,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from calculator.errors import CheckpointError
 from calculator.checkpoint.headers import TensorHeader
+from calculator.errors import CheckpointError
 
 
 class Files(ExitStack):

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError, SourceError
 from calculator.options import REPOSITORY
-from calculator.checkpoint.stored import StoredModel
 
 FETCHED = ["*.safetensors", "*.json", "tokenizer.model", "*.jinja", "LICENSE"]
 """Weights as safetensors and what lies beside them: no pickles and no code."""

@@ -3,10 +3,10 @@
 import torch
 
 from calculator.memory.arena import make_arena
-from calculator.model.config import ModelConfig
 from calculator.memory.scratch import Needs
-from glm4q.model.attention import prepare_attention
+from calculator.model.config import ModelConfig
 from glm4q.memory.workspace import Step, Workspace
+from glm4q.model.attention import prepare_attention
 
 
 def pass_workspace(

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from calculator.errors import OptionError
 from calculator.checkpoint.stored import StoredModel
+from calculator.errors import OptionError
 from glm4q.chat.template import ChatTemplate
 from glm4q.text.tokenizer import Tokenizer
 from quantize.calibrate.texts import read_text

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from glm4q.memory.kv.cache import LayerCache
-from glm4q.model.decoder import DecoderLayer
 from glm4q.memory.workspace import Step
+from glm4q.model.decoder import DecoderLayer
 
 Feed = Callable[[DecoderLayer, Tensor, Tensor, Step], tuple[Tensor, Tensor]]
 """(layer, residual stream [B, T, C], feed of the stage before, step) -> (stream, feed); what is

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from calculator.model.config import ModelConfig
-from glm4q.model.decoder import DecoderLayer
 from glm4q.memory.workspace import Step, Workspace
+from glm4q.model.decoder import DecoderLayer
 from quantize.calibrate.activations import Activations
 from quantize.calibrate.passes import ready_step
 from quantize.calibrate.stages import STAGES, leave

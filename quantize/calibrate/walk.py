@@ -13,21 +13,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from calculator.checkpoint.stored import StoredModel
+from calculator.errors import CheckpointError
 from calculator.model.architecture import EMBEDDING
 from calculator.model.architecture import weights as inventory
-from calculator.errors import CheckpointError
 from calculator.model.formats import WeightFormat
-from calculator.checkpoint.stored import StoredModel
-from glm4q.weights.checkpoint import read_weight
-from glm4q.model.loader import load_layer
 from glm4q.model.decoder import DecoderLayer
+from glm4q.model.loader import load_layer
+from glm4q.weights.checkpoint import read_weight
 from quantize.calibrate.activations import Activations
-from quantize.methods.choice import Found, Linear, quantize_stage
-from quantize.methods.codes import Codes
-from quantize.methods.moments import Moments
 from quantize.calibrate.passes import pass_workspace
 from quantize.calibrate.stages import STAGES, Stage
 from quantize.calibrate.stream import Stream, states_path
+from quantize.methods.choice import Found, Linear, quantize_stage
+from quantize.methods.codes import Codes
+from quantize.methods.moments import Moments
 
 STREAMS = ("source", "quantized")
 HELD_OUT_PART = 8

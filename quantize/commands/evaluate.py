@@ -31,11 +31,11 @@ def evaluate(
 ) -> None:
     """Compare checkpoints on a text, layer by layer: none has to fit into memory whole."""
     from calculator.checkpoint.stored import StoredModel
-    from glm4q.planning.devices import choose_device, choose_dtype
     from glm4q.kernels.choose import candidates
+    from glm4q.planning.devices import choose_device, choose_dtype
+    from quantize.calibrate.texts import read_text
     from quantize.quality.evaluate import evaluate as evaluate_models
     from quantize.quality.predictor import Arithmetic, read_windows
-    from quantize.calibrate.texts import read_text
 
     where = choose_device(device)
     how = Arithmetic(where, choose_dtype(dtype, where), candidates(kernel))

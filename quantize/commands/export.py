@@ -19,9 +19,9 @@ def export(
     ] = False,
 ) -> None:
     """Write the same integers as GPTQ v1, compressed-tensors (vLLM) or GGUF (llama.cpp, ollama)."""
+    from calculator.checkpoint.stored import StoredModel
     from calculator.options import one_of
     from calculator.units import human_bytes
-    from calculator.checkpoint.stored import StoredModel
 
     one_of("to", to, FORMS)
     stored = StoredModel.open(checkpoint)

@@ -74,14 +74,14 @@ def quantize(
     asked = _recipe(recipe, weights, asymmetric, said)
     limit = parse_size(max_memory, "max memory") if max_memory else None
 
-    from glm4q.planning.devices import choose_device, choose_dtype
     from glm4q.kernels.choose import candidates
+    from glm4q.planning.devices import choose_device, choose_dtype
     from glm4q.weights.sources import open_source
     from quantize.calibrate.samples import read_calibration
     from quantize.examine import read_held_out
     from quantize.job import Job
-    from quantize.quality.predictor import Arithmetic
     from quantize.progress import QuantizeProgress
+    from quantize.quality.predictor import Arithmetic
 
     where = choose_device(device)
     stored = open_source(source)

@@ -7,20 +7,20 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from calculator.model.architecture import Weight
-from calculator.errors import OptionError
-from calculator.model.formats import WeightFormat
 from calculator.checkpoint.stored import StoredModel
+from calculator.errors import OptionError
+from calculator.model.architecture import Weight
+from calculator.model.formats import WeightFormat
 from glm4q.weights.checkpoint import read_quantized
 from glm4q.weights.packing import QuantizedWeight
 from quantize.output.checksums import write_checksums
 from quantize.output.companions import write_companions
 from quantize.output.layout import Tensor as Planned
 from quantize.output.layout import lay_out, total_bytes
-from quantize.quality.report import JSON_NAME, TEXT_NAME
 from quantize.output.shards import ShardWriter, write_index
 from quantize.output.target import appearing_whole
 from quantize.output.tensors import copied
+from quantize.quality.report import JSON_NAME, TEXT_NAME
 
 
 class Layout(Protocol):

@@ -10,12 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from calculator.model.architecture import Weight
-from calculator.errors import OptionError
-from calculator.model.formats import WeightFormat
 from calculator.checkpoint.stored import StoredModel
+from calculator.errors import OptionError
+from calculator.model.architecture import Weight
+from calculator.model.formats import WeightFormat
 from glm4q.weights.checkpoint import read_quantized, read_weight
-from quantize.output.companions import usual_format
 from quantize.export.checkpoint import refuse_unquantized
 from quantize.export.gguf_blocks import (
     BLOCK,
@@ -25,6 +24,7 @@ from quantize.export.gguf_blocks import (
     refuse_unfit_block,
 )
 from quantize.export.gguf_metadata import ARCHITECTURES, add_metadata, refuse_unfit_shape
+from quantize.output.companions import usual_format
 from quantize.output.layout import source_header
 from quantize.output.target import refuse_full_disk
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from calculator.model.architecture import Weight
 from calculator.errors import OptionError
+from calculator.model.architecture import Weight
 from calculator.model.formats import WeightFormat
 from glm4q.weights.packing import QuantizedWeight, middle
 

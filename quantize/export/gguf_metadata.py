@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calculator.model.config import ModelConfig, read_json_object
-from calculator.errors import OptionError, TokenizerError
 from calculator.checkpoint.stored import StoredModel
+from calculator.errors import OptionError, TokenizerError
+from calculator.model.config import ModelConfig, read_json_object
 from glm4q.chat.template import find_source
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from calculator.model.architecture import Weight
 from calculator.errors import OptionError
+from calculator.model.architecture import Weight
 from calculator.model.formats import WeightFormat
 from glm4q.weights.packing import QuantizedWeight, pack
 from quantize.output.companions import gptq_settings

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from calculator.checkpoint.stored import StoredModel
 from calculator.model.architecture import Weight
 from calculator.model.config import ModelConfig, read_json_object
 from calculator.model.formats import WeightFormat
-from calculator.checkpoint.stored import StoredModel
 from glm4q import __version__
 from glm4q.text.tokenizer import Tokenizer
 

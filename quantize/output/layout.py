@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from calculator.model.architecture import Weight
-from calculator.model.formats import PACK_BITS, WeightFormat
 from calculator.checkpoint.headers import DTYPE_BYTES, SINGLE, TensorHeader
 from calculator.checkpoint.stored import StoredModel
+from calculator.model.architecture import Weight
+from calculator.model.formats import PACK_BITS, WeightFormat
 
 SHARD_BYTES = 4 << 30
 """A shard is closed before it grows over this; one larger tensor gets a shard of its own."""

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from calculator.model.config import read_json_object
 from calculator.errors import CheckpointError, ConfigError, Glm4qError, OptionError
+from calculator.model.config import read_json_object
 
 JOURNAL = "progress.json"
 LARGEST_JOURNAL = 1 << 28

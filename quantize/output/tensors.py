@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from calculator.checkpoint.stored import StoredModel
 from calculator.model.architecture import Weight
 from calculator.model.formats import WeightFormat
-from calculator.checkpoint.stored import StoredModel
 from glm4q.weights.checkpoint import read_weight
 from glm4q.weights.packing import pack
 from quantize.methods import rtn

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from calculator.errors import OptionError
 from calculator.checkpoint.stored import StoredModel
+from calculator.errors import OptionError
 from quantize.quality.predictor import Arithmetic, Predictor, Windows
 
 WINDOW = 512

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from calculator.model.architecture import EMBEDDING, HEAD, weights
-from calculator.errors import OptionError
 from calculator.checkpoint.stored import StoredModel
-from glm4q.memory.kv.cache import LayerCache
+from calculator.errors import OptionError
+from calculator.model.architecture import EMBEDDING, HEAD, weights
 from glm4q.kernels.choose import KERNELS
 from glm4q.kernels.spec import Kernel
-from glm4q.model.loader import held_formats, kernel_needs, load_layer, load_weight
+from glm4q.memory.kv.cache import LayerCache
 from glm4q.model.decoder import CausalLM
+from glm4q.model.loader import held_formats, kernel_needs, load_layer, load_weight
 from glm4q.text.tokenizer import Tokenizer
 from quantize.calibrate.passes import pass_workspace, ready_step
 

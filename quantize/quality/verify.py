@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from calculator.model.architecture import Weight
-from calculator.errors import CheckpointError, OptionError
 from calculator.checkpoint.stored import StoredModel
+from calculator.errors import CheckpointError, OptionError
+from calculator.model.architecture import Weight
 from glm4q.weights.checkpoint import read_quantized, read_weight
 from quantize.output.checksums import CHECKSUMS, read_checksums, sha256
 from quantize.output.tensors import row_runs

@@ -3,16 +3,16 @@
 import torch
 from torch import Tensor
 
-from calculator.model.config import ModelConfig
-from calculator.model.formats import BF16
+from calculator.checkpoint.stored import StoredModel
 from calculator.memory.plan import MemoryPlan, Planner, assign_formats, make_plan
 from calculator.memory.settings import Settings
-from calculator.checkpoint.stored import StoredModel
+from calculator.model.config import ModelConfig
+from calculator.model.formats import BF16
 from glm4q.kernels.choose import KERNELS
 from glm4q.kernels.spec import Kernel
-from glm4q.model.loader import load_model, serve
 from glm4q.memory.allocation import Memory
 from glm4q.model.decoder import CausalLM
+from glm4q.model.loader import load_model, serve
 
 ACTIVATION_BITS = {torch.bfloat16: 16, torch.float32: 32}
 CPU = torch.device("cpu")

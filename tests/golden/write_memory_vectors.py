@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from calculator.memory.plan import Planner
-from calculator.model.presets import PRESETS
 from calculator.memory.settings import Settings
+from calculator.model.presets import PRESETS
 from calculator.questions.subject import Variant
 
 FILE = Path(__file__).with_name("memory_vectors.json")

@@ -8,15 +8,15 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from calculator.model.formats import LLM_INT8, NF4, WeightFormat
 from calculator.memory.plan import assign_formats, make_plan
-from calculator.model.presets import PRESETS
 from calculator.memory.settings import Settings
+from calculator.model.formats import LLM_INT8, NF4, WeightFormat
+from calculator.model.presets import PRESETS
 from glm4q.decode.graphs import WARM_UP
 from glm4q.kernels.spec import LinearSpec, multiply
 from glm4q.kernels.triton_linear import TritonLinear
-from glm4q.model.attention import attend
 from glm4q.memory.allocation import Memory
+from glm4q.model.attention import attend
 from tests.glm4q.memories import random_model
 from tests.glm4q.random_weights import random_weight
 

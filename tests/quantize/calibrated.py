@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from calculator.model.formats import WeightFormat
 from calculator.checkpoint.stored import StoredModel
+from calculator.model.formats import WeightFormat
 from quantize.calibrate.samples import Calibration, read_calibration
 from quantize.pipeline import Work, quantize_checkpoint
 from quantize.recipe import Recipe

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from calculator.checkpoint.stored import StoredModel
 from glm4q.cli import main
 from tests import tiny
+from tests.paths import ROOT
 
 pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -61,7 +62,7 @@ def test_no_code_is_fetched_as_it_is_imported(tmp_path: Path) -> None:
     (tmp_path / "kernels.py").write_text("raise SystemExit('code was asked for')")
     code = "from glm4q.weights.bitsandbytes_functions import bitsandbytes_functions as functions\n"
     code += "functions()\nprint('imported', flush=True)\nimport kernels"
-    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    paths = os.pathsep.join([str(tmp_path), str(ROOT)])
     ran = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": paths},

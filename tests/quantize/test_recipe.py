@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
 from calculator.model.formats import WeightFormat
-from calculator.checkpoint.stored import StoredModel
 from quantize.recipe import make_recipe, read_recipe
 
 WHOLE = """

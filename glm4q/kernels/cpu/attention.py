@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from glm4q.memory.kv.cache import LayerCache
 from glm4q.kernels.cpu.native import extension
+from glm4q.memory.kv.cache import LayerCache
 from glm4q.memory.kv.dense import Dense
 from glm4q.memory.kv.hadamard import turn
 from glm4q.memory.kv.int4 import Int4

@@ -12,8 +12,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from calculator.model.formats import WeightFormat
 from calculator.memory.scratch import Needs
+from calculator.model.formats import WeightFormat
 from glm4q.kernels.spec import LinearSpec
 from glm4q.weights.packing import WORD_BITS, QuantizedWeight
 

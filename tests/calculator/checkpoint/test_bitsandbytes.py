@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from calculator.model.architecture import Weight
 from calculator.checkpoint.bitsandbytes import STATE, stored_format
-from calculator.errors import CheckpointError
-from calculator.model.formats import BF16, LLM_INT8, NF4, WeightFormat
 from calculator.checkpoint.headers import SINGLE
-from calculator.memory.plan import assign_formats
 from calculator.checkpoint.stored import StoredModel
+from calculator.errors import CheckpointError
+from calculator.memory.plan import assign_formats
+from calculator.model.architecture import Weight
+from calculator.model.formats import BF16, LLM_INT8, NF4, WeightFormat
 
 
 @pytest.fixture(scope="module", params=[{"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},

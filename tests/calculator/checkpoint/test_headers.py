@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from calculator.errors import CheckpointError
 from calculator.checkpoint.headers import INDEX, SINGLE, TensorHeader, read_header, read_headers
+from calculator.errors import CheckpointError
 
 TENSORS = {
     "a.weight": torch.zeros(3, 4, dtype=torch.bfloat16),

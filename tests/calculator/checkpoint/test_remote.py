@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from calculator.errors import CheckpointError, ConfigError, SourceError
 from calculator.checkpoint.headers import SINGLE
 from calculator.checkpoint.remote import open_remote
 from calculator.checkpoint.stored import StoredModel
+from calculator.errors import CheckpointError, ConfigError, SourceError
 
 
 class Hub(SimpleHTTPRequestHandler):

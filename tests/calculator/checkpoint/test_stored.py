@@ -10,19 +10,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from calculator.model.architecture import weights
-from calculator.model.config import ModelConfig
-from calculator.errors import CheckpointError, ConfigError
-from calculator.model.formats import BF16, WeightFormat
 from calculator.checkpoint.headers import INDEX, SINGLE
 from calculator.checkpoint.names import IGNORED, pieces
-from calculator.memory.plan import assign_formats
 from calculator.checkpoint.stored import StoredModel
+from calculator.errors import CheckpointError, ConfigError
+from calculator.memory.plan import assign_formats
+from calculator.model.architecture import weights
+from calculator.model.config import ModelConfig
+from calculator.model.formats import BF16, WeightFormat
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests import tiny
+from tests.paths import DATA
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"GLM-4's indices are not in {DATA}")
 
 Q, K, V = "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"

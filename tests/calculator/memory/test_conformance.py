@@ -2,13 +2,13 @@
 
 import json
 import re
-from pathlib import Path
 
 from calculator.memory.settings import Settings
-from tests.calculator.questions import ask
+from tests.calculator.asking import ask
 from tests.golden.write_memory_vectors import FILE, as_text
+from tests.paths import ROOT
 
-DOCS = Path(__file__).parents[2] / "docs" / "memory.md"
+DOCS = ROOT / "docs" / "memory.md"
 
 
 def test_vectors_are_what_the_plan_says() -> None:

@@ -6,14 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calculator.memory.allocator import LARGE_SEGMENT, SMALL_SEGMENT, reserved_bytes
-from calculator.model.architecture import Weight, num_parameters, weights
+from calculator.cards.roofline import (
+    DECODE_EFFICIENCY,
+    Rates,
+    decode_band,
+    prefill_band,
+    step_bytes,
+)
 from calculator.errors import OptionError
-from calculator.model.formats import LLM_INT8, NF4, WeightFormat
+from calculator.memory.allocator import LARGE_SEGMENT, SMALL_SEGMENT, reserved_bytes
 from calculator.memory.plan import assign_formats, make_plan
-from calculator.model.presets import PRESETS
-from calculator.cards.roofline import DECODE_EFFICIENCY, Rates, decode_band, prefill_band, step_bytes
 from calculator.memory.settings import Settings
+from calculator.model.architecture import Weight, num_parameters, weights
+from calculator.model.formats import LLM_INT8, NF4, WeightFormat
+from calculator.model.presets import PRESETS
 from calculator.model.tensor_parallel import notes, split
 
 CHAT = PRESETS["glm-4-9b-chat"]

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +13,8 @@ from calculator.model.architecture import Weight, num_parameters, weights
 from calculator.model.config import ModelConfig
 from calculator.model.presets import PRESETS
 from glm4q.model.decoder import CausalLM
+from tests.paths import DATA
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"GLM-4's indices are not in {DATA}")
 
 INV_FREQ_NUMBERS = 32

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from transformers import AutoConfig
 
-from calculator.model.config import MAX_CONFIG_BYTES, ModelConfig
 from calculator.errors import ConfigError
+from calculator.model.config import MAX_CONFIG_BYTES, ModelConfig
 from calculator.model.presets import PRESETS, find_preset
+from tests.paths import DATA
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"GLM-4's configs are not in {DATA}")
 
 GLM: dict[str, Any] = {

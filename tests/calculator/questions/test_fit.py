@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calculator.errors import OptionError
+from calculator.memory.settings import Settings
 from calculator.questions.fit import Fit, Wish, fit
 from calculator.questions.question import Question
-from calculator.memory.settings import Settings
-from tests.calculator.questions import ask
+from tests.calculator.asking import ask
 
 MIB = 1 << 20
 SMALLEST = ask(weights="int4", lm_head="int8")

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from calculator.questions.longest import CARDS, longest_contexts
 from calculator.cards.published import PEAK_MIB, published_context
 from calculator.memory.settings import Settings
+from calculator.questions.longest import CARDS, longest_contexts
 from glm4q.cli import main
-from tests.calculator.questions import ask
+from tests.calculator.asking import ask
 
 
 @pytest.mark.parametrize("weights", ["bf16", "int4"])

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calculator.errors import OptionError
 from calculator.cards.gpus import load_gpus
+from calculator.errors import OptionError
+from calculator.memory.settings import Settings
 from calculator.questions.grid import grid_contexts, make_grid
 from calculator.questions.question import Question
-from calculator.memory.settings import Settings
 from calculator.questions.solve import (
     TIGHT_BYTES,
     best_variants,
@@ -22,7 +22,7 @@ from calculator.questions.solve import (
     verdict,
 )
 from calculator.questions.subject import Variant
-from tests.calculator.questions import ask
+from tests.calculator.asking import ask
 
 MODELS = ("glm-4-9b-chat", "GLM-4-32B-0414", "chatglm3-6b", "glm-4-9b")
 BASE = {model: ask(model) for model in MODELS}

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from calculator.cards.gpus import load_gpus
+from calculator.memory.settings import Settings
 from calculator.questions.question import Question
 from calculator.report.page import as_page, page_data
 from calculator.units import human_bytes
-from calculator.memory.settings import Settings
 from glm4q.cli import main
-from tests.calculator.questions import ask
+from tests.calculator.asking import ask
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [

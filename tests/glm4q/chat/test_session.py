@@ -11,8 +11,8 @@ from tokenizers.models import BPE
 from calculator.errors import MemoryFullError, OptionError
 from glm4q.chat.session import ChatSession
 from glm4q.chat.template import ChatTemplate, JinjaRenderer
-from glm4q.memory.allocation import Memory
 from glm4q.decode.sampling import SamplingParams
+from glm4q.memory.allocation import Memory
 from glm4q.text.tokenizer import Tokenizer
 from tests.glm4q.scripted import ScriptedModel, small_memory
 

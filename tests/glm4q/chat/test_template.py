@@ -19,8 +19,8 @@ from glm4q.chat.messages import Message
 from glm4q.chat.template import ChatTemplate, JinjaRenderer
 from glm4q.text.tiktoken_bpe import byte_alphabet
 from glm4q.text.tokenizer import GLM4_CONTROL_TOKENS, USER_END, USER_START, Tokenizer
+from tests.paths import DATA
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"GLM-4's templates are not in {DATA}")
 OFFICIAL = sorted(path.parent for path in DATA.glob("glm-4-9b-chat*/tokenizer_config.json"))
 

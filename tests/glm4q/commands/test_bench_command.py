@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 import torch
 
-from calculator.errors import OptionError
-from calculator.model.formats import BF16, WeightFormat
-from calculator.memory.plan import assign_formats
-from calculator.model.presets import PRESETS
 from calculator.checkpoint.stored import StoredModel
+from calculator.errors import OptionError
+from calculator.memory.plan import assign_formats
+from calculator.model.formats import BF16, WeightFormat
+from calculator.model.presets import PRESETS
+from glm4q.cli import main
 from glm4q.measure import bandwidth
 from glm4q.measure.speed import fill
 from glm4q.measure.synthetic import SPREAD, open_synthetic
 from glm4q.memory.kv.cache import KVCache
 from glm4q.weights.checkpoint import read_quantized
-from glm4q.cli import main
 from tests import tiny
 from tests.conftest import MakeQuantized
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from calculator.model.formats import WeightFormat
 from calculator.checkpoint.headers import SINGLE
 from calculator.checkpoint.stored import StoredModel
+from calculator.model.formats import WeightFormat
 from glm4q.cli import main
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
 from calculator.questions.fit import Wish
-from calculator.checkpoint.stored import StoredModel
 from glm4q.decode.batch import Batch, generate_batch
-from glm4q.engine import LLM
 from glm4q.decode.generate import LanguageModel, generate, prefill
+from glm4q.decode.sampling import SamplingParams
+from glm4q.engine import LLM
 from glm4q.memory.allocation import Memory
 from glm4q.model.decoder import CausalLM
-from glm4q.decode.sampling import SamplingParams
 from tests import tiny
 from tests.glm4q.memories import load_on_cpu, memory_on_cpu
 

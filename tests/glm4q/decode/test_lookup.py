@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from calculator.errors import OptionError
-from calculator.questions.fit import Wish
-from calculator.memory.settings import Settings
 from calculator.checkpoint.stored import StoredModel
-from glm4q.engine import LLM
-from glm4q.decode.generate import generate
+from calculator.errors import OptionError
+from calculator.memory.settings import Settings
+from calculator.questions.fit import Wish
 from glm4q.decode.draft import Drafter, Lookup
+from glm4q.decode.generate import generate
+from glm4q.decode.sampling import SamplingParams
+from glm4q.engine import LLM
 from glm4q.memory.allocation import Memory
 from glm4q.model.decoder import CausalLM
-from glm4q.decode.sampling import SamplingParams
 from tests.glm4q.memories import load_on_cpu, memory_on_cpu
 from tests.glm4q.scripted import small_memory
 

@@ -8,20 +8,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from calculator.model.formats import KV_FORMATS, WeightFormat
 from calculator.checkpoint.stored import StoredModel
-from glm4q.model.fused_layers import FusedLayers
+from calculator.model.formats import KV_FORMATS, WeightFormat
 from glm4q.kernels.cpu.native import Native
 from glm4q.memory.allocation import Memory
 from glm4q.model.decoder import CausalLM
+from glm4q.model.fused_layers import FusedLayers
 from glm4q.text.tokenizer import Tokenizer
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests import tiny
 from tests.glm4q.memories import all_logits, load_on_cpu, memory_of
+from tests.paths import ROOT
 
 CPU = torch.device("cpu")
-HELD_OUT = Path(__file__).parents[2] / "quantize" / "data" / "held-out.txt"
+HELD_OUT = ROOT / "quantize" / "data" / "held-out.txt"
 KERNELS = (Native(),)
 CONFIG = replace(
     tiny.BASE,

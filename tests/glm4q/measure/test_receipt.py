@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from calculator.questions.fit import Wish
-from calculator.model.formats import WeightFormat
 from calculator.checkpoint.stored import StoredModel
+from calculator.model.formats import WeightFormat
+from calculator.questions.fit import Wish
 from glm4q.cli import main
 from glm4q.engine import LLM
+from glm4q.measure.receipt import LOOSE_BYTES, Line, verify
 from glm4q.planning.machine import Machine
 from glm4q.planning.plan import plan_run
-from glm4q.measure.receipt import LOOSE_BYTES, Line, verify
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests.glm4q.memories import CPU

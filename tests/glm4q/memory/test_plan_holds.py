@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calculator.model.config import ModelConfig
-from calculator.model.formats import BF16, KV_FORMATS
 from calculator.memory.plan import MemoryPlan, assign_formats, make_plan
 from calculator.memory.settings import Device, Settings
+from calculator.model.config import ModelConfig
+from calculator.model.formats import BF16, KV_FORMATS
 from glm4q.memory.allocation import Memory, Places
 from glm4q.model.decoder import CausalLM
 from tests import tiny

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from calculator.questions.fit import Wish
 from calculator.model.presets import PRESETS
-from glm4q.engine import LLM
+from calculator.questions.fit import Wish
 from glm4q.decode.generate import generate
-from glm4q.model.linear import matmul_bytes
+from glm4q.decode.sampling import SamplingParams
+from glm4q.engine import LLM
+from glm4q.measure.tracking import peak_of
 from glm4q.memory.allocation import Memory
 from glm4q.model.decoder import CausalLM
-from glm4q.decode.sampling import SamplingParams
-from glm4q.measure.tracking import peak_of
+from glm4q.model.linear import matmul_bytes
 from tests.glm4q.memories import CPU, plan_on_cpu
 
 SMALL = 4096

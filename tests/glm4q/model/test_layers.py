@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from calculator.memory.workspace import DECODE_TILE
 from calculator.model.formats import KV_FORMATS
 from calculator.model.presets import PRESETS
-from calculator.memory.workspace import DECODE_TILE
-from glm4q.memory.kv.cache import LayerCache
-from glm4q.kernels.cpu.native import Native
-from glm4q.model.attention import attend, prepare_attention
 from glm4q.kernels.cpu.attention import native_attend
-from glm4q.model.rope import prepare_rotation, rotate_
+from glm4q.kernels.cpu.native import Native
 from glm4q.memory.allocation import Memory
+from glm4q.memory.kv.cache import LayerCache
 from glm4q.memory.workspace import Step
+from glm4q.model.attention import attend, prepare_attention
+from glm4q.model.rope import prepare_rotation, rotate_
 from tests import tiny
 from tests.glm4q.memories import memory_on_cpu
 

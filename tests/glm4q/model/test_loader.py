@@ -12,14 +12,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from calculator.errors import CheckpointError
-from calculator.model.formats import WeightFormat
 from calculator.checkpoint.stored import StoredModel
+from calculator.errors import CheckpointError
 from calculator.memory.terms import Term
-from glm4q.weights import files
+from calculator.model.formats import WeightFormat
 from glm4q.engine import LLM
 from glm4q.kernels.choose import candidates
 from glm4q.model.loader import held_tensors
+from glm4q.weights import files
 from tests.conftest import MakeQuantized
 from tests.glm4q.memories import load_on_cpu, memory_of
 

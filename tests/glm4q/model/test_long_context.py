@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from calculator.model.presets import PRESETS
-from glm4q.memory.kv.cache import LayerCache
-from glm4q.model.attention import attend, prepare_attention
-from glm4q.model.rope import prepare_rotation, prepare_tile_rotation
 from glm4q.memory.allocation import Memory
+from glm4q.memory.kv.cache import LayerCache
 from glm4q.memory.kv.rotation import rotate_along
 from glm4q.memory.workspace import Step
+from glm4q.model.attention import attend, prepare_attention
+from glm4q.model.rope import prepare_rotation, prepare_tile_rotation
 from tests.glm4q.memories import CPU, memory_on_cpu, plan_on_cpu
 
 CONFIG = replace(PRESETS["glm-4-9b-chat"], num_hidden_layers=2)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from calculator.model.config import ModelConfig
 from calculator.checkpoint.stored import StoredModel
+from calculator.model.config import ModelConfig
 from glm4q.decode.generate import prefill
 from glm4q.model.decoder import CausalLM
 from tests import tiny

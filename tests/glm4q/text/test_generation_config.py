@@ -9,8 +9,8 @@ import tokenizers
 from tokenizers.models import BPE
 
 from calculator.errors import Glm4qError
-from glm4q.text.generation_config import read_sampling_params, read_stop_token_ids
 from glm4q.decode.sampling import SamplingParams
+from glm4q.text.generation_config import read_sampling_params, read_stop_token_ids
 from glm4q.text.tokenizer import Tokenizer
 from tests import tiny
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from calculator.errors import TokenizerError
 from glm4q.text.tiktoken_bpe import PATTERN, recover_merges
 from glm4q.text.tokenizer import GLM4_CONTROL_TOKENS, USER_END, USER_START, Tokenizer
+from tests.paths import DATA
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 GLM4 = DATA / "glm-4-9b-chat"
 needs_data = pytest.mark.skipif(not GLM4.is_dir(), reason=f"GLM-4's tokenizer is not in {GLM4}")
 

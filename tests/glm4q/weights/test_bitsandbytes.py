@@ -12,17 +12,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from calculator.checkpoint.bitsandbytes import STATE
-from calculator.errors import CheckpointError
-from calculator.model.formats import NF4
 from calculator.checkpoint.headers import SINGLE
 from calculator.checkpoint.stored import StoredModel
-from glm4q.weights.bitsandbytes import nf4_of_words, words_of_nf4
-from glm4q.weights.checkpoint import read_quantized
+from calculator.errors import CheckpointError
+from calculator.model.formats import NF4
 from glm4q.cli import main
 from glm4q.kernels.bitsandbytes import BitsAndBytes, multiply_one
 from glm4q.kernels.choose import candidates
 from glm4q.kernels.spec import Kernel
 from glm4q.model.loader import held_tensors, serve
+from glm4q.weights.bitsandbytes import nf4_of_words, words_of_nf4
+from glm4q.weights.checkpoint import read_quantized
 from quantize.quality.verify import check_weights
 from tests import tiny
 from tests.glm4q.memories import all_logits, load_on_cpu, memory_of

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from calculator.errors import OptionError
 from calculator.checkpoint.stored import StoredModel
+from calculator.errors import OptionError
 from glm4q.text.tokenizer import Tokenizer
 from quantize.calibrate.samples import read_calibration
 from tests.quantize.calibrated import token_file

@@ -7,20 +7,20 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from calculator.checkpoint.stored import StoredModel
+from calculator.errors import CheckpointError
 from calculator.model.architecture import weights
 from calculator.model.config import ModelConfig
-from calculator.errors import CheckpointError
-from calculator.checkpoint.stored import StoredModel
 from glm4q.memory.kv.cache import LayerCache
-from glm4q.weights.checkpoint import read_quantized, read_weight
 from glm4q.model.loader import load_layer
-from quantize.quality.evaluate import evaluate
+from glm4q.weights.checkpoint import read_quantized, read_weight
 from quantize.calibrate.passes import pass_workspace, ready_step
-from quantize.pipeline import quantize_checkpoint
-from quantize.quality.predictor import Arithmetic, Windows
-from quantize.recipe import Recipe, Rule
 from quantize.calibrate.stages import STAGES, leave
 from quantize.output.target import Journal
+from quantize.pipeline import quantize_checkpoint
+from quantize.quality.evaluate import evaluate
+from quantize.quality.predictor import Arithmetic, Windows
+from quantize.recipe import Recipe, Rule
 from tests import tiny
 from tests.quantize.calibrated import CPU, INT4, calibration, quantized, work
 

@@ -12,24 +12,25 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from calculator.model.architecture import weights
-from calculator.questions.fit import Wish
-from calculator.model.formats import WeightFormat
 from calculator.checkpoint.stored import StoredModel
-from glm4q.weights.checkpoint import read_quantized
+from calculator.model.architecture import weights
+from calculator.model.formats import WeightFormat
+from calculator.questions.fit import Wish
 from glm4q.cli import main
-from glm4q.engine import LLM
 from glm4q.decode.generate import generate
-from glm4q.weights.packing import QuantizedWeight, pack
 from glm4q.decode.sampling import SamplingParams
+from glm4q.engine import LLM
+from glm4q.weights.checkpoint import read_quantized
+from glm4q.weights.packing import QuantizedWeight, pack
 from quantize.export.gguf_blocks import as_blocks
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests import tiny
 from tests.conftest import MakeQuantized
+from tests.paths import DATA
 
 gguf = pytest.importorskip("gguf", reason="gguf is not installed: pip install gguf")
-GLM4_DIRECTORY = Path(__file__).parents[3] / "shared" / "data" / "glm-4-9b-chat"
+GLM4_DIRECTORY = DATA / "glm-4-9b-chat"
 INT4, INT8 = WeightFormat(4, 32), WeightFormat(8, 32)
 
 

@@ -8,8 +8,8 @@ from calculator.errors import CheckpointError
 from calculator.model.formats import WeightFormat
 from quantize.methods import awq, gptq, rtn
 from quantize.methods.codes import Codes
-from quantize.methods.refine import refine
 from quantize.methods.moments import DAMP, TRUST, Moments
+from quantize.methods.refine import refine
 
 pytestmark = pytest.mark.usefixtures("loops")
 ROWS, INPUTS, TOKENS = 24, 96, 400

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig, AutoTokenizer
 
-from calculator.model.formats import WeightFormat
 from calculator.checkpoint.stored import StoredModel
+from calculator.model.formats import WeightFormat
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests import tiny
-
-DATA = Path(__file__).parents[3] / "shared" / "data"
+from tests.paths import DATA
 
 
 @pytest.fixture(scope="module")

@@ -14,15 +14,15 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from calculator.model.architecture import weights
-from calculator.errors import CheckpointError, OptionError
-from calculator.model.formats import BF16, WeightFormat
 from calculator.checkpoint.stored import StoredModel
-from glm4q.weights.checkpoint import read_quantized, read_weight
+from calculator.errors import CheckpointError, OptionError
+from calculator.model.architecture import weights
+from calculator.model.formats import BF16, WeightFormat
 from glm4q.cli import main
 from glm4q.decode.generate import generate
-from glm4q.kernels.choose import candidates
 from glm4q.decode.sampling import SamplingParams
+from glm4q.kernels.choose import candidates
+from glm4q.weights.checkpoint import read_quantized, read_weight
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests import tiny

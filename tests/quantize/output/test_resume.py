@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from calculator.checkpoint.stored import StoredModel
 from calculator.errors import CheckpointError, OptionError
 from calculator.model.formats import WeightFormat
-from calculator.checkpoint.stored import StoredModel
+from quantize.output.target import JOURNAL
 from quantize.pipeline import Progress, quantize_checkpoint
 from quantize.recipe import Recipe
-from quantize.output.target import JOURNAL
 from tests import tiny
 from tests.quantize.calibrated import INT4, work
 

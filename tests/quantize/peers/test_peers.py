@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from calculator.model.formats import WeightFormat
 from calculator.checkpoint.stored import StoredModel
-from glm4q.engine import LLM
+from calculator.model.formats import WeightFormat
 from glm4q.decode.generate import generate
-from glm4q.kernels.choose import candidates
 from glm4q.decode.sampling import SamplingParams
+from glm4q.engine import LLM
+from glm4q.kernels.choose import candidates
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests import tiny

@@ -10,12 +10,12 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
-from calculator.model.architecture import weights
 from calculator.checkpoint.stored import StoredModel
-from glm4q.weights.checkpoint import read_quantized
+from calculator.model.architecture import weights
 from glm4q.cli import main
 from glm4q.kernels.choose import candidates
 from glm4q.text.tokenizer import Tokenizer
+from glm4q.weights.checkpoint import read_quantized
 from quantize.quality.evaluate import evaluate
 from quantize.quality.predictor import Arithmetic, read_windows
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from calculator.model.formats import WeightFormat
 from calculator.checkpoint.stored import StoredModel
+from calculator.model.formats import WeightFormat
 from glm4q.cli import main
 from quantize.quality.verify import weight_errors
 from tests import tiny

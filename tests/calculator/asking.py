@@ -1,8 +1,8 @@
 """Questions for tests to ask."""
 
 from calculator.cards.card import find_card
-from calculator.questions.question import Question
 from calculator.memory.settings import Settings
+from calculator.questions.question import Question
 from calculator.questions.subject import find_subject
 
 

@@ -14,7 +14,7 @@ WHEEL_DONE := $(WHEEL)/$(WHEEL_VERSION).done
 LAYERS := build/peers/models/glm-int4-4-layers
 QUESTION := What is the capital of France?
 
-.PHONY: demo chat test check format sanitize peers clean
+.PHONY: demo chat test test-avx2 check format sanitize peers clean
 .PHONY: bench-load bench-calc bench-kernels bench-kv bench-quality bench-speed bench-llama
 .PHONY: bench-transformers bench-context bench-batch bench-llama-wheel
 
@@ -31,8 +31,16 @@ chat: $(VENV)/demo.done
 	test -d $(DEMO)/int8 || $(MAKE) demo
 	$(BIN)/glm4q chat $(DEMO)/int8
 
+# A worker process for each core, at most four.
+TESTS := $(BIN)/python -m pytest -q -n logical --maxprocesses 4
+
 test: check
-	$(BIN)/python -m pytest -q
+	$(TESTS)
+
+# The tests as a machine without AVX-512 and bfloat16 runs them.
+test-avx2: $(VENV)/test.done
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
+	$(TESTS) --instruction-set avx2
 
 # Style, types, and the floors: quantize -> glm4q -> calculator.
 check: $(VENV)/test.done

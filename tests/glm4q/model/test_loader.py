@@ -20,7 +20,7 @@ from glm4q.engine import LLM
 from glm4q.kernels.choose import candidates
 from glm4q.model.loader import held_tensors
 from glm4q.weights import files
-from tests.conftest import MakeQuantized
+from tests.fixtures import MakeQuantized
 from tests.glm4q.memories import load_on_cpu, memory_of
 
 CPU = torch.device("cpu")

@@ -26,7 +26,7 @@ from quantize.export.gguf_blocks import as_blocks
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests import tiny
-from tests.conftest import MakeQuantized
+from tests.fixtures import MakeQuantized
 from tests.paths import DATA
 
 gguf = pytest.importorskip("gguf", reason="gguf is not installed: pip install gguf")

@@ -5,11 +5,10 @@ import torch
 from torch import Tensor
 
 from calculator.model.formats import WeightFormat
-from glm4q.kernels.cpu.native import extension
 from quantize.methods import gptq, native, refine, rtn
 from quantize.methods.codes import Codes, Packed
+from tests.instruction_sets import NAMES, require
 
-PATHS = ("scalar", "avx2", "avx512", "avx512_bf16", "neon")
 FORMATS = [
     WeightFormat(bits, group, zero_bits)
     for bits in (4, 8)
@@ -20,12 +19,9 @@ ROWS, INPUTS = 21, 288
 """No whole vectors of rows."""
 
 
-@pytest.fixture(autouse=True, params=PATHS)
+@pytest.fixture(autouse=True, params=NAMES)
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    there = extension()
-    if there is None or not there.find_path(request.param):
-        pytest.skip(f"no {request.param} in this machine")
-    monkeypatch.setattr(native, "PATH", request.param)
+    monkeypatch.setattr(native, "PATH", require(request.param))
     return str(request.param)
 
 

@@ -26,7 +26,7 @@ from glm4q.weights.checkpoint import read_quantized, read_weight
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests import tiny
-from tests.conftest import MakeQuantized
+from tests.fixtures import MakeQuantized
 from tests.glm4q.memories import load_on_cpu, memory_of
 
 CPU = torch.device("cpu")

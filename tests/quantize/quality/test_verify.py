@@ -13,7 +13,7 @@ from calculator.model.formats import WeightFormat
 from glm4q.cli import main
 from quantize.quality.verify import weight_errors
 from tests import tiny
-from tests.conftest import MakeQuantized
+from tests.fixtures import MakeQuantized
 from tests.quantize.calibrated import quantized
 
 Damage = Callable[[dict[str, torch.Tensor]], None]

@@ -52,20 +52,24 @@ class Loop:
 
 
 def loops(capability: int) -> Iterator[Loop]:
-    for form, shape in (
+    for weight_format, shape in (
         (WeightFormat(4, 128), LAYER),
         (WeightFormat(8, 128), LAYER),
         (WeightFormat(8, 128), HEAD),
         *([(NF4, LAYER)] if capability >= AMPERE else []),
     ):
-        launch = product(shape, 1, form, capability)[0]
+        launch = product(shape, 1, weight_format, capability)[0]
         size = VECTOR_WORDS * int(launch.constants["BLOCK_N"]) * 4
-        read = size * sum(form.parts(WHOLE).values()) // (WHOLE.numel * form.bits // 8)
-        name = f"{form} {'head' if shape == HEAD else 'layer'}"
+        read = (
+            size
+            * sum(weight_format.parts(WHOLE).values())
+            // (WHOLE.numel * weight_format.bits // 8)
+        )
+        name = f"{weight_format} {'head' if shape == HEAD else 'layer'}"
         yield Loop(name, compile_for(launch, capability), read)
     for kv in KVS:
         _, launch, _ = attention(kv, capability)
-        token = sum(form.head_bytes(HEAD_DIM) for form in KV_FORMATS[kv])
+        token = sum(weight_format.head_bytes(HEAD_DIM) for weight_format in KV_FORMATS[kv])
         size = token * int(launch.constants["BLOCK_S"])
         yield Loop(f"attention {kv}", compile_for(launch, capability), size)
 

@@ -26,21 +26,27 @@ KVS = "bf16", "int8", "k8v4", "int4"
 """Caches that have kernels."""
 
 
-def product(shape: tuple[int, int], rows: int, form: WeightFormat, capability: int) -> list[Launch]:
+def product(
+    shape: tuple[int, int], rows: int, weight_format: WeightFormat, capability: int
+) -> list[Launch]:
     """Of a layer of [N, K] by so many tokens in bfloat16."""
     outputs, inputs = shape
-    groups = form.groups(inputs)
+    groups = weight_format.groups(inputs)
     packed = {
-        "qweight": _empty(inputs * form.bits // 32, outputs, dtype=torch.int32),
+        "qweight": _empty(inputs * weight_format.bits // 32, outputs, dtype=torch.int32),
         "scales": _empty(
-            groups, outputs, dtype=torch.float16 if form.scheme == "groups" else torch.float32
+            groups,
+            outputs,
+            dtype=torch.float16 if weight_format.scheme == "groups" else torch.float32,
         ),
     }
-    if form.scheme == "nf4":
+    if weight_format.scheme == "nf4":
         packed["book"] = _empty(16, dtype=torch.float32)
-    if not form.symmetric:
-        packed["qzeros"] = _empty(groups, outputs * form.bits // 32, dtype=torch.int32)
-    cut = Cut.of(rows, outputs, inputs, bits=form.bits, group=form.group_size or inputs)
+    if not weight_format.symmetric:
+        packed["qzeros"] = _empty(groups, outputs * weight_format.bits // 32, dtype=torch.int32)
+    cut = Cut.of(
+        rows, outputs, inputs, bits=weight_format.bits, group=weight_format.group_size or inputs
+    )
     compute = torch.bfloat16 if capability >= AMPERE else torch.float16
     x, out = _empty(rows, inputs), _empty(rows, outputs)
     scratch = _empty(cut.partial_bytes + 4 * rows, dtype=torch.uint8)
@@ -70,8 +76,8 @@ def decode(
     }
     if capability >= AMPERE:
         forms["nf4"] = LAYER, NF4
-    for name, (shape, form) in forms.items():
-        for launch in product(shape, 1, form, capability):
+    for name, (shape, weight_format) in forms.items():
+        for launch in product(shape, 1, weight_format, capability):
             yield f"{name} {launch.kernel.__name__}", launch
     for kv in kvs:
         for launch in attention(kv, capability):
@@ -84,9 +90,9 @@ def several(capability: int) -> Iterator[tuple[str, Launch]]:
     """Products of a few and of many tokens."""
     for rows in (16, 512):
         numbered = [NF4] if capability >= AMPERE else []
-        for form in (WeightFormat(4, 128), WeightFormat(8, 128), *numbered):
-            for launch in product(LAYER, rows, form, capability):
-                yield f"{form} x {rows} {launch.kernel.__name__}", launch
+        for weight_format in (WeightFormat(4, 128), WeightFormat(8, 128), *numbered):
+            for launch in product(LAYER, rows, weight_format, capability):
+                yield f"{weight_format} x {rows} {launch.kernel.__name__}", launch
 
 
 def prompts(capability: int) -> Iterator[tuple[str, Launch]]:

@@ -24,12 +24,12 @@ RUNS = 5
 Run = Callable[[torch.Tensor], torch.Tensor]
 
 
-def random_weight(outputs: int, inputs: int, form: WeightFormat) -> QuantizedWeight:
-    codes = torch.randint(2**form.bits, (inputs, outputs), dtype=torch.uint8)
-    scales = torch.rand(form.groups(inputs), outputs)
-    if form.scheme == "nf4":
+def random_weight(outputs: int, inputs: int, weight_format: WeightFormat) -> QuantizedWeight:
+    codes = torch.randint(2**weight_format.bits, (inputs, outputs), dtype=torch.uint8)
+    scales = torch.rand(weight_format.groups(inputs), outputs)
+    if weight_format.scheme == "nf4":
         return QuantizedWeight(4, pack(codes, 4), scales, book=torch.linspace(-1, 1, 16))
-    return QuantizedWeight(form.bits, pack(codes, form.bits), scales.half())
+    return QuantizedWeight(weight_format.bits, pack(codes, weight_format.bits), scales.half())
 
 
 def dense_matmul(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -46,14 +46,17 @@ def candidates(outputs: int, inputs: int) -> dict[str, tuple[int, Run]]:
         found["native bfloat16"] = dense.nbytes, partial(native_dense, dense)
     numbers = torch.ones(outputs * inputs // 2)
     found["reading memory"] = numbers.nbytes, partial(read_memory, numbers)
-    for form in (WeightFormat(4, 128), WeightFormat(8, 128), NF4):
-        weight = random_weight(outputs, inputs, form)
+    for weight_format in (WeightFormat(4, 128), WeightFormat(8, 128), NF4):
+        weight = random_weight(outputs, inputs, weight_format)
         for kernel in KERNELS:
-            spec = LinearSpec(outputs, inputs, form, torch.device("cpu"))
+            spec = LinearSpec(outputs, inputs, weight_format, torch.device("cpu"))
             if kernel.refuses(spec) is None:
                 packed = kernel.pack(weight)
                 held = sum(tensor.nbytes for tensor in packed.values())
-                found[f"{kernel.name} {form}"] = held, partial(multiply, kernel, spec, packed)
+                found[f"{kernel.name} {weight_format}"] = (
+                    held,
+                    partial(multiply, kernel, spec, packed),
+                )
     return found
 
 

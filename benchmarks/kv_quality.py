@@ -58,7 +58,7 @@ def predict(
         zip(token_ids.split(CHUNK), following.split(CHUNK), strict=True)
     ):
         step = model.run_layers(now[None], memory)
-        normed = model.model.norm(step["hidden states"], step, step["normed"])
+        normed = model.model.norm(step["hidden_states"], step, step["normed"])
         spoken = (normed[0] @ model.lm_head.weight.T).log_softmax(-1)
         losses.append(-spoken.gather(1, wanted[:, None])[:, 0].double())
         if exact is None:

@@ -52,10 +52,10 @@ def rounding() -> None:
     weight = torch.randn(1024, config.intermediate_size).mul_(0.02).bfloat16()
     print("| format | glm4q rtn, GB/s | gguf, GB/s | ratio |")
     print("|---|---:|---:|---:|")
-    for kind, form in FORMATS.items():
-        packed = Packed.empty(weight.shape, form)
+    for kind, weight_format in FORMATS.items():
+        packed = Packed.empty(weight.shape, weight_format)
         ours, theirs = medians(
-            partial(rtn.quantize_into, packed, weight, form),
+            partial(rtn.quantize_into, packed, weight, weight_format),
             partial(gguf.quants.quantize, weight.float().numpy(), gguf.GGMLQuantizationType[kind]),
         )
         speeds = [weight.nbytes / seconds / 1e9 for seconds in (ours, theirs)]
@@ -171,11 +171,11 @@ def one_layer(samples: int) -> None:
             batch=4,
         )
         walk.begin()
-        form = WeightFormat(4, 128)
+        weight_format = WeightFormat(4, 128)
         linears = [each for each in weights(config) if each.role == "linear"]
         names = [each.module.removeprefix("model.layers.0.") for each in linears]
         begun = time.perf_counter()
-        walk.quantize_layer(0, dict.fromkeys(names, form))
+        walk.quantize_layer(0, dict.fromkeys(names, weight_format))
         seconds = time.perf_counter() - begun
     layers = PRESETS["glm-4-9b-chat"].num_hidden_layers
     print(

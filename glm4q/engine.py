@@ -18,7 +18,7 @@ from glm4q.chat.template import ChatTemplate
 from glm4q.decode.batch import Batch
 from glm4q.memory.allocation import Memory
 from glm4q.model.decoder import CausalLM
-from glm4q.model.loader import Progress
+from glm4q.model.loader import WeightCallback
 from glm4q.planning.machine import Machine, choose_machine
 from glm4q.planning.plan import load_as_planned, plan_run
 from glm4q.text.generation_config import read_stop_token_ids
@@ -46,7 +46,7 @@ class LLM:
         kernel: str = "auto",
         wish: Wish = Wish(),  # noqa: B008 - immutable
         reserve: int | None = None,
-        progress: Progress = lambda weight: None,
+        progress: WeightCallback = lambda weight: None,
     ) -> Self:
         """Load a checkpoint in bf16, in GPTQ's INT8 or INT4, or in bitsandbytes' formats.
 
@@ -66,7 +66,7 @@ class LLM:
         machine: Machine,
         found: Fit,
         *,
-        progress: Progress = lambda weight: None,
+        progress: WeightCallback = lambda weight: None,
     ) -> Self:
         """Load each weight to the place that the plan gives it."""
         tokenizer = Tokenizer.from_directory(stored.directory)

@@ -23,7 +23,7 @@ ROUNDING_BYTES = NUMBERS_AT_ONCE * 12
 
 
 @dataclass(frozen=True)
-class Need:
+class MemoryNeed:
     """Bytes at the fullest moment of a run."""
 
     terms: Mapping[str, int]
@@ -35,7 +35,7 @@ class Need:
 
 
 @dataclass(frozen=True)
-class Pass:
+class CalibrationPass:
     """How calibration samples go through the model."""
 
     method: str
@@ -46,8 +46,12 @@ class Pass:
 
 
 def estimate_memory(
-    formats: Mapping[Weight, WeightFormat], config: ModelConfig, how: Pass, *, held_out: int = 0
-) -> Need:
+    formats: Mapping[Weight, WeightFormat],
+    config: ModelConfig,
+    how: CalibrationPass,
+    *,
+    held_out: int = 0,
+) -> MemoryNeed:
     """An upper bound of the memory that a run takes; host and GPU are not told apart.
 
     held_out: tokens on which quality is measured at the end.
@@ -60,15 +64,17 @@ def estimate_memory(
     return max(needs, key=lambda need: need.total)
 
 
-def _rounding(formats: Mapping[Weight, WeightFormat]) -> Need:
-    return Need({
+def _rounding(formats: Mapping[Weight, WeightFormat]) -> MemoryNeed:
+    return MemoryNeed({
         "Python and torch": PROCESS_BYTES,
         "rows at once": ROUNDING_BYTES,
         "largest weight": _largest(formats),
     })  # fmt: skip
 
 
-def _calibrating(formats: Mapping[Weight, WeightFormat], config: ModelConfig, how: Pass) -> Need:
+def _calibrating(
+    formats: Mapping[Weight, WeightFormat], config: ModelConfig, how: CalibrationPass
+) -> MemoryNeed:
     layer = [weight for weight in formats if weight.layer == 0]
     numbers = sum(weight.numel for weight in layer)
     linears = {
@@ -86,7 +92,7 @@ def _calibrating(formats: Mapping[Weight, WeightFormat], config: ModelConfig, ho
     size = how.dtype.itemsize
     workspace = _workspace(config, how.batch, how.tokens, how.dtype, 0)
     kept = how.batch * how.tokens * config.num_key_value_heads * config.head_dim * 2 * 4
-    return Need({
+    return MemoryNeed({
         "Python and torch": PROCESS_BYTES,
         "a layer twice, and as it is read": numbers * (2 * size + 4),
         "codes of the layer": numbers,
@@ -102,13 +108,13 @@ def _measuring(
     config: ModelConfig,
     dtype: torch.dtype,
     tokens: int,
-) -> Need:
+) -> MemoryNeed:
     layer = sum(weight.numel for weight in formats if weight.layer == 0)
     window = min(tokens, WINDOW)
     needs = needs_of_dequantizing(formats)(window)
     workspace = _workspace(config, 1, window, dtype, needs.scratch_bytes)
     heads = 2 * config.vocab_size * config.hidden_size * dtype.itemsize
-    return Need({
+    return MemoryNeed({
         "Python and torch": PROCESS_BYTES,
         "a layer, and as it is read": layer * (dtype.itemsize + 4),
         "both heads, one as it is read, one reordered": heads + 2 * _largest(formats),
@@ -134,7 +140,9 @@ def _workspace(
 
 
 def _largest(formats: Mapping[Weight, WeightFormat]) -> int:
-    return max(sum(form.parts(weight).values()) for weight, form in formats.items())
+    return max(
+        sum(weight_format.parts(weight).values()) for weight, weight_format in formats.items()
+    )
 
 
 def _stage_terms(linears: list[Weight], config: ModelConfig, method: str) -> dict[str, int]:
@@ -154,11 +162,11 @@ def _stage_terms(linears: list[Weight], config: ModelConfig, method: str) -> dic
 def largest_batch(
     formats: Mapping[Weight, WeightFormat],
     config: ModelConfig,
-    how: Pass,
+    how: CalibrationPass,
     *,
     held_out: int,
     limit: int | None,
-) -> tuple[int, Need]:
+) -> tuple[int, MemoryNeed]:
     """The most samples a pass, `how.batch` or fewer, whose need is within `limit` bytes.
 
     Raises OptionError with the bytes that would do where not even one sample is.

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from calculator.checkpoint.bitsandbytes import STATE
+from calculator.checkpoint.bitsandbytes_headers import STATE
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
 from calculator.memory.plan import assign_formats
 from calculator.model.architecture import Weight
 from calculator.model.formats import LLM_INT8, NF4, NF4_BLOCK, WeightFormat
-from glm4q.weights.bitsandbytes_functions import bitsandbytes_functions
+from glm4q.weights.bitsandbytes_package import bitsandbytes_functions
 from glm4q.weights.checkpoint import read_weight
 from quantize.output.checksums import write_checksums
 from quantize.output.companions import write_companions
@@ -68,9 +68,13 @@ def write_by_bitsandbytes(
     shards = lay_out(stored, formats, layout=_layout)
     with appearing_whole(output, overwrite, total_bytes(shards), stored.directory) as directory:
         with ShardWriter(directory, shards) as writer:
-            for place, (weight, form) in enumerate(formats.items()):
+            for place, (weight, weight_format) in enumerate(formats.items()):
                 listener(Progress(place, len(formats), weight.module, None))
-                tensors = _quantized(stored, weight, form) if form.is_quantized else None
+                tensors = (
+                    _quantized(stored, weight, weight_format)
+                    if weight_format.is_quantized
+                    else None
+                )
                 for name, rows in tensors or copied(stored, weight):
                     writer.write(name, rows)
         write_companions(stored, directory, stored.config, SETTINGS[weights])
@@ -78,9 +82,9 @@ def write_by_bitsandbytes(
         write_checksums(directory, leave_out=())
 
 
-def _layout(weight: Weight, form: WeightFormat) -> Iterator[Planned]:
+def _layout(weight: Weight, weight_format: WeightFormat) -> Iterator[Planned]:
     outputs, inputs = weight.shape
-    if form == LLM_INT8:
+    if weight_format == LLM_INT8:
         yield Planned(f"{weight.module}.weight", "I8", weight.shape)
         yield Planned(f"{weight.module}.SCB", "F32", (outputs,))
         yield Planned(f"{weight.module}.weight_format", "U8", ())
@@ -92,11 +96,11 @@ def _layout(weight: Weight, form: WeightFormat) -> Iterator[Planned]:
 
 
 def _quantized(
-    stored: StoredModel, weight: Weight, form: WeightFormat
+    stored: StoredModel, weight: Weight, weight_format: WeightFormat
 ) -> Iterator[tuple[str, Tensor]]:
     functional = bitsandbytes_functions()
     rows = read_weight(stored, weight)
-    if form == LLM_INT8:
+    if weight_format == LLM_INT8:
         codes, scales, _ = functional.int8_vectorwise_quant(rows.half())
         made = [codes, scales.float(), torch.zeros((), dtype=torch.uint8)]
     else:
@@ -104,7 +108,7 @@ def _quantized(
             rows.bfloat16(), blocksize=NF4_BLOCK, quant_type="nf4", compress_statistics=False
         )
         made = [packed, state.absmax, state.code, torch.tensor(list(_state(weight))).byte()]
-    for planned, tensor in zip(_layout(weight, form), made, strict=True):
+    for planned, tensor in zip(_layout(weight, weight_format), made, strict=True):
         yield planned.name, tensor
 
 

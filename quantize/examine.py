@@ -11,14 +11,14 @@ from calculator.checkpoint.stored import StoredModel
 from calculator.errors import CheckpointError
 from glm4q import __version__
 from glm4q.measure.peaks import peak_bytes
-from quantize.budget import Need
+from quantize.budget import MemoryNeed
 from quantize.calibrate.samples import Calibration
 from quantize.calibrate.texts import read_text
 from quantize.output.target import Journal
+from quantize.quality.checkpoint_check import check_weights
 from quantize.quality.evaluate import WINDOW, Listener, evaluate
-from quantize.quality.predictor import Arithmetic, Windows, read_windows
+from quantize.quality.predictor import ComputeSettings, Windows, read_windows
 from quantize.quality.report import held_out_record, write_report
-from quantize.quality.verify import check_weights
 from quantize.recipe import Recipe
 
 BUILT_IN = files("quantize") / "data" / "held-out.txt"
@@ -47,8 +47,8 @@ class Examination:
     recipe: Recipe
     calibration: Calibration | None
     held_out: HeldOut | None
-    need: Need
-    how: Arithmetic
+    need: MemoryNeed
+    how: ComputeSettings
     listener: Listener
 
     def __call__(self, directory: Path, journal: Journal) -> None:
@@ -76,7 +76,7 @@ class Examination:
                 "method": recipe.method,
                 "weights": str(recipe.linear),
                 "lm_head": str(recipe.head),
-                "rules": [[*rule.match, str(rule.form)] for rule in recipe.rules],
+                "rules": [[*rule.match, str(rule.weight_format)] for rule in recipe.rules],
                 "bytes": _bytes(made),
             },
             "calibration": self.calibration.record if self.calibration else None,

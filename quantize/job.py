@@ -6,12 +6,12 @@ from pathlib import Path
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.units import human_bytes
-from quantize.budget import Need, Pass, calibration_disk_bytes, largest_batch
+from quantize.budget import CalibrationPass, MemoryNeed, calibration_disk_bytes, largest_batch
 from quantize.calibrate.samples import Calibration
 from quantize.examine import Examination, HeldOut
-from quantize.pipeline import BATCH, Work, quantize_checkpoint
+from quantize.pipeline import BATCH, CalibrationSettings, quantize_checkpoint
 from quantize.progress import QuantizeProgress
-from quantize.quality.predictor import Arithmetic
+from quantize.quality.predictor import ComputeSettings
 from quantize.quality.report import read_report
 from quantize.recipe import Recipe
 
@@ -23,19 +23,19 @@ class Job:
     stored: StoredModel
     output: Path
     recipe: Recipe
-    how: Arithmetic
+    how: ComputeSettings
     calibration: Calibration | None = None
     held_out: HeldOut | None = None
     offload: Path | None = None
     max_memory: int | None = None
 
     @cached_property
-    def _batch_and_need(self) -> tuple[int, Need]:
+    def _batch_and_need(self) -> tuple[int, MemoryNeed]:
         tokens = self.calibration.token_ids.shape[1] if self.calibration else 0
         return largest_batch(
             self.recipe.formats(self.stored),
             self.stored.config,
-            Pass(self.recipe.method, BATCH, tokens, self.how.dtype),
+            CalibrationPass(self.recipe.method, BATCH, tokens, self.how.dtype),
             held_out=sum(map(len, self.held_out.windows.token_ids)) if self.held_out else 0,
             limit=self.max_memory,
         )
@@ -61,7 +61,7 @@ class Job:
         work = None
         if self.calibration:
             how = self.how
-            work = Work(self.calibration, how.device, how.dtype, batch, self.offload)
+            work = CalibrationSettings(self.calibration, how.device, how.dtype, batch, self.offload)
         quantize_checkpoint(
             self.stored,
             self.output,

@@ -33,7 +33,7 @@ NOT_SUMMED = (CHECKSUMS, JOURNAL, JSON_NAME, TEXT_NAME)
 
 
 @dataclass(frozen=True)
-class Work:
+class CalibrationSettings:
     """How to calibrate, and where."""
 
     calibration: Calibration
@@ -65,7 +65,7 @@ def quantize_checkpoint(
     output: Path,
     recipe: Recipe,
     *,
-    work: Work | None = None,
+    work: CalibrationSettings | None = None,
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
     listener: Listener = lambda progress: None,
@@ -102,7 +102,7 @@ class _Run:
         stored: StoredModel,
         recipe: Recipe,
         formats: Mapping[Weight, WeightFormat],
-        work: Work | None,
+        work: CalibrationSettings | None,
         target: Target,
     ) -> None:
         self._stored, self._formats = stored, formats
@@ -148,9 +148,9 @@ class _Run:
         if self._walk and weights[0].name == EMBEDDING:
             self._walk.begin()
         for weight in weights:
-            form = self._formats[weight]
-            if form.is_quantized:
-                yield from rounded(self._stored, weight, form)
+            weight_format = self._formats[weight]
+            if weight_format.is_quantized:
+                yield from rounded(self._stored, weight, weight_format)
             else:
                 yield from copied(self._stored, weight)
 
@@ -187,7 +187,7 @@ def file_stamps(stored: StoredModel) -> dict[str, list[int]]:
 
 
 def _asked(
-    stored: StoredModel, recipe: Recipe, shard_bytes: int, work: Work | None
+    stored: StoredModel, recipe: Recipe, shard_bytes: int, work: CalibrationSettings | None
 ) -> dict[str, Any]:
     """All that the output's bytes depend on, in words."""
     asked: dict[str, Any] = {
@@ -195,7 +195,7 @@ def _asked(
         "method": recipe.method,
         "weights": str(recipe.linear),
         "head": str(recipe.head),
-        "rules": [[*rule.match, str(rule.form)] for rule in recipe.rules],
+        "rules": [[*rule.match, str(rule.weight_format)] for rule in recipe.rules],
         "shard bytes": shard_bytes,
         "version": __version__,
     }
@@ -205,14 +205,14 @@ def _asked(
     return asked
 
 
-def _states_bytes(stored: StoredModel, work: Work | None) -> int:
+def _states_bytes(stored: StoredModel, work: CalibrationSettings | None) -> int:
     if not work or work.offload:
         return 0
     samples, tokens = work.calibration.token_ids.shape
     return calibration_disk_bytes(stored.config, samples=samples, tokens=tokens, dtype=work.dtype)
 
 
-def _states_directory(work: Work, target: Target) -> Path:
+def _states_directory(work: CalibrationSettings, target: Target) -> Path:
     """Hidden states lie with the unfinished output, or apart under a name of its own."""
     if work.offload is None:
         return target.directory

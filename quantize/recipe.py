@@ -38,7 +38,7 @@ class Rule:
     """Modules that differ, by glob patterns of their names."""
 
     match: tuple[str, ...]
-    form: WeightFormat
+    weight_format: WeightFormat
 
     def matches(self, weight: Weight) -> bool:
         return any(fnmatchcase(weight.module, pattern) for pattern in self.match)
@@ -66,7 +66,7 @@ class Recipe:
             matched = [each for each in formats if each.role == "linear" and rule.matches(each)]
             if not matched:
                 raise OptionError(f"no linear layer of the model matches {', '.join(rule.match)}")
-            formats.update(dict.fromkeys(matched, rule.form))
+            formats.update(dict.fromkeys(matched, rule.weight_format))
         refuse_unfit(formats)
         return formats
 
@@ -138,8 +138,8 @@ def _rule(table: Mapping[str, Any], group_size: str, *, symmetric: bool) -> Rule
         raise OptionError(f"match must be patterns of module names, not {match!r}")
     weights = one_of("weights", _word(table, "weights"), (*WEIGHTS, "bf16"))
     size = str(table.get("group_size", group_size))
-    form = BF16 if weights == "bf16" else parse_format(weights, size, symmetric=symmetric)
-    return Rule(tuple(patterns), form)
+    weight_format = BF16 if weights == "bf16" else parse_format(weights, size, symmetric=symmetric)
+    return Rule(tuple(patterns), weight_format)
 
 
 def _word(table: Mapping[str, Any], name: str, default: str | None = None) -> str:

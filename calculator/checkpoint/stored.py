@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from calculator.checkpoint import bitsandbytes
+from calculator.checkpoint import bitsandbytes_headers
 from calculator.checkpoint.headers import TensorHeader, read_headers
 from calculator.checkpoint.names import IGNORED, Piece, pieces
 from calculator.errors import CheckpointError, ConfigError
@@ -42,7 +42,7 @@ class StoredModel:
         for weight in weights(config):
             stored._check_shapes(weight)
         if stored.by_bitsandbytes and not any(
-            form.is_quantized for form in stored.formats().values()
+            weight_format.is_quantized for weight_format in stored.formats().values()
         ):
             raise CheckpointError(
                 f"{directory} says that it is quantized by bitsandbytes, but no tensor is"
@@ -89,7 +89,9 @@ class StoredModel:
         """How the weight is held in memory; dense weights of any width are held as bf16."""
         module = self.pieces(weight)[0].module
         if self.by_bitsandbytes and weight.can_be_quantized:
-            return bitsandbytes.held_format(bitsandbytes.stored_format(self.tensors, module))
+            return bitsandbytes_headers.held_format(
+                bitsandbytes_headers.stored_format(self.tensors, module)
+            )
         qweight = self.tensors.get(f"{module}.qweight")
         if not weight.can_be_quantized or qweight is None:
             return BF16
@@ -128,35 +130,35 @@ class StoredModel:
             )
 
     def _stored_names(self, weight: Weight) -> Iterator[str]:
-        form = self.format(weight)
+        weight_format = self.format(weight)
         parts: tuple[str, ...] = (weight.name.rpartition(".")[2],)
-        if form.is_quantized and self.by_bitsandbytes:
-            stored_form = bitsandbytes.stored_format(self.tensors, weight.module)
-            parts = (*stored_form.parts(weight), *bitsandbytes.NOT_HELD)
-        elif form.is_quantized:
+        if weight_format.is_quantized and self.by_bitsandbytes:
+            stored_form = bitsandbytes_headers.stored_format(self.tensors, weight.module)
+            parts = (*stored_form.parts(weight), *bitsandbytes_headers.NOT_HELD)
+        elif weight_format.is_quantized:
             parts = GPTQ_PARTS
         for piece in self.pieces(weight):
             yield from (f"{piece.module}.{part}" for part in parts)
 
     def _check_shapes(self, weight: Weight) -> None:
-        form = self.format(weight)
-        if form.is_quantized and not self.is_quantized:
+        weight_format = self.format(weight)
+        if weight_format.is_quantized and not self.is_quantized:
             raise CheckpointError(
                 f"{self.directory} holds {weight.module}.qweight but no quantization_config"
             )
-        if form.is_quantized and self.by_bitsandbytes:
-            return bitsandbytes.check(self.tensors, weight)
+        if weight_format.is_quantized and self.by_bitsandbytes:
+            return bitsandbytes_headers.check(self.tensors, weight)
         found = self.pieces(weight)
-        whole = sum(self._rows(piece, weight, form) for piece in found)
+        whole = sum(self._rows(piece, weight, weight_format) for piece in found)
         if whole != weight.shape[0]:
             raise CheckpointError(
                 f"{self.directory} has {whole} rows of {weight.module}, which has {weight.shape[0]}"
             )
 
-    def _rows(self, piece: Piece, weight: Weight, form: WeightFormat) -> int:
+    def _rows(self, piece: Piece, weight: Weight, weight_format: WeightFormat) -> int:
         """Check one piece of a weight; how many of its rows (outputs) it holds."""
-        if form.is_quantized:
-            return self._quantized_rows(piece, weight, form)
+        if weight_format.is_quantized:
+            return self._quantized_rows(piece, weight, weight_format)
         header = self.part(piece, weight.name.rpartition(".")[2])
         if header.dtype not in FLOATS:
             raise CheckpointError(
@@ -172,16 +174,16 @@ class StoredModel:
             raise CheckpointError(f"{header.name} has {rows} rows, and {piece.stop} are needed")
         return (rows if piece.stop is None else piece.stop) - piece.start
 
-    def _quantized_rows(self, piece: Piece, weight: Weight, form: WeightFormat) -> int:
-        inputs, pack = weight.shape[1], PACK_BITS // form.bits
+    def _quantized_rows(self, piece: Piece, weight: Weight, weight_format: WeightFormat) -> int:
+        inputs, pack = weight.shape[1], PACK_BITS // weight_format.bits
         outputs = self.part(piece, "qweight").shape[-1]
-        groups = form.groups(inputs)
+        groups = weight_format.groups(inputs)
         expected: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
             "qweight": (("I32",), (inputs // pack, outputs)),
             "scales": (FLOATS, (groups, outputs)),
             "qzeros": (("I32",), (groups, outputs // pack)),
         }
-        if form.act_order or f"{piece.module}.g_idx" in self.tensors:
+        if weight_format.act_order or f"{piece.module}.g_idx" in self.tensors:
             expected["g_idx"] = (("I32",), (inputs,))
         for part, (dtypes, shape) in expected.items():
             header = self.part(piece, part)

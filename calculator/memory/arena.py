@@ -8,6 +8,7 @@ from calculator.memory.workspace import (
     DECODE_TILE,
     MOMENTS,
     PREFILL_TILE,
+    BufferName,
     StepBuffer,
     StepShape,
     step_buffers,
@@ -33,7 +34,7 @@ class Layout:
 
     shape: StepShape
     buffers: tuple[StepBuffer, ...]
-    offsets: Mapping[str, int]
+    offsets: Mapping[BufferName, int]
     bytes: int
 
 
@@ -102,7 +103,7 @@ def _place(shape: StepShape, buffers: list[StepBuffer], activation_bytes: int) -
     """
     sizes = {buffer: buffer.bytes(activation_bytes) for buffer in buffers}
     placed: list[tuple[int, int, frozenset[str]]] = []  # start, end, moments
-    offsets: dict[str, int] = {}
+    offsets: dict[BufferName, int] = {}
     for buffer in sorted(sizes, key=lambda buffer: (-sizes[buffer], buffer.name)):
         alive = frozenset(buffer.alive)
         start = _first_gap(sizes[buffer], alive, placed)

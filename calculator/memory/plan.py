@@ -8,7 +8,7 @@ from calculator.errors import OptionError
 from calculator.memory.allocator import CACHE_SLACK, STEP_SLACK, reserved_bytes
 from calculator.memory.arena import Arena, make_arena
 from calculator.memory.placement import layers_of, placement
-from calculator.memory.scratch import Served
+from calculator.memory.scratch import ServedWeights
 from calculator.memory.settings import Device, Settings
 from calculator.memory.terms import Term, kv_terms, weight_terms
 from calculator.model.architecture import Role, Weight, weights
@@ -111,11 +111,11 @@ class Planner:
         formats: Mapping[Weight, WeightFormat],
         *,
         source: str = "config",
-        served: Mapping[Device, Served] | None = None,
+        served: Mapping[Device, ServedWeights] | None = None,
     ) -> None:
         self.config = config
         self._source = source
-        alike = Served.dequantizing(formats)
+        alike = ServedWeights.dequantizing(formats)
         self._served = served or {"gpu": alike, "host": alike}
         self.tied = all(weight.role != "head" for weight in formats)
         self._placed: dict[tuple[Device, Device, int | None], _Placed] = {}
@@ -242,7 +242,7 @@ def assign_formats(
 
 def kv_bytes_per_token(config: ModelConfig, kv: str) -> int:
     """Bytes that one token takes in the cache, keys and values, all layers."""
-    vectors = sum(form.head_bytes(config.head_dim) for form in KV_FORMATS[kv])
+    vectors = sum(weight_format.head_bytes(config.head_dim) for weight_format in KV_FORMATS[kv])
     return config.num_hidden_layers * config.num_key_value_heads * vectors
 
 
@@ -252,9 +252,9 @@ def _weights_slack(
     """What PyTorch's allocator takes beyond the weights on the GPU, loaded in their order."""
     sizes = [
         size
-        for weight, form in formats.items()
+        for weight, weight_format in formats.items()
         if device_of(weight) == "gpu"
-        for size in form.parts(weight).values()
+        for size in weight_format.parts(weight).values()
     ]
     return reserved_bytes(sizes) - sum(sizes)
 

@@ -26,7 +26,7 @@ def tile_bytes(outputs: int, inputs: int, groups: int) -> int:
 
 
 @dataclass(frozen=True)
-class Needs:
+class KernelNeeds:
     """What the kernels of a model need while they multiply."""
 
     scratch_bytes: int = 0
@@ -35,16 +35,16 @@ class Needs:
     """Beside it: what operators of torch allocate by themselves."""
 
 
-NeedsOf = Callable[[int], Needs]
+KernelNeedsOf = Callable[[int], KernelNeeds]
 """Of a step of so many tokens."""
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedWeights:
     """Weights as the kernels of one device keep them, and what these need while they multiply."""
 
     formats: Mapping[Weight, WeightFormat]
-    needs: NeedsOf
+    needs: KernelNeedsOf
 
     @classmethod
     def dequantizing(cls, formats: Mapping[Weight, WeightFormat]) -> Self:
@@ -52,13 +52,20 @@ class Served:
         return cls(formats, needs_of_dequantizing(formats))
 
 
-def needs_of_dequantizing(formats: Mapping[Weight, WeightFormat]) -> NeedsOf:
+def needs_of_dequantizing(formats: Mapping[Weight, WeightFormat]) -> KernelNeedsOf:
     """Of kernels that dequantize a weight tile by tile."""
     # Layers are alike: one weight of each shape and format is looked at.
-    kinds = {(weight.shape, form) for weight, form in formats.items() if form.is_quantized}
-    sizes = [tile_bytes(outputs, inputs, form.groups(inputs)) for (outputs, inputs), form in kinds]
+    kinds = {
+        (weight.shape, weight_format)
+        for weight, weight_format in formats.items()
+        if weight_format.is_quantized
+    }
+    sizes = [
+        tile_bytes(outputs, inputs, weight_format.groups(inputs))
+        for (outputs, inputs), weight_format in kinds
+    ]
 
-    def needs(tokens: int) -> Needs:
-        return Needs(max(sizes, default=0))
+    def needs(tokens: int) -> KernelNeeds:
+        return KernelNeeds(max(sizes, default=0))
 
     return needs

@@ -66,10 +66,10 @@ def weight_terms(
     """One term for each (class of tensors, device), in the order of the forward pass."""
     buffers: dict[tuple[str, Device], list[Buffer]] = {}
     counts: dict[tuple[str, Device], dict[int, int]] = {}
-    for weight, form in formats.items():
+    for weight, weight_format in formats.items():
         device = device_of(weight)
-        for part, (count, bits) in form.numbers(weight).items():
-            term = _term_name(weight, form, part), device
+        for part, (count, bits) in weight_format.numbers(weight).items():
+            term = _term_name(weight, weight_format, part), device
             name = weight.name if part == "weight" else f"{weight.module}.{part}"
             buffers.setdefault(term, []).append(Buffer(name, -(-count * bits // 8)))
             by_bits = counts.setdefault(term, {})
@@ -84,7 +84,7 @@ def kv_terms(config: ModelConfig, settings: Settings, device: Device, layers: in
     """The cache of so many layers: codes, and scales and centres where it is quantized."""
     sides = dict(zip(("keys", "values"), KV_FORMATS[settings.kv], strict=True))
     heads = layers * config.num_key_value_heads
-    quantized = any(form.group_bytes for form in sides.values())
+    quantized = any(weight_format.group_bytes for weight_format in sides.values())
     batch, context = settings.batch, settings.context
     each, once = (batch * context, f"{batch} x {context:,} tokens"), (batch, f"{batch} sequences")
     parts = {
@@ -94,7 +94,9 @@ def kv_terms(config: ModelConfig, settings: Settings, device: Device, layers: in
     }
     terms = []
     for name, ((count, counted), bytes_of) in parts.items():
-        sizes = {side: bytes_of(form, config.head_dim) for side, form in sides.items()}
+        sizes = {
+            side: bytes_of(weight_format, config.head_dim) for side, weight_format in sides.items()
+        }
         if heads and any(sizes.values()):
             formula = f"{counted} x {heads} heads x ({' + '.join(map(str, sizes.values()))}) B"
             buffers = (Buffer(side, count * heads * size) for side, size in sizes.items())
@@ -102,9 +104,9 @@ def kv_terms(config: ModelConfig, settings: Settings, device: Device, layers: in
     return terms
 
 
-def _term_name(weight: Weight, form: WeightFormat, part: str) -> str:
+def _term_name(weight: Weight, weight_format: WeightFormat, part: str) -> str:
     name = NAME_OF_ROLE[weight.role]
-    if form.is_quantized:
+    if weight_format.is_quantized:
         return f"{name} {NAME_OF_PART[part]}"
     return "linear weights" if name == "linear" else name
 

@@ -42,6 +42,55 @@ Dtype = Literal["activation", "float32", "float64", "int64", "uint8", "bool"]
 BYTES: dict[Dtype, int] = {"float32": 4, "float64": 8, "int64": 8, "uint8": 1, "bool": 1}
 
 
+BufferName = Literal[
+    "normed",
+    "wide",
+    "root_mean_square",
+    "head_output",
+    "logits",
+    "scratch",
+    "token_ids",
+    "hidden_states",
+    "angles",
+    "frequencies",
+    "positions",
+    "cached",
+    "rotation",
+    "tile_angles",
+    "tile_positions",
+    "tile_rotation",
+    "future",
+    "hadamard",
+    "q",
+    "k",
+    "v",
+    "half_rotated",
+    "fresh",
+    "fresh_hadamard",
+    "fresh_codes",
+    "extremes",
+    "queries",
+    "keys",
+    "values",
+    "tile_codes",
+    "tile_scales",
+    "tile_centers",
+    "start_center",
+    "start_position",
+    "start_angles",
+    "start_rotation",
+    "scores",
+    "softmax",
+    "mixed",
+    "mixed_hadamard",
+    "attended",
+    "delta",
+    "gate_up",
+    "gated",
+]
+"""The buffers of a step, in the order of `step_buffers`. Python and C++ use the same names."""
+
+
 @dataclass(frozen=True)
 class StepShape:
     """How much goes through the model at once."""
@@ -59,7 +108,7 @@ class StepShape:
 class StepBuffer:
     """A tensor of the workspace."""
 
-    name: str
+    name: BufferName
     dtype: Dtype
     shape: tuple[int, ...]
     alive: tuple[str, ...]
@@ -83,11 +132,11 @@ def step_buffers(
         *_throughout(config, shape),
         StepBuffer("normed", "activation", (*each, config.hidden_size), (*NORMS, *LINEARS[:-1])),
         StepBuffer("wide", "float32", (*each, config.hidden_size), NORMS),
-        StepBuffer("root mean square", "float32", (*each, 1), NORMS),
+        StepBuffer("root_mean_square", "float32", (*each, 1), NORMS),
         *_projections(config, shape),
         *_attention(config, shape),
         *_feed_forward(config, shape),
-        StepBuffer("head output", "activation", logits, ("head",)),
+        StepBuffer("head_output", "activation", logits, ("head",)),
         StepBuffer("logits", "float32", logits, ("head",)),
         StepBuffer("scratch", "uint8", (scratch_bytes,), LINEARS),
     ]
@@ -97,18 +146,18 @@ def _throughout(config: ModelConfig, shape: StepShape) -> list[StepBuffer]:
     pairs = config.rotary_dim // 2
     layers = MOMENTS[:-1]
     return [
-        StepBuffer("token ids", "int64", (shape.batch, shape.tokens), ("input",)),
+        StepBuffer("token_ids", "int64", (shape.batch, shape.tokens), ("input",)),
         StepBuffer(
-            "hidden states", "activation", (shape.batch, shape.tokens, config.hidden_size), MOMENTS
+            "hidden_states", "activation", (shape.batch, shape.tokens, config.hidden_size), MOMENTS
         ),
         StepBuffer("angles", "float64", (2, shape.tokens, pairs), ("input",)),
         StepBuffer("frequencies", "float64", (pairs,), layers),
         StepBuffer("positions", "float64", (shape.tokens,), ("input",)),
         StepBuffer("cached", "int64", (shape.batch,), layers),
         StepBuffer("rotation", "float32", (2, shape.batch, shape.tokens, pairs), layers),
-        StepBuffer("tile angles", "float64", (2, shape.tile, pairs), ("input",)),
-        StepBuffer("tile positions", "float64", (shape.tile,), ("input",)),
-        StepBuffer("tile rotation", "float32", (2, shape.tile, pairs), layers),
+        StepBuffer("tile_angles", "float64", (2, shape.tile, pairs), ("input",)),
+        StepBuffer("tile_positions", "float64", (shape.tile,), ("input",)),
+        StepBuffer("tile_rotation", "float32", (2, shape.tile, pairs), layers),
         StepBuffer("future", "bool", (shape.tokens, shape.tokens), layers),
         StepBuffer("hadamard", "float32", (KV_GROUP, KV_GROUP), layers),
     ]
@@ -125,10 +174,10 @@ def _projections(config: ModelConfig, shape: StepShape) -> list[StepBuffer]:
         StepBuffer("q", "activation", (batch, tokens, heads, size), kept),
         StepBuffer("k", "activation", (batch, tokens, kv_heads, size), kept),
         StepBuffer("v", "activation", (batch, tokens, kv_heads, size), kept),
-        StepBuffer("half turned", "float32", half, ("append",)),
+        StepBuffer("half_rotated", "float32", half, ("append",)),
         StepBuffer("fresh", "float32", (batch, kv_heads, tokens, size), ("append",)),
-        StepBuffer("fresh turned", "float32", (batch, kv_heads, tokens, size), ("append",)),
-        StepBuffer("fresh codes", "uint8", (batch, kv_heads, tokens, size), ("append",)),
+        StepBuffer("fresh_hadamard", "float32", (batch, kv_heads, tokens, size), ("append",)),
+        StepBuffer("fresh_codes", "uint8", (batch, kv_heads, tokens, size), ("append",)),
         StepBuffer("extremes", "float32", (3, batch, kv_heads, tokens, groups), ("append",)),
     ]
 
@@ -145,18 +194,18 @@ def _attention(config: ModelConfig, shape: StepShape) -> list[StepBuffer]:
         StepBuffer("queries", "float32", (*each, rows, size), ("append", "attention")),
         StepBuffer("keys", "float32", (*each, tile, size), now),
         StepBuffer("values", "float32", (*each, tile, size), now),
-        StepBuffer("tile codes", "uint8", (*each, tile, size), now),
-        StepBuffer("tile scales", "float32", (*each, tile, groups), now),
-        StepBuffer("tile centers", "float32", (*each, tile, size), now),
-        StepBuffer("start center", "float32", (*each, 1, size), now),
-        StepBuffer("start position", "float64", (1,), now),
-        StepBuffer("start angles", "float64", (2, 1, pairs), now),
-        StepBuffer("start rotation", "float32", (2, 1, pairs), now),
+        StepBuffer("tile_codes", "uint8", (*each, tile, size), now),
+        StepBuffer("tile_scales", "float32", (*each, tile, groups), now),
+        StepBuffer("tile_centers", "float32", (*each, tile, size), now),
+        StepBuffer("start_center", "float32", (*each, 1, size), now),
+        StepBuffer("start_position", "float64", (1,), now),
+        StepBuffer("start_angles", "float64", (2, 1, pairs), now),
+        StepBuffer("start_rotation", "float32", (2, 1, pairs), now),
         StepBuffer("scores", "float32", (*each, rows, tile), now),
         StepBuffer("softmax", "float32", (4, *each, rows, 1), now),
         # On a GPU, append leaves there the queries for keys that are kept turned.
         StepBuffer("mixed", "float32", (*each, rows, size), ("append", "attention")),
-        StepBuffer("mixed turned", "float32", (*each, rows, size), now),
+        StepBuffer("mixed_hadamard", "float32", (*each, rows, size), now),
         StepBuffer(
             "attended",
             "activation",
@@ -171,6 +220,6 @@ def _feed_forward(config: ModelConfig, shape: StepShape) -> list[StepBuffer]:
     last = "feed-forward output"
     return [
         StepBuffer("delta", "activation", (*each, config.hidden_size), ("attention output", last)),
-        StepBuffer("gate and up", "activation", (*each, 2 * inner), ("feed-forward",)),
+        StepBuffer("gate_up", "activation", (*each, 2 * inner), ("feed-forward",)),
         StepBuffer("gated", "activation", (*each, inner), ("feed-forward", last)),
     ]

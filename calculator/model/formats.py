@@ -151,10 +151,11 @@ KV_FORMATS: dict[str, tuple[KVFormat, KVFormat]] = {
 
 def refuse_unfit_kv(kv: str, head_dim: int) -> None:
     """Raise OptionError where vectors of that size cannot be cached so."""
-    for form in KV_FORMATS[kv]:
-        if form.group_size and head_dim % form.group_size:
+    for weight_format in KV_FORMATS[kv]:
+        if weight_format.group_size and head_dim % weight_format.group_size:
             raise OptionError(
-                f"kv {kv} takes heads of a multiple of {form.group_size} numbers, not {head_dim}"
+                f"kv {kv} takes heads of a multiple of {weight_format.group_size} numbers, "
+                f"not {head_dim}"
             )
 
 
@@ -164,23 +165,24 @@ def refuse_unfit(formats: Mapping[Weight, WeightFormat]) -> None:
     bitsandbytes' formats take every shape.
     """
     quantized = {
-        weight: form
-        for weight, form in formats.items()
-        if form.is_quantized and form.scheme == "groups"
+        weight: weight_format
+        for weight, weight_format in formats.items()
+        if weight_format.is_quantized and weight_format.scheme == "groups"
     }
     widths = {weight.shape[1] for weight in quantized}
     fitting = [str(size) for size in GROUP_SIZES if not any(width % size for width in widths)]
-    for weight, form in quantized.items():
+    for weight, weight_format in quantized.items():
         outputs, inputs = weight.shape
-        if form.group_size and inputs % form.group_size:
+        if weight_format.group_size and inputs % weight_format.group_size:
             raise OptionError(
-                f"group size {form.group_size} does not divide {weight.module}, {inputs} wide; "
+                f"group size {weight_format.group_size} does not divide {weight.module}, "
+                f"{inputs} wide; "
                 f"{', '.join([*fitting, 'channel'])} would do"
             )
-        pack = PACK_BITS // form.bits
+        pack = PACK_BITS // weight_format.bits
         for side, size in (("inputs", inputs), ("outputs", outputs)):
             if size % pack:
                 raise OptionError(
-                    f"{weight.module} has {size} {side}; GPTQ's {form.bits}-bit format "
+                    f"{weight.module} has {size} {side}; GPTQ's {weight_format.bits}-bit format "
                     f"needs a multiple of {pack}"
                 )

@@ -28,7 +28,7 @@ def split(
         vocab_size=ceil(config.vocab_size / gpus / 64) * 64,  # vLLM pads vocabularies to 64 rows
         tie_word_embeddings=all(weight.role != "head" for weight in formats),
     )
-    by_name = {weight.name: form for weight, form in formats.items()}
+    by_name = {weight.name: weight_format for weight, weight_format in formats.items()}
     held = {weight: by_name[weight.name] for weight in weights(part)}
     try:
         refuse_unfit(held)

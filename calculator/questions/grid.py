@@ -25,7 +25,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class GridRow:
     """One variant and KV format, over all contexts."""
 
     weights: str
@@ -39,10 +39,10 @@ def grid_contexts(longest: int) -> tuple[int, ...]:
     return tuple(powers) or (longest,)
 
 
-def make_grid(question: Question) -> tuple[Row, ...]:
+def make_grid(question: Question) -> tuple[GridRow, ...]:
     """All rows, finest weights first. A stored quantized model has only its own formats."""
     return tuple(
-        Row(str(weights), kv, tuple(_cells(variant, kv)))
+        GridRow(str(weights), kv, tuple(_cells(variant, kv)))
         for weights, variant in grid_variants(question)
         for kv in kv_choices(question.subject.config)
     )

@@ -24,7 +24,7 @@ VARIANTS = (
 
 
 @dataclass(frozen=True)
-class Row:
+class LongestRow:
     """One way to run the model."""
 
     name: str
@@ -37,7 +37,7 @@ class Longest:
     """The table."""
 
     cards: tuple[Gpu, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[LongestRow, ...]
 
 
 def longest_contexts(question: Question) -> Longest:
@@ -50,14 +50,14 @@ def longest_contexts(question: Question) -> Longest:
     return Longest(cards, tuple(rows))
 
 
-def _published(question: Question, cards: tuple[Gpu, ...]) -> Iterator[Row]:
+def _published(question: Question, cards: tuple[Gpu, ...]) -> Iterator[LongestRow]:
     longest = question.subject.config.max_position_embeddings
     for weights in ("bf16", "int4"):
         found = (published_context(weights, card.reported_bytes) for card in cards)
-        yield Row(f"authors, {weights}", tuple(min(context, longest) for context in found))
+        yield LongestRow(f"authors, {weights}", tuple(min(context, longest) for context in found))
 
 
-def _ours(question: Question, cards: tuple[Gpu, ...]) -> Iterator[Row]:
+def _ours(question: Question, cards: tuple[Gpu, ...]) -> Iterator[LongestRow]:
     for variant in VARIANTS if question.subject.variant else (None,):
         try:
             asked = question.with_variant(variant) if variant else question
@@ -69,7 +69,7 @@ def _ours(question: Question, cards: tuple[Gpu, ...]) -> Iterator[Row]:
             settings = replace(asked.settings, kv=kv, context=1)
             placed = replace(asked.with_settings(settings), card=None)
             name = f"{variant.weights if variant else 'as stored'}, {kv} KV"
-            yield Row(
+            yield LongestRow(
                 name,
                 tuple(max_context(placed, card_of(card).usable_bytes) for card in cards),
             )

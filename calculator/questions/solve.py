@@ -192,7 +192,9 @@ def _as_good(better: Choice, choice: Choice) -> bool:
 
 
 def _quality(question: Question) -> tuple[int, int, int, bool]:
-    formats = {weight.role: form for weight, form in question.subject.formats.items()}
+    formats = {
+        weight.role: weight_format for weight, weight_format in question.subject.formats.items()
+    }
     head = formats.get("head", formats["embedding"])
     linear = formats["linear"]
     kv_bits = _kv_bits(question.settings.kv)
@@ -200,7 +202,7 @@ def _quality(question: Question) -> tuple[int, int, int, bool]:
 
 
 def _kv_bits(kv: str) -> int:
-    return sum(form.bits for form in KV_FORMATS[kv])
+    return sum(weight_format.bits for weight_format in KV_FORMATS[kv])
 
 
 def _variants(question: Question) -> Iterator[Question]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import ConfigError, OptionError
 from calculator.memory.plan import assign_formats
-from calculator.memory.scratch import Served
+from calculator.memory.scratch import ServedWeights
 from calculator.memory.settings import Device
 from calculator.model.architecture import Weight
 from calculator.model.config import ModelConfig, read_json_object
@@ -70,7 +70,7 @@ class Subject:
     source: str
     variant: Variant | None
     """None where the files are quantized already: they are what they are."""
-    served: Mapping[Device, Served] | None = None
+    served: Mapping[Device, ServedWeights] | None = None
     """What the kernels of a machine make of the weights, where it is known which those are."""
 
     def with_variant(self, variant: Variant) -> "Subject":

@@ -5,7 +5,7 @@ from typing import Any
 
 from calculator.cards.roofline import SHORT_CONTEXT, Band, decode_band, prefill_band
 from calculator.model.architecture import num_parameters
-from calculator.questions.grid import Row
+from calculator.questions.grid import GridRow
 from calculator.questions.longest import Longest
 from calculator.questions.question import Question
 from calculator.questions.solve import (
@@ -65,7 +65,7 @@ def question_record(question: Question) -> dict[str, Any]:
     return {**answer, **_of_the_card(question)}
 
 
-def grid_record(question: Question, rows: tuple[Row, ...]) -> dict[str, Any]:
+def grid_record(question: Question, rows: tuple[GridRow, ...]) -> dict[str, Any]:
     """What `glm4q calc --grid --json` prints."""
     return {
         "schema": SCHEMA,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from calculator.memory.settings import Device
 from calculator.model.architecture import num_parameters
-from calculator.questions.grid import Cell, Row
+from calculator.questions.grid import Cell, GridRow
 from calculator.questions.longest import Longest
 from calculator.questions.question import Question
 from calculator.questions.solve import Choice, Offer, verdict
@@ -118,7 +118,7 @@ def choices_sheet(choices: tuple[Choice, ...], card: str, shown: int = 8) -> She
     )
 
 
-def grid_sheet(question: Question, rows: tuple[Row, ...]) -> Sheet:
+def grid_sheet(question: Question, rows: tuple[GridRow, ...]) -> Sheet:
     """The grid: margins on a card, or needs without one."""
     contexts = tuple(human_tokens(cell.context) for cell in rows[0].cells)
     if question.card:

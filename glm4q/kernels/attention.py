@@ -8,7 +8,7 @@ from torch import Tensor
 
 from calculator.model.config import ModelConfig
 from glm4q.kernels.cuda import AMPERE, capability, refuses_triton
-from glm4q.memory.kv.hadamard import turn
+from glm4q.memory.kv.hadamard import hadamard_transform
 from glm4q.memory.kv.spec import KVStore
 from glm4q.memory.workspace import Step
 
@@ -44,8 +44,8 @@ class FusedAttention:
         from glm4q.kernels.gpu.launch import run_all
 
         launches = self._launches(step, keys, values, layer)
-        if keys.turned:
-            turn(step["queries"], step, launches.turned)
+        if keys.hadamard:
+            hadamard_transform(step["queries"], step, launches.transformed_queries)
         run_all(launches.attend())
 
     def _launches(

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from calculator.memory.scratch import Needs, dequantized_outputs
+from calculator.memory.scratch import KernelNeeds, dequantized_outputs
 from calculator.model.formats import NF4_BLOCK, WeightFormat
 from glm4q.kernels.spec import LinearSpec
-from glm4q.weights.bitsandbytes import nf4_of_words
-from glm4q.weights.bitsandbytes_functions import bitsandbytes_functions
+from glm4q.weights.bitsandbytes_package import bitsandbytes_functions
+from glm4q.weights.bitsandbytes_tensors import nf4_of_words
 from glm4q.weights.packing import QuantizedWeight
 
 
@@ -25,14 +25,14 @@ class BitsAndBytes:
     widens = False
 
     def refuses(self, spec: LinearSpec) -> str | None:
-        if spec.form.scheme != "nf4":
-            return f"takes nf4, not {spec.form}"
+        if spec.weight_format.scheme != "nf4":
+            return f"takes nf4, not {spec.weight_format}"
         if find_spec("bitsandbytes") is None:
             return "needs the package bitsandbytes, which is not installed"
         return None
 
-    def held(self, form: WeightFormat) -> WeightFormat:
-        return form
+    def packed_format(self, weight_format: WeightFormat) -> WeightFormat:
+        return weight_format
 
     def pack(self, weight: QuantizedWeight) -> dict[str, Tensor]:
         assert weight.book is not None
@@ -42,9 +42,9 @@ class BitsAndBytes:
             "book": weight.book,
         }
 
-    def needs(self, spec: LinearSpec, tokens: int, activation_bytes: int) -> Needs:
+    def needs(self, spec: LinearSpec, tokens: int, activation_bytes: int) -> KernelNeeds:
         rows = min(spec.outputs, dequantized_outputs(spec.inputs))
-        return Needs(operator_bytes=rows * spec.inputs * activation_bytes)
+        return KernelNeeds(operator_bytes=rows * spec.inputs * activation_bytes)
 
     def matmul(self, x: Tensor, packed: Mapping[str, Tensor], out: Tensor, scratch: Tensor) -> None:
         if x.is_cuda and x.shape[0] == 1:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from calculator.memory.scratch import Needs, dequantized_outputs, tile_bytes
+from calculator.memory.scratch import KernelNeeds, dequantized_outputs, tile_bytes
 from calculator.model.formats import WeightFormat
 from glm4q.kernels.spec import LinearSpec
 from glm4q.weights.packing import WORD_BITS, QuantizedWeight
@@ -22,11 +22,13 @@ class Reference:
     def refuses(self, spec: LinearSpec) -> str | None:
         return None
 
-    def held(self, form: WeightFormat) -> WeightFormat:
-        return form
+    def packed_format(self, weight_format: WeightFormat) -> WeightFormat:
+        return weight_format
 
-    def needs(self, spec: LinearSpec, tokens: int, activation_bytes: int) -> Needs:
-        return Needs(tile_bytes(spec.outputs, spec.inputs, spec.form.groups(spec.inputs)))
+    def needs(self, spec: LinearSpec, tokens: int, activation_bytes: int) -> KernelNeeds:
+        return KernelNeeds(
+            tile_bytes(spec.outputs, spec.inputs, spec.weight_format.groups(spec.inputs))
+        )
 
     def pack(self, weight: QuantizedWeight) -> dict[str, Tensor]:
         parts = {name: getattr(weight, name) for name in PARTS}

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from calculator.memory.scratch import Needs
+from calculator.memory.scratch import KernelNeeds
 from calculator.model.formats import WeightFormat
 from glm4q.kernels.cuda import capability
 from glm4q.weights.packing import QuantizedWeight
@@ -19,7 +19,7 @@ class LinearSpec:
 
     outputs: int
     inputs: int
-    form: WeightFormat
+    weight_format: WeightFormat
     device: torch.device
 
     @property
@@ -28,7 +28,7 @@ class LinearSpec:
         return capability(self.device)
 
     def __str__(self) -> str:
-        return f"{self.form} [{self.outputs}, {self.inputs}] on {self.device.type}"
+        return f"{self.weight_format} [{self.outputs}, {self.inputs}] on {self.device.type}"
 
 
 class Kernel(Protocol):
@@ -41,13 +41,13 @@ class Kernel(Protocol):
     def refuses(self, spec: LinearSpec) -> str | None:
         """Why it does not take the layer; None where it does."""
 
-    def held(self, form: WeightFormat) -> WeightFormat:
+    def packed_format(self, weight_format: WeightFormat) -> WeightFormat:
         """The format in which it keeps the weight in memory: what the plan counts."""
 
     def pack(self, weight: QuantizedWeight) -> dict[str, Tensor]:
         """Rearrange the weight for `matmul`, once, at load."""
 
-    def needs(self, spec: LinearSpec, tokens: int, activation_bytes: int) -> Needs:
+    def needs(self, spec: LinearSpec, tokens: int, activation_bytes: int) -> KernelNeeds:
         """What `matmul` of that many rows takes beside the weight: what the plan counts."""
 
     def matmul(self, x: Tensor, packed: Mapping[str, Tensor], out: Tensor, scratch: Tensor) -> None:

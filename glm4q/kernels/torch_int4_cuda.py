@@ -9,11 +9,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from calculator.memory.scratch import Needs
+from calculator.memory.scratch import KernelNeeds
 from calculator.model.formats import GROUP_SIZES, WeightFormat
 from glm4q.kernels.cuda import AMPERE
 from glm4q.kernels.spec import LinearSpec
-from glm4q.memory.workspace import carve
+from glm4q.memory.workspace import split_scratch
 from glm4q.weights.packing import QuantizedWeight, middle
 
 INNER_TILES = 2
@@ -32,11 +32,12 @@ class TorchInt4Cuda:
             return "needs a CUDA device"
         if spec.capability < AMPERE:
             return "needs compute capability 8.0 or more, not {}.{}".format(*spec.capability)
-        if spec.form.bits != 4 or spec.form.scheme != "groups":
-            return f"takes 4-bit codes in groups, not {spec.form}"
-        if spec.form.group_size not in GROUP_SIZES:
-            return f"takes groups of 32, 64 or 128, not {spec.form.group_size or 'whole rows'}"
-        if spec.form.act_order:
+        if spec.weight_format.bits != 4 or spec.weight_format.scheme != "groups":
+            return f"takes 4-bit codes in groups, not {spec.weight_format}"
+        if spec.weight_format.group_size not in GROUP_SIZES:
+            size = spec.weight_format.group_size or "whole rows"
+            return f"takes groups of 32, 64 or 128, not {size}"
+        if spec.weight_format.act_order:
             return "takes groups of consecutive inputs only"
         if spec.inputs % INPUTS_MULTIPLE or spec.outputs % OUTPUTS_MULTIPLE:
             return (
@@ -45,8 +46,8 @@ class TorchInt4Cuda:
             )
         return None
 
-    def held(self, form: WeightFormat) -> WeightFormat:
-        return replace(form, zero_bits=16)  # it keeps a bf16 zero beside every scale
+    def packed_format(self, weight_format: WeightFormat) -> WeightFormat:
+        return replace(weight_format, zero_bits=16)  # it keeps a bf16 zero beside every scale
 
     def pack(self, weight: QuantizedWeight) -> dict[str, Tensor]:
         codes = weight.codes().T.to(torch.uint8)  # [N, K]
@@ -59,13 +60,13 @@ class TorchInt4Cuda:
             "scales_and_zeros": torch.stack((scales, zeros), dim=-1).bfloat16(),
         }
 
-    def needs(self, spec: LinearSpec, tokens: int, activation_bytes: int) -> Needs:
+    def needs(self, spec: LinearSpec, tokens: int, activation_bytes: int) -> KernelNeeds:
         rounded = 0 if activation_bytes == 2 else tokens * spec.inputs * 2
-        return Needs(rounded, operator_bytes=tokens * spec.outputs * 2)
+        return KernelNeeds(rounded, operator_bytes=tokens * spec.outputs * 2)
 
     def matmul(self, x: Tensor, packed: Mapping[str, Tensor], out: Tensor, scratch: Tensor) -> None:
         if x.dtype != torch.bfloat16:
-            x = carve(scratch, (torch.bfloat16, tuple(x.shape)))[0].copy_(x)
+            x = split_scratch(scratch, (torch.bfloat16, tuple(x.shape)))[0].copy_(x)
         scales = packed["scales_and_zeros"]
         group_size = x.shape[-1] // scales.shape[0]
         out.copy_(torch.ops.aten._weight_int4pack_mm(x, packed["qweight"], group_size, scales))

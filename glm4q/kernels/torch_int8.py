@@ -10,10 +10,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from calculator.memory.scratch import Needs, dequantized_outputs, tile_bytes
+from calculator.memory.scratch import KernelNeeds, dequantized_outputs, tile_bytes
 from calculator.model.formats import WeightFormat
 from glm4q.kernels.spec import LinearSpec
-from glm4q.memory.workspace import carve
+from glm4q.memory.workspace import split_scratch
 from glm4q.weights.packing import QuantizedWeight, middle
 
 INPUTS_MULTIPLE = 32
@@ -30,34 +30,34 @@ class TorchInt8:
     def refuses(self, spec: LinearSpec) -> str | None:
         if spec.device.type != "cpu":
             return "runs on the CPU only"
-        if spec.form.bits != 8:
-            return f"takes 8-bit weights, not {spec.form}"
-        if not spec.form.symmetric:
+        if spec.weight_format.bits != 8:
+            return f"takes 8-bit weights, not {spec.weight_format}"
+        if not spec.weight_format.symmetric:
             return "takes symmetric weights only"
-        if spec.form.act_order:
+        if spec.weight_format.act_order:
             return "takes groups of consecutive inputs only"
-        group_size = spec.form.group_size or spec.inputs
+        group_size = spec.weight_format.group_size or spec.inputs
         if group_size % INPUTS_MULTIPLE:
             return f"takes groups of a multiple of {INPUTS_MULTIPLE} inputs, not {group_size}"
         if spec.outputs % OUTPUTS_MULTIPLE:
             return f"takes multiples of {OUTPUTS_MULTIPLE} outputs, not {spec.outputs}"
         return None
 
-    def held(self, form: WeightFormat) -> WeightFormat:
-        return form
+    def packed_format(self, weight_format: WeightFormat) -> WeightFormat:
+        return weight_format
 
     def pack(self, weight: QuantizedWeight) -> dict[str, Tensor]:
         signed = (weight.codes() - middle(8)).to(torch.int8)  # [K, N]
         groups = signed.unflatten(0, (weight.scales.shape[0], -1))
         return {"qweight": groups.transpose(1, 2).contiguous(), "scales": weight.scales}
 
-    def needs(self, spec: LinearSpec, tokens: int, activation_bytes: int) -> Needs:
-        groups = spec.form.groups(spec.inputs)
+    def needs(self, spec: LinearSpec, tokens: int, activation_bytes: int) -> KernelNeeds:
+        groups = spec.weight_format.groups(spec.inputs)
         if tokens > MAX_OPERATOR_ROWS:
-            return Needs(tile_bytes(spec.outputs, spec.inputs, groups))
+            return KernelNeeds(tile_bytes(spec.outputs, spec.inputs, groups))
         # Sums, products and scales in float32, ones and a group's inputs in bfloat16.
         outputs = spec.outputs * (8 * tokens + 6)
-        return Needs(outputs + tokens * spec.inputs // groups * 2, tokens * spec.outputs * 2)
+        return KernelNeeds(outputs + tokens * spec.inputs // groups * 2, tokens * spec.outputs * 2)
 
     def matmul(self, x: Tensor, packed: Mapping[str, Tensor], out: Tensor, scratch: Tensor) -> None:
         codes, scales = packed["qweight"], packed["scales"]  # int8 [G, N, K / G], float16 [G, N]
@@ -67,7 +67,7 @@ class TorchInt8:
 
 def _by_group(x: Tensor, codes: Tensor, scales: Tensor, out: Tensor, scratch: Tensor) -> None:
     groups, outputs, size = codes.shape
-    sums, product, scale, ones, inputs = carve(
+    sums, product, scale, ones, inputs = split_scratch(
         scratch,
         (torch.float32, (x.shape[0], outputs)),
         (torch.float32, (x.shape[0], outputs)),
@@ -92,7 +92,7 @@ def _dequantized(x: Tensor, codes: Tensor, scales: Tensor, out: Tensor, scratch:
         rows = slice(start, min(start + tile, outputs))
         shape = rows.stop - start, groups, size
         pieces = (torch.float32, shape), (torch.float32, shape[:2])
-        values, scale, *rounded = carve(
+        values, scale, *rounded = split_scratch(
             scratch, *pieces, *([] if x.dtype == torch.float32 else [(x.dtype, shape)])
         )
         values.copy_(codes[:, rows].transpose(0, 1))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from calculator.memory.scratch import Needs
+from calculator.memory.scratch import KernelNeeds
 from calculator.model.formats import GROUP_SIZES, WeightFormat
 from glm4q.kernels.cuda import AMPERE, matrix_dtype, refuses_triton
 from glm4q.kernels.cut import FEW_ROWS, Cut
@@ -30,32 +30,34 @@ class TritonLinear:
     def refuses(self, spec: LinearSpec) -> str | None:
         if reason := refuses_triton(spec.device):
             return reason
-        if spec.form.act_order:
+        if spec.weight_format.act_order:
             return "takes groups of consecutive inputs only"
-        if spec.form.scheme not in SCHEMES:
-            return f"takes codes in groups of inputs, not {spec.form}"
-        if spec.form.scheme == "nf4" and (spec.capability or AMPERE) < AMPERE:
+        if spec.weight_format.scheme not in SCHEMES:
+            return f"takes codes in groups of inputs, not {spec.weight_format}"
+        if spec.weight_format.scheme == "nf4" and (spec.capability or AMPERE) < AMPERE:
             return "takes nf4 from compute capability 8.0 on: before, its tiles spill registers"
-        if spec.form.group_size not in (*GROUP_SIZES, None):
-            return f"takes groups of 32, 64 or 128, or whole rows, not {spec.form.group_size}"
+        if spec.weight_format.group_size not in (*GROUP_SIZES, None):
+            return (
+                f"takes groups of 32, 64 or 128, or whole rows, not {spec.weight_format.group_size}"
+            )
         return None
 
-    def held(self, form: WeightFormat) -> WeightFormat:
-        return form
+    def packed_format(self, weight_format: WeightFormat) -> WeightFormat:
+        return weight_format
 
     def pack(self, weight: QuantizedWeight) -> dict[str, Tensor]:
         parts = {name: getattr(weight, name) for name in PARTS}
         return {name: part.contiguous() for name, part in parts.items() if part is not None}
 
-    def needs(self, spec: LinearSpec, tokens: int, activation_bytes: int) -> Needs:
+    def needs(self, spec: LinearSpec, tokens: int, activation_bytes: int) -> KernelNeeds:
         """Of so many rows or fewer: the last chunk of a prompt may be of any size."""
-        group = spec.form.group_size or spec.inputs
+        group = spec.weight_format.group_size or spec.inputs
         guarded = matrix_dtype(spec.device) == torch.float16
         sizes = []
         for rows in {1, min(tokens, FEW_ROWS), tokens}:
-            cut = Cut.of(rows, spec.outputs, spec.inputs, bits=spec.form.bits, group=group)
+            cut = Cut.of(rows, spec.outputs, spec.inputs, bits=spec.weight_format.bits, group=group)
             sizes.append(cut.partial_bytes + (UNIT_BYTES * rows if guarded and rows > 1 else 0))
-        return Needs(max(sizes))
+        return KernelNeeds(max(sizes))
 
     def matmul(self, x: Tensor, packed: Mapping[str, Tensor], out: Tensor, scratch: Tensor) -> None:
         from glm4q.kernels.gpu.launch import run_all  # Triton is not there on every machine

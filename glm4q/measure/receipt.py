@@ -32,7 +32,7 @@ LOOSE_SHARE, LOOSE_BYTES = 0.05, 8 << 20
 
 
 @dataclass(frozen=True)
-class Line:
+class ReceiptLine:
     """One term: what the plan says, and what is held."""
 
     term: str
@@ -61,7 +61,7 @@ class Receipt:
     command: str
     model: str
     settings: dict[str, Any]
-    lines: tuple[Line, ...]
+    lines: tuple[ReceiptLine, ...]
     device: str
     dtype: str
     threads: int
@@ -106,42 +106,44 @@ def verify(llm: LLM, command: str) -> Receipt:
     )
 
 
-def _weights(llm: LLM) -> Iterator[Line]:
+def _weights(llm: LLM) -> Iterator[ReceiptLine]:
     held = {name: tensor.nbytes for name, tensor in held_tensors(llm.model).items()}
     planned = {buffer.name for term in llm.plan.weights for buffer in term.buffers}
     for term in llm.plan.weights:
-        yield Line(
+        yield ReceiptLine(
             term.name,
             term.device,
             term.bytes,
             sum(held.get(buffer.name, 0) for buffer in term.buffers),
         )
     if surplus := sum(size for name, size in held.items() if name not in planned):
-        yield Line("weights not planned", llm.machine.compute, 0, surplus)
+        yield ReceiptLine("weights not planned", llm.machine.compute, 0, surplus)
 
 
-def _cache(plan: MemoryPlan, memory: Memory) -> Iterator[Line]:
+def _cache(plan: MemoryPlan, memory: Memory) -> Iterator[ReceiptLine]:
     """The stores stand in the order of the plan's devices."""
     for device, stores in zip(plan.layers, memory.cache.stores, strict=True):
         held = [(kind, tensor.nbytes) for store in stores for kind, tensor in store.tensors.items()]
         for term in (term for term in plan.kv_cache if term.device == device):
             found = sum(size for kind, size in held if KV_TERMS.get(kind, term.name) == term.name)
-            yield Line(term.name, device, term.bytes, found)
+            yield ReceiptLine(term.name, device, term.bytes, found)
 
 
-def _workspace(llm: LLM, memory: Memory) -> Iterator[Line]:
+def _workspace(llm: LLM, memory: Memory) -> Iterator[ReceiptLine]:
     """The blocks are exact; what operators and sampling take beside them is a peak."""
     plan = llm.plan
     for device, part in zip(plan.layers, memory.parts, strict=True):
-        yield Line("workspace", device, _bytes(plan, "workspace", device), part.workspace.nbytes)
+        yield ReceiptLine(
+            "workspace", device, _bytes(plan, "workspace", device), part.workspace.nbytes
+        )
     if memory.rows is not None:
         embedding = plan.settings.embedding
         planned = _bytes(plan, "embedding rows", embedding)
-        yield Line("embedding rows", embedding, planned, memory.rows.nbytes)
+        yield ReceiptLine("embedding rows", embedding, planned, memory.rows.nbytes)
     transient = [term for term in plan.workspace if term.name in ("operators", "sampling")]
     peak = peak_of(lambda: _fill_context(llm, memory), llm.machine.device)
     planned = sum(term.bytes for term in transient)
-    yield Line("operators, sampling", plan.settings.compute, planned, peak, is_peak=True)
+    yield ReceiptLine("operators, sampling", plan.settings.compute, planned, peak, is_peak=True)
 
 
 def _fill_context(llm: LLM, memory: Memory) -> None:

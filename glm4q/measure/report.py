@@ -13,7 +13,7 @@ from glm4q import __version__
 from glm4q.measure.speed import Result, Speed
 from glm4q.planning.devices import dtype_name
 from glm4q.planning.machine import Machine, versions
-from glm4q.planning.serving import Serving
+from glm4q.planning.serving import ServedLayers
 
 SCHEMA = "glm4q.bench/1"
 NUMBERS = frozenset({
@@ -122,7 +122,7 @@ def record(result: Result, model: str, machine: Machine) -> dict[str, Any]:
     }
 
 
-def _serving_record(serving: Serving) -> dict[str, Any]:
+def _serving_record(serving: ServedLayers) -> dict[str, Any]:
     return {**asdict(serving), "refusals": list(serving.refusals)}
 
 

@@ -21,7 +21,7 @@ from glm4q.model.decoder import CausalLM
 from glm4q.model.loader import held_tensors
 from glm4q.planning.machine import Machine
 from glm4q.planning.plan import load_as_planned
-from glm4q.planning.serving import Serving, find_serving
+from glm4q.planning.serving import ServedLayers, find_serving
 
 TOKEN = 1
 """Every prompt is made of it: which token it is makes no difference to speed."""
@@ -44,7 +44,7 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldMemory:
     """Bytes of the tensors that stay, beside what the plan says of them."""
 
     name: str
@@ -58,10 +58,10 @@ class Result:
 
     plan: MemoryPlan
     workload: Workload
-    serving: tuple[Serving, ...]
+    serving: tuple[ServedLayers, ...]
     load_seconds: float
     speeds: tuple[Speed, ...]
-    held: tuple[Held, ...]
+    held: tuple[HeldMemory, ...]
     peak_bytes: int
     """While loading and running, beyond what the process held before; on a GPU, of the GPU."""
     planned_bytes: int
@@ -95,7 +95,7 @@ def measure(
     _wait(device)
     load_seconds = clock() - begun
     memory = Memory.allocate(plan, machine.places, machine.dtype)
-    runner, speeds = _Runner(model, memory, plan, clock), []
+    runner, speeds = _SpeedRun(model, memory, plan, clock), []
     for depth in workload.depths:
         progress(f"depth {depth:,}")
         speeds.append(runner.speed(workload, depth))
@@ -134,7 +134,7 @@ def fill(cache: KVCache, depth: int) -> None:
 
 
 @dataclass(frozen=True)
-class _Runner:
+class _SpeedRun:
     """Runs a model at depths that its cache is filled to."""
 
     model: CausalLM
@@ -169,14 +169,14 @@ class _Runner:
         return seconds
 
 
-def _held(model: CausalLM, memory: Memory, plan: MemoryPlan) -> tuple[Held, ...]:
+def _held(model: CausalLM, memory: Memory, plan: MemoryPlan) -> tuple[HeldMemory, ...]:
     weights = sum(tensor.nbytes for tensor in held_tensors(model).values())
     workspaces = sum(part.workspace.nbytes for part in memory.parts)
     planned = sum(arena.bytes for arena in plan.arenas.values())
     return (
-        Held("weights", weights, plan.weights_bytes),
-        Held("KV cache", memory.cache.nbytes, plan.kv_cache_bytes),
-        Held("workspace", workspaces, planned),
+        HeldMemory("weights", weights, plan.weights_bytes),
+        HeldMemory("KV cache", memory.cache.nbytes, plan.kv_cache_bytes),
+        HeldMemory("workspace", workspaces, planned),
     )
 
 

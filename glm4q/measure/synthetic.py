@@ -48,7 +48,9 @@ def open_synthetic(
 
 
 def _refuse_full_disk(directory: Path, formats: Mapping[Weight, WeightFormat]) -> None:
-    needed = sum(sum(form.parts(weight).values()) for weight, form in formats.items())
+    needed = sum(
+        sum(weight_format.parts(weight).values()) for weight, weight_format in formats.items()
+    )
     free = shutil.disk_usage(directory).free
     if needed > free:
         raise OptionError(f"{directory.parent} has {free} bytes free, and {needed} are needed")
@@ -57,34 +59,36 @@ def _refuse_full_disk(directory: Path, formats: Mapping[Weight, WeightFormat]) -
 def _write(directory: Path, config: ModelConfig, formats: Mapping[Weight, WeightFormat]) -> None:
     """A shard for each layer, and for each weight beside the layers."""
     shards: dict[str, dict[Weight, WeightFormat]] = {}
-    for weight, form in formats.items():
+    for weight, weight_format in formats.items():
         name = weight.module if weight.layer is None else f"layer-{weight.layer:03}"
-        shards.setdefault(f"{name}.safetensors", {})[weight] = form
+        shards.setdefault(f"{name}.safetensors", {})[weight] = weight_format
     names: dict[str, str] = {}
     for file, held in shards.items():
         tensors = {
-            name: tensor for weight, form in held.items() for name, tensor in _tensors(weight, form)
+            name: tensor
+            for weight, weight_format in held.items()
+            for name, tensor in _tensors(weight, weight_format)
         }
         save_file(tensors, directory / file)
         names |= dict.fromkeys(tensors, file)
     (directory / INDEX).write_text(json.dumps({"weight_map": names}))
     settings = {"quant_method": "gptq", "checkpoint_format": "gptq", "sym": True}
-    quantized = any(form.is_quantized for form in formats.values())
+    quantized = any(weight_format.is_quantized for weight_format in formats.values())
     written = config.to_dict() | ({"quantization_config": settings} if quantized else {})
     (directory / "config.json").write_text(json.dumps(written))
 
 
-def _tensors(weight: Weight, form: WeightFormat) -> Iterator[tuple[str, Tensor]]:
-    if not form.is_quantized:
+def _tensors(weight: Weight, weight_format: WeightFormat) -> Iterator[tuple[str, Tensor]]:
+    if not weight_format.is_quantized:
         yield weight.name, _dense(weight)
         return
     outputs, inputs = weight.shape
-    groups, pack = form.groups(inputs), PACK_BITS // form.bits
+    groups, pack = weight_format.groups(inputs), PACK_BITS // weight_format.bits
     words = torch.empty(inputs // pack, outputs, dtype=torch.int32)
     yield f"{weight.module}.qweight", words.random_(-(2**31), 2**31 - 1)
-    zeros = torch.full((groups, outputs // pack), ZERO_WORDS[form.bits], dtype=torch.int32)
+    zeros = torch.full((groups, outputs // pack), ZERO_WORDS[weight_format.bits], dtype=torch.int32)
     yield f"{weight.module}.qzeros", zeros
-    spread = 2**form.bits / 12**0.5  # of codes that are all equally likely
+    spread = 2**weight_format.bits / 12**0.5  # of codes that are all equally likely
     scales = torch.rand(groups, outputs).add_(0.5).mul_(SPREAD / spread)
     yield f"{weight.module}.scales", scales.half()
     yield f"{weight.module}.g_idx", torch.arange(inputs, dtype=torch.int32) // (inputs // groups)

@@ -100,7 +100,7 @@ class Memory:
         for cache in self.caches:
             cache.advance(tokens)
 
-    def apart(self, step: Step) -> tuple[Step, ...]:
+    def row_steps(self, step: Step) -> tuple[Step, ...]:
         """A step for each cache: the whole where all sequences are of one length."""
         return (step,) if len(self.caches) == 1 else step.rows
 

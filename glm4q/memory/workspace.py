@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from calculator.memory.arena import Arena, Layout
-from calculator.memory.workspace import StepShape, step_buffers
+from calculator.memory.workspace import BufferName, StepShape, step_buffers
 
 DTYPES = {
     "float32": torch.float32,
@@ -24,11 +24,19 @@ DTYPES = {
 }
 
 
-HANDED_ON = {"cached": 0, "rotation": 1, "fresh": 0, "queries": 0, "mixed": 0}
+HANDED_ON: dict[BufferName, int] = {
+    "cached": 0,
+    "rotation": 1,
+    "fresh": 0,
+    "queries": 0,
+    "mixed": 0,
+}
 """Buffers between attention and the rest of a step, and their dimension of sequences."""
 
 
-def carve(scratch: Tensor, *pieces: tuple[torch.dtype, tuple[int, ...]]) -> tuple[Tensor, ...]:
+def split_scratch(
+    scratch: Tensor, *pieces: tuple[torch.dtype, tuple[int, ...]]
+) -> tuple[Tensor, ...]:
     """Tensors of these dtypes and shapes, one behind the other in the bytes of `scratch`."""
     made, start = [], 0
     for dtype, shape in pieces:
@@ -42,13 +50,13 @@ class Step:
     """The buffers by name, in the shapes of one step."""
 
     def __init__(
-        self, shape: StepShape, tensors: Mapping[str, Tensor], alone: "Step | None" = None
+        self, shape: StepShape, tensors: Mapping[BufferName, Tensor], alone: "Step | None" = None
     ) -> None:
         """alone: the step of as many tokens of a single sequence; None where this is one."""
         self.shape = shape
         self._tensors, self._alone = tensors, alone
 
-    def __getitem__(self, name: str) -> Tensor:
+    def __getitem__(self, name: BufferName) -> Tensor:
         return self._tensors[name]
 
     @cached_property
@@ -65,7 +73,7 @@ class Step:
             for row in range(self.shape.batch)
         )
 
-    def _part(self, row: int) -> dict[str, Tensor]:
+    def _part(self, row: int) -> dict[BufferName, Tensor]:
         return {name: self[name].narrow(axis, row, 1) for name, axis in HANDED_ON.items()}
 
 
@@ -123,7 +131,7 @@ class Workspace:
             None if batch == 1 else self.step(tokens, 1),
         )
 
-    def _view(self, layout: Layout, name: str, dtype: str, shape: tuple[int, ...]) -> Tensor:
+    def _view(self, layout: Layout, name: BufferName, dtype: str, shape: tuple[int, ...]) -> Tensor:
         kind = DTYPES.get(dtype, self._dtype)
         start = layout.offsets[name]
         return self.block[start : start + prod(shape) * kind.itemsize].view(kind).view(shape)

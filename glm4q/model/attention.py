@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from calculator.model.config import ModelConfig
 from glm4q.kernels.cpu.attention import attends_natively, native_attend
 from glm4q.memory.kv.cache import LayerCache, LayerRows
-from glm4q.memory.kv.hadamard import prepare_hadamard, turn
+from glm4q.memory.kv.hadamard import hadamard_transform, prepare_hadamard
 from glm4q.memory.workspace import Step
 from glm4q.model.linear import Linear
 from glm4q.model.rope import prepare_rotation, prepare_tile_rotation, rotate_
@@ -40,7 +40,7 @@ class Attention(nn.Module):
             project(x, step, out.flatten(-2))
         if cache.fused is not None and step.shape.tokens == 1:
             return cache.append_and_attend(cache.fused, step)
-        half, fresh = step["half turned"], step["fresh"]
+        half, fresh = step["half_rotated"], step["fresh"]
         rest = cache.center_keys(fresh.copy_(k.transpose(1, 2)))
         cache.append_keys(rotate_(rest, half[:, :, 0], step), step)
         cache.append_values(fresh.copy_(v.transpose(1, 2)), step)
@@ -81,8 +81,8 @@ def attend(step: Step, cache: LayerCache) -> None:
     float32: GLM-4's scores overflow and round badly in half precision.
     """
     queries, mixed = step["queries"], step["mixed"]
-    if cache.keys.turned:
-        queries = turn(queries, step, step["mixed turned"])
+    if cache.keys.hadamard:
+        queries = hadamard_transform(queries, step, step["mixed_hadamard"])
     rows = queries.flatten(0, 1)  # [B * Hkv, G * T, D]
     sums = mixed.flatten(0, 1).zero_()
     best, total, new_best, shrink = step["softmax"].flatten(1, 2)
@@ -103,8 +103,8 @@ def attend(step: Step, cache: LayerCache) -> None:
         sums.mul_(shrink).baddbmm_(scores, v)
         best.copy_(new_best)
     sums.div_(total)
-    if cache.values.turned:
-        mixed.copy_(turn(mixed, step, step["mixed turned"]))
+    if cache.values.hadamard:
+        mixed.copy_(hadamard_transform(mixed, step, step["mixed_hadamard"]))
 
 
 def _tiles(step: Step, cached: int) -> Iterator[tuple[int, int, Tensor | None]]:

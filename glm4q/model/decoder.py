@@ -35,19 +35,19 @@ class DecoderLayer(nn.Module):
 
     def attention_input(self, step: Step) -> Tensor:  # [B, T, C]
         """The normed residual stream."""
-        return self.input_layernorm(step["hidden states"], step, step["normed"])
+        return self.input_layernorm(step["hidden_states"], step, step["normed"])
 
     def feed_forward_input(self, step: Step) -> Tensor:  # [B, T, C]
         """The residual stream, normed anew."""
-        return self.post_attention_layernorm(step["hidden states"], step, step["normed"])
+        return self.post_attention_layernorm(step["hidden_states"], step, step["normed"])
 
     def add_attended(self, attended: Tensor, step: Step) -> None:
         """Add what attention returned to the residual stream."""
-        step["hidden states"].add_(attended)
+        step["hidden_states"].add_(attended)
 
     def add_fed(self, fed: Tensor, step: Step) -> None:
         """Add what the feed-forward layer returned."""
-        step["hidden states"].add_(fed)
+        step["hidden_states"].add_(fed)
 
 
 class Glm4DecoderLayer(DecoderLayer):
@@ -59,10 +59,10 @@ class Glm4DecoderLayer(DecoderLayer):
         self.post_mlp_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def add_attended(self, attended: Tensor, step: Step) -> None:
-        step["hidden states"].add_(self.post_self_attn_layernorm(attended, step, attended))
+        step["hidden_states"].add_(self.post_self_attn_layernorm(attended, step, attended))
 
     def add_fed(self, fed: Tensor, step: Step) -> None:
-        step["hidden states"].add_(self.post_mlp_layernorm(fed, step, fed))
+        step["hidden_states"].add_(self.post_mlp_layernorm(fed, step, fed))
 
 
 LAYERS: dict[str, type[DecoderLayer]] = {"glm": DecoderLayer, "glm4": Glm4DecoderLayer}
@@ -126,33 +126,33 @@ class CausalLM(nn.Module):
         """Put what is new about a step where its buffers are: the tokens' rows, and their place."""
         steps = memory.steps(input_ids.shape[1])
         for step, _ in steps:
-            for own, cache in zip(memory.apart(step), memory.caches, strict=True):
+            for own, cache in zip(memory.row_steps(step), memory.caches, strict=True):
                 own["cached"].fill_(cache.length)
         first, _ = steps[0]
-        first["hidden states"].copy_(self.embed(input_ids, first, memory))
+        first["hidden_states"].copy_(self.embed(input_ids, first, memory))
 
     def _finish(
         self, memory: Memory, caches: Sequence[LayerCache | LayerRows], tokens: int, last: int
     ) -> None:
         """From embedded tokens to logits, all on buffers that stay where they are."""
         step = self._through_layers(memory, caches, tokens)
-        self.logits(step["hidden states"][:, -last:], step)
+        self.logits(step["hidden_states"][:, -last:], step)
 
     def _through_layers(
         self, memory: Memory, caches: Sequence[LayerCache | LayerRows], tokens: int
     ) -> Step:
         steps = memory.steps(tokens)
-        x = steps[0][0]["hidden states"]
+        x = steps[0][0]["hidden_states"]
         for (step, layers), fused in zip(steps, self._fused_layers(memory), strict=True):
-            step["hidden states"].copy_(x)
+            step["hidden_states"].copy_(x)
             if fused is not None:
                 fused.run(step, [each for cache in memory.caches for each in cache.sequences])
             else:
-                for own, cache in zip(memory.apart(step), memory.caches, strict=True):
+                for own, cache in zip(memory.row_steps(step), memory.caches, strict=True):
                     prepare_attention(self.config, own, centered=cache.centered)
                 for layer in layers:
                     self.model.layers[layer](step, caches[layer])
-            x = step["hidden states"]
+            x = step["hidden_states"]
         return step
 
     def _fused_layers(self, memory: Memory) -> list[FusedLayers | None]:
@@ -167,9 +167,9 @@ class CausalLM(nn.Module):
 
     def embed(self, input_ids: Tensor, step: Step, memory: Memory) -> Tensor:
         """The rows of new tokens, [B, T, C], where the embedding lies."""
-        weight, x = self.model.embed_tokens.weight, step["hidden states"]
+        weight, x = self.model.embed_tokens.weight, step["hidden_states"]
         if memory.rows is None:
-            input_ids = step["token ids"].copy_(input_ids)
+            input_ids = step["token_ids"].copy_(input_ids)
         else:
             x = memory.rows[: input_ids.numel()].view(x.shape)
         torch.index_select(weight, 0, input_ids.flatten(), out=x.view(-1, x.shape[-1]))
@@ -180,7 +180,7 @@ class CausalLM(nn.Module):
         """Of the last tokens of each sequence: x [B, T, C] -> float32 [B * T, V]."""
         normed = self.model.norm(x, step, step["normed"][:, : x.shape[1]])
         rows = x.shape[0] * x.shape[1]
-        output, logits = step["head output"][:rows], step["logits"][:rows]
+        output, logits = step["head_output"][:rows], step["logits"][:rows]
         if self.lm_head.widens(normed):  # bfloat16 would round near logits to one number
             return self.lm_head(normed, step, logits)
         return logits.copy_(self.lm_head(normed, step, output))

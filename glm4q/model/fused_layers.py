@@ -11,6 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from calculator.memory.workspace import BufferName
 from calculator.model.config import ModelConfig
 from glm4q.kernels.cpu.attention import MOST_HEAD_DIM, format_number, side
 from glm4q.kernels.cpu.native import DTYPES, Native, extension
@@ -34,8 +35,25 @@ NORMS = (
     "post_mlp_layernorm",
 )
 """The last two are glm4's."""
-BUFFERS = ("hidden states", "normed", "q", "k", "v", "queries", "mixed", "keys")
-LATER_BUFFERS = ("attended", "delta", "gate and up", "gated", "scratch", "rotation", "frequencies")
+BUFFERS: tuple[BufferName, ...] = (
+    "hidden_states",
+    "normed",
+    "q",
+    "k",
+    "v",
+    "queries",
+    "mixed",
+    "keys",
+)
+LATER_BUFFERS: tuple[BufferName, ...] = (
+    "attended",
+    "delta",
+    "gate_up",
+    "gated",
+    "scratch",
+    "rotation",
+    "frequencies",
+)
 
 
 class FusedLayers:
@@ -68,7 +86,7 @@ class FusedLayers:
         return cls(config, layers, stores, kernel.path) if isinstance(kernel, Native) else None
 
     def run(self, step: Step, sequences: Sequence[tuple[int, int]]) -> None:
-        """The step's "hidden states" through all layers; its tokens into the cache.
+        """The step's "hidden_states" through all layers; its tokens into the cache.
 
         sequences: of each its place in the stores, and how many tokens it holds there.
         """
@@ -105,11 +123,11 @@ class FusedLayers:
             config.rotary_dim // 2,
             room,
             *self._formats,
-            DTYPES[step["hidden states"].dtype],
+            DTYPES[step["hidden_states"].dtype],
         )
 
 
-def _addresses(step: Step, names: Iterable[str]) -> list[int]:
+def _addresses(step: Step, names: Iterable[BufferName]) -> list[int]:
     return [step[name].data_ptr() for name in names]
 
 

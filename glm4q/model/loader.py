@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from calculator.checkpoint.stored import StoredModel
-from calculator.memory.scratch import Needs, NeedsOf, Served
+from calculator.memory.scratch import KernelNeeds, KernelNeedsOf, ServedWeights
 from calculator.model.architecture import Weight, weights
 from calculator.model.formats import BF16, FP32, WeightFormat
 from glm4q.kernels.choose import KERNELS, choose
@@ -19,7 +19,7 @@ from glm4q.weights.files import Files
 DENSE = {torch.bfloat16: BF16, torch.float32: FP32}
 """The format of an unquantized weight by the dtype that the model computes in."""
 
-Progress = Callable[[Weight], None]
+WeightCallback = Callable[[Weight], None]
 Place = Callable[[Weight], torch.device]
 """Where a weight is to lie."""
 
@@ -33,9 +33,11 @@ def held_formats(
 ) -> dict[Weight, WeightFormat]:
     """How each weight will lie in the memory of a device: what the plan counts."""
     held = {}
-    for weight, form in stored.formats().items():
-        if form.is_quantized:
-            held[weight] = choose(_spec(weight, form, device), kernels).held(form)
+    for weight, weight_format in stored.formats().items():
+        if weight_format.is_quantized:
+            held[weight] = choose(_spec(weight, weight_format, device), kernels).packed_format(
+                weight_format
+            )
         else:
             held[weight] = DENSE[dtype]
     return held
@@ -47,16 +49,20 @@ def kernel_needs(
     device: torch.device,
     dtype: torch.dtype,
     kernels: tuple[Kernel, ...] = KERNELS,
-) -> NeedsOf:
+) -> KernelNeedsOf:
     """What the chosen kernels take while they multiply."""
-    kinds = {(weight.shape, form): weight for weight, form in stored.formats().items()}
+    kinds = {
+        (weight.shape, weight_format): weight for weight, weight_format in stored.formats().items()
+    }
     specs = [
-        _spec(weight, form, device) for (_, form), weight in kinds.items() if form.is_quantized
+        _spec(weight, weight_format, device)
+        for (_, weight_format), weight in kinds.items()
+        if weight_format.is_quantized
     ]
 
-    def needs(tokens: int) -> Needs:
+    def needs(tokens: int) -> KernelNeeds:
         each = [choose(spec, kernels).needs(spec, tokens, dtype.itemsize) for spec in specs]
-        return Needs(
+        return KernelNeeds(
             max((need.scratch_bytes for need in each), default=0),
             max((need.operator_bytes for need in each), default=0)
             + matmul_bytes(tokens, dtype, device),
@@ -71,9 +77,9 @@ def serve(
     device: torch.device,
     dtype: torch.dtype,
     kernels: tuple[Kernel, ...] = KERNELS,
-) -> Served:
+) -> ServedWeights:
     """What the kernels of a device make of the weights: all that a plan asks of them."""
-    return Served(
+    return ServedWeights(
         held_formats(stored, device=device, dtype=dtype, kernels=kernels),
         kernel_needs(stored, device=device, dtype=dtype, kernels=kernels),
     )
@@ -85,7 +91,7 @@ def load_model(
     place: Place,
     dtype: torch.dtype,
     kernels: tuple[Kernel, ...] = KERNELS,
-    progress: Progress = lambda weight: None,
+    progress: WeightCallback = lambda weight: None,
 ) -> CausalLM:
     """Build the model and fill it. Raises CheckpointError or KernelError."""
     with torch.device("meta"):
@@ -140,9 +146,9 @@ def load_weight(
     files: Files | None = None,
 ) -> None:
     """Read a weight to the place of that name in a module, dense or behind a kernel."""
-    form = stored.format(weight)
-    if form.is_quantized:
-        kernel = choose(_spec(weight, form, device), kernels)
+    weight_format = stored.format(weight)
+    if weight_format.is_quantized:
+        kernel = choose(_spec(weight, weight_format, device), kernels)
         packed = QuantLinear(read_quantized(stored, weight, files).to(device), kernel)
         _set_module(module, name.rpartition(".")[0], packed)
     else:
@@ -155,9 +161,9 @@ def held_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
-def _spec(weight: Weight, form: WeightFormat, device: torch.device) -> LinearSpec:
+def _spec(weight: Weight, weight_format: WeightFormat, device: torch.device) -> LinearSpec:
     outputs, inputs = weight.shape
-    return LinearSpec(outputs, inputs, form, device)
+    return LinearSpec(outputs, inputs, weight_format, device)
 
 
 def set_tensor(model: nn.Module, name: str, tensor: Tensor) -> None:

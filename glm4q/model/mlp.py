@@ -22,5 +22,5 @@ class MLP(nn.Module):
 
     def gated(self, x: Tensor, step: Step) -> Tensor:  # [B, T, C] -> [B, T, I]
         """All that comes before `down_proj`; I is the intermediate size."""
-        gate, up = self.gate_up_proj(x, step, step["gate and up"]).chunk(2, dim=-1)
+        gate, up = self.gate_up_proj(x, step, step["gate_up"]).chunk(2, dim=-1)
         return torch.ops.aten.silu.out(gate, out=step["gated"]).mul_(up)

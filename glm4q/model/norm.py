@@ -22,7 +22,7 @@ class RMSNorm(nn.Module):
             return rms_norm(x, self.weight, self.eps, out)
         if native.takes_norm(x, self.weight, out):
             return native.norm(x, self.weight, self.eps, out)
-        wide, scale = (step[name][:, : x.shape[1]] for name in ("wide", "root mean square"))
+        wide, scale = (step[name][:, : x.shape[1]] for name in ("wide", "root_mean_square"))
         wide.copy_(x)
         torch.linalg.vector_norm(wide, dim=-1, keepdim=True, out=scale)
         scale.square_().div_(x.shape[-1]).add_(self.eps).rsqrt_()

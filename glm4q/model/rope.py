@@ -28,9 +28,9 @@ def prepare_rotation(config: ModelConfig, step: Step) -> None:
 
 def prepare_tile_rotation(step: Step) -> None:
     """The same of the positions 0 to a tile, once frequencies are there: for `rotate_along`."""
-    positions = step["tile positions"]
+    positions = step["tile_positions"]
     torch.arange(0, positions.shape[0], out=positions)
-    fill_rotation(step["tile rotation"], positions, step["tile angles"], step["frequencies"])
+    fill_rotation(step["tile_rotation"], positions, step["tile_angles"], step["frequencies"])
 
 
 def rotate_(x: Tensor, half: Tensor, step: Step) -> Tensor:

@@ -10,7 +10,7 @@ from calculator.questions.question import Question
 from calculator.questions.subject import Subject
 from calculator.units import human_bytes
 from glm4q.model.decoder import CausalLM
-from glm4q.model.loader import Progress, load_model, serve
+from glm4q.model.loader import WeightCallback, load_model, serve
 from glm4q.planning.machine import Machine, available_bytes
 
 RESERVE: dict[Device, int] = {"gpu": 256 << 20, "host": 1 << 30}
@@ -49,7 +49,7 @@ def load_as_planned(
     plan: MemoryPlan,
     machine: Machine,
     *,
-    progress: Progress = lambda weight: None,
+    progress: WeightCallback = lambda weight: None,
 ) -> CausalLM:
     """Load each weight to the place that the plan gives it. Raises CheckpointError, KernelError."""
     device_of = placement(stored.config, plan.settings)

@@ -10,7 +10,7 @@ from glm4q.kernels.spec import Kernel, LinearSpec
 
 
 @dataclass(frozen=True)
-class Serving:
+class ServedLayers:
     """A kernel and the layers of one kind that it serves."""
 
     kernel: str
@@ -23,19 +23,19 @@ class Serving:
 
 def find_serving(
     stored: StoredModel, device: torch.device, kernels: tuple[Kernel, ...]
-) -> tuple[Serving, ...]:
+) -> tuple[ServedLayers, ...]:
     """One entry for each kind of quantized layer. Raises KernelError."""
     counts: dict[LinearSpec, int] = {}
-    for weight, form in stored.formats().items():
-        if form.is_quantized:
+    for weight, weight_format in stored.formats().items():
+        if weight_format.is_quantized:
             outputs, inputs = weight.shape
-            spec = LinearSpec(outputs, inputs, form, device)
+            spec = LinearSpec(outputs, inputs, weight_format, device)
             counts[spec] = counts.get(spec, 0) + 1
     return tuple(_serving(spec, count, kernels) for spec, count in counts.items())
 
 
-def _serving(spec: LinearSpec, count: int, kernels: tuple[Kernel, ...]) -> Serving:
+def _serving(spec: LinearSpec, count: int, kernels: tuple[Kernel, ...]) -> ServedLayers:
     kernel = choose(spec, kernels)
     before = kernels[: kernels.index(kernel)]
     refusals = tuple(f"{each.name} {each.refuses(spec)}" for each in before)
-    return Serving(kernel.name, str(spec), count, refusals)
+    return ServedLayers(kernel.name, str(spec), count, refusals)

@@ -6,7 +6,7 @@ from torch import Tensor
 from calculator.checkpoint.stored import GPTQ_PARTS, StoredModel
 from calculator.errors import CheckpointError
 from calculator.model.architecture import Weight
-from glm4q.weights.bitsandbytes import read_bitsandbytes
+from glm4q.weights.bitsandbytes_tensors import read_bitsandbytes
 from glm4q.weights.files import Files, opened
 from glm4q.weights.packing import QuantizedWeight, middle, pack, unpack
 
@@ -52,8 +52,8 @@ def read_quantized(
     if stored.by_bitsandbytes:
         with opened(files) as files:
             return read_bitsandbytes(stored, weight, files)
-    form = stored.format(weight)
-    parts = GPTQ_PARTS if form.act_order else GPTQ_PARTS[:-1]
+    weight_format = stored.format(weight)
+    parts = GPTQ_PARTS if weight_format.act_order else GPTQ_PARTS[:-1]
     with opened(files) as files:
         pieces = [
             {part: files.read(stored.part(piece, part)) for part in parts}
@@ -67,24 +67,24 @@ def read_quantized(
     scales = joined("scales").half()
     if not scales.isfinite().all():
         raise CheckpointError(f"{stored.directory}: {weight.module}.scales are not all finite")
-    zero_points = unpack(joined("qzeros").T, form.bits) + stored.zero_point_offset
-    if form.symmetric and not bool((zero_points == middle(form.bits)).all()):
+    zero_points = unpack(joined("qzeros").T, weight_format.bits) + stored.zero_point_offset
+    if weight_format.symmetric and not bool((zero_points == middle(weight_format.bits)).all()):
         raise CheckpointError(
             f"{stored.directory}: {weight.module} is said to be symmetric, and its zero points are "
-            f"not all {middle(form.bits)} (is checkpoint_format right: gptq or gptq_v2?)"
+            f"not all {middle(weight_format.bits)} (is checkpoint_format right: gptq or gptq_v2?)"
         )
-    if int(zero_points.max()) >= 2**form.bits:
+    if int(zero_points.max()) >= 2**weight_format.bits:
         raise CheckpointError(
             f"{stored.directory}: {weight.module} has a zero point of {int(zero_points.max())}, "
-            f"which is no {form.bits}-bit code"
+            f"which is no {weight_format.bits}-bit code"
         )
     return QuantizedWeight(
-        form.bits,
+        weight_format.bits,
         joined("qweight"),
         scales,
-        None if form.symmetric else pack(zero_points, form.bits).T.contiguous(),
+        None if weight_format.symmetric else pack(zero_points, weight_format.bits).T.contiguous(),
         _group_index(stored, weight, [piece["g_idx"] for piece in pieces])
-        if form.act_order
+        if weight_format.act_order
         else None,
     )
 

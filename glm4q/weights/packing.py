@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from glm4q.memory.workspace import carve
+from glm4q.memory.workspace import split_scratch
 
 WORD_BITS = 32
 
@@ -88,7 +88,7 @@ class QuantizedWeight:
     def dequantize_into(self, scratch: Tensor, dtype: torch.dtype) -> Tensor:
         """`dequantize` in the bytes of `scratch` alone, whose size `tile_bytes` says: [K, N]."""
         shape, grid = (self.inputs, self.outputs), tuple(self.scales.shape)
-        codes, values, scales, zeros = carve(
+        codes, values, scales, zeros = split_scratch(
             scratch,
             (torch.int32, shape),
             (torch.float32, shape),
@@ -116,7 +116,7 @@ class QuantizedWeight:
             grouped.sub_(zeros.unsqueeze(1)).mul_(scales.unsqueeze(1))
         if dtype == torch.float32:
             return values
-        (rounded,) = carve(scratch, (dtype, shape))
+        (rounded,) = split_scratch(scratch, (dtype, shape))
         return rounded.copy_(values)
 
     def dequantize(self) -> Tensor:

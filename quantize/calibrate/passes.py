@@ -3,7 +3,7 @@
 import torch
 
 from calculator.memory.arena import make_arena
-from calculator.memory.scratch import Needs
+from calculator.memory.scratch import KernelNeeds
 from calculator.model.config import ModelConfig
 from glm4q.memory.workspace import Step, Workspace
 from glm4q.model.attention import prepare_attention
@@ -16,7 +16,7 @@ def pass_workspace(
     tokens: int,
     dtype: torch.dtype,
     device: torch.device,
-    needs: Needs = Needs(),  # noqa: B008 - immutable
+    needs: KernelNeeds = KernelNeeds(),  # noqa: B008 - immutable
 ) -> Workspace:
     """For up to `batch` sequences of up to `tokens` tokens through layers without a head."""
     arena = make_arena(

@@ -36,7 +36,7 @@ class Stage:
 def _attention_input(
     layer: DecoderLayer, x: Tensor, before: Tensor, step: Step
 ) -> tuple[Tensor, Tensor]:
-    step["hidden states"].copy_(x)
+    step["hidden_states"].copy_(x)
     return x, layer.attention_input(step)
 
 
@@ -49,9 +49,9 @@ def _attention_output(
 def _feed_forward_input(
     layer: DecoderLayer, x: Tensor, mixed: Tensor, step: Step
 ) -> tuple[Tensor, Tensor]:
-    step["hidden states"].copy_(x)
+    step["hidden_states"].copy_(x)
     layer.add_attended(layer.self_attn.o_proj(mixed, step, step["delta"]), step)
-    return step["hidden states"], layer.feed_forward_input(step)
+    return step["hidden_states"], layer.feed_forward_input(step)
 
 
 def _feed_forward_output(
@@ -79,6 +79,6 @@ STAGES = (
 
 def leave(layer: DecoderLayer, x: Tensor, gated: Tensor, step: Step) -> Tensor:
     """The residual stream after the layer, [B, T, C], from the last stage's feed."""
-    step["hidden states"].copy_(x)
+    step["hidden_states"].copy_(x)
     layer.add_fed(layer.mlp.down_proj(gated, step, step["delta"]), step)
-    return step["hidden states"]
+    return step["hidden_states"]

@@ -25,7 +25,7 @@ from quantize.calibrate.activations import Activations
 from quantize.calibrate.passes import pass_workspace
 from quantize.calibrate.stages import STAGES, Stage
 from quantize.calibrate.stream import Stream, states_path
-from quantize.methods.choice import Found, Linear, quantize_stage
+from quantize.methods.choice import Linear, QuantizedStage, quantize_stage
 from quantize.methods.codes import Codes
 from quantize.methods.moments import Moments
 
@@ -201,9 +201,11 @@ class CalibrationWalk:
             done.replaced[f"{prefix}{stage.norm}.weight"] = folded
 
 
-def _report(module: str, name: str, linear: Linear, found: Found, sums: Moments) -> LinearReport:
+def _report(
+    module: str, name: str, linear: Linear, found: QuantizedStage, sums: Moments
+) -> LinearReport:
     error = sums.relative_error(linear.weight, found.weights[name])
-    return LinearReport(module, str(linear.form), found.method, error)
+    return LinearReport(module, str(linear.weight_format), found.method, error)
 
 
 def _refuse_infinite(sums: Moments, module: str) -> None:

@@ -35,10 +35,10 @@ def evaluate(
     from glm4q.planning.devices import choose_device, choose_dtype
     from quantize.calibrate.texts import read_text
     from quantize.quality.evaluate import evaluate as evaluate_models
-    from quantize.quality.predictor import Arithmetic, read_windows
+    from quantize.quality.predictor import ComputeSettings, read_windows
 
     where = choose_device(device)
-    how = Arithmetic(where, choose_dtype(dtype, where), candidates(kernel))
+    how = ComputeSettings(where, choose_dtype(dtype, where), candidates(kernel))
     stored = [StoredModel.open(checkpoint) for checkpoint in checkpoints]
     measure = StoredModel.open(against) if against else None
     windows = read_windows(read_text(text), (measure or stored[0]).directory, window)

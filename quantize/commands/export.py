@@ -30,11 +30,11 @@ def export(
 
         export_gguf(stored, output, overwrite=overwrite)
     else:
-        from quantize.export.checkpoint import Layout, export_checkpoint
+        from quantize.export.checkpoint import ExportFormat, export_checkpoint
         from quantize.export.compressed_tensors import CompressedTensors
         from quantize.export.gptq import Gptq
 
-        layout: Layout = Gptq() if to == "gptq" else CompressedTensors()
+        layout: ExportFormat = Gptq() if to == "gptq" else CompressedTensors()
         export_checkpoint(stored, output, layout, overwrite=overwrite)
     files = [output] if output.is_file() else list(output.glob("*.safetensors"))
     typer.echo(f"{output}: {human_bytes(sum(file.stat().st_size for file in files))}")

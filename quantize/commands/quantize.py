@@ -81,7 +81,7 @@ def quantize(
     from quantize.examine import read_held_out
     from quantize.job import Job
     from quantize.progress import QuantizeProgress
-    from quantize.quality.predictor import Arithmetic
+    from quantize.quality.predictor import ComputeSettings
 
     where = choose_device(device)
     stored = open_source(source)
@@ -94,7 +94,7 @@ def quantize(
         output,
         asked,
         # For whole windows it is as fast as any kernel, and packs nothing anew.
-        Arithmetic(where, choose_dtype(dtype, where), candidates("reference")),
+        ComputeSettings(where, choose_dtype(dtype, where), candidates("reference")),
         shown,
         None if no_quality else read_held_out(held_out, stored.directory),
         offload_dir,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from quantize.quality.verify import WeightError
+    from quantize.quality.checkpoint_check import WeightError
 
 
 def verify(
@@ -19,7 +19,12 @@ def verify(
     """Read a checkpoint again: shapes, scales, zero points and checksums. 1 where it is damaged."""
     from calculator.checkpoint.stored import StoredModel
     from quantize.output.checksums import CHECKSUMS
-    from quantize.quality.verify import LARGEST_ERROR, check_files, check_weights, weight_errors
+    from quantize.quality.checkpoint_check import (
+        LARGEST_ERROR,
+        check_files,
+        check_weights,
+        weight_errors,
+    )
 
     stored = StoredModel.open(checkpoint)
     measure = StoredModel.open(source) if source else None

@@ -23,10 +23,10 @@ from quantize.output.tensors import copied
 from quantize.quality.report import JSON_NAME, TEXT_NAME
 
 
-class Layout(Protocol):
+class ExportFormat(Protocol):
     """How a format stores a quantized weight."""
 
-    def planned(self, weight: Weight, form: WeightFormat) -> Iterator[Planned]:
+    def planned(self, weight: Weight, weight_format: WeightFormat) -> Iterator[Planned]:
         """Its tensors, in file order. Raises OptionError where it cannot be stored so."""
         ...
 
@@ -40,7 +40,7 @@ class Layout(Protocol):
 
 
 def export_checkpoint(
-    stored: StoredModel, output: Path, layout: Layout, *, overwrite: bool = False
+    stored: StoredModel, output: Path, layout: ExportFormat, *, overwrite: bool = False
 ) -> None:
     """Write `stored` in another layout. Raises OptionError or CheckpointError."""
     refuse_unquantized(stored)
@@ -48,10 +48,12 @@ def export_checkpoint(
     shards = lay_out(stored, formats, layout=layout.planned)
     with appearing_whole(output, overwrite, total_bytes(shards), stored.directory) as directory:
         with ShardWriter(directory, shards) as writer:
-            for weight, form in formats.items():
-                if form.is_quantized:
+            for weight, weight_format in formats.items():
+                if weight_format.is_quantized:
                     made = layout.tensors(weight, read_quantized(stored, weight))
-                    for planned, tensor in zip(layout.planned(weight, form), made, strict=True):
+                    for planned, tensor in zip(
+                        layout.planned(weight, weight_format), made, strict=True
+                    ):
                         writer.write(planned.name, tensor)
                 else:
                     for name, rows in copied(stored, weight):

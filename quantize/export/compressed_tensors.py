@@ -21,18 +21,18 @@ from quantize.output.layout import Tensor as Planned
 class CompressedTensors:
     """weight_packed, weight_scale, weight_shape, and weight_zero_point where there is one."""
 
-    def planned(self, weight: Weight, form: WeightFormat) -> Iterator[Planned]:
-        if form.act_order:
+    def planned(self, weight: Weight, weight_format: WeightFormat) -> Iterator[Planned]:
+        if weight_format.act_order:
             raise OptionError(
                 f"{weight.module} orders its inputs by activation (desc_act), which "
                 "compressed-tensors stores otherwise: export it to gptq"
             )
         outputs, inputs = weight.shape
-        groups, pack_ = form.groups(inputs), PACK_BITS // form.bits
+        groups, pack_ = weight_format.groups(inputs), PACK_BITS // weight_format.bits
         yield Planned(f"{weight.module}.weight_packed", "I32", (outputs, inputs // pack_))
         yield Planned(f"{weight.module}.weight_scale", "F16", (outputs, groups))
         yield Planned(f"{weight.module}.weight_shape", "I64", (2,))
-        if not form.symmetric:
+        if not weight_format.symmetric:
             yield Planned(f"{weight.module}.weight_zero_point", "I32", (outputs // pack_, groups))
 
     def tensors(self, weight: Weight, quantized: QuantizedWeight) -> Iterator[Tensor]:
@@ -44,13 +44,13 @@ class CompressedTensors:
 
     def settings(self, formats: Mapping[Weight, WeightFormat]) -> dict[str, Any]:
         modules: dict[WeightFormat, list[str]] = {}
-        for weight, form in formats.items():
-            if form.is_quantized:
-                modules.setdefault(form, []).append(weight.module)
+        for weight, weight_format in formats.items():
+            if weight_format.is_quantized:
+                modules.setdefault(weight_format, []).append(weight.module)
         dense = [
             weight.module
-            for weight, form in formats.items()
-            if weight.role in ("linear", "head") and not form.is_quantized
+            for weight, weight_format in formats.items()
+            if weight.role in ("linear", "head") and not weight_format.is_quantized
         ]
         if not any(weight.role == "head" for weight in formats):
             dense.append("lm_head")  # tied: a Linear to the reader, no tensor of the checkpoint
@@ -62,24 +62,24 @@ class CompressedTensors:
                 f"group_{number}": {
                     # One kind of linear needs no list of names.
                     "targets": ["Linear"] if len(modules) == 1 else _patterns(names),
-                    "weights": _scheme(form),
+                    "weights": _scheme(weight_format),
                     "input_activations": None,
                     "output_activations": None,
                 }
-                for number, (form, names) in enumerate(modules.items())
+                for number, (weight_format, names) in enumerate(modules.items())
             },
             "ignore": dense,
             "kv_cache_scheme": None,
         }
 
 
-def _scheme(form: WeightFormat) -> dict[str, Any]:
+def _scheme(weight_format: WeightFormat) -> dict[str, Any]:
     return {
-        "num_bits": form.bits,
+        "num_bits": weight_format.bits,
         "type": "int",
-        "symmetric": form.symmetric,
-        "strategy": "group" if form.group_size else "channel",
-        "group_size": form.group_size,
+        "symmetric": weight_format.symmetric,
+        "strategy": "group" if weight_format.group_size else "channel",
+        "group_size": weight_format.group_size,
         "dynamic": False,
     }
 

@@ -55,7 +55,9 @@ def export_gguf(stored: StoredModel, output: Path, *, overwrite: bool = False) -
         raise OptionError(f"{output} exists already; --overwrite replaces it")
     if output.is_dir():
         raise OptionError(f"{output} is a directory, and GGUF is one file")
-    planned = [_plan(stored, weight, form) for weight, form in stored.formats().items()]
+    planned = [
+        _plan(stored, weight, weight_format) for weight, weight_format in stored.formats().items()
+    ]
     refuse_unfit_shape(stored.config)
     output.parent.mkdir(parents=True, exist_ok=True)
     refuse_full_disk(output.parent, output, sum(each.nbytes for each in planned))
@@ -77,7 +79,7 @@ def export_gguf(stored: StoredModel, output: Path, *, overwrite: bool = False) -
 
 
 @dataclass(frozen=True)
-class _Planned:
+class PlannedTensor:
     name: str
     kind: str
     """llama.cpp's name of the type."""
@@ -90,24 +92,27 @@ class _Planned:
         return prod(self.shape) * self.dtype.itemsize
 
 
-def _plan(stored: StoredModel, weight: Weight, form: WeightFormat) -> _Planned:
+def _plan(stored: StoredModel, weight: Weight, weight_format: WeightFormat) -> PlannedTensor:
     name = gguf_name(weight)
     if len(weight.shape) == 1:  # norms and biases: llama.cpp computes with them in float32
-        return _Planned(name, "F32", torch.float32, weight.shape)
+        return PlannedTensor(name, "F32", torch.float32, weight.shape)
     outputs, inputs = weight.shape
-    if form.is_quantized:
-        refuse_unfit_block(weight, form)
-        kind, width = BLOCK_TYPES[form.bits], inputs // BLOCK * block_bytes(form.bits)
+    if weight_format.is_quantized:
+        refuse_unfit_block(weight, weight_format)
+        kind, width = (
+            BLOCK_TYPES[weight_format.bits],
+            inputs // BLOCK * block_bytes(weight_format.bits),
+        )
     else:
         kind = source_header(stored, weight).dtype
         width = inputs * DENSE[kind]
-    return _Planned(name, kind, torch.uint8, (outputs, width))
+    return PlannedTensor(name, kind, torch.uint8, (outputs, width))
 
 
 def _data(stored: StoredModel) -> Iterator[Tensor]:
     """The tensors' bytes in the planned order, each held only while it is written."""
-    for weight, form in stored.formats().items():
-        if form.is_quantized:
+    for weight, weight_format in stored.formats().items():
+        if weight_format.is_quantized:
             yield as_blocks(read_quantized(stored, weight))
         elif len(weight.shape) == 1:
             yield read_weight(stored, weight).float()

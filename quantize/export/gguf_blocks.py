@@ -19,14 +19,14 @@ OUTPUTS_AT_ONCE = 1024
 BLOCK_TYPES = {4: "Q4_0", 8: "Q8_0"}
 
 
-def refuse_unfit_block(weight: Weight, form: WeightFormat) -> None:
+def refuse_unfit_block(weight: Weight, weight_format: WeightFormat) -> None:
     """Raise OptionError where a weight cannot be written in blocks without loss."""
     inputs = weight.shape[1]
-    size = form.group_size or inputs
+    size = weight_format.group_size or inputs
     reason = None
-    if not form.symmetric:
+    if not weight_format.symmetric:
         reason = "is asymmetric, and Q4_1 rounds the zero point"
-    elif form.act_order:
+    elif weight_format.act_order:
         reason = "orders its inputs by activation (desc_act)"
     elif size % BLOCK:
         reason = f"has groups of {size}, no multiple of {BLOCK}"

@@ -18,8 +18,8 @@ from quantize.output.layout import gptq_layout
 class Gptq:
     """qweight, qzeros, scales and g_idx."""
 
-    def planned(self, weight: Weight, form: WeightFormat) -> Iterator[Planned]:
-        return gptq_layout(weight, form)
+    def planned(self, weight: Weight, weight_format: WeightFormat) -> Iterator[Planned]:
+        return gptq_layout(weight, weight_format)
 
     def tensors(self, weight: Weight, quantized: QuantizedWeight) -> Iterator[Tensor]:
         zero_points = quantized.zero_points()

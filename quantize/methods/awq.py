@@ -37,12 +37,14 @@ def _error(
     weights: list[tuple[Tensor, WeightFormat]], hessian: Tensor, scales: Tensor | None
 ) -> float:
     total = 0.0
-    for weight, form in weights:
+    for weight, weight_format in weights:
         if scales is None:
-            quantized = rtn.quantize(weight, form, hessian.diagonal()).dequantize()
+            quantized = rtn.quantize(weight, weight_format, hessian.diagonal()).dequantize()
         else:
             importance = hessian.diagonal() / scales.square()
-            quantized = rtn.quantize(weight * scales, form, importance).dequantize() / scales
+            quantized = (
+                rtn.quantize(weight * scales, weight_format, importance).dequantize() / scales
+            )
         change = weight - quantized
         total += float((change * (change @ hessian)).sum())
     return total

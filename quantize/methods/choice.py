@@ -18,11 +18,11 @@ class Linear:
 
     weight: Tensor
     """float32 [N, K]."""
-    form: WeightFormat
+    weight_format: WeightFormat
 
 
 @dataclass(frozen=True)
-class Found:
+class QuantizedStage:
     """A stage's linears, quantized."""
 
     method: str
@@ -34,44 +34,48 @@ class Found:
 
 
 Linears = Mapping[str, Linear]
-Method = Callable[[Linears, Moments, Tensor | None], Found]
+Method = Callable[[Linears, Moments, Tensor | None], QuantizedStage]
 """(linears, moments of their input, weight of the norm before it if there is one) -> codes."""
 
 
-def _rtn(linears: Linears, moments: Moments, norm: Tensor | None) -> Found:
-    codes = {name: rtn.quantize(linear.weight, linear.form) for name, linear in linears.items()}
-    return Found("rtn", codes, _dequantized(codes))
+def _rtn(linears: Linears, moments: Moments, norm: Tensor | None) -> QuantizedStage:
+    codes = {
+        name: rtn.quantize(linear.weight, linear.weight_format) for name, linear in linears.items()
+    }
+    return QuantizedStage("rtn", codes, _dequantized(codes))
 
 
-def _gptq(linears: Linears, moments: Moments, norm: Tensor | None) -> Found:
+def _gptq(linears: Linears, moments: Moments, norm: Tensor | None) -> QuantizedStage:
     targets = {name: moments.target(linear.weight) for name, linear in linears.items()}
     codes: dict[str, Codes] = {}
     # Rows of one format are one matrix: the Hessian is factored, and each input visited, once.
-    for form in dict.fromkeys(linear.form for linear in linears.values()):
-        names = [name for name, linear in linears.items() if linear.form == form]
+    for weight_format in dict.fromkeys(linear.weight_format for linear in linears.values()):
+        names = [name for name, linear in linears.items() if linear.weight_format == weight_format]
         rows = torch.cat([targets[name] for name in names])
-        found = gptq.quantize(rows, moments.hessian, form)
+        found = gptq.quantize(rows, moments.hessian, weight_format)
         codes |= zip(names, split(found, [len(targets[name]) for name in names]), strict=True)
-    return Found("gptq", codes, _dequantized(codes))
+    return QuantizedStage("gptq", codes, _dequantized(codes))
 
 
-def _awq(linears: Linears, moments: Moments, norm: Tensor | None) -> Found:
+def _awq(linears: Linears, moments: Moments, norm: Tensor | None) -> QuantizedStage:
     importance, scales = moments.hessian.diagonal(), None
     if norm is not None:
-        weights = [(linear.weight, linear.form) for linear in linears.values()]
+        weights = [(linear.weight, linear.weight_format) for linear in linears.values()]
         scales = awq.find_scales(weights, moments.hessian, norm)
     if scales is None:
         codes = {
-            name: rtn.quantize(linear.weight, linear.form, importance)
+            name: rtn.quantize(linear.weight, linear.weight_format, importance)
             for name, linear in linears.items()
         }
-        return Found("awq", codes, _dequantized(codes))
+        return QuantizedStage("awq", codes, _dequantized(codes))
     codes = {
-        name: rtn.quantize(linear.weight * scales, linear.form, importance / scales.square())
+        name: rtn.quantize(
+            linear.weight * scales, linear.weight_format, importance / scales.square()
+        )
         for name, linear in linears.items()
     }
     weights_before = {name: weight / scales for name, weight in _dequantized(codes).items()}
-    return Found("awq", codes, weights_before, scales)
+    return QuantizedStage("awq", codes, weights_before, scales)
 
 
 METHODS: dict[str, Method] = {"rtn": _rtn, "gptq": _gptq, "awq": _awq}
@@ -83,7 +87,7 @@ def quantize_stage(
     moments: Moments,
     held_out: Moments | None,
     norm: Tensor | None,
-) -> Found:
+) -> QuantizedStage:
     """By `method`; "auto" tries all and keeps the least output error on `held_out` samples.
 
     Raises CheckpointError where the calibration is of no use.
@@ -95,7 +99,7 @@ def quantize_stage(
     return min(every, key=lambda found: _output_error(found, linears, held_out))
 
 
-def _output_error(found: Found, linears: Linears, held_out: Moments) -> float:
+def _output_error(found: QuantizedStage, linears: Linears, held_out: Moments) -> float:
     return sum(
         held_out.error(linear.weight, found.weights[name]) for name, linear in linears.items()
     )

@@ -43,12 +43,12 @@ class Packed:
     """uint8 [groups, N]."""
 
     @classmethod
-    def empty(cls, shape: tuple[int, ...], form: WeightFormat) -> "Packed":
+    def empty(cls, shape: tuple[int, ...], weight_format: WeightFormat) -> "Packed":
         """Room for a weight of this shape, [N, K]."""
         rows, inputs = shape
-        grid = form.groups(inputs), rows
+        grid = weight_format.groups(inputs), rows
         return cls(
-            torch.empty(inputs * form.bits // WORD_BITS, rows, dtype=torch.int32),
+            torch.empty(inputs * weight_format.bits // WORD_BITS, rows, dtype=torch.int32),
             torch.empty(grid, dtype=torch.float16),
             torch.empty(grid, dtype=torch.uint8),
         )
@@ -85,17 +85,19 @@ def split(codes: Codes, rows: list[int]) -> list[Codes]:
     return [Codes(*part) for part in zip(*parts, strict=True)]
 
 
-def grid(low: Tensor, high: Tensor, form: WeightFormat, clip: float) -> tuple[Tensor, Tensor]:
+def grid(
+    low: Tensor, high: Tensor, weight_format: WeightFormat, clip: float
+) -> tuple[Tensor, Tensor]:
     """Scale (exact in float16) and zero point of groups whose least and largest weights these are.
 
     A group's scale is what its extreme weights need, times a clip. float32, of their shape.
     """
-    largest_code = 2**form.bits - 1
-    if form.symmetric:
+    largest_code = 2**weight_format.bits - 1
+    if weight_format.symmetric:
         # Codes reach from -middle to middle - 1; the nearer end sets the step.
         furthest = torch.maximum(high, -low)
-        zero = torch.full_like(low, float(middle(form.bits)))
-        return half(furthest * clip / (middle(form.bits) - 1)), zero
+        zero = torch.full_like(low, float(middle(weight_format.bits)))
+        return half(furthest * clip / (middle(weight_format.bits) - 1)), zero
     high = high.clamp(min=0) * clip
     # v1 files store the zero point less one, and readers disagree on how 0 wraps: so it is 1 or
     # more, which takes a grid that reaches at least one step below zero.

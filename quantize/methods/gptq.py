@@ -25,7 +25,7 @@ DAMP_PERCENT = 1.0
 MOST_DAMP_PERCENT = 1000.0
 
 
-def quantize(weight: Tensor, hessian: Tensor, form: WeightFormat) -> Codes:
+def quantize(weight: Tensor, hessian: Tensor, weight_format: WeightFormat) -> Codes:
     """Codes of `weight`, [N, K], for inputs whose sum of x^T x is `hessian`, float32 [K, K].
 
     Raises CheckpointError where the Hessian cannot be factored at any damping.
@@ -33,9 +33,9 @@ def quantize(weight: Tensor, hessian: Tensor, form: WeightFormat) -> Codes:
     damped, root, order = factor(hessian)
     found = []
     for rows in weight.float().split(ROWS):
-        start = rtn.quantize(rows, form, importance=hessian.diagonal())
-        codes = compensate(rows, start, root, order, form.bits)
-        found.append(refine(rows, codes, damped, form.bits))
+        start = rtn.quantize(rows, weight_format, importance=hessian.diagonal())
+        codes = compensate(rows, start, root, order, weight_format.bits)
+        found.append(refine(rows, codes, damped, weight_format.bits))
     return join(found)
 
 

@@ -26,15 +26,15 @@ def serves(tensor: Tensor) -> bool:
 
 def round_rows(
     weight: Tensor,
-    form: WeightFormat,
+    weight_format: WeightFormat,
     clips: tuple[float, ...],
     importance: Tensor | None,
     to: Packed,
 ) -> None:
     """`rtn.quantize` of rows, bfloat16 or float32 [N, K], into columns of GPTQ's layout."""
     outputs, inputs = weight.shape
-    assert inputs % form.groups(inputs) == 0
-    assert inputs // form.groups(inputs) * form.bits % WORD_BITS == 0
+    assert inputs % weight_format.groups(inputs) == 0
+    assert inputs // weight_format.groups(inputs) * weight_format.bits % WORD_BITS == 0
     weight, starts = weight.contiguous(), torch.tensor(clips)
     importance = None if importance is None else importance.float().contiguous()
     strides = {part.stride() for part in (to.qweight, to.scales, to.zero_points)}
@@ -48,9 +48,9 @@ def round_rows(
         0 if importance is None else importance.data_ptr(),
         outputs,
         inputs,
-        form.groups(inputs),
-        form.bits,
-        form.symmetric,
+        weight_format.groups(inputs),
+        weight_format.bits,
+        weight_format.symmetric,
         starts.data_ptr(),
         len(clips),
         to.qweight.data_ptr(),

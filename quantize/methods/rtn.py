@@ -21,37 +21,39 @@ TILE_NUMBERS = 1 << 19
 """Weights searched at once: a tile and its trial copies stay in a core's cache."""
 
 
-def quantize(weight: Tensor, form: WeightFormat, importance: Tensor | None = None) -> Codes:
+def quantize(
+    weight: Tensor, weight_format: WeightFormat, importance: Tensor | None = None
+) -> Codes:
     """Codes of the rows of `weight`, [N, K], any float dtype; the group size divides K.
 
     importance: [K], how much a squared error of each input weighs; all alike if None.
     """
     if native.serves(weight):
-        packed = Packed.empty(weight.shape, form)
-        native.round_rows(weight, form, CLIPS[form.bits], importance, packed)
-        return packed.codes(form.bits)
+        packed = Packed.empty(weight.shape, weight_format)
+        native.round_rows(weight, weight_format, CLIPS[weight_format.bits], importance, packed)
+        return packed.codes(weight_format.bits)
     rows = max(TILE_NUMBERS // weight.shape[1], 1)
-    return join([_quantize_tile(tile, form, importance) for tile in weight.split(rows)])
+    return join([_quantize_tile(tile, weight_format, importance) for tile in weight.split(rows)])
 
 
-def quantize_into(packed: Packed, weight: Tensor, form: WeightFormat) -> None:
+def quantize_into(packed: Packed, weight: Tensor, weight_format: WeightFormat) -> None:
     """The same, as GPTQ lays it out."""
     if native.serves(weight):
-        native.round_rows(weight, form, CLIPS[form.bits], None, packed)
+        native.round_rows(weight, weight_format, CLIPS[weight_format.bits], None, packed)
     else:
-        packed.fill(quantize(weight, form), form.bits)
+        packed.fill(quantize(weight, weight_format), weight_format.bits)
 
 
-def _quantize_tile(weight: Tensor, form: WeightFormat, importance: Tensor | None) -> Codes:
-    shape = form.groups(weight.shape[1]), -1
+def _quantize_tile(weight: Tensor, weight_format: WeightFormat, importance: Tensor | None) -> Codes:
+    shape = weight_format.groups(weight.shape[1]), -1
     groups = weight.float().unflatten(-1, shape)  # [N, G, K / G]
     weights = None if importance is None else importance.float().unflatten(-1, shape)
     low, high = groups.amin(-1), groups.amax(-1)
-    best_scale, best_zero = grid(low, high, form, 1.0)
+    best_scale, best_zero = grid(low, high, weight_format, 1.0)
     best_gain = torch.zeros_like(best_scale)
-    for clip in CLIPS[form.bits]:
-        scale, zero = grid(low, high, form, clip)
-        codes = _centered(groups, scale, zero, form)
+    for clip in CLIPS[weight_format.bits]:
+        scale, zero = grid(low, high, weight_format, clip)
+        codes = _centered(groups, scale, zero, weight_format)
         weighted = codes if weights is None else codes * weights
         product, square = (weighted * groups).sum(-1), (weighted * codes).sum(-1)
         gain = product.square() / square  # nan where all codes are 0: never better
@@ -59,14 +61,14 @@ def _quantize_tile(weight: Tensor, form: WeightFormat, importance: Tensor | None
         best_gain = torch.where(better, gain, best_gain)
         best_scale = torch.where(better, half(product / square), best_scale)
         best_zero = torch.where(better, zero, best_zero)
-    codes = nearest(groups, best_scale.unsqueeze(-1), best_zero.unsqueeze(-1), form.bits)
+    codes = nearest(groups, best_scale.unsqueeze(-1), best_zero.unsqueeze(-1), weight_format.bits)
     return Codes(as_bytes(codes.flatten(-2)), best_scale.half(), best_zero.byte())
 
 
-def _centered(groups: Tensor, scale: Tensor, zero: Tensor, form: WeightFormat) -> Tensor:
+def _centered(groups: Tensor, scale: Tensor, zero: Tensor, weight_format: WeightFormat) -> Tensor:
     """Codes less zero points, [N, G, K / G], near enough to compare scales by."""
     codes = (groups * scale.reciprocal().unsqueeze(-1)).round_()
-    if form.symmetric:  # one bound for all goes faster
-        return codes.clamp_(-middle(form.bits), middle(form.bits) - 1)
+    if weight_format.symmetric:  # one bound for all goes faster
+        return codes.clamp_(-middle(weight_format.bits), middle(weight_format.bits) - 1)
     zero = zero.unsqueeze(-1)
-    return codes.clamp_(-zero, 2**form.bits - 1 - zero)
+    return codes.clamp_(-zero, 2**weight_format.bits - 1 - zero)

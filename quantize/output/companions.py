@@ -56,7 +56,7 @@ def write_companions(
 def gptq_settings(formats: Mapping[Weight, WeightFormat]) -> dict[str, Any]:
     """GPTQ v1's settings, in the words that AutoGPTQ, GPTQModel, vLLM and transformers read."""
     linear = usual_format(formats)
-    heads = [form for weight, form in formats.items() if weight.role == "head"]
+    heads = [weight_format for weight, weight_format in formats.items() if weight.role == "head"]
     settings: dict[str, Any] = {
         "quant_method": "gptq",
         "checkpoint_format": "gptq",
@@ -64,7 +64,7 @@ def gptq_settings(formats: Mapping[Weight, WeightFormat]) -> dict[str, Any]:
         "group_size": linear.group_size or -1,
         "sym": linear.symmetric,
         "desc_act": linear.act_order,
-        "lm_head": any(form.is_quantized for form in heads),
+        "lm_head": any(weight_format.is_quantized for weight_format in heads),
         "pack_dtype": "int32",
         "meta": {"quantizer": [f"glm4q:{__version__}"]},
     }
@@ -75,8 +75,10 @@ def gptq_settings(formats: Mapping[Weight, WeightFormat]) -> dict[str, Any]:
 
 def usual_format(formats: Mapping[Weight, WeightFormat]) -> WeightFormat:
     """The format that most linears have."""
-    kinds = Counter(form for weight, form in formats.items() if weight.role == "linear")
-    return max(kinds, key=lambda form: (form.is_quantized, kinds[form]))
+    kinds = Counter(
+        weight_format for weight, weight_format in formats.items() if weight.role == "linear"
+    )
+    return max(kinds, key=lambda weight_format: (weight_format.is_quantized, kinds[weight_format]))
 
 
 def _differing(
@@ -84,15 +86,17 @@ def _differing(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """GPTQModel's and vLLM's way to say that modules differ: a pattern of them, and how."""
     modules: dict[WeightFormat, list[str]] = {}
-    for weight, form in formats.items():
-        differs = form != linear and (form.is_quantized or weight.role == "linear")
+    for weight, weight_format in formats.items():
+        differs = weight_format != linear and (
+            weight_format.is_quantized or weight.role == "linear"
+        )
         if differs:
-            modules.setdefault(form, []).append(re.escape(weight.module))
-    for form, names in modules.items():
+            modules.setdefault(weight_format, []).append(re.escape(weight.module))
+    for weight_format, names in modules.items():
         pattern = f"^(?:{'|'.join(names)})$" if len(names) > 1 else f"^{names[0]}$"
-        if form.is_quantized:
-            settings = {"bits": form.bits, "group_size": form.group_size or -1}
-            yield f"+:{pattern}", {**settings, "sym": form.symmetric}
+        if weight_format.is_quantized:
+            settings = {"bits": weight_format.bits, "group_size": weight_format.group_size or -1}
+            yield f"+:{pattern}", {**settings, "sym": weight_format.symmetric}
         else:
             yield f"-:{pattern}", {}
 

@@ -41,10 +41,10 @@ QuantizedLayout = Callable[[Weight, WeightFormat], Iterator[Tensor]]
 """The tensors that store a quantized weight, in file order."""
 
 
-def gptq_layout(weight: Weight, form: WeightFormat) -> Iterator[Tensor]:
+def gptq_layout(weight: Weight, weight_format: WeightFormat) -> Iterator[Tensor]:
     """GPTQ v1's four."""
     outputs, inputs = weight.shape
-    groups, pack = form.groups(inputs), PACK_BITS // form.bits
+    groups, pack = weight_format.groups(inputs), PACK_BITS // weight_format.bits
     yield Tensor(f"{weight.module}.qweight", "I32", (inputs // pack, outputs))
     yield Tensor(f"{weight.module}.qzeros", "I32", (groups, outputs // pack))
     yield Tensor(f"{weight.module}.scales", "F16", (groups, outputs))
@@ -63,9 +63,9 @@ def lay_out(
     """
     runs: list[list[Tensor]] = [[]]
     filled = 0
-    for weight, form in formats.items():
-        if form.is_quantized:
-            tensors = list(layout(weight, form))
+    for weight, weight_format in formats.items():
+        if weight_format.is_quantized:
+            tensors = list(layout(weight, weight_format))
         else:
             tensors = [Tensor(weight.name, source_header(stored, weight).dtype, weight.shape)]
         for tensor in tensors:

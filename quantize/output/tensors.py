@@ -25,28 +25,28 @@ def copied(stored: StoredModel, weight: Weight) -> NamedTensors:
         yield weight.name, read_weight(stored, weight, start, stop)
 
 
-def rounded(stored: StoredModel, weight: Weight, form: WeightFormat) -> NamedTensors:
+def rounded(stored: StoredModel, weight: Weight, weight_format: WeightFormat) -> NamedTensors:
     """The weight rounded to nearest, as GPTQ v1's tensors."""
-    packed = Packed.empty(weight.shape, form)
+    packed = Packed.empty(weight.shape, weight_format)
     for start, stop in row_runs(weight):
         rows = read_weight(stored, weight, start, stop)
-        rtn.quantize_into(packed.columns(start, stop), rows, form)
-    return _gptq_tensors(weight, form, packed)
+        rtn.quantize_into(packed.columns(start, stop), rows, weight_format)
+    return _gptq_tensors(weight, weight_format, packed)
 
 
-def coded(weight: Weight, form: WeightFormat, codes: Codes) -> NamedTensors:
+def coded(weight: Weight, weight_format: WeightFormat, codes: Codes) -> NamedTensors:
     """GPTQ v1's tensors of codes that were found before."""
-    packed = Packed.empty(weight.shape, form)
-    packed.fill(codes, form.bits)
-    return _gptq_tensors(weight, form, packed)
+    packed = Packed.empty(weight.shape, weight_format)
+    packed.fill(codes, weight_format.bits)
+    return _gptq_tensors(weight, weight_format, packed)
 
 
-def _gptq_tensors(weight: Weight, form: WeightFormat, packed: Packed) -> NamedTensors:
+def _gptq_tensors(weight: Weight, weight_format: WeightFormat, packed: Packed) -> NamedTensors:
     inputs = weight.shape[1]
-    group = torch.arange(inputs, dtype=torch.int32) // (form.group_size or inputs)
+    group = torch.arange(inputs, dtype=torch.int32) // (weight_format.group_size or inputs)
     yield f"{weight.module}.qweight", packed.qweight
     # GPTQ v1 stores zero points less one.
-    yield f"{weight.module}.qzeros", pack((packed.zero_points - 1).T, form.bits).T
+    yield f"{weight.module}.qzeros", pack((packed.zero_points - 1).T, weight_format.bits).T
     yield f"{weight.module}.scales", packed.scales
     yield f"{weight.module}.g_idx", group
 

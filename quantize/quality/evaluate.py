@@ -9,7 +9,7 @@ from torch import Tensor
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
-from quantize.quality.predictor import Arithmetic, Predictor, Windows
+from quantize.quality.predictor import ComputeSettings, Predictor, Windows
 
 WINDOW = 512
 """Tokens predicted from one start, if not said otherwise."""
@@ -49,7 +49,7 @@ Listener = Callable[[int, int], None]
 def evaluate(
     checkpoints: list[StoredModel],
     windows: Windows,
-    how: Arithmetic,
+    how: ComputeSettings,
     *,
     against: StoredModel | None = None,
     listener: Listener = lambda done, of: None,

@@ -49,7 +49,7 @@ def read_windows(text: str, model: Path, length: int) -> Windows:
 
 
 @dataclass(frozen=True)
-class Arithmetic:
+class ComputeSettings:
     """Where and how to compute."""
 
     device: torch.device
@@ -60,10 +60,12 @@ class Arithmetic:
 class Predictor:
     """The windows' hidden states, taken from layer to layer."""
 
-    def __init__(self, stored: StoredModel, windows: Windows, how: Arithmetic) -> None:
+    def __init__(self, stored: StoredModel, windows: Windows, how: ComputeSettings) -> None:
         self.stored, self._windows, self._how = stored, windows, how
         held = held_formats(stored, device=how.device, dtype=how.dtype, kernels=how.kernels)
-        self.weights_bytes = sum(sum(form.parts(weight).values()) for weight, form in held.items())
+        self.weights_bytes = sum(
+            sum(weight_format.parts(weight).values()) for weight, weight_format in held.items()
+        )
         with torch.device("meta"):
             self._ends = CausalLM(stored.config)
         del self._ends.model.layers
@@ -92,9 +94,9 @@ class Predictor:
         )
         for x in self.states:
             step = ready_step(self.stored.config, self._workspace, x.shape[1], 1)
-            step["hidden states"].copy_(x)
+            step["hidden_states"].copy_(x)
             module(step, LayerCache.empty(step))
-            x.copy_(step["hidden states"])
+            x.copy_(step["hidden_states"])
 
     @torch.inference_mode()
     def finish(self) -> None:

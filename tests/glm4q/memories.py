@@ -105,6 +105,6 @@ def random_model(config: ModelConfig) -> CausalLM:
 def all_logits(model: CausalLM, input_ids: Tensor, memory: Memory) -> Tensor:
     """Of every new token, float32 [B, T, V]: `CausalLM.forward` makes those of the last only."""
     step = model.run_layers(input_ids, memory)
-    normed = model.model.norm(step["hidden states"], step, step["normed"])
+    normed = model.model.norm(step["hidden_states"], step, step["normed"])
     logits = torch.empty(*input_ids.shape, model.config.vocab_size, dtype=normed.dtype)
     return model.lm_head(normed, step, logits).float()

@@ -11,16 +11,18 @@ BOOK = torch.tensor(BELOW + ABOVE)
 """NF4's: https://arxiv.org/abs/2305.14314, appendix E."""
 
 
-def random_weight(outputs: int, inputs: int, form: WeightFormat) -> QuantizedWeight:
-    groups = form.groups(inputs)
-    codes = torch.randint(2**form.bits, (inputs, outputs), dtype=torch.int32)
-    zeros = torch.randint(2**form.bits, (groups, outputs), dtype=torch.int32)
+def random_weight(outputs: int, inputs: int, weight_format: WeightFormat) -> QuantizedWeight:
+    groups = weight_format.groups(inputs)
+    codes = torch.randint(2**weight_format.bits, (inputs, outputs), dtype=torch.int32)
+    zeros = torch.randint(2**weight_format.bits, (groups, outputs), dtype=torch.int32)
     scales = torch.rand(groups, outputs) + 0.5
     return QuantizedWeight(
-        form.bits,
-        pack(codes, form.bits),
-        scales.half() if form.scheme == "groups" else scales,
-        None if form.symmetric else pack(zeros.T.contiguous(), form.bits).T.contiguous(),
-        torch.randint(groups, (inputs,), dtype=torch.int32) if form.act_order else None,
-        BOOK if form.scheme == "nf4" else None,
+        weight_format.bits,
+        pack(codes, weight_format.bits),
+        scales.half() if weight_format.scheme == "groups" else scales,
+        None
+        if weight_format.symmetric
+        else pack(zeros.T.contiguous(), weight_format.bits).T.contiguous(),
+        torch.randint(groups, (inputs,), dtype=torch.int32) if weight_format.act_order else None,
+        BOOK if weight_format.scheme == "nf4" else None,
     )

@@ -39,15 +39,15 @@ CONFIG = replace(PRESETS["glm-4-9b-chat"], num_hidden_layers=2, vocab_size=2048)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 16, 17, 300])
-@pytest.mark.parametrize("form", FORMATS, ids=str)
+@pytest.mark.parametrize("weight_format", FORMATS, ids=str)
 @pytest.mark.parametrize("shape", LAYERS, ids=str)
 def test_product_equals_exact_arithmetic(
-    shape: tuple[int, int], form: WeightFormat, rows: int
+    shape: tuple[int, int], weight_format: WeightFormat, rows: int
 ) -> None:
-    spec = LinearSpec(*shape, form, CUDA)
+    spec = LinearSpec(*shape, weight_format, CUDA)
     if reason := TritonLinear().refuses(spec):
         pytest.skip(reason)
-    weight = random_weight(*shape, form).to(CUDA)
+    weight = random_weight(*shape, weight_format).to(CUDA)
     x = torch.randn(rows, shape[1], device=CUDA).bfloat16()
     found = multiply(TritonLinear(), spec, TritonLinear().pack(weight), x)
     exact = x.double() @ weight.dequantize().double()
@@ -69,13 +69,15 @@ def _seconds(run: Callable[[], object]) -> float:
     return sorted(times)[10]
 
 
-@pytest.mark.parametrize("form", [WeightFormat(4, 128), WeightFormat(8, 128), NF4], ids=str)
-def test_one_token_reads_weights_at_half_a_copy_s_rate_or_more(form: WeightFormat) -> None:
+@pytest.mark.parametrize(
+    "weight_format", [WeightFormat(4, 128), WeightFormat(8, 128), NF4], ids=str
+)
+def test_one_token_reads_weights_at_half_a_copy_s_rate_or_more(weight_format: WeightFormat) -> None:
     shape = 151_552, 4096  # too large for any card's cache
-    spec, kernel = LinearSpec(*shape, form, CUDA), TritonLinear()
+    spec, kernel = LinearSpec(*shape, weight_format, CUDA), TritonLinear()
     if reason := kernel.refuses(spec):
         pytest.skip(reason)
-    packed = kernel.pack(random_weight(*shape, form).to(CUDA))
+    packed = kernel.pack(random_weight(*shape, weight_format).to(CUDA))
     x, out = torch.randn(1, 4096, device=CUDA).bfloat16(), torch.empty(1, shape[0], device=CUDA)
     scratch = torch.empty(kernel.needs(spec, 1, 2).scratch_bytes, dtype=torch.uint8, device=CUDA)
     block = torch.empty(1 << 29, dtype=torch.uint8, device=CUDA)

@@ -8,7 +8,7 @@ import torch
 from calculator.checkpoint.stored import StoredModel
 from calculator.model.formats import WeightFormat
 from quantize.calibrate.samples import Calibration, read_calibration
-from quantize.pipeline import Work, quantize_checkpoint
+from quantize.pipeline import CalibrationSettings, quantize_checkpoint
 from quantize.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -23,10 +23,12 @@ def token_file(directory: Path, vocabulary: int = 96, tokens: int = 1024, seed: 
     return path
 
 
-def work(stored: StoredModel, directory: Path, *, batch: int = 4, seed: int = 0) -> Work:
+def work(
+    stored: StoredModel, directory: Path, *, batch: int = 4, seed: int = 0
+) -> CalibrationSettings:
     """Sixteen samples of 64 random tokens, in float32."""
     shown = calibration(stored, directory, seed=seed)
-    return Work(shown, CPU, torch.float32, batch)
+    return CalibrationSettings(shown, CPU, torch.float32, batch)
 
 
 def calibration(stored: StoredModel, directory: Path, *, seed: int = 0) -> Calibration:
@@ -34,9 +36,11 @@ def calibration(stored: StoredModel, directory: Path, *, seed: int = 0) -> Calib
     return read_calibration(path, stored, samples=16, length=64)
 
 
-def quantized(source: Path, output: Path, method: str, form: WeightFormat = INT4) -> StoredModel:
+def quantized(
+    source: Path, output: Path, method: str, weight_format: WeightFormat = INT4
+) -> StoredModel:
     """A checkpoint made by a method."""
     stored = StoredModel.open(source)
     shown = work(stored, output.parent)
-    quantize_checkpoint(stored, output, Recipe(form, method=method), work=shown)
+    quantize_checkpoint(stored, output, Recipe(weight_format, method=method), work=shown)
     return StoredModel.open(output)

@@ -60,7 +60,7 @@ def test_tensors_are_those_that_transformers_saves(weights: str, tmp_path: Path)
 def test_no_code_is_fetched_as_it_is_imported(tmp_path: Path) -> None:
     """bitsandbytes asks the package `kernels`, where it is there, for code from a hub."""
     (tmp_path / "kernels.py").write_text("raise SystemExit('code was asked for')")
-    code = "from glm4q.weights.bitsandbytes_functions import bitsandbytes_functions as functions\n"
+    code = "from glm4q.weights.bitsandbytes_package import bitsandbytes_functions as functions\n"
     code += "functions()\nprint('imported', flush=True)\nimport kernels"
     paths = os.pathsep.join([str(tmp_path), str(ROOT)])
     ran = subprocess.run(

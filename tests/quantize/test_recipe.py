@@ -36,7 +36,11 @@ def read(text: str, directory: Path) -> Path:
 def test_last_rule_that_matches_holds(tiny_vocabulary_checkpoint: Path, tmp_path: Path) -> None:
     recipe = read_recipe(read(WHOLE, tmp_path))
     formats = recipe.formats(StoredModel.open(tiny_vocabulary_checkpoint))
-    found = {weight.module: form for weight, form in formats.items() if weight.can_be_quantized}
+    found = {
+        weight.module: weight_format
+        for weight, weight_format in formats.items()
+        if weight.can_be_quantized
+    }
     assert recipe.method == "awq"
     assert found["model.layers.0.self_attn.q_proj"] == WeightFormat(4, 32, zero_bits=4)
     assert found["model.layers.1.self_attn.q_proj"] == WeightFormat(8, 32, zero_bits=8)

@@ -6,7 +6,7 @@ from torch import Tensor
 from glm4q.kernels.cpu.native import extension
 from glm4q.memory.kv.cache import LayerCache
 from glm4q.memory.kv.dense import Dense
-from glm4q.memory.kv.hadamard import turn
+from glm4q.memory.kv.hadamard import hadamard_transform
 from glm4q.memory.kv.int4 import Int4
 from glm4q.memory.kv.int8 import Int8
 from glm4q.memory.kv.spec import KVStore
@@ -40,8 +40,8 @@ def native_attend(step: Step, cache: LayerCache, path: str = "auto") -> None:
     native, queries, mixed = extension(), step["queries"], step["mixed"]
     assert native is not None
     batch, kv_heads, rows, size = queries.shape
-    if cache.keys.turned:
-        queries = turn(queries, step, step["mixed turned"])
+    if cache.keys.hadamard:
+        queries = hadamard_transform(queries, step, step["mixed_hadamard"])
     partials = step["keys"]  # not needed for keys, which are unpacked where they are multiplied
     native.attend(
         native.find_path(path),
@@ -64,5 +64,5 @@ def native_attend(step: Step, cache: LayerCache, path: str = "auto") -> None:
         partials.numel(),
         torch.get_num_threads(),
     )
-    if cache.values.turned:
-        mixed.copy_(turn(mixed, step, step["mixed turned"]))
+    if cache.values.hadamard:
+        mixed.copy_(hadamard_transform(mixed, step, step["mixed_hadamard"]))

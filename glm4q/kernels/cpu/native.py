@@ -12,7 +12,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from calculator.memory.scratch import Needs
+from calculator.memory.scratch import KernelNeeds
 from calculator.model.formats import WeightFormat
 from glm4q.kernels.spec import LinearSpec
 from glm4q.weights.packing import WORD_BITS, QuantizedWeight
@@ -62,12 +62,16 @@ class Native:
             return f"finds no {self._name} in this machine"
         if spec.device.type != "cpu":
             return "runs on the CPU only"
-        if spec.form.scheme not in SCHEMES or spec.form.bits not in (4, 8):
-            return f"takes 4-bit and 8-bit weights by groups, not {spec.form}"
-        if spec.form.act_order:
+        if spec.weight_format.scheme not in SCHEMES or spec.weight_format.bits not in (4, 8):
+            return f"takes 4-bit and 8-bit weights by groups, not {spec.weight_format}"
+        if spec.weight_format.act_order:
             return "takes groups of consecutive inputs only"
-        group_size = spec.form.group_size or spec.inputs
-        whole = spec.form.group_size is None or group_size < SEGMENT or group_size % SEGMENT == 0
+        group_size = spec.weight_format.group_size or spec.inputs
+        whole = (
+            spec.weight_format.group_size is None
+            or group_size < SEGMENT
+            or group_size % SEGMENT == 0
+        )
         if group_size % INPUTS_MULTIPLE or not whole:
             return (
                 f"takes groups of a multiple of {INPUTS_MULTIPLE} inputs up to {SEGMENT}, of "
@@ -75,8 +79,8 @@ class Native:
             )
         return None
 
-    def held(self, form: WeightFormat) -> WeightFormat:
-        return form
+    def packed_format(self, weight_format: WeightFormat) -> WeightFormat:
+        return weight_format
 
     def pack(self, weight: QuantizedWeight) -> dict[str, Tensor]:
         if weight.book is not None:  # to the nearest whole numbers of steps
@@ -85,10 +89,10 @@ class Native:
         parts = {name: getattr(weight, name) for name in ("qweight", "scales", "qzeros", "book")}
         return {name: tensor.contiguous() for name, tensor in parts.items() if tensor is not None}
 
-    def needs(self, spec: LinearSpec, tokens: int, activation_bytes: int) -> Needs:
-        segment = min(spec.form.group_size or spec.inputs, SEGMENT)
+    def needs(self, spec: LinearSpec, tokens: int, activation_bytes: int) -> KernelNeeds:
+        segment = min(spec.weight_format.group_size or spec.inputs, SEGMENT)
         segments = -(-spec.inputs // segment)
-        return Needs(tokens * (spec.inputs * CODE_BYTES + segments * SCALE_BYTES))
+        return KernelNeeds(tokens * (spec.inputs * CODE_BYTES + segments * SCALE_BYTES))
 
     def matmul(self, x: Tensor, packed: Mapping[str, Tensor], out: Tensor, scratch: Tensor) -> None:
         qweight, scales = packed["qweight"], packed["scales"]

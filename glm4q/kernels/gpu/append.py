@@ -1,21 +1,21 @@
-"""Turn one token's queries and key by its position, and put key and value into the cache."""
+"""Rotate one token's queries and key by its position, and put key and value into the cache."""
 
 import triton
 import triton.language as tl
 
-from glm4q.kernels.gpu.vectors import turn, write_vector
+from glm4q.kernels.gpu.vectors import hadamard_transform, write_vector
 
 
 @triton.jit
 def rotate(x, center, is_key, is_first, rotation, wanted, D: tl.constexpr, PAIRS: tl.constexpr):
-    """The vector at `x` in float32, its first 2 * PAIRS numbers turned pair by pair if wanted.
+    """The vector at `x` in float32; where `wanted`, its first 2 * PAIRS numbers are rotated.
 
-    A key is turned less its centre, if there are centres; a first key is its own.
+    Where there are centres, a key is rotated without its centre, and the first key is the centre.
     """
     d = tl.arange(0, D)
-    turned = (d < 2 * PAIRS) & wanted
-    cos = tl.load(rotation + d // 2, mask=turned, other=1)
-    sin = tl.load(rotation + PAIRS + d // 2, mask=turned, other=0)
+    rotated = (d < 2 * PAIRS) & wanted
+    cos = tl.load(rotation + d // 2, mask=rotated, other=1)
+    sin = tl.load(rotation + PAIRS + d // 2, mask=rotated, other=0)
     here, other = tl.load(x + d).to(tl.float32), tl.load(x + (d ^ 1)).to(tl.float32)
     if center is not None:
         here -= tl.load(center + d, mask=is_key, other=0)
@@ -34,7 +34,7 @@ def append(
     hadamard,  # float32 [64, 64]
     cached,  # int64 [1]: tokens in the cache before this one
     queries,  # float32 [B, Hkv, G, D]
-    turned,  # the same, times the matrix as INT4 keys are
+    transformed,  # float32 [B, Hkv, G, D]: the queries' Hadamard transform, for INT4 keys
     key_codes,
     key_scales,
     value_codes,
@@ -65,13 +65,13 @@ def append(
         x = rotate(source, center, is_key, is_first, rotation, not is_value, D, PAIRS)
         tl.store(center + d, tl.load(source + d).to(tl.float32), mask=is_key & is_first)
     if (is_value and VALUES == "int4") or (is_key and KEYS == "int4"):
-        x = turn(x, hadamard, D)
+        x = hadamard_transform(x, hadamard, D)
     place = head.to(tl.int64) * room + tl.load(cached)
     if each < SHARED:
         row = (head * SHARED + each) * D + tl.arange(0, D)
         tl.store(queries + row, x * scale)
         if KEYS == "int4":
-            tl.store(turned + row, turn(x, hadamard, D) * scale)
+            tl.store(transformed + row, hadamard_transform(x, hadamard, D) * scale)
     elif is_value:
         write_vector(x, value_codes, value_scales, place, VALUES, D)
     else:

@@ -14,9 +14,9 @@ two it holds GLM-4's numbers, and more exactly than bfloat16. All sums are float
 import triton
 import triton.language as tl
 
-from glm4q.kernels.gpu.centers import factors, from_start, tile_table, turns_of_a_token
+from glm4q.kernels.gpu.centers import factors, from_start, revolutions_of_a_token, tile_table
 from glm4q.kernels.gpu.numbers import power_of_two
-from glm4q.kernels.gpu.vectors import read_vectors, turn
+from glm4q.kernels.gpu.vectors import hadamard_transform, read_vectors
 
 LOWEST = tl.constexpr(-3.0e38)
 """Below any score, and above minus infinity, from which it can be taken."""
@@ -24,8 +24,8 @@ LOWEST = tl.constexpr(-3.0e38)
 
 @triton.jit
 def attend(
-    queries,  # float32 [B, Hkv, G * T, D], scaled, and turned where keys are
-    unturned,  # the same before they were turned
+    queries,  # float32 [B, Hkv, G * T, D], scaled, and Hadamard-transformed where keys are
+    plain_queries,  # the same without the Hadamard transform
     key_codes,
     key_scales,
     value_codes,
@@ -56,8 +56,8 @@ def attend(
     first = (head * rows + r) * D
     q = tl.load(queries + first[:, None] + d[None, :], ours[:, None], 0.0)
     if centers is not None:
-        along, across = factors(unturned + first, ours, centers + head * D, PAIRS, BLOCK_P)
-        turns = turns_of_a_token(frequencies, PAIRS, BLOCK_P)
+        along, across = factors(plain_queries + first, ours, centers + head * D, PAIRS, BLOCK_P)
+        revolutions = revolutions_of_a_token(frequencies, PAIRS, BLOCK_P)
         tile_cos, tile_sin = tile_table(tile_rotation, TILE, BLOCK_S, PAIRS, BLOCK_P)
     q_unit = power_of_two(tl.max(tl.abs(q), 1))
     q = (q * (1.0 / q_unit)[:, None]).to(tl.float16)
@@ -76,7 +76,7 @@ def attend(
         v, v_unit = read_vectors(value_codes, value_scales, place, there, VALUES, D)
         scores = tl.dot(q, tl.trans(k)) * q_unit[:, None] * k_unit[None, :]
         if centers is not None:
-            by_cos, by_sin, unit = from_start(along, across, turns, start)
+            by_cos, by_sin, unit = from_start(along, across, revolutions, start)
             scores += (tl.dot(by_cos, tile_cos) + tl.dot(by_sin, tile_sin)) * unit[:, None]
         scores = tl.where(s[None, :] <= own[:, None], scores, -float("inf"))
         new_best = tl.maximum(best, tl.max(scores, 1))
@@ -105,7 +105,7 @@ def merge(
     rows,  # G * T
     BLOCK_SPLITS: tl.constexpr,
     D: tl.constexpr,
-    TURNED: tl.constexpr,
+    HADAMARD: tl.constexpr,
 ):
     """The runs' results of one row, weighed by their sums of exponentials."""
     head, r = tl.program_id(0), tl.program_id(1)
@@ -120,6 +120,6 @@ def merge(
     row = (head * splits + split) * rows + r
     parts = tl.load(mixed + row[:, None] * D + d[None, :], mask=there[:, None], other=0)
     x = tl.sum(parts * shrink[:, None], 0) / whole
-    if TURNED:
-        x = turn(x, hadamard, D)
+    if HADAMARD:
+        x = hadamard_transform(x, hadamard, D)
     tl.store(out + (head * rows + r) * D + d, x)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import triton
 from torch import Tensor
 
+from calculator.memory.workspace import BufferName
 from glm4q.kernels.gpu.append import append
 from glm4q.kernels.gpu.attention import attend, merge
 from glm4q.kernels.gpu.launch import Constant, Launch
@@ -46,7 +47,7 @@ class AttentionLaunches:
     def attend(self) -> list[Launch]:
         """For tokens that are in the cache: from "queries" to "mixed".
 
-        Queries for keys that are kept turned are expected in `turned` as well.
+        Where keys lie under the Hadamard transform, `transformed_queries` holds the queries so too.
         """
         return [self._attend(), self._merge("mixed")]
 
@@ -88,14 +89,14 @@ class AttentionLaunches:
         return room_of(self.keys)
 
     @property
-    def turned(self) -> Tensor:
-        """Room for queries times the matrix of `glm4q.kv.hadamard`, until runs are merged."""
+    def transformed_queries(self) -> Tensor:
+        """Room for the queries' Hadamard transform, until partial results are merged."""
         return self.step["mixed"]
 
     @property
     def _results(self) -> dict[str, Tensor]:
         """Of the runs. A single run of many rows has as many results as there are rows."""
-        sums = "keys" if self.splits > 1 else "mixed turned"
+        sums: BufferName = "keys" if self.splits > 1 else "mixed_hadamard"
         return {"mixed": self.step[sums], "softmax": self.step["scores"]}
 
     def _stored(self) -> dict[str, Tensor | None]:
@@ -113,13 +114,21 @@ class AttentionLaunches:
 
     def _append(self) -> Launch:
         step = self.step
-        names = "q", "k", "v", "rotation", "hadamard", "cached", "queries"
+        names: tuple[BufferName, ...] = (
+            "q",
+            "k",
+            "v",
+            "rotation",
+            "hadamard",
+            "cached",
+            "queries",
+        )
         return Launch(
             append,
             (self._heads, self._rows + 2),
             {
                 **{name: step[name] for name in names},
-                "turned": self.turned,
+                "transformed": self.transformed_queries,
                 **self._stored(),
                 "room": self._room,
                 "scale": self._size**-0.5,
@@ -138,11 +147,11 @@ class AttentionLaunches:
             attend,
             (self.splits, self._blocks, self._heads),
             {
-                "queries": self.turned if self.keys.turned else step["queries"],
-                "unturned": step["queries"],
+                "queries": self.transformed_queries if self.keys.hadamard else step["queries"],
+                "plain_queries": step["queries"],
                 **self._stored(),
                 "frequencies": step["frequencies"],
-                "tile_rotation": step["tile rotation"],
+                "tile_rotation": step["tile_rotation"],
                 "cached": step["cached"],
                 **self._results,
                 "room": self._room,
@@ -156,14 +165,14 @@ class AttentionLaunches:
                 "D": self._size,
                 "PAIRS": self._pairs,
                 "BLOCK_P": max(triton.next_power_of_2(self._pairs), SMALLEST_TILE),
-                "TILE": step["tile rotation"].shape[1],
+                "TILE": step["tile_rotation"].shape[1],
                 **self._kinds(),
             },
             warps=8,
             stages=2,
         )
 
-    def _merge(self, out: str) -> Launch:
+    def _merge(self, out: BufferName) -> Launch:
         step = self.step
         return Launch(
             merge,
@@ -178,7 +187,7 @@ class AttentionLaunches:
             {
                 "BLOCK_SPLITS": triton.next_power_of_2(self.splits),
                 "D": self._size,
-                "TURNED": self.values.turned,
+                "HADAMARD": self.values.hadamard,
             },
             warps=8 if self.splits > 1 else 2,  # one row of 128 numbers needs no more
         )

@@ -11,8 +11,8 @@ import triton.language as tl
 
 from glm4q.kernels.gpu.numbers import power_of_two
 
-TURN = tl.constexpr(2.0**64 / 6.283185307179586)
-"""A turn is all of a 64-bit integer: positions times it wrap where turns do, and lose nothing."""
+REVOLUTION = tl.constexpr(2.0**64 / 6.283185307179586)
+"""A revolution fills a 64-bit integer, so its product with a position wraps as an angle does."""
 ANGLE = tl.constexpr(6.283185307179586 / 2.0**32)
 
 
@@ -32,10 +32,10 @@ def factors(queries, ours, center, PAIRS: tl.constexpr, BLOCK_P: tl.constexpr):
 
 
 @triton.jit
-def turns_of_a_token(frequencies, PAIRS: tl.constexpr, BLOCK_P: tl.constexpr):
-    """int64 [BLOCK_P]: the turns from a position to the next."""
+def revolutions_of_a_token(frequencies, PAIRS: tl.constexpr, BLOCK_P: tl.constexpr):
+    """int64 [BLOCK_P]: the revolutions from a position to the next."""
     pair = tl.arange(0, BLOCK_P)
-    return (tl.load(frequencies + pair, mask=pair < PAIRS, other=0) * TURN).to(tl.int64)
+    return (tl.load(frequencies + pair, mask=pair < PAIRS, other=0) * REVOLUTION).to(tl.int64)
 
 
 @triton.jit
@@ -55,10 +55,13 @@ def tile_table(
 
 
 @triton.jit
-def cos_and_sin(turn):
-    """Of an angle in 2**-64 turns. The library's own keep memory ready for the largest angles."""
-    quadrant = ((turn + (1 << 61)) >> 62) & 3
-    x = ((turn - (quadrant << 62)) >> 32).to(tl.float32) * ANGLE  # -pi / 4 to pi / 4
+def cos_and_sin(revolution):
+    """Cosine and sine of an angle in 2**-64 revolutions.
+
+    The library's own functions take memory of each thread for the largest angles.
+    """
+    quadrant = ((revolution + (1 << 61)) >> 62) & 3
+    x = ((revolution - (quadrant << 62)) >> 32).to(tl.float32) * ANGLE  # -pi / 4 to pi / 4
     square = x * x  # Cephes' polynomials
     odd = (-1.9515295891e-4 * square + 8.3321608736e-3) * square - 1.6666654611e-1
     sin = x + x * square * odd
@@ -71,9 +74,9 @@ def cos_and_sin(turn):
 
 
 @triton.jit
-def from_start(along, across, turns, start):
+def from_start(along, across, revolutions, start):
     """a and b turned on to position `start` in float16, and what a row of them stands for."""
-    cos, sin = cos_and_sin(turns * start)
+    cos, sin = cos_and_sin(revolutions * start)
     cos, sin = cos[None, :], sin[None, :]
     by_cos, by_sin = along * cos + across * sin, across * cos - along * sin
     unit = power_of_two(tl.max(tl.maximum(tl.abs(by_cos), tl.abs(by_sin)), 1))

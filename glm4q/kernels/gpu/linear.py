@@ -12,7 +12,7 @@ from glm4q.kernels.cut import FEW_ROWS, WORD_BITS, Cut
 from glm4q.kernels.gpu.launch import Launch
 from glm4q.kernels.gpu.matmul import matmul, row_units
 from glm4q.kernels.gpu.matvec import add_splits, matvec
-from glm4q.memory.workspace import carve
+from glm4q.memory.workspace import split_scratch
 
 COMPUTE = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 SUM_BLOCK = 256
@@ -54,7 +54,7 @@ class Product:
         cut = Cut.of(rows, self.outputs, self.inputs, bits=self.bits, group=self.group)
         split = cut.splits > 1
         shape = cut.splits, rows, self.outputs
-        partial = carve(self.scratch, (torch.float32, shape))[0] if split else self.out
+        partial = split_scratch(self.scratch, (torch.float32, shape))[0] if split else self.out
         launches = (
             [self._matvec(cut, partial)] if rows == 1 else self._matmul(cut, partial, split=split)
         )
@@ -89,7 +89,7 @@ class Product:
         roomy = (guarded and rows > FEW_ROWS) or "book" in self.packed
         units = None
         if guarded:
-            (units,) = carve(self.scratch[cut.partial_bytes :], (torch.float32, (rows,)))
+            (units,) = split_scratch(self.scratch[cut.partial_bytes :], (torch.float32, (rows,)))
         guards = [
             Launch(
                 row_units,

@@ -69,7 +69,7 @@ def read_vectors(codes, scales, place, there, KIND: tl.constexpr, D: tl.constexp
 
 
 @triton.jit
-def turn(x, hadamard, D: tl.constexpr):
+def hadamard_transform(x, hadamard, D: tl.constexpr):
     """Each run of 64 numbers of a vector, [D], times the matrix of `glm4q.kv.hadamard`."""
     i = tl.arange(0, GROUP)
     matrix = tl.load(hadamard + i[:, None] * GROUP + i[None, :])

@@ -36,7 +36,7 @@ class KVCache:
         them on the CPU if not said.
         """
         self.max_seq_len, self.batch = max_seq_len, batch
-        self.centered = any(form.centered for form in KV_FORMATS[kv])
+        self.centered = any(weight_format.centered for weight_format in KV_FORMATS[kv])
         self.length = 0
         """Tokens that all layers hold."""
         self.stores: list[tuple[KVStore, KVStore]] = []
@@ -49,7 +49,9 @@ class KVCache:
         """Of each layer: which pair, and which layer of it."""
         for device, layers in devices or [(torch.device("cpu"), config.num_hidden_layers)]:
             shape = layers, batch, config.num_key_value_heads, max_seq_len, config.head_dim
-            keys, values = (make_store(form, shape, device) for form in KV_FORMATS[kv])
+            keys, values = (
+                make_store(weight_format, shape, device) for weight_format in KV_FORMATS[kv]
+            )
             self._places += [(len(self.stores), layer) for layer in range(layers)]
             self.stores.append((keys, values))
             self._fused.append(choose_attention(config, max_seq_len, kv=kv, device=device))

@@ -10,7 +10,7 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from glm4q.memory.kv.hadamard import add_turned
+from glm4q.memory.kv.hadamard import add_rotated
 from glm4q.memory.kv.rotation import rotate_along
 from glm4q.memory.workspace import Step
 
@@ -37,7 +37,7 @@ class Centers:
             torch.mean(fresh, 2, keepdim=True, out=center)
         fresh.sub_(center)
 
-    def add(self, layer: int, start: int, turned: Tensor, step: Step) -> None:
-        """To turned keys of the tokens from `start` on, [B, Hkv, n, D]."""
-        center = step["tile centers"][:, :, : turned.shape[2]]
-        add_turned(rotate_along(self.vectors[layer], start, step, center), step, turned)
+    def add(self, layer: int, start: int, rotated: Tensor, step: Step) -> None:
+        """Add the centres to rotated keys of the tokens from `start` on, [B, Hkv, n, D]."""
+        center = step["tile_centers"][:, :, : rotated.shape[2]]
+        add_rotated(rotate_along(self.vectors[layer], start, step, center), step, rotated)

@@ -11,10 +11,10 @@ from glm4q.memory.kv.spec import KVStore
 DENSE = {16: torch.bfloat16, 32: torch.float32}
 
 
-def make_store(form: KVFormat, shape: tuple[int, ...], device: torch.device) -> KVStore:
+def make_store(weight_format: KVFormat, shape: tuple[int, ...], device: torch.device) -> KVStore:
     """Room for vectors of D numbers; shape: [layers, B, Hkv, room, D]."""
-    if form.bits in DENSE:
-        return Dense(shape, DENSE[form.bits], device)
-    if form.bits == 8:
+    if weight_format.bits in DENSE:
+        return Dense(shape, DENSE[weight_format.bits], device)
+    if weight_format.bits == 8:
         return Int8(shape, device)
-    return Int4(shape, device, centered=form.centered)
+    return Int4(shape, device, centered=weight_format.centered)

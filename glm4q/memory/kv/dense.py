@@ -12,7 +12,7 @@ from glm4q.memory.workspace import Step
 class Dense:
     """One tensor of numbers."""
 
-    turned = False
+    hadamard = False
     centers: Centers | None = None
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:

@@ -1,7 +1,7 @@
 """Multiply vectors by a Hadamard matrix: what is extreme in one number is spread over all.
 
-The matrix is symmetric and its own inverse, so scores of turned queries and turned keys are those
-of the ones before (QuaRot, https://arxiv.org/abs/2404.00456).
+The matrix is symmetric and its own inverse, so scores of transformed queries
+and transformed keys are the scores without the transform (QuaRot, https://arxiv.org/abs/2404.00456).
 """
 
 import torch
@@ -24,13 +24,13 @@ def prepare_hadamard(step: Step) -> None:
         size *= 2
 
 
-def turn(x: Tensor, step: Step, out: Tensor) -> Tensor:
+def hadamard_transform(x: Tensor, step: Step, out: Tensor) -> Tensor:
     """Each run of 64 numbers of x, [..., D], times the matrix, into `out`."""
     torch.mm(x.view(-1, KV_GROUP), step["hadamard"], out=out.view(-1, KV_GROUP))
     return out
 
 
-def add_turned(x: Tensor, step: Step, out: Tensor) -> None:
+def add_rotated(x: Tensor, step: Step, out: Tensor) -> None:
     """Add the same product to `out`, [B, Hkv, n, D]."""
     for vectors, sums in zip(x.flatten(0, 1), out.flatten(0, 1), strict=True):
         sums.view(-1, KV_GROUP).addmm_(vectors.view(-1, KV_GROUP), step["hadamard"])

@@ -1,4 +1,4 @@
-"""Cached vectors as INT4: turned, then a float16 scale and least value for each 64 numbers.
+"""Cached vectors as INT4: the Hadamard transform, then a scale and a minimum for each 64 numbers.
 
 Keys are kept less their centre, which comes off before they are rotated (see `centers`).
 """
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from calculator.memory.workspace import KV_GROUP
 from glm4q.memory.kv.centers import Centers
-from glm4q.memory.kv.hadamard import turn
+from glm4q.memory.kv.hadamard import hadamard_transform
 from glm4q.memory.workspace import Step
 
 LARGEST_CODE = 15
@@ -21,7 +21,7 @@ SMALLEST_SCALE = 2.0**-24
 class Int4:
     """Codes two to a byte, number i of a vector beside number i + D / 2; scale and least value."""
 
-    turned = True
+    hadamard = True
 
     def __init__(self, shape: tuple[int, ...], device: torch.device, *, centered: bool) -> None:
         """centered: whether these are keys that are kept less their centre."""
@@ -37,7 +37,9 @@ class Int4:
 
     def write(self, layer: int, start: int, fresh: Tensor, step: Step) -> None:
         place = slice(start, start + fresh.shape[2])
-        groups = turn(fresh, step, step["fresh turned"]).unflatten(-1, (-1, KV_GROUP))
+        groups = hadamard_transform(fresh, step, step["fresh_hadamard"]).unflatten(
+            -1, (-1, KV_GROUP)
+        )
         low, high, scale = step["extremes"]
         torch.amin(groups, -1, out=low)
         torch.amax(groups, -1, out=high)
@@ -47,17 +49,17 @@ class Int4:
             stored[..., part] = number
             number.copy_(stored[..., part])  # as a reader will find it
         groups.sub_(low.unsqueeze(-1)).div_(scale.unsqueeze(-1)).round_().clamp_(0, LARGEST_CODE)
-        first, second = step["fresh codes"].copy_(groups.flatten(-2)).chunk(2, -1)
+        first, second = step["fresh_codes"].copy_(groups.flatten(-2)).chunk(2, -1)
         self._bytes[layer, :, :, place] = first.add_(second.mul_(LARGEST_CODE + 1))
 
     def read(self, layer: int, start: int, stop: int, out: Tensor, step: Step) -> None:
         words = self._bytes[layer, :, :, start:stop]
-        codes = step["tile codes"][:, :, : stop - start]
+        codes = step["tile_codes"][:, :, : stop - start]
         first, second = codes.chunk(2, -1)
         torch.bitwise_and(words, LARGEST_CODE, out=first)
         torch.bitwise_right_shift(words, 4, out=second)
         grids = self._grids[layer, :, :, start:stop]
-        number = step["tile scales"][:, :, : stop - start]
+        number = step["tile_scales"][:, :, : stop - start]
         groups = out.copy_(codes).unflatten(-1, (-1, KV_GROUP))
         groups.mul_(number.copy_(grids[..., 0]).unsqueeze(-1))
         groups.add_(number.copy_(grids[..., 1]).unsqueeze(-1))

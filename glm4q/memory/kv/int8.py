@@ -16,7 +16,7 @@ SMALLEST_SCALE = 2.0**-24
 class Int8:
     """Codes and scales."""
 
-    turned = False
+    hadamard = False
     centers: Centers | None = None
 
     def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
@@ -37,7 +37,7 @@ class Int8:
         self._codes[layer, :, :, place] = fresh
 
     def read(self, layer: int, start: int, stop: int, out: Tensor, step: Step) -> None:
-        scales = step["tile scales"][:, :, : stop - start, :1]
+        scales = step["tile_scales"][:, :, : stop - start, :1]
         scales.copy_(self._scales[layer, :, :, start:stop].unsqueeze(-1))
         out.copy_(self._codes[layer, :, :, start:stop]).mul_(scales)
 

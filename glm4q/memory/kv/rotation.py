@@ -1,4 +1,4 @@
-"""Tables of the angles of rotary position embedding, and one vector turned by many of them.
+"""Tables of the angles of rotary position embedding, and one vector rotated by many of them.
 
 Angles are computed in float64 from integer positions: in bfloat16, positions beyond 256 run
 together.
@@ -12,22 +12,22 @@ from glm4q.memory.workspace import Step
 
 def fill_rotation(rotation: Tensor, positions: Tensor, angles: Tensor, frequencies: Tensor) -> None:
     """Compute cos and sin, float32, of float64 positions; `angles` is room for both."""
-    angles, turned = angles
+    angles, values = angles
     torch.mul(positions.unsqueeze(-1), frequencies, out=angles)
     cos, sin = rotation
-    cos.copy_(torch.cos(angles, out=turned))
-    sin.copy_(torch.sin(angles, out=turned))
+    cos.copy_(torch.cos(angles, out=values))
+    sin.copy_(torch.sin(angles, out=values))
 
 
 def rotate_along(x: Tensor, first: int, step: Step, out: Tensor) -> Tensor:
     """A float32 vector of each head, [B, Hkv, 1, D], at n positions from `first` on, into `out`.
 
-    Turned to the first position, it is turned on from there by one table that serves every tile.
+    The vector is rotated to the first position, and from there by one table that serves every tile.
     """
-    position = step["start position"].fill_(first)
-    fill_rotation(step["start rotation"], position, step["start angles"], step["frequencies"])
-    start = _rotate(x, step["start rotation"], step["start center"])
-    return _rotate(start, step["tile rotation"][:, : out.shape[2]], out)
+    position = step["start_position"].fill_(first)
+    fill_rotation(step["start_rotation"], position, step["start_angles"], step["frequencies"])
+    start = _rotate(x, step["start_rotation"], step["start_center"])
+    return _rotate(start, step["tile_rotation"][:, : out.shape[2]], out)
 
 
 def _rotate(x: Tensor, rotation: Tensor, out: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ class KVStore(Protocol):
 
     tensors: dict[str, Tensor]
     """All that it holds, [layers, B, Hkv, room, ...] each."""
-    turned: bool
+    hadamard: bool
     """Whether vectors are kept multiplied by `hadamard`, by which readers multiply as well."""
     centers: Centers | None
     """What comes off these vectors before they are rotated and written, and back when they are

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from calculator.checkpoint.bitsandbytes import STATE, stored_format
+from calculator.checkpoint.bitsandbytes_headers import STATE, stored_format
 from calculator.checkpoint.headers import SINGLE
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import CheckpointError
@@ -50,10 +50,10 @@ def test_bytes_are_those_of_its_tensors(saved: Path) -> None:
         if not name.endswith((STATE, ".weight_format"))
     }
     planned = {
-        f"{weight.module}.{part}" if form.is_quantized else weight.name: size
+        f"{weight.module}.{part}" if weight_format.is_quantized else weight.name: size
         for weight in stored.formats()
-        for form in [_as_stored(stored, weight)]
-        for part, size in form.parts(weight).items()
+        for weight_format in [_as_stored(stored, weight)]
+        for part, size in weight_format.parts(weight).items()
     }
     assert planned == held
 
@@ -65,7 +65,11 @@ def _as_stored(stored: StoredModel, weight: Weight) -> WeightFormat:
 def test_it_is_held_as_was_predicted(saved: Path) -> None:
     """Also where its scales are codes themselves, which become float32 as they are read."""
     stored = StoredModel.open(saved)
-    scheme = next(form.scheme for form in stored.formats().values() if form.is_quantized)
+    scheme = next(
+        weight_format.scheme
+        for weight_format in stored.formats().values()
+        if weight_format.is_quantized
+    )
     predicted = assign_formats(stored.config, {"nf4": NF4, "llm-int8": LLM_INT8}[scheme])
     assert stored.formats() == predicted
 

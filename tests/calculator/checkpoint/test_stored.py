@@ -253,8 +253,8 @@ def test_headers_tell_the_format_of_every_weight(
 
 def test_symmetric_zero_points_and_plain_group_order_are_not_held(int4: Path) -> None:
     held: set[str] = set()
-    for weight, form in StoredModel.open(int4).formats().items():
-        held.update(form.parts(weight))
+    for weight, weight_format in StoredModel.open(int4).formats().items():
+        held.update(weight_format.parts(weight))
     assert held == {"weight", "qweight", "scales"}
 
 
@@ -262,9 +262,9 @@ def test_act_order_is_held(int4: Path) -> None:
     plain = StoredModel.open(int4).formats()
     quantization = json.loads((int4 / "config.json").read_text())["quantization_config"]
     change_config(int4, quantization_config={**quantization, "desc_act": True})
-    for weight, form in StoredModel.open(int4).formats().items():
-        extra = {"g_idx": weight.shape[1] * 4} if form.is_quantized else {}
-        assert form.parts(weight) == {**plain[weight].parts(weight), **extra}
+    for weight, weight_format in StoredModel.open(int4).formats().items():
+        extra = {"g_idx": weight.shape[1] * 4} if weight_format.is_quantized else {}
+        assert weight_format.parts(weight) == {**plain[weight].parts(weight), **extra}
 
 
 def test_act_order_without_an_order_is_refused(int4: Path) -> None:

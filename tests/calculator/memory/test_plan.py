@@ -87,7 +87,9 @@ def test_a_token_in_the_cache(name: str, kv: str, token_bytes: int) -> None:
     [("bf16", 96, 192), ("int8", 96, 96 + 2), ("int4", 128, 64 + 2 * 4), ("int4", 64, 32 + 4)],
 )
 def test_a_vector_in_the_cache(kv: str, head_dim: int, head_bytes: int) -> None:
-    assert [form.head_bytes(head_dim) for form in KV_FORMATS[kv]] == [head_bytes] * 2
+    assert [weight_format.head_bytes(head_dim) for weight_format in KV_FORMATS[kv]] == [
+        head_bytes
+    ] * 2
 
 
 def test_128k_tokens_take_5_gib_in_bf16() -> None:

@@ -77,8 +77,8 @@ def test_nf4_is_what_bitsandbytes_makes(double: bool, shape: tuple[int, int]) ->
     if double:
         made["weight.nested_absmax"] = state.state2.absmax
         made["weight.nested_quant_map"] = state.state2.code
-    form = replace(NF4, scheme="nf4-double") if double else NF4
-    planned = form.parts(Weight("a.weight", shape, "linear"))
+    weight_format = replace(NF4, scheme="nf4-double") if double else NF4
+    planned = weight_format.parts(Weight("a.weight", shape, "linear"))
     assert planned == {name: tensor.nbytes for name, tensor in made.items()}
 
 
@@ -92,8 +92,8 @@ def test_llm_int8_has_a_scale_a_row() -> None:
 
 @pytest.mark.parametrize("gpus", [1, 2, 4])
 def test_parts_of_the_model_make_it_up(gpus: int) -> None:
-    form = WeightFormat(4, 32)
-    part, held = split(CHAT, assign_formats(CHAT, form), gpus)
+    weight_format = WeightFormat(4, 32)
+    part, held = split(CHAT, assign_formats(CHAT, weight_format), gpus)
     whole = {weight.name: weight.numel for weight in weights(CHAT)}
     for weight in held:
         parts = whole[weight.name] / weight.numel

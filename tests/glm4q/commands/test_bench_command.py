@@ -130,8 +130,8 @@ def test_synthetic_checkpoint_is_an_ordinary_one(bits: int, tmp_path: Path) -> N
     formats = assign_formats(CONFIG, WeightFormat(bits, 32), WeightFormat(8, 32))
     stored = open_synthetic(tmp_path / "made", CONFIG, formats)
     assert stored.formats() == formats
-    for weight, form in formats.items():
-        if form.is_quantized:
+    for weight, weight_format in formats.items():
+        if weight_format.is_quantized:
             spread = read_quantized(stored, weight).dequantize().std().item()
             assert spread == pytest.approx(SPREAD, rel=0.15)
     written = (tmp_path / "made" / "lm_head.safetensors").stat().st_mtime_ns

@@ -38,16 +38,16 @@ kernel rounds them to 8-bit codes."""
 
 
 @pytest.mark.parametrize("rows", [1, 3, 15, 33])
-@pytest.mark.parametrize("form", FORMATS, ids=str)
+@pytest.mark.parametrize("weight_format", FORMATS, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
 def test_kernel_equals_exact_arithmetic(
-    kernel: Kernel, shape: tuple[int, int], form: WeightFormat, rows: int
+    kernel: Kernel, shape: tuple[int, int], weight_format: WeightFormat, rows: int
 ) -> None:
-    spec = LinearSpec(*shape, form, CPU)
+    spec = LinearSpec(*shape, weight_format, CPU)
     if reason := kernel.refuses(spec):
         pytest.skip(f"{kernel.name} {reason}")
-    weight = random_weight(*shape, form)
+    weight = random_weight(*shape, weight_format)
     x = torch.randn(2, rows, shape[1])
     y = multiply(kernel, spec, kernel.pack(weight), x)
     exact = x.double() @ weight.dequantize().double()
@@ -57,15 +57,17 @@ def test_kernel_equals_exact_arithmetic(
     assert error < RELATIVE_ERROR[kernel.name]
 
 
-@pytest.mark.parametrize("form", FORMATS, ids=str)
+@pytest.mark.parametrize("weight_format", FORMATS, ids=str)
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
-def test_kernel_holds_what_it_tells_the_plan(kernel: Kernel, form: WeightFormat) -> None:
+def test_kernel_holds_what_it_tells_the_plan(kernel: Kernel, weight_format: WeightFormat) -> None:
     from calculator.model.architecture import Weight
 
-    if reason := kernel.refuses(LinearSpec(128, 384, form, CPU)):
+    if reason := kernel.refuses(LinearSpec(128, 384, weight_format, CPU)):
         pytest.skip(f"{kernel.name} {reason}")
-    held = kernel.pack(random_weight(128, 384, form)).values()
-    planned = kernel.held(form).parts(Weight("a.weight", (128, 384), "linear")).values()
+    held = kernel.pack(random_weight(128, 384, weight_format)).values()
+    planned = (
+        kernel.packed_format(weight_format).parts(Weight("a.weight", (128, 384), "linear")).values()
+    )
     assert sum(tensor.nbytes for tensor in held) == sum(planned)
 
 
@@ -75,8 +77,8 @@ def test_first_kernel_that_does_not_refuse_is_chosen() -> None:
         WeightFormat(8, None): "native",
         WeightFormat(4, 64, act_order=True): "reference",
     }
-    for form, name in names.items():
-        assert choose(LinearSpec(128, 384, form, CPU)).name == name
+    for weight_format, name in names.items():
+        assert choose(LinearSpec(128, 384, weight_format, CPU)).name == name
 
 
 def test_refusals_are_told() -> None:
@@ -94,4 +96,6 @@ def test_unknown_kernel_is_refused_by_name() -> None:
 
 
 def test_reference_takes_everything() -> None:
-    assert not any(Reference().refuses(LinearSpec(8, 8, form, CPU)) for form in FORMATS)
+    assert not any(
+        Reference().refuses(LinearSpec(8, 8, weight_format, CPU)) for weight_format in FORMATS
+    )

@@ -28,9 +28,9 @@ SHAPES = [(1, 48, 256), (2, 72, 384), (5, 1000, 128), (17, 200, 13_696 // 4), (6
 
 def _cases() -> Iterator[tuple[int, int, int, WeightFormat]]:
     for rows, outputs, inputs in SHAPES:
-        for form in FORMATS:
-            if form.group_size is None or inputs % form.group_size == 0:
-                yield rows, outputs, inputs, form
+        for weight_format in FORMATS:
+            if weight_format.group_size is None or inputs % weight_format.group_size == 0:
+                yield rows, outputs, inputs, weight_format
 
 
 def _kernel(path: str, spec: LinearSpec) -> Native:
@@ -63,9 +63,9 @@ def emulate(x: Tensor, weight: QuantizedWeight) -> Tensor:
 def test_every_instruction_set_does_the_arithmetic_that_is_written_out(
     path: str, case: tuple[int, int, int, WeightFormat]
 ) -> None:
-    rows, outputs, inputs, form = case
-    spec = LinearSpec(outputs, inputs, form, CPU)
-    kernel, weight = _kernel(path, spec), random_weight(outputs, inputs, form)
+    rows, outputs, inputs, weight_format = case
+    spec = LinearSpec(outputs, inputs, weight_format, CPU)
+    kernel, weight = _kernel(path, spec), random_weight(outputs, inputs, weight_format)
     x = torch.randn(rows, inputs)
     y = multiply(kernel, spec, kernel.pack(weight), x)
     expected = emulate(x, weight)
@@ -78,7 +78,7 @@ def test_every_instruction_set_does_the_arithmetic_that_is_written_out(
 def test_bfloat16_is_the_float32_result_rounded(path: str, bits: int) -> None:
     spec = LinearSpec(72, 256, WeightFormat(bits, 64), CPU)
     kernel = _kernel(path, spec)
-    packed = kernel.pack(random_weight(72, 256, spec.form))
+    packed = kernel.pack(random_weight(72, 256, spec.weight_format))
     x = torch.randn(3, 256).bfloat16()
     wide = multiply(kernel, spec, packed, x.float())
     assert torch.equal(multiply(kernel, spec, packed, x), wide.bfloat16())
@@ -89,7 +89,7 @@ def test_bfloat16_is_the_float32_result_rounded(path: str, bits: int) -> None:
 def test_activations_cost_little_precision(bits: int, rows: int) -> None:
     """Codes of 8 bits of normal numbers, whose largest of 32 is about 2: steps of 0.016."""
     spec = LinearSpec(208, 1024, WeightFormat(bits, 128), CPU)
-    kernel, weight = _kernel("auto", spec), random_weight(208, 1024, spec.form)
+    kernel, weight = _kernel("auto", spec), random_weight(208, 1024, spec.weight_format)
     x = torch.randn(rows, 1024)
     exact = x.double() @ weight.dequantize().double()
     wrong = multiply(kernel, spec, kernel.pack(weight), x) - exact
@@ -100,7 +100,7 @@ def test_activations_cost_little_precision(bits: int, rows: int) -> None:
 def test_any_number_of_threads_makes_the_same_bits(rows: int) -> None:
     spec = LinearSpec(3000, 256, WeightFormat(4, 64), CPU)
     kernel = _kernel("auto", spec)
-    packed = kernel.pack(random_weight(3000, 256, spec.form))
+    packed = kernel.pack(random_weight(3000, 256, spec.weight_format))
     x, before = torch.randn(rows, 256), torch.get_num_threads()
     results = []
     for threads in (1, 2, 3):
@@ -114,7 +114,7 @@ def test_any_number_of_threads_makes_the_same_bits(rows: int) -> None:
 def test_zeros_stay_zero_and_what_is_no_number_is_not_hidden(path: str) -> None:
     spec = LinearSpec(40, 128, WeightFormat(4, 64), CPU)
     kernel = _kernel(path, spec)
-    packed = kernel.pack(random_weight(40, 128, spec.form))
+    packed = kernel.pack(random_weight(40, 128, spec.weight_format))
     x = torch.zeros(2, 128)
     x[1, 70] = torch.nan
     y = multiply(kernel, spec, packed, x)
@@ -124,7 +124,7 @@ def test_zeros_stay_zero_and_what_is_no_number_is_not_hidden(path: str) -> None:
 
 def test_nothing_is_written_beyond_the_scratch_and_the_output() -> None:
     spec = LinearSpec(72, 384, WeightFormat(4, 128), CPU)
-    kernel, weight = _kernel("auto", spec), random_weight(72, 384, spec.form)
+    kernel, weight = _kernel("auto", spec), random_weight(72, 384, spec.weight_format)
     x = torch.randn(7, 384)
     size = kernel.needs(spec, 7, 4).scratch_bytes
     scratch = torch.full((size + 64,), 171, dtype=torch.uint8)

@@ -12,7 +12,7 @@ from calculator.model.formats import WeightFormat
 from calculator.questions.fit import Wish
 from glm4q.cli import main
 from glm4q.engine import LLM
-from glm4q.measure.receipt import LOOSE_BYTES, Line, verify
+from glm4q.measure.receipt import LOOSE_BYTES, ReceiptLine, verify
 from glm4q.planning.machine import Machine
 from glm4q.planning.plan import plan_run
 from quantize.pipeline import quantize_checkpoint
@@ -74,13 +74,13 @@ def test_layers_on_two_devices_say_the_same(untied_demo: Path) -> None:
 
 
 def test_a_plan_that_is_not_true_is_told() -> None:
-    assert Line("KV cache", "gpu", 100, 100).is_true
-    assert not Line("KV cache", "gpu", 100, 101).is_true
-    assert not Line("KV cache", "gpu", 100, 99).is_true
+    assert ReceiptLine("KV cache", "gpu", 100, 100).is_true
+    assert not ReceiptLine("KV cache", "gpu", 100, 101).is_true
+    assert not ReceiptLine("KV cache", "gpu", 100, 99).is_true
     big = 100 * LOOSE_BYTES
-    assert Line("operators", "gpu", big, big * 96 // 100, is_peak=True).is_true
-    assert not Line("operators", "gpu", big, big * 94 // 100, is_peak=True).is_true
-    assert not Line("operators", "gpu", big, big + 1, is_peak=True).is_true
+    assert ReceiptLine("operators", "gpu", big, big * 96 // 100, is_peak=True).is_true
+    assert not ReceiptLine("operators", "gpu", big, big * 94 // 100, is_peak=True).is_true
+    assert not ReceiptLine("operators", "gpu", big, big + 1, is_peak=True).is_true
 
 
 @pytest.mark.parametrize("command", ["calc", "chat"])

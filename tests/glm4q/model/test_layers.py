@@ -68,7 +68,7 @@ def _cached(cache: LayerCache, memory: Memory) -> tuple[Tensor, Tensor]:
     ]
     sides = (torch.cat(side, 2) for side in zip(*tiles, strict=True))
     k, v = (
-        (side.unflatten(-1, (-1, 64)) @ HADAMARD).flatten(-2) if store.turned else side
+        (side.unflatten(-1, (-1, 64)) @ HADAMARD).flatten(-2) if store.hadamard else side
         for store, side in zip((cache.keys, cache.values), sides, strict=True)
     )
     return k, v
@@ -133,9 +133,9 @@ def test_the_cache_holds_what_was_appended(kv: str) -> None:
     given[:, :, :, 7] = 0
     given[:, :, :, 8] *= 100
     found = _cached(_fill(memory, *given.unbind()), memory)
-    for vectors, cached, form in zip(given, found, KV_FORMATS[kv], strict=True):
+    for vectors, cached, weight_format in zip(given, found, KV_FORMATS[kv], strict=True):
         wrong = (cached - vectors).square().mean(-1).sqrt()
-        assert (wrong <= ERROR[form.bits] * vectors.square().mean(-1).sqrt() + 1e-6).all()
+        assert (wrong <= ERROR[weight_format.bits] * vectors.square().mean(-1).sqrt() + 1e-6).all()
 
 
 @pytest.mark.parametrize("kv", KV_FORMATS)

@@ -76,10 +76,10 @@ def test_attention_over_the_whole_context(kv: str) -> None:
         found = step["mixed"][0, :, rows].clone()
         memory.cache.advance(tokens)
         wanted = given[0, :, rows].double()
-        if cache.keys.turned:
+        if cache.keys.hadamard:
             wanted = _turned(wanted)
         expected = _reference(wanted, cache, seen, _step(memory, 1))
-        if cache.values.turned:
+        if cache.values.hadamard:
             expected = _turned(expected)
         torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-4)
 
@@ -100,7 +100,7 @@ def test_a_vector_is_rotated_along_to_the_end_of_the_context() -> None:
     prepare_tile_rotation(step)
     x = torch.randn(1, 2, 1, 128)
     first = ROOM - step.shape.tile
-    found = rotate_along(x, first, step, step["tile centers"])[0, :, -1]
+    found = rotate_along(x, first, step, step["tile_centers"])[0, :, -1]
     angles = (ROOM - 1) * 5e6 ** (-torch.arange(0, 64, 2, dtype=torch.float64) / 64)
     pairs = torch.view_as_complex(x[0, :, 0, :64].double().unflatten(-1, (-1, 2)).contiguous())
     turned = torch.view_as_real(pairs * torch.polar(torch.ones_like(angles), angles)).flatten(-2)

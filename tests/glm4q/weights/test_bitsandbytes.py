@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from calculator.checkpoint.bitsandbytes import STATE
+from calculator.checkpoint.bitsandbytes_headers import STATE
 from calculator.checkpoint.headers import SINGLE
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import CheckpointError
@@ -21,9 +21,9 @@ from glm4q.kernels.bitsandbytes import BitsAndBytes, multiply_one
 from glm4q.kernels.choose import candidates
 from glm4q.kernels.spec import Kernel
 from glm4q.model.loader import held_tensors, serve
-from glm4q.weights.bitsandbytes import nf4_of_words, words_of_nf4
+from glm4q.weights.bitsandbytes_tensors import nf4_of_words, words_of_nf4
 from glm4q.weights.checkpoint import read_quantized
-from quantize.quality.verify import check_weights
+from quantize.quality.checkpoint_check import check_weights
 from tests import tiny
 from tests.glm4q.memories import all_logits, load_on_cpu, memory_of
 from tests.glm4q.random_weights import random_weight
@@ -90,7 +90,7 @@ def test_what_is_planned_is_held(saved: tuple[str, Path, Tensor], kernel: str) -
     stored = StoredModel.open(directory)
     planned = serve(stored, device=CPU, dtype=torch.float32, kernels=kernels).formats
     held = held_tensors(load_on_cpu(stored, kernels=kernels)).values()
-    sizes = [sum(form.parts(weight).values()) for weight, form in planned.items()]
+    sizes = [sum(weight_format.parts(weight).values()) for weight, weight_format in planned.items()]
     assert sum(tensor.nbytes for tensor in held) == sum(sizes)
 
 

@@ -19,7 +19,7 @@ from quantize.calibrate.stages import STAGES, leave
 from quantize.output.target import Journal
 from quantize.pipeline import quantize_checkpoint
 from quantize.quality.evaluate import evaluate
-from quantize.quality.predictor import Arithmetic, Windows
+from quantize.quality.predictor import ComputeSettings, Windows
 from quantize.recipe import Recipe, Rule
 from tests import tiny
 from tests.quantize.calibrated import CPU, INT4, calibration, quantized, work
@@ -45,9 +45,9 @@ def test_stages_in_turn_are_the_layer(source: Path) -> None:
     x = torch.randn(2, 9, stored.config.hidden_size)
     with torch.inference_mode():
         step = ready_step(stored.config, workspace, 9, 2)
-        step["hidden states"].copy_(x)
+        step["hidden_states"].copy_(x)
         layer(step, LayerCache.empty(step))
-        expected = step["hidden states"].clone()
+        expected = step["hidden_states"].clone()
         stream, feed = x, x
         for stage in STAGES:
             stream, feed = (each.clone() for each in stage.feed(layer, stream, feed, step))
@@ -63,7 +63,7 @@ def test_methods_are_nearer_to_the_source_than_plain_rounding(
     rounded = quantized(source, tmp_path / "rtn", "rtn")
     shown = calibration(stored, tmp_path).token_ids
     windows = Windows(tuple(shown), 1)
-    how = Arithmetic(CPU, torch.float32)
+    how = ComputeSettings(CPU, torch.float32)
     _, ours, plain = evaluate([made, rounded], windows, how, against=stored)
     assert ours.divergence
     assert plain.divergence
@@ -112,7 +112,7 @@ def test_rules_of_a_recipe_hold_in_the_files(source: Path, tmp_path: Path) -> No
     recipe = Recipe(INT4, method="gptq", rules=rules)
     quantize_checkpoint(stored, tmp_path / "out", recipe, work=work(stored, tmp_path))
     made = StoredModel.open(tmp_path / "out")
-    found = {weight.module: form for weight, form in made.formats().items()}
+    found = {weight.module: weight_format for weight, weight_format in made.formats().items()}
     assert found["model.layers.0.mlp.down_proj"].bits == 8
     assert found["model.layers.1.mlp.gate_up_proj"].bits == 4
     assert not found["model.layers.1.mlp.down_proj"].is_quantized

@@ -62,8 +62,8 @@ def test_every_tensor_of_the_file_is_ours_bit_for_bit(
     tensors = {each.name: each for each in gguf.GGUFReader(tmp_path / "demo.gguf").tensors}
     stored = StoredModel.open(directory)
     assert len(tensors) == len(stored.formats())
-    for weight, form in stored.formats().items():
-        if form.is_quantized and weight.layer in (0, 29):
+    for weight, weight_format in stored.formats().items():
+        if weight_format.is_quantized and weight.layer in (0, 29):
             inner = weight.module.rpartition(".")[2]
             names = {"gate_up_proj": "ffn_up", "down_proj": "ffn_down", "o_proj": "attn_output"}
             name = names.get(inner, f"attn_{inner[0]}")
@@ -133,20 +133,20 @@ def test_llama_cpp_runs_glms_own_architectures(model_type: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("form", "message"),
+    ("weight_format", "message"),
     [
         (WeightFormat(4, 32, zero_bits=4), "is asymmetric, and Q4_1 rounds the zero point"),
         (WeightFormat(4, 32), "heads of 32 are not hidden_size 96"),
     ],
 )
 def test_what_gguf_would_round_is_refused(
-    form: WeightFormat,
+    weight_format: WeightFormat,
     message: str,
     quantized_tiny: MakeQuantized,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert export(quantized_tiny(form), tmp_path / "out.gguf", "gguf") == 2
+    assert export(quantized_tiny(weight_format), tmp_path / "out.gguf", "gguf") == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out.gguf").exists()
 
@@ -162,15 +162,15 @@ FORMS = [
 ]
 
 
-@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("weight_format", FORMS, ids=str)
 def test_compressed_tensors_own_library_reads_equal_weights(
-    form: WeightFormat, quantized_tiny: MakeQuantized, tmp_path: Path
+    weight_format: WeightFormat, quantized_tiny: MakeQuantized, tmp_path: Path
 ) -> None:
     pytest.importorskip("compressed_tensors", reason="compressed-tensors is not installed")
     from compressed_tensors.compressors import PackedQuantizationCompressor
     from compressed_tensors.quantization import QuantizationConfig
 
-    source = quantized_tiny(form)
+    source = quantized_tiny(weight_format)
     assert export(source, tmp_path / "out", "compressed-tensors") == 0
     config = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
     scheme = QuantizationConfig.model_validate(config).config_groups["group_0"]
@@ -203,8 +203,8 @@ def test_transformers_loads_the_compressed_tensors_export(
     stored = StoredModel.open(tmp_path / "made")
     state = {
         weight.name: read_quantized(stored, weight).dequantize().T
-        for weight, form in stored.formats().items()
-        if form.is_quantized
+        for weight, weight_format in stored.formats().items()
+        if weight_format.is_quantized
     }
     reference.load_state_dict(state, strict=False)
     with torch.no_grad():

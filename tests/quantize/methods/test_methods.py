@@ -58,29 +58,29 @@ def one_by_one(weight: Tensor, grid: Codes, hessian: Tensor, bits: int) -> Tenso
     return codes
 
 
-@pytest.mark.parametrize("form", FORMATS, ids=str)
+@pytest.mark.parametrize("weight_format", FORMATS, ids=str)
 def test_gptq_rounds_as_the_paper_derives(
-    form: WeightFormat, weight: Tensor, inputs: Tensor
+    weight_format: WeightFormat, weight: Tensor, inputs: Tensor
 ) -> None:
     hessian = inputs.T @ inputs
     damped, factor, order = gptq.factor(hessian)
-    start = rtn.quantize(weight, form, importance=hessian.diagonal())
-    found = gptq.compensate(weight, start, factor, order, form.bits)
-    expected = one_by_one(weight, start, damped, form.bits)
+    start = rtn.quantize(weight, weight_format, importance=hessian.diagonal())
+    found = gptq.compensate(weight, start, factor, order, weight_format.bits)
+    expected = one_by_one(weight, start, damped, weight_format.bits)
     # A number that lies between two codes may fall either way in float32.
     assert (found.codes.double() != expected).double().mean() < 0.02
 
 
-@pytest.mark.parametrize("form", FORMATS, ids=str)
+@pytest.mark.parametrize("weight_format", FORMATS, ids=str)
 def test_each_step_lowers_the_output_error(
-    form: WeightFormat, weight: Tensor, inputs: Tensor
+    weight_format: WeightFormat, weight: Tensor, inputs: Tensor
 ) -> None:
     hessian = inputs.T @ inputs
     damped, factor, order = gptq.factor(hessian)
-    plain = rtn.quantize(weight, form)
-    start = rtn.quantize(weight, form, importance=hessian.diagonal())
-    compensated = gptq.compensate(weight, start, factor, order, form.bits)
-    refined = refine(weight, compensated, damped, form.bits)
+    plain = rtn.quantize(weight, weight_format)
+    start = rtn.quantize(weight, weight_format, importance=hessian.diagonal())
+    compensated = gptq.compensate(weight, start, factor, order, weight_format.bits)
+    refined = refine(weight, compensated, damped, weight_format.bits)
     errors = [error(weight, each, inputs) for each in (plain, start, compensated, refined)]
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.5 * errors[0]
@@ -152,7 +152,10 @@ def test_errors_are_those_of_the_outputs(weight: Tensor, inputs: Tensor) -> None
     quantized = inputs + 0.3 * torch.randn_like(inputs)
     sums = Moments.zeros(INPUTS, None, torch.device("cpu"))
     sums.add(inputs, quantized, torch.empty(0))
-    found = [rtn.quantize(weight, form).dequantize() for form in (FORMATS[0], FORMATS[3])]
+    found = [
+        rtn.quantize(weight, weight_format).dequantize()
+        for weight_format in (FORMATS[0], FORMATS[3])
+    ]
     g = quantized.double()
     truth = inputs.double() @ weight.T.double()
     sizes = [float((truth - g @ each.T.double()).square().sum()) for each in found]

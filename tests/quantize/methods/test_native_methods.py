@@ -25,17 +25,22 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return str(request.param)
 
 
-def by_torch(weight: Tensor, form: WeightFormat, importance: Tensor | None) -> Codes:
-    return rtn._quantize_tile(weight, form, importance)
+def by_torch(weight: Tensor, weight_format: WeightFormat, importance: Tensor | None) -> Codes:
+    return rtn._quantize_tile(weight, weight_format, importance)
 
 
-@pytest.mark.parametrize("form", FORMATS, ids=str)
+@pytest.mark.parametrize("weight_format", FORMATS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("weighed", [False, True])
-def test_rounding_is_that_of_torch(form: WeightFormat, dtype: torch.dtype, weighed: bool) -> None:
+def test_rounding_is_that_of_torch(
+    weight_format: WeightFormat, dtype: torch.dtype, weighed: bool
+) -> None:
     weight = torch.randn(ROWS, INPUTS).mul_(0.02).to(dtype)
     importance = torch.rand(INPUTS) if weighed else None
-    found, expected = rtn.quantize(weight, form, importance), by_torch(weight, form, importance)
+    found, expected = (
+        rtn.quantize(weight, weight_format, importance),
+        by_torch(weight, weight_format, importance),
+    )
     # Sums in another order may round a scale the other way, and a code that lies between two.
     assert (found.scales != expected.scales).float().mean() < 0.02
     assert (found.codes != expected.codes).float().mean() < 0.002
@@ -47,43 +52,43 @@ def test_rounding_is_that_of_torch(form: WeightFormat, dtype: torch.dtype, weigh
     torch.testing.assert_close(*errors, rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("form", FORMATS, ids=str)
+@pytest.mark.parametrize("weight_format", FORMATS, ids=str)
 def test_every_path_finds_the_same(
-    form: WeightFormat, path: str, monkeypatch: pytest.MonkeyPatch
+    weight_format: WeightFormat, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weight = torch.randn(ROWS, INPUTS)
-    found = rtn.quantize(weight, form)
+    found = rtn.quantize(weight, weight_format)
     monkeypatch.setattr(native, "PATH", "scalar")
-    expected = rtn.quantize(weight, form)
+    expected = rtn.quantize(weight, weight_format)
     assert torch.equal(found.codes, expected.codes)
     assert torch.equal(found.scales, expected.scales)
     assert torch.equal(found.zero_points, expected.zero_points)
 
 
 def test_rounding_writes_the_columns_it_is_given_and_no_others() -> None:
-    form, weight = WeightFormat(4, 32), torch.randn(ROWS, INPUTS)
-    packed = Packed.empty((ROWS + 10, INPUTS), form)
+    weight_format, weight = WeightFormat(4, 32), torch.randn(ROWS, INPUTS)
+    packed = Packed.empty((ROWS + 10, INPUTS), weight_format)
     for part in (packed.qweight, packed.scales, packed.zero_points):
         part.fill_(7)
-    rtn.quantize_into(packed.columns(5, 5 + ROWS), weight, form)
-    expected = Packed.empty((ROWS, INPUTS), form)
-    rtn.quantize_into(expected, weight, form)
+    rtn.quantize_into(packed.columns(5, 5 + ROWS), weight, weight_format)
+    expected = Packed.empty((ROWS, INPUTS), weight_format)
+    rtn.quantize_into(expected, weight, weight_format)
     assert torch.equal(packed.columns(5, 5 + ROWS).qweight, expected.qweight)
     assert torch.equal(packed.columns(5, 5 + ROWS).scales, expected.scales)
     for columns in (packed.columns(0, 5), packed.columns(5 + ROWS, 10 + ROWS)):
         assert all((part == 7).all() for part in (columns.qweight, columns.scales))
 
 
-@pytest.mark.parametrize("form", FORMATS, ids=str)
-def test_a_block_of_gptq_is_that_of_torch(form: WeightFormat) -> None:
+@pytest.mark.parametrize("weight_format", FORMATS, ids=str)
+def test_a_block_of_gptq_is_that_of_torch(weight_format: WeightFormat) -> None:
     weight, x = torch.randn(ROWS, INPUTS), torch.randn(600, INPUTS)
     _, root, order = gptq.factor(x.T @ x)
-    group = order.div(INPUTS // form.groups(INPUTS), rounding_mode="floor").int()
-    start = by_torch(weight, form, None)
+    group = order.div(INPUTS // weight_format.groups(INPUTS), rounding_mode="floor").int()
+    start = by_torch(weight, weight_format, None)
     found = [Codes(torch.zeros_like(start.codes), start.scales, start.zero_points) for _ in "ab"]
     left = weight[:, order].contiguous()
     errors = [
-        block(left, root, group, codes, form.bits, 64, 128)
+        block(left, root, group, codes, weight_format.bits, 64, 128)
         for block, codes in zip((native.compensate, gptq.round_block), found, strict=True)
     ]
     same = found[0].codes == found[1].codes
@@ -92,11 +97,11 @@ def test_a_block_of_gptq_is_that_of_torch(form: WeightFormat) -> None:
     torch.testing.assert_close(errors[0][whole], errors[1][whole], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("form", FORMATS, ids=str)
-def test_a_block_of_the_descent_is_that_of_torch(form: WeightFormat) -> None:
+@pytest.mark.parametrize("weight_format", FORMATS, ids=str)
+def test_a_block_of_the_descent_is_that_of_torch(weight_format: WeightFormat) -> None:
     weight, x = torch.randn(ROWS, INPUTS), torch.randn(600, INPUTS)
-    hessian, size = x.T @ x, min(form.group_size or INPUTS, refine.LONGEST_BLOCK)
-    start = by_torch(weight, form, None)
+    hessian, size = x.T @ x, min(weight_format.group_size or INPUTS, refine.LONGEST_BLOCK)
+    start = by_torch(weight, weight_format, None)
     groups = start.scales.shape[1]
     zeros = start.zero_points.float().repeat_interleave(INPUTS // groups, -1)
     slope = (weight - start.dequantize()) @ hessian
@@ -104,7 +109,7 @@ def test_a_block_of_the_descent_is_that_of_torch(form: WeightFormat) -> None:
     for block in (native.descend, refine.round_block):
         centered, scales = start.codes - zeros, start.scales.float()
         change = block(
-            centered, scales, start.zero_points, slope, hessian, form.bits, size, 2 * size
+            centered, scales, start.zero_points, slope, hessian, weight_format.bits, size, 2 * size
         )
         ran.append((centered, scales, change))
     (ours, our_scales, our_change), (theirs, their_scales, their_change) = ran

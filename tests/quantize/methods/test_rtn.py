@@ -21,20 +21,20 @@ def _dequantized(found: rtn.Codes) -> torch.Tensor:
     return (centered * found.scales.float().unsqueeze(-1)).flatten(-2)
 
 
-def _without_search(weight: torch.Tensor, form: WeightFormat) -> torch.Tensor:
+def _without_search(weight: torch.Tensor, weight_format: WeightFormat) -> torch.Tensor:
     """The textbook's round to nearest: symmetric scales from the largest magnitude."""
-    groups = weight.double().unflatten(-1, (form.groups(weight.shape[1]), -1))
-    scale = groups.abs().amax(-1, keepdim=True) / (2 ** (form.bits - 1) - 1)
+    groups = weight.double().unflatten(-1, (weight_format.groups(weight.shape[1]), -1))
+    scale = groups.abs().amax(-1, keepdim=True) / (2 ** (weight_format.bits - 1) - 1)
     return ((groups / scale).round() * scale).flatten(-2)
 
 
-@pytest.mark.parametrize("form", FORMATS, ids=str)
-def test_codes_are_the_nearest_on_their_grid(form: WeightFormat) -> None:
+@pytest.mark.parametrize("weight_format", FORMATS, ids=str)
+def test_codes_are_the_nearest_on_their_grid(weight_format: WeightFormat) -> None:
     weight = torch.randn(48, 192)
-    found = rtn.quantize(weight, form)
+    found = rtn.quantize(weight, weight_format)
     scale = found.scales.float().repeat_interleave(192 // found.scales.shape[1], dim=1)
     zero = found.zero_points.float().repeat_interleave(192 // found.scales.shape[1], dim=1)
-    grid = torch.arange(2**form.bits).float()
+    grid = torch.arange(2**weight_format.bits).float()
     distances = ((grid - zero.unsqueeze(-1)) * scale.unsqueeze(-1) - weight.unsqueeze(-1)).abs()
     error = (_dequantized(found) - weight).abs()
     torch.testing.assert_close(error, distances.amin(-1), rtol=0, atol=1e-6)
@@ -43,25 +43,29 @@ def test_codes_are_the_nearest_on_their_grid(form: WeightFormat) -> None:
 @pytest.mark.parametrize("bits", [4, 8])
 def test_clip_search_beats_plain_rounding(bits: int) -> None:
     weight = torch.randn(64, 256) + (torch.rand(64, 256) > 0.99) * 4  # a few outliers
-    form = WeightFormat(bits, 64)
-    searched = (_dequantized(rtn.quantize(weight, form)) - weight).square().sum()
-    plain = (_without_search(weight, form) - weight).square().sum()
+    weight_format = WeightFormat(bits, 64)
+    searched = (_dequantized(rtn.quantize(weight, weight_format)) - weight).square().sum()
+    plain = (_without_search(weight, weight_format) - weight).square().sum()
     assert searched < plain * (0.95 if bits == 4 else 1.001)
 
 
 def test_search_does_not_depend_on_how_rows_are_tiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    weight, form = torch.randn(50, 128), WeightFormat(4, 32)
-    whole = rtn.quantize(weight, form)
+    weight, weight_format = torch.randn(50, 128), WeightFormat(4, 32)
+    whole = rtn.quantize(weight, weight_format)
     monkeypatch.setattr(rtn, "TILE_NUMBERS", 3 * 128)
-    tiled = rtn.quantize(weight, form)
+    tiled = rtn.quantize(weight, weight_format)
     assert torch.equal(whole.codes, tiled.codes)
     assert torch.equal(whole.scales, tiled.scales)
 
 
-@pytest.mark.parametrize("form", FORMATS, ids=str)
+@pytest.mark.parametrize("weight_format", FORMATS, ids=str)
 @pytest.mark.parametrize("fill", [0.0, 1e-30, 3.0, -3.0, 3e38])
-def test_constant_groups_keep_finite_positive_scales(form: WeightFormat, fill: float) -> None:
-    found = rtn.quantize(torch.full((8, 64), fill), WeightFormat(form.bits, 32, form.zero_bits))
+def test_constant_groups_keep_finite_positive_scales(
+    weight_format: WeightFormat, fill: float
+) -> None:
+    found = rtn.quantize(
+        torch.full((8, 64), fill), WeightFormat(weight_format.bits, 32, weight_format.zero_bits)
+    )
     assert found.scales.isfinite().all()
     assert (found.scales > 0).all()
     assert (found.zero_points >= 1).all()

@@ -86,8 +86,8 @@ def test_tiny_checkpoints_in_every_format(model_type: str, tmp_path: Path) -> No
         *(WeightFormat(8, 32), WeightFormat(8)),  # its 4-bit CPU kernel takes no whole rows
     ]
     questions = []
-    for number, form in enumerate(formats):
-        quantize_checkpoint(StoredModel.open(source), tmp_path / str(number), Recipe(form))
+    for number, weight_format in enumerate(formats):
+        quantize_checkpoint(StoredModel.open(source), tmp_path / str(number), Recipe(weight_format))
         questions.append((tmp_path / str(number), prompt))
     for theirs, question in zip(_read_by_transformers(questions), questions, strict=True):
         difference = _read(*question)[1] - theirs[1]

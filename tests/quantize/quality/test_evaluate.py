@@ -17,9 +17,9 @@ from glm4q.kernels.choose import candidates
 from glm4q.text.tokenizer import Tokenizer
 from glm4q.weights.checkpoint import read_quantized
 from quantize.quality.evaluate import evaluate
-from quantize.quality.predictor import Arithmetic, read_windows
+from quantize.quality.predictor import ComputeSettings, read_windows
 
-FP32 = Arithmetic(torch.device("cpu"), torch.float32, candidates("reference"))
+FP32 = ComputeSettings(torch.device("cpu"), torch.float32, candidates("reference"))
 pytestmark = pytest.mark.demo
 TEXT = "The river rose in the night. By morning the lower field was a lake, and the ducks had come."
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from calculator.checkpoint.stored import StoredModel
 from calculator.model.formats import WeightFormat
 from glm4q.cli import main
-from quantize.quality.verify import weight_errors
+from quantize.quality.checkpoint_check import weight_errors
 from tests import tiny
 from tests.fixtures import MakeQuantized
 from tests.quantize.calibrated import quantized

@@ -3,13 +3,13 @@
 import triton
 import triton.language as tl
 
-from glm4q.kernels.gpu.centers import cos_and_sin, turns_of_a_token
+from glm4q.kernels.gpu.centers import cos_and_sin, revolutions_of_a_token
 
 
 @triton.jit
 def rotation_at(frequencies, out, start, PAIRS: tl.constexpr):
     """float32 [2, PAIRS]: cos and sin of position `start`, as attention has them."""
-    cos, sin = cos_and_sin(turns_of_a_token(frequencies, PAIRS, PAIRS) * start)
+    cos, sin = cos_and_sin(revolutions_of_a_token(frequencies, PAIRS, PAIRS) * start)
     pair = tl.arange(0, PAIRS)
     tl.store(out + pair, cos)
     tl.store(out + PAIRS + pair, sin)

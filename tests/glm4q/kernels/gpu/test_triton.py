@@ -66,17 +66,21 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, int]]]:
 def test_product_equals_exact_arithmetic(
     run: Run, card: object, layer: tuple[int, int, WeightFormat], rows: int
 ) -> None:
-    outputs, inputs, form = layer
-    weight = random_weight(outputs, inputs, form)
+    outputs, inputs, weight_format = layer
+    weight = random_weight(outputs, inputs, weight_format)
     x = torch.randn(rows, inputs).bfloat16()
-    needed = TritonLinear().needs(LinearSpec(outputs, inputs, form, CUDA), rows, 2).scratch_bytes
+    needed = (
+        TritonLinear()
+        .needs(LinearSpec(outputs, inputs, weight_format, CUDA), rows, 2)
+        .scratch_bytes
+    )
     found = run(interpreted.multiply, x, weight, torch.bfloat16, needed)
     if weight.book is not None and rows > 1:  # tensor cores take the book in bfloat16
         weight = replace(weight, book=weight.book.bfloat16().float())
     exact = x.double() @ weight.dequantize().double()
     error = (found - exact).square().mean().sqrt() / exact.square().mean().sqrt()
     assert error < 1e-6  # bfloat16 activations are taken as they are, and all sums are float32
-    spec = LinearSpec(outputs, inputs, form, CPU)
+    spec = LinearSpec(outputs, inputs, weight_format, CPU)
     reference = multiply_by(Reference(), spec, Reference().pack(weight), x.float())
     torch.testing.assert_close(found, reference, rtol=1e-3, atol=1e-3)
 
@@ -96,9 +100,11 @@ def test_activations_beyond_float16_do_not_overflow(run: Run, rows: int, size: f
 
 
 def test_a_byte_less_scratch_than_said_is_too_little(run: Run, card: object) -> None:
-    outputs, inputs, form = LAYERS[0]
-    needed = TritonLinear().needs(LinearSpec(outputs, inputs, form, CUDA), 5, 2).scratch_bytes
-    weight, x = random_weight(outputs, inputs, form), torch.randn(5, inputs).bfloat16()
+    outputs, inputs, weight_format = LAYERS[0]
+    needed = (
+        TritonLinear().needs(LinearSpec(outputs, inputs, weight_format, CUDA), 5, 2).scratch_bytes
+    )
+    weight, x = random_weight(outputs, inputs, weight_format), torch.randn(5, inputs).bfloat16()
     with pytest.raises(RuntimeError, match="invalid for input of size"):
         run(interpreted.multiply, x, weight, torch.bfloat16, needed - 4)
 
@@ -222,12 +228,14 @@ def test_refusals(card: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch) 
     spec = LinearSpec(128, 384, WeightFormat(4, 128), CUDA)
     assert kernel.refuses(replace(spec, device=CPU)) == "needs a CUDA device"
     assert kernel.refuses(spec) is None
-    ordered = replace(spec, form=WeightFormat(4, 128, act_order=True))
+    ordered = replace(spec, weight_format=WeightFormat(4, 128, act_order=True))
     assert kernel.refuses(ordered) == "takes groups of consecutive inputs only"
     card[0] = (7, 5)
     cuda.refuses_triton.cache_clear()
     assert kernel.refuses(spec) is None
-    assert "takes nf4 from compute capability 8.0" in str(kernel.refuses(replace(spec, form=NF4)))
+    assert "takes nf4 from compute capability 8.0" in str(
+        kernel.refuses(replace(spec, weight_format=NF4))
+    )
     card[0] = (6, 1)
     cuda.refuses_triton.cache_clear()
     assert kernel.refuses(spec) == "needs compute capability 7.5 or more, not 6.1"
@@ -239,12 +247,16 @@ def test_refusals(card: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch) 
 
 def test_torch_s_int4_operator_for_cuda_fits_its_shapes(card: list[tuple[int, int]]) -> None:
     """Without a device: torch's own rules of shapes, and its refusals. Its numbers are unseen."""
-    kernel, form = TorchInt4Cuda(), WeightFormat(4, 128)
-    spec = LinearSpec(256, 4096, form, CUDA)
+    kernel, weight_format = TorchInt4Cuda(), WeightFormat(4, 128)
+    spec = LinearSpec(256, 4096, weight_format, CUDA)
     assert kernel.refuses(spec) is None
-    held = sum(kernel.held(form).parts(Weight("a.weight", (256, 4096), "linear")).values())
+    held = sum(
+        kernel.packed_format(weight_format)
+        .parts(Weight("a.weight", (256, 4096), "linear"))
+        .values()
+    )
     with FakeTensorMode():
-        packed = kernel.pack(random_weight(256, 4096, form))
+        packed = kernel.pack(random_weight(256, 4096, weight_format))
         assert sum(tensor.nbytes for tensor in packed.values()) == held
         x, out = (torch.empty(3, size, dtype=torch.bfloat16) for size in (4096, 256))
         kernel.matmul(x, packed, out, torch.empty(0, dtype=torch.uint8))

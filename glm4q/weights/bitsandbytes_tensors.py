@@ -10,7 +10,7 @@ import json
 import torch
 from torch import Tensor
 
-from calculator.checkpoint.bitsandbytes import STATE
+from calculator.checkpoint.bitsandbytes_headers import STATE
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import CheckpointError
 from calculator.model.architecture import Weight
@@ -26,15 +26,15 @@ NIBBLES = 0x0F0F0F0F
 
 def read_bitsandbytes(stored: StoredModel, weight: Weight, files: Files) -> QuantizedWeight:
     """A weight in NF4 or LLM.int8(). Raises CheckpointError."""
-    form = stored.format(weight)
-    blocks = form.group_size or 4  # bytes of a word
+    weight_format = stored.format(weight)
+    blocks = weight_format.group_size or 4  # bytes of a word
     if weight.shape[1] % blocks:
         raise CheckpointError(
-            f"{stored.directory}: {weight.module} has {weight.shape[1]} inputs; {form} is read in "
-            f"multiples of {blocks}"
+            f"{stored.directory}: {weight.module} has {weight.shape[1]} inputs; {weight_format} is "
+            f"read in multiples of {blocks}"
         )
     parts = _Parts(stored, weight, files)
-    read = _llm_int8(parts) if form.scheme == "llm-int8" else _nf4(parts)
+    read = _llm_int8(parts) if weight_format.scheme == "llm-int8" else _nf4(parts)
     if not read.scales.isfinite().all():
         raise CheckpointError(f"{stored.directory}: {weight.module}'s scales are not all finite")
     return read

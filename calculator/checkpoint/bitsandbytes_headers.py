@@ -36,19 +36,19 @@ def stored_format(tensors: Mapping[str, TensorHeader], module: str) -> WeightFor
     return NF4_DOUBLE if f"{module}.weight.nested_absmax" in tensors else NF4
 
 
-def held_format(form: WeightFormat) -> WeightFormat:
+def held_format(weight_format: WeightFormat) -> WeightFormat:
     """As it is held: scales that are codes themselves become float32 again as they are read."""
-    return NF4 if form == NF4_DOUBLE else form
+    return NF4 if weight_format == NF4_DOUBLE else weight_format
 
 
 def check(tensors: Mapping[str, TensorHeader], weight: Weight) -> None:
     """Raise CheckpointError unless every tensor of the weight is there and of its size."""
-    form = stored_format(tensors, weight.module)
-    for part, (count, bits) in form.numbers(weight).items():
+    weight_format = stored_format(tensors, weight.module)
+    for part, (count, bits) in weight_format.numbers(weight).items():
         header = tensors.get(f"{weight.module}.{part}")
         if header is None:
             raise CheckpointError(f"{weight.module}.{part} is not there")
-        dtypes = _dtypes(part, form)
+        dtypes = _dtypes(part, weight_format)
         if header.dtype not in dtypes or header.nbytes != -(-count * bits // 8):
             raise CheckpointError(
                 f"{header.name} has shape {list(header.shape)} and dtype {header.dtype}; "
@@ -56,9 +56,9 @@ def check(tensors: Mapping[str, TensorHeader], weight: Weight) -> None:
             )
 
 
-def _dtypes(part: str, form: WeightFormat) -> tuple[str, ...]:
-    if part == "weight" and form.scheme == "llm-int8":
+def _dtypes(part: str, weight_format: WeightFormat) -> tuple[str, ...]:
+    if part == "weight" and weight_format.scheme == "llm-int8":
         return ("I8",)
-    if part == "weight.absmax" and form.scheme == "nf4-double":
+    if part == "weight.absmax" and weight_format.scheme == "nf4-double":
         return ("U8",)
     return DTYPES[part]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from calculator.errors import ConfigError
+from calculator.model.config_keys import check_keys
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class ModelConfig:
 
     @property
     def rotary_dim(self) -> int:
-        """How many dimensions of each head the rotary embedding turns."""
+        """How many dimensions of each head the rotary embedding rotates."""
         return int(self.head_dim * self.partial_rotary_factor)
 
     @property
@@ -97,6 +98,8 @@ class ModelConfig:
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
         """Read a parsed config of `model_type` glm, glm4 or chatglm."""
         model_type = raw.get("model_type")
+        if model_type in ("glm", "glm4", "chatglm"):
+            check_keys(raw, model_type)
         if model_type in ("glm", "glm4"):
             return cls(**_from_hugging_face(raw))._with_trained_rope()
         if model_type == "chatglm":
@@ -141,7 +144,8 @@ def read_json_object(path: Path, *, limit: int = MAX_CONFIG_BYTES) -> dict[str, 
     try:
         if path.stat().st_size > limit:
             raise ConfigError(f"is {path.stat().st_size} bytes; at most {limit} are read")
-        parsed = json.loads(path.read_text(encoding="utf-8"))
+        # Editors on Windows begin a file with a byte order mark, which "utf-8-sig" skips.
+        parsed = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -154,9 +158,10 @@ def read_json_object(path: Path, *, limit: int = MAX_CONFIG_BYTES) -> dict[str, 
 def _from_hugging_face(raw: Mapping[str, Any]) -> dict[str, Any]:
     if raw.get("hidden_act", "silu") != "silu":
         raise ConfigError(f"hidden_act must be silu, not {raw['hidden_act']!r}")
-    rope = _object(raw, "rope_parameters")
-    scaling = _object(raw, "rope_scaling") or rope
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    # transformers 5 takes a rope_scaling that says anything instead of rope_parameters, whatever
+    # its type, and the values beside them only where it is silent.
+    rope = _object(raw, "rope_scaling") or _object(raw, "rope_parameters")
+    kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":
         raise ConfigError(f"rope type {kind!r} is not supported; only the default one is")
     facts = {
@@ -175,6 +180,8 @@ def _from_hugging_face(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
     # Where config.json is silent, transformers' own defaults hold.
     facts["head_dim"] = raw.get("head_dim", 128)
+    if facts["head_dim"] is None:
+        facts["head_dim"] = _head_width(facts["hidden_size"], facts["num_attention_heads"])
     facts["rope_theta"] = rope.get("rope_theta", raw.get("rope_theta", DEFAULT_ROPE_THETA))
     facts["partial_rotary_factor"] = rope.get(
         "partial_rotary_factor", raw.get("partial_rotary_factor", 0.5)
@@ -189,6 +196,7 @@ def _from_native(raw: Mapping[str, Any]) -> dict[str, Any]:
     """The authors' own config. Defaults are those of their configuration_chatglm.py."""
     expected = {
         "rmsnorm": True,
+        "original_rope": True,
         "post_layer_norm": True,
         "add_bias_linear": False,
         "apply_residual_connection_post_layernorm": False,
@@ -196,6 +204,11 @@ def _from_native(raw: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in expected.items():
         if raw.get(name, value) is not value:
             raise ConfigError(f"{name} must be {str(value).lower()}, not {raw[name]!r}")
+    layers = _required(raw, "num_layers")
+    if raw.get("num_hidden_layers", layers) != layers:
+        raise ConfigError(
+            f"num_hidden_layers {raw['num_hidden_layers']!r} and num_layers {layers!r} differ"
+        )
     heads = _required(raw, "num_attention_heads")
     grouped = raw.get("multi_query_attention", False)
     rope_ratio = raw.get("rope_ratio", 1)
@@ -207,7 +220,7 @@ def _from_native(raw: Mapping[str, Any]) -> dict[str, Any]:
         "vocab_size": _required(raw, "padded_vocab_size"),
         "hidden_size": _required(raw, "hidden_size"),
         "intermediate_size": _required(raw, "ffn_hidden_size"),
-        "num_hidden_layers": _required(raw, "num_layers"),
+        "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": _required(raw, "multi_query_group_num") if grouped else heads,
         "head_dim": _required(raw, "kv_channels"),
@@ -218,6 +231,13 @@ def _from_native(raw: Mapping[str, Any]) -> dict[str, Any]:
         "tie_word_embeddings": raw.get("tie_word_embeddings", False),
         "eos_token_ids": _token_ids(raw.get("eos_token_id")),
     }
+
+
+def _head_width(hidden_size: Any, heads: Any) -> int:
+    """What transformers takes for a head_dim of null."""
+    _check_type("hidden_size", hidden_size, int)
+    _check_type("num_attention_heads", heads, int)
+    return int(hidden_size // max(heads, 1))
 
 
 def _required(raw: Mapping[str, Any], name: str) -> Any:

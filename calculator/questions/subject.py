@@ -130,9 +130,10 @@ def parse_format(weights: str, group_size: str, *, symmetric: bool = True) -> We
 def _bare_config(path: Path) -> ModelConfig:
     """A config.json without its weights. Raises ConfigError where it says they are quantized."""
     config = ModelConfig.from_json(path)
-    if read_json_object(path).get("quantization_config"):
+    raw = read_json_object(path)
+    if raw.get("quantization_config") or raw.get("compression_config"):
         raise ConfigError(
-            f"{path} is of a quantized checkpoint, whose bytes only its headers tell; "
+            f"{path} belongs to a quantized checkpoint, whose bytes only its headers tell; "
             "name its directory"
         )
     return config

@@ -183,6 +183,88 @@ def test_a_sound_rope_theta_is_left_alone(
     assert not caplog.records
 
 
+# Keys that no field is read from
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        ({"vision_config": {"num_hidden_layers": 63}}, "vision_config is the image part"),
+        ({"quantization": {"group_size": 64, "bits": 4}}, "quantization is MLX's"),
+        ({"quantization_bit": 4}, "quantization_bit is ChatGLM's own"),
+        ({"pre_seq_len": 128}, "pre_seq_len is the prefix of P-tuning"),
+        ({"n_routed_experts": 64}, "n_routed_experts makes a mixture of experts"),
+        ({"position_encoding_2d": True}, "position_encoding_2d belongs to the first ChatGLM-6B"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+@pytest.mark.parametrize("base", [GLM, NATIVE], ids=["glm", "chatglm"])
+def test_a_key_that_makes_another_model_is_refused(
+    base: dict[str, Any], keys: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"^{named}"):
+        ModelConfig.from_dict({**base, **keys})
+
+
+@pytest.mark.parametrize("base", [GLM, NATIVE], ids=["glm", "chatglm"])
+def test_a_key_that_asks_for_nothing_is_not_mentioned(
+    base: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    silent: dict[str, Any] = {
+        "quantization_bit": 0,
+        "pre_seq_len": None,
+        "vision_config": {},
+        "novel": False,
+    }
+    assert ModelConfig.from_dict({**base, **silent}) == ModelConfig.from_dict(base)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("base", [GLM, NATIVE], ids=["glm", "chatglm"])
+def test_unknown_keys_are_told_in_one_line(
+    base: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    ModelConfig.from_dict({**base, "residual_scale": 0.5, "dual_norm": True})
+    (record,) = caplog.records
+    assert "the keys dual_norm, residual_scale, unknown for model type" in record.getMessage()
+
+
+@pytest.mark.parametrize("model_type", ["glm", "glm4"])
+def test_every_key_that_transformers_writes_is_known(
+    model_type: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    theirs = AutoConfig.for_model(**{**GLM, "model_type": model_type, "pad_token_id": None})
+    ModelConfig.from_dict(json.loads(theirs.to_json_string(use_diff=False)))
+    assert not caplog.records
+
+
+@needs_data
+@pytest.mark.parametrize("name", ["glm-4-9b-chat", "glm-4-9b-chat-1m", "glm-4-9b"])
+def test_every_key_that_the_authors_write_is_known(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ModelConfig.from_json(DATA / name / "config.json")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("above", [{}, {"rope_theta": 5e4}, {"partial_rotary_factor": 0.25}])
+@pytest.mark.parametrize("kind", [{}, {"type": "default"}, {"rope_type": "default"}], ids=str)
+def test_rope_scaling_of_the_default_type_is_read_as_transformers_reads_it(
+    kind: dict[str, Any], above: dict[str, Any]
+) -> None:
+    scaling = {**kind, "rope_theta": 2e4, "partial_rotary_factor": 1.0}
+    parameters = {"rope_type": "default", "rope_theta": 3e4}
+    raw = {**GLM, **above, "rope_scaling": scaling, "rope_parameters": parameters}
+    ours = ModelConfig.from_dict(raw)
+    theirs = AutoConfig.for_model(**{**raw, "pad_token_id": None}).rope_parameters
+    assert ours.rope_theta == theirs["rope_theta"] == 2e4
+    assert ours.partial_rotary_factor == theirs["partial_rotary_factor"] == 1.0
+
+
+def test_a_head_dim_of_null_is_what_transformers_takes_for_it() -> None:
+    assert ModelConfig.from_dict({**GLM, "head_dim": None}).head_dim == 16
+
+
 # Refusals
 
 
@@ -265,6 +347,9 @@ def test_another_rope_is_refused_by_name(rope: dict[str, Any]) -> None:
         {"post_layer_norm": False},
         {"add_bias_linear": True},
         {"apply_residual_connection_post_layernorm": True},
+        {"original_rope": False},
+        {"interleaved_qkv": True},
+        {"num_hidden_layers": 3},
         {"rope_ratio": 0},
         {"rope_ratio": "500"},
         {"rope_ratio": 10**400},
@@ -299,6 +384,12 @@ def test_a_file_that_is_no_config_is_refused_by_path(
         ModelConfig.from_json(path)
     assert str(refused.value).startswith(f"{path}: ")
     assert reason in str(refused.value)
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(GLM), encoding="utf-8-sig")
+    assert ModelConfig.from_json(path) == ModelConfig.from_dict(GLM)
 
 
 def test_a_file_that_is_not_there_is_refused_by_path(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """One block of memory for the steps of a model, and the place of each buffer in it."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from calculator.memory.workspace import (
@@ -16,7 +16,7 @@ from calculator.memory.workspace import (
 from calculator.model.config import ModelConfig
 
 ALIGNMENT = 256
-"""Of every buffer's place, in bytes: enough for any kernel's loads."""
+"""Every buffer begins at a multiple of so many bytes: enough for any kernel's loads."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,40 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Where the buffers of one kind of step lie."""
+class StepKind:
+    """One kind of step, a prefill chunk or decoding, at its largest."""
 
+    config: ModelConfig
     shape: StepShape
-    buffers: tuple[StepBuffer, ...]
+    scratch_bytes: int
+    head: bool
+    """Whether the step ends with logits; where layers are on two devices, it does on one."""
+
+    def step(self, tokens: int, batch: int) -> StepShape:
+        """The shape of a step of this kind with so many new tokens of so many sequences."""
+        largest = self.shape
+        if not (0 < tokens <= largest.tokens and 0 < batch <= largest.batch):
+            raise ValueError(
+                f"a step takes 1 to {largest.batch} x 1 to {largest.tokens} tokens, "
+                f"not {batch} x {tokens}"
+            )
+        logits = min(tokens, largest.logits)
+        return replace(largest, tokens=tokens, batch=batch, logits=logits)
+
+    def buffers(self, tokens: int, batch: int) -> list[StepBuffer]:
+        """The buffers of such a step; none is larger than in the largest step."""
+        return step_buffers(
+            self.config,
+            self.step(tokens, batch),
+            scratch_bytes=self.scratch_bytes,
+            head=self.head,
+        )
+
+
+@dataclass(frozen=True)
+class Layout(StepKind):
+    """Where the buffers of one kind of step lie. Smaller steps use the same places."""
+
     offsets: Mapping[BufferName, int]
     bytes: int
 
@@ -50,6 +79,10 @@ class Arena:
     @property
     def bytes(self) -> int:
         return max(self.prefill.bytes, self.decode.bytes)
+
+    def layout(self, tokens: int) -> Layout:
+        """The layout for a step of so many new tokens of a sequence."""
+        return self.decode if tokens <= self.decode.shape.tokens else self.prefill
 
     @property
     def formula(self) -> str:
@@ -85,23 +118,26 @@ def make_arena(
     room: tokens of each sequence that the cache has room for. scratch: bytes that the kernels need,
     for a chunk and for decoding. draft: drafted tokens that a decoding step verifies.
     """
-
-    def layout(shape: StepShape, scratch_bytes: int) -> Layout:
-        buffers = step_buffers(config, shape, scratch_bytes=scratch_bytes, head=head)
-        return _place(shape, buffers, activation_bytes)
-
     decoded = min(1 + draft, room)
     prefill = StepShape(batch, min(chunk, room), min(PREFILL_TILE, room))
     decode = StepShape(batch, decoded, min(DECODE_TILE, room), logits=decoded)
-    return Arena(config, activation_bytes, layout(prefill, scratch[0]), layout(decode, scratch[1]))
+    kinds = (
+        StepKind(config, shape, scratch_bytes, head)
+        for shape, scratch_bytes in zip((prefill, decode), scratch, strict=True)
+    )
+    return Arena(config, activation_bytes, *(_place(kind, activation_bytes) for kind in kinds))
 
 
-def _place(shape: StepShape, buffers: list[StepBuffer], activation_bytes: int) -> Layout:
-    """Buffers that are never alive together share memory. The largest are placed first.
+def _largest(kind: StepKind) -> list[StepBuffer]:
+    return kind.buffers(kind.shape.tokens, kind.shape.batch)
+
+
+def _place(kind: StepKind, activation_bytes: int) -> Layout:
+    """Let buffers share memory if they are never alive together. The largest are placed first.
 
     Static memory planning, "greedy by size": https://arxiv.org/abs/2001.03288
     """
-    sizes = {buffer: buffer.bytes(activation_bytes) for buffer in buffers}
+    sizes = {buffer: buffer.bytes(activation_bytes) for buffer in _largest(kind)}
     placed: list[tuple[int, int, frozenset[str]]] = []  # start, end, moments
     offsets: dict[BufferName, int] = {}
     for buffer in sorted(sizes, key=lambda buffer: (-sizes[buffer], buffer.name)):
@@ -109,7 +145,8 @@ def _place(shape: StepShape, buffers: list[StepBuffer], activation_bytes: int) -
         start = _first_gap(sizes[buffer], alive, placed)
         placed.append((start, start + sizes[buffer], alive))
         offsets[buffer.name] = start
-    return Layout(shape, tuple(buffers), offsets, max(end for _, end, _ in placed))
+    size = max(end for _, end, _ in placed)
+    return Layout(kind.config, kind.shape, kind.scratch_bytes, kind.head, offsets, size)
 
 
 def _first_gap(
@@ -128,7 +165,7 @@ def _first_gap(
 def _moment(name: str, layout: Layout, moment: str, activation_bytes: int) -> Moment:
     sizes = {
         buffer.name: buffer.bytes(activation_bytes)
-        for buffer in layout.buffers
+        for buffer in _largest(layout)
         if moment in buffer.alive
     }
     largest = sorted((each for each in sizes if sizes[each]), key=lambda each: -sizes[each])

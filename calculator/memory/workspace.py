@@ -1,12 +1,14 @@
 """The workspace: every buffer of a forward pass, its shape, and the moments at which it is alive.
 
-The runtime cuts its one block of memory as `calculator.arena` places these, so what is counted is
-what it holds. Each step of a forward pass, a prefill chunk or one decoded token, uses them anew.
+The runtime divides its one block of memory as `calculator.memory.arena` places these buffers, so
+the plan counts what the runtime allocates. Each step of a forward pass, a prefill chunk or one
+decoded token, fills them again.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
+from typing import Literal, cast
 
 from calculator.model.config import ModelConfig
 
@@ -88,7 +90,49 @@ BufferName = Literal[
     "gate_up",
     "gated",
 ]
-"""The buffers of a step, in the order of `step_buffers`. Python and C++ use the same names."""
+"""The buffers of a step. Python and C++ use the same names."""
+
+LentUse = Literal[
+    "partial_sums",
+    "partial_softmax",
+    "unsplit_sums",
+    "transformed_queries",
+    "transformed_queries_on_gpu",
+]
+"""Second purposes of buffers. `Step` takes these names as well as those of buffers."""
+
+
+@dataclass(frozen=True)
+class Lent:
+    """A buffer that serves a second purpose while its own numbers are not needed."""
+
+    buffer: BufferName
+    moments: tuple[str, ...]
+    """When it serves so. The buffer must be alive then, or another one may share its memory."""
+    like: BufferName | None = None
+    """The buffer whose dtype and size the second purpose takes. None where the kernel divides its
+    work so that the partial results fit into what there is."""
+
+
+LENT: Mapping[str, Lent] = {
+    # Kernels that read the cache in place never unpack a tile of keys, nor store a tile of scores.
+    # They leave there what each range of the cache adds up to, until the ranges are merged.
+    "partial_sums": Lent("keys", ("attention",)),
+    "partial_softmax": Lent("scores", ("attention",)),
+    # A prefill chunk has as many rows as a tile has tokens, so that "keys" may be too small for
+    # one range's sums: a GPU then uses a single range.
+    "unsplit_sums": Lent("mixed_hadamard", ("attention",), like="mixed"),
+    # The queries for keys that are cached under the Hadamard transform. On a GPU "mixed_hadamard"
+    # may hold sums, and the kernel that appends a token already leaves the queries in "mixed".
+    "transformed_queries": Lent("mixed_hadamard", ("attention",), like="queries"),
+    "transformed_queries_on_gpu": Lent("mixed", ("append", "attention"), like="queries"),
+}
+
+
+def buffer_for(name: BufferName | LentUse) -> BufferName:
+    """The buffer of that name, or the one that serves that purpose."""
+    lent = LENT.get(name)
+    return cast(BufferName, name) if lent is None else lent.buffer
 
 
 @dataclass(frozen=True)
@@ -183,7 +227,7 @@ def _projections(config: ModelConfig, shape: StepShape) -> list[StepBuffer]:
 
 
 def _attention(config: ModelConfig, shape: StepShape) -> list[StepBuffer]:
-    """Queries that share a key are rows of one matrix; the cache passes by in tiles."""
+    """Queries that share a key are rows of one matrix; the cache is read tile by tile."""
     size, kv_heads = config.head_dim, config.num_key_value_heads
     rows = config.num_attention_heads // kv_heads * shape.tokens
     each, tile = (shape.batch, kv_heads), shape.tile
@@ -203,7 +247,6 @@ def _attention(config: ModelConfig, shape: StepShape) -> list[StepBuffer]:
         StepBuffer("start_rotation", "float32", (2, 1, pairs), now),
         StepBuffer("scores", "float32", (*each, rows, tile), now),
         StepBuffer("softmax", "float32", (4, *each, rows, 1), now),
-        # On a GPU, append leaves there the queries for keys that are kept turned.
         StepBuffer("mixed", "float32", (*each, rows, size), ("append", "attention")),
         StepBuffer("mixed_hadamard", "float32", (*each, rows, size), now),
         StepBuffer(

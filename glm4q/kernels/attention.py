@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 LARGEST_HEAD = 256
 FEWEST_TOKENS = 16
-"""Of room in the cache: the results of its runs lie where a tile of it would."""
+"""A cache needs room for at least this many tokens, because the partial results of its ranges are
+kept in the buffer of one tile."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class FusedAttention:
 
         launches = self._launches(step, keys, values, layer)
         if keys.hadamard:
-            hadamard_transform(step["queries"], step, launches.transformed_queries)
+            hadamard_transform(step["queries"], step, step["transformed_queries_on_gpu"])
         run_all(launches.attend())
 
     def _launches(

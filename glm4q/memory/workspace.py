@@ -1,19 +1,24 @@
-"""The workspace of a device: one block of memory, cut as the plan says.
+"""The workspace of a device: one block of memory, divided into buffers as the plan says.
 
-A step writes all that it computes into these buffers. What a buffer holds is good until another
-takes its place: `calculator.workspace` says at which moments each is alive.
+A step writes all that it computes into these buffers. Buffers share memory: each one's numbers are
+valid only at the moments that `calculator.memory.workspace` lists.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property
 from math import prod
 
 import torch
 from torch import Tensor
 
-from calculator.memory.arena import Arena, Layout
-from calculator.memory.workspace import BufferName, StepShape, step_buffers
+from calculator.memory.arena import Arena
+from calculator.memory.workspace import (
+    BufferName,
+    LentUse,
+    StepBuffer,
+    StepShape,
+    buffer_for,
+)
 
 DTYPES = {
     "float32": torch.float32,
@@ -31,23 +36,23 @@ HANDED_ON: dict[BufferName, int] = {
     "queries": 0,
     "mixed": 0,
 }
-"""Buffers between attention and the rest of a step, and their dimension of sequences."""
+"""The buffers that attention shares with the rest of a step, and their dimension of sequences."""
 
 
 def split_scratch(
     scratch: Tensor, *pieces: tuple[torch.dtype, tuple[int, ...]]
 ) -> tuple[Tensor, ...]:
     """Tensors of these dtypes and shapes, one behind the other in the bytes of `scratch`."""
-    made, start = [], 0
+    tensors, start = [], 0
     for dtype, shape in pieces:
         stop = start + prod(shape) * dtype.itemsize
-        made.append(scratch[start:stop].view(dtype).view(shape))
+        tensors.append(scratch[start:stop].view(dtype).view(shape))
         start = stop
-    return tuple(made)
+    return tuple(tensors)
 
 
 class Step:
-    """The buffers by name, in the shapes of one step."""
+    """The buffers by name or by the purpose that they are lent for, in the shapes of one step."""
 
     def __init__(
         self, shape: StepShape, tensors: Mapping[BufferName, Tensor], alone: "Step | None" = None
@@ -56,15 +61,15 @@ class Step:
         self.shape = shape
         self._tensors, self._alone = tensors, alone
 
-    def __getitem__(self, name: BufferName) -> Tensor:
-        return self._tensors[name]
+    def __getitem__(self, name: BufferName | LentUse) -> Tensor:
+        return self._tensors[buffer_for(name)]
 
     @cached_property
     def rows(self) -> tuple["Step", ...]:
         """A step for each sequence, to attend one after another.
 
-        What the whole step hands to attention, or takes from it, is the sequence's part of that;
-        what attention needs meanwhile, they share.
+        The buffers in HANDED_ON are the sequence's part of this step's; the buffers that only
+        attention uses are shared by all sequences.
         """
         if self._alone is None:
             return (self,)
@@ -78,11 +83,13 @@ class Step:
 
 
 class Workspace:
-    """Holds the block. Steps of several sizes use it in turn, never at once."""
+    """Owns the block. Steps of several sizes use it one after another, never at once."""
 
     def __init__(self, arena: Arena, *, dtype: torch.dtype, device: torch.device | str) -> None:
         if dtype.itemsize != arena.activation_bytes:
-            raise ValueError(f"{dtype} is not what the plan was made for")
+            raise ValueError(
+                f"{dtype} has {dtype.itemsize} bytes, the plan counts {arena.activation_bytes}"
+            )
         self.block = torch.empty(arena.bytes, dtype=torch.uint8, device=device)
         self._arena, self._dtype = arena, dtype
         self._steps: dict[tuple[int, int], Step] = {}
@@ -106,32 +113,15 @@ class Workspace:
         return self._steps[tokens, batch]
 
     def _cut(self, tokens: int, batch: int) -> Step:
-        decoding = tokens <= self._arena.decode.shape.tokens
-        layout = self._arena.decode if decoding else self._arena.prefill
-        largest = layout.shape
-        if tokens > largest.tokens or batch > largest.batch:
-            raise ValueError(
-                f"{batch} x {tokens} tokens are more than {largest.batch} x {largest.tokens}"
-            )
-        logits = min(tokens, largest.logits)
-        shape = replace(largest, tokens=tokens, batch=batch, logits=logits)
-        planned = {buffer.name: buffer for buffer in layout.buffers}
-        buffers = step_buffers(
-            self._arena.config,
-            shape,
-            scratch_bytes=planned["scratch"].shape[0],
-            head=planned["logits"].shape != (0,),
-        )
-        return Step(
-            shape,
-            {
-                buffer.name: self._view(layout, buffer.name, buffer.dtype, buffer.shape)
-                for buffer in buffers
-            },
-            None if batch == 1 else self.step(tokens, 1),
-        )
+        layout = self._arena.layout(tokens)
+        tensors = {
+            buffer.name: self._view(layout.offsets[buffer.name], buffer)
+            for buffer in layout.buffers(tokens, batch)
+        }
+        alone = None if batch == 1 else self.step(tokens, 1)
+        return Step(layout.step(tokens, batch), tensors, alone)
 
-    def _view(self, layout: Layout, name: BufferName, dtype: str, shape: tuple[int, ...]) -> Tensor:
-        kind = DTYPES.get(dtype, self._dtype)
-        start = layout.offsets[name]
-        return self.block[start : start + prod(shape) * kind.itemsize].view(kind).view(shape)
+    def _view(self, start: int, buffer: StepBuffer) -> Tensor:
+        dtype = DTYPES.get(buffer.dtype, self._dtype)
+        stop = start + buffer.bytes(dtype.itemsize)
+        return self.block[start:stop].view(dtype).view(buffer.shape)

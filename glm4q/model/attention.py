@@ -82,7 +82,7 @@ def attend(step: Step, cache: LayerCache) -> None:
     """
     queries, mixed = step["queries"], step["mixed"]
     if cache.keys.hadamard:
-        queries = hadamard_transform(queries, step, step["mixed_hadamard"])
+        queries = hadamard_transform(queries, step, step["transformed_queries"])
     rows = queries.flatten(0, 1)  # [B * Hkv, G * T, D]
     sums = mixed.flatten(0, 1).zero_()
     best, total, new_best, shrink = step["softmax"].flatten(1, 2)

@@ -41,8 +41,8 @@ def native_attend(step: Step, cache: LayerCache, path: str = "auto") -> None:
     assert native is not None
     batch, kv_heads, rows, size = queries.shape
     if cache.keys.hadamard:
-        queries = hadamard_transform(queries, step, step["mixed_hadamard"])
-    partials = step["keys"]  # not needed for keys, which are unpacked where they are multiplied
+        queries = hadamard_transform(queries, step, step["transformed_queries"])
+    partials = step["partial_sums"]
     native.attend(
         native.find_path(path),
         batch,

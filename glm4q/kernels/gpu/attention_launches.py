@@ -1,11 +1,11 @@
-"""The launches of a layer's attention: append a token to the cache, attend, merge the runs."""
+"""The launches of a layer's attention: append a token, attend to ranges of the cache, merge."""
 
 from dataclasses import dataclass
 
 import triton
 from torch import Tensor
 
-from calculator.memory.workspace import BufferName
+from calculator.memory.workspace import BufferName, LentUse
 from glm4q.kernels.gpu.append import append
 from glm4q.kernels.gpu.attention import attend, merge
 from glm4q.kernels.gpu.launch import Constant, Launch
@@ -17,21 +17,22 @@ from glm4q.memory.workspace import Step
 
 KINDS: dict[type, str] = {Dense: "dense", Int8: "int8", Int4: "int4"}
 BLOCKS = 256
-"""To start if the context can be shared out in as many: two for each multiprocessor of an RTX
-4090."""
+"""Blocks to start if the context can be split into as many ranges: two for each multiprocessor of
+an RTX 4090."""
 MOST_ROWS = 64
-"""Of a block: of 128 the sums and scores would not fit into registers."""
+"""The most rows of a block: the sums and scores of 128 would not fit into registers."""
 BLOCK_S = {True: 64, False: 16}
 """Cached tokens of a tile, with tensor cores and without: more would not fit into registers."""
 SMALLEST_TILE = 16
-"""Of a tensor core."""
+"""The smallest tile that a tensor core multiplies."""
 
 
 @dataclass(frozen=True)
 class AttentionLaunches:
-    """One layer's, for the newest tokens of a step.
+    """The launches of one layer for the newest tokens of a step.
 
-    Runs' results lie meanwhile where streaming attention would have a tile of the cache.
+    The context is split into ranges. Their partial results are kept in buffers that are lent for
+    this: see LENT in calculator/memory/workspace.py.
     """
 
     step: Step
@@ -47,25 +48,26 @@ class AttentionLaunches:
     def attend(self) -> list[Launch]:
         """For tokens that are in the cache: from "queries" to "mixed".
 
-        Where keys lie under the Hadamard transform, `transformed_queries` holds the queries so too.
+        If keys are cached under the Hadamard transform, "transformed_queries_on_gpu" holds the
+        queries under the same transform.
         """
         return [self._attend(), self._merge("mixed")]
 
     @property
     def splits(self) -> int:
-        """Runs that the context is shared out in, whatever its length."""
-        tile = self.step["keys"].shape[2]
+        """Ranges that the context is split into, whatever its length."""
+        tile = self.step["partial_sums"].shape[2]
         most = tile // max(self._rows, SMALLEST_TILE)  # so that their sums fit into a tile
         return max(min(BLOCKS // (self._heads * self._blocks), most), 1)
 
     @property
     def _heads(self) -> int:
-        """Of keys, in all sequences."""
+        """Heads of keys, in all sequences."""
         return self.step["queries"].shape[:2].numel()
 
     @property
     def _rows(self) -> int:
-        """Queries of a head of keys."""
+        """Queries that share a head of keys."""
         return self.step["queries"].shape[2]
 
     @property
@@ -89,15 +91,10 @@ class AttentionLaunches:
         return room_of(self.keys)
 
     @property
-    def transformed_queries(self) -> Tensor:
-        """Room for the queries' Hadamard transform, until partial results are merged."""
-        return self.step["mixed"]
-
-    @property
     def _results(self) -> dict[str, Tensor]:
-        """Of the runs. A single run of many rows has as many results as there are rows."""
-        sums: BufferName = "keys" if self.splits > 1 else "mixed_hadamard"
-        return {"mixed": self.step[sums], "softmax": self.step["scores"]}
+        """Where the partial results of the ranges are kept."""
+        sums: LentUse = "partial_sums" if self.splits > 1 else "unsplit_sums"
+        return {"mixed": self.step[sums], "softmax": self.step["partial_softmax"]}
 
     def _stored(self) -> dict[str, Tensor | None]:
         found: dict[str, Tensor | None] = {}
@@ -128,7 +125,7 @@ class AttentionLaunches:
             (self._heads, self._rows + 2),
             {
                 **{name: step[name] for name in names},
-                "transformed": self.transformed_queries,
+                "transformed": step["transformed_queries_on_gpu"],
                 **self._stored(),
                 "room": self._room,
                 "scale": self._size**-0.5,
@@ -143,11 +140,13 @@ class AttentionLaunches:
 
     def _attend(self) -> Launch:
         step = self.step
+        queries: BufferName | LentUse
+        queries = "transformed_queries_on_gpu" if self.keys.hadamard else "queries"
         return Launch(
             attend,
             (self.splits, self._blocks, self._heads),
             {
-                "queries": self.transformed_queries if self.keys.hadamard else step["queries"],
+                "queries": step[queries],
                 "plain_queries": step["queries"],
                 **self._stored(),
                 "frequencies": step["frequencies"],

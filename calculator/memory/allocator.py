@@ -1,13 +1,14 @@
 """What PyTorch's CUDA allocator takes from the driver beyond the bytes asked of it.
 
-It asks the driver for segments and cuts blocks from them; the sizes are those of its source:
-https://github.com/pytorch/pytorch/blob/v2.6.0/c10/cuda/CUDACachingAllocator.cpp
+The allocator asks the driver for segments and cuts blocks from them. The sizes here are those of
+its source: https://github.com/pytorch/pytorch/blob/v2.6.0/c10/cuda/CUDACachingAllocator.cpp
 """
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable
 
 BLOCK = 512
+"""Every block is a multiple of this many bytes."""
 SMALL = 1 << 20
 """Requests up to here come from the pool of small segments."""
 SMALL_SEGMENT = 2 << 20
@@ -17,16 +18,17 @@ OWN_SEGMENT = 10 << 20
 ROUND_LARGE = 2 << 20
 
 CACHE_SLACK = 4 * ROUND_LARGE
-"""The KV cache's codes and scales, keys and values apart, each rounded up to ROUND_LARGE."""
+"""The KV cache is four tensors (codes and scales of keys and of values), and each is rounded up to
+ROUND_LARGE."""
 
 STEP_SLACK = SMALL_SEGMENT + LARGE_SEGMENT
-"""What the steps of a forward pass leave part-filled: one segment of each pool."""
+"""The steps of a forward pass leave one segment of each pool partly unused."""
 
 
 def reserved_bytes(sizes: Iterable[int]) -> int:
-    """Bytes of the segments that hold tensors of these sizes, allocated in order, none freed."""
+    """Return the bytes of the segments that hold tensors of these sizes, allocated in order."""
     reserved = 0
-    free: dict[bool, list[int]] = {True: [], False: []}  # what is left of small, large segments
+    free: dict[bool, list[int]] = {True: [], False: []}  # unused ends of small and large segments
     for size in sizes:
         size = round_up(size, BLOCK)
         small = size <= SMALL
@@ -43,8 +45,17 @@ def reserved_bytes(sizes: Iterable[int]) -> int:
     return reserved
 
 
+def layer_block_bytes(sizes: Iterable[int]) -> int:
+    """Return the bytes of one block that holds tensors of these sizes, each at its own BLOCK.
+
+    The runtime keeps the weights of a layer on a GPU in such a block: one by one they would leave
+    about 4.5 MiB of each layer's segments unused.
+    """
+    return sum(round_up(size, BLOCK) for size in sizes)
+
+
 def round_up(size: int, multiple: int) -> int:
-    """The least multiple that is not below `size`.
+    """Return the least multiple that is not below `size`.
 
     >>> round_up(513, 512)
     1024

@@ -3,9 +3,16 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 
 from calculator.errors import OptionError
-from calculator.memory.allocator import CACHE_SLACK, STEP_SLACK, reserved_bytes
+from calculator.memory.allocator import (
+    CACHE_SLACK,
+    STEP_SLACK,
+    layer_block_bytes,
+    reserved_bytes,
+)
 from calculator.memory.arena import Arena, make_arena
 from calculator.memory.placement import layers_of, placement
 from calculator.memory.scratch import ServedWeights
@@ -249,14 +256,21 @@ def kv_bytes_per_token(config: ModelConfig, kv: str) -> int:
 def _weights_slack(
     formats: Mapping[Weight, WeightFormat], device_of: Callable[[Weight], Device]
 ) -> int:
-    """What PyTorch's allocator takes beyond the weights on the GPU, loaded in their order."""
-    sizes = [
-        size
+    """Return what PyTorch's allocator takes beyond the weights on the GPU, loaded in their order.
+
+    The tensors of a layer share one block.
+    """
+    on_gpu = [
+        (weight.layer, size)
         for weight, weight_format in formats.items()
         if device_of(weight) == "gpu"
         for size in weight_format.parts(weight).values()
     ]
-    return reserved_bytes(sizes) - sum(sizes)
+    requests: list[int] = []
+    for layer, tensors in groupby(on_gpu, key=itemgetter(0)):
+        sizes = [size for _, size in tensors]
+        requests += sizes if layer is None else [layer_block_bytes(sizes)]
+    return reserved_bytes(requests) - sum(size for _, size in on_gpu)
 
 
 def _decoded(settings: Settings) -> int:
@@ -276,6 +290,8 @@ def _overhead(settings: Settings, slack: int) -> tuple[Term, ...]:
             f"{slack:,} B weights + {CACHE_SLACK:,} B KV cache + {STEP_SLACK:,} B steps",
             "assumed: PyTorch's segment sizes",
         ),
-        Term.single("display reserve", "gpu", settings.display_reserve, "as asked for", "assumed"),
+        Term.single(
+            "reserve", "gpu", settings.display_reserve, "left to other programs", "assumed"
+        ),
         Term.single("safety margin", "gpu", settings.margin, "as asked for", "assumed"),
     )

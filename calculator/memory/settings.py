@@ -1,4 +1,4 @@
-"""What a user chooses beside the formats of the weights."""
+"""What a user chooses in addition to the formats of the weights."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,17 +10,20 @@ from calculator.options import one_of
 
 Device = Literal["gpu", "host"]
 
+RESERVE: dict[Device, int] = {"gpu": 256 << 20, "host": 1 << 30}
+"""Bytes that `glm4q calc` and `glm4q chat` leave to other programs unless asked otherwise."""
+
 MAX_TOKENS = 10**9
-"""More context, sequences or tokens at once than any machine holds: a slip of the finger."""
+"""No machine holds more context, sequences or tokens at once: a larger number is a typing error."""
 
 MAX_BYTES = 1 << 50
 
 MAX_DRAFT_TOKENS = 31
-"""Guesses hold for some tokens on; more rows than 32 leave the kernels that are made for few."""
+"""A step verifies the guesses and its own token; the kernels for few rows take at most 32 rows."""
 
 
 def parse_device(text: str | None, name: str) -> Device | None:
-    """gpu or host; None where nothing is said. Raises OptionError."""
+    """Return gpu or host, and None where no text is given. Raises OptionError."""
     if text is None:
         return None
     return "host" if one_of(name, text, ("gpu", "host")) == "host" else "gpu"
@@ -28,26 +31,27 @@ def parse_device(text: str | None, name: str) -> Device | None:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user chooses beside the weights' formats."""
+    """What a user chooses in addition to the formats of the weights."""
 
     context: int = 8192
-    """Tokens that the KV cache has room for, of each sequence."""
+    """Tokens for which the KV cache has room, in each sequence."""
     batch: int = 1
-    """Sequences at once."""
+    """Sequences that run at once."""
     prefill_chunk: int = PREFILL_CHUNK
     """Prompt tokens in one forward pass."""
     draft_tokens: int = 0
-    """Tokens guessed from the context that a decoding step may verify beside its own; 0: none."""
+    """Tokens guessed from the context that a decoding step may verify with its own; 0 for none."""
     kv: str = "bf16"
     """A key of KV_FORMATS."""
     embedding: Device = "gpu"
-    """Where embedding rows are looked up; on the host they cost a small copy a step."""
+    """Where embedding rows are looked up. On the host each step copies the rows that it needs."""
     compute: Device = "gpu"
     """Where the layers run."""
     activation_bits: int = 16
-    """Width of activations: 32 on a CPU without bfloat16 arithmetic."""
+    """Bits of each activation: 32 on a CPU without bfloat16 arithmetic."""
     gpu_layers: int | None = None
-    """Layers on the GPU, the last ones; the others run on the host, with their KV. None: all."""
+    """Number of layers on the GPU, the last ones. The others run on the host with their part of the
+    KV cache. None means all."""
     display_reserve: int = 0
     """Bytes of the GPU left to the desktop and other programs."""
     margin: int = 0

@@ -1,6 +1,7 @@
 """A checkpoint directory -> a model on a device, one weight at a time."""
 
 from collections.abc import Callable
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from calculator.model.architecture import Weight, weights
 from calculator.model.formats import BF16, FP32, WeightFormat
 from glm4q.kernels.choose import KERNELS, choose
 from glm4q.kernels.spec import Kernel, LinearSpec
+from glm4q.model.blocks import share_block
 from glm4q.model.decoder import LAYERS, CausalLM, DecoderLayer
 from glm4q.model.linear import QuantLinear, matmul_bytes
 from glm4q.weights.checkpoint import read_quantized, read_weight
@@ -97,20 +99,25 @@ def load_model(
     with torch.device("meta"):
         model = CausalLM(stored.config)
     with Files() as files:
-        for weight in weights(stored.config):
-            device = place(weight)
-            load_weight(
-                model,
-                weight.name,
-                stored,
-                weight,
-                device=device,
-                dtype=dtype,
-                kernels=kernels,
-                # What goes to another device is let go of here at once.
-                files=files if device.type == "cpu" else None,
-            )
-            progress(weight)
+        for layer, layer_weights in groupby(weights(stored.config), key=lambda each: each.layer):
+            for weight in layer_weights:
+                device = place(weight)
+                load_weight(
+                    model,
+                    weight.name,
+                    stored,
+                    weight,
+                    device=device,
+                    dtype=dtype,
+                    kernels=kernels,
+                    # Weights for a GPU are copied there, so close the file at once.
+                    files=files if device.type == "cpu" else None,
+                )
+                progress(weight)
+            if layer is not None and device.type == "cuda":
+                share_block(model.model.layers[layer])
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()  # gives back the segments in which each layer's parts stood first
     if stored.config.tie_word_embeddings:
         model.lm_head.weight = model.model.embed_tokens.weight
     return model.eval()

@@ -4,7 +4,7 @@ from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
 from calculator.memory.placement import placement
 from calculator.memory.plan import MemoryPlan
-from calculator.memory.settings import Device, Settings
+from calculator.memory.settings import RESERVE, Settings
 from calculator.questions.fit import Fit, Wish, fit
 from calculator.questions.question import Question
 from calculator.questions.subject import Subject
@@ -12,9 +12,6 @@ from calculator.units import human_bytes
 from glm4q.model.decoder import CausalLM
 from glm4q.model.loader import WeightCallback, load_model, serve
 from glm4q.planning.machine import Machine, available_bytes
-
-RESERVE: dict[Device, int] = {"gpu": 256 << 20, "host": 1 << 30}
-"""Left to other programs unless something else is asked for."""
 
 
 def plan_run(

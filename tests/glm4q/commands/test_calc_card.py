@@ -53,7 +53,7 @@ def test_128k_on_8_gb(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_desktop_takes_its_part(capsys: pytest.CaptureFixture[str]) -> None:
     code, answer = ask(capsys, *SMALLEST, "--gpu", "4060", "--reserve", "600M")
     assert (code, answer["verdict"]) == (1, "no")
-    reserve = next(term for term in answer["terms"] if term["name"] == "display reserve")
+    reserve = next(term for term in answer["terms"] if term["name"] == "reserve")
     assert reserve["bytes"] == 600 << 20
     assert answer["cheapest_change"]["margin_bytes"] >= 0
     assert answer["max_context"] < 131_072

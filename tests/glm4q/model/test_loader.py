@@ -14,10 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import CheckpointError
+from calculator.memory.allocator import layer_block_bytes
 from calculator.memory.terms import Term
 from calculator.model.formats import WeightFormat
 from glm4q.engine import LLM
 from glm4q.kernels.choose import candidates
+from glm4q.model.blocks import share_block
 from glm4q.model.loader import held_tensors
 from glm4q.weights import files
 from tests.fixtures import MakeQuantized
@@ -210,3 +212,22 @@ def test_loading_to_another_device_holds_one_tensor_at_a_time(demo_checkpoint: P
     stored = StoredModel.open(demo_checkpoint)
     sizes = [header.nbytes for header in stored.tensors.values()]
     assert int(ran.stdout) < max(sizes) + (64 << 20) < sum(sizes)
+
+
+@pytest.mark.parametrize("linear", [WeightFormat(4, 32), None], ids=str)
+def test_weights_of_a_layer_share_one_block(
+    linear: WeightFormat | None, quantized_tiny: MakeQuantized, tiny_checkpoint: Path
+) -> None:
+    """The values are unchanged, and the block is as long as the plan counts it."""
+    stored = StoredModel.open(quantized_tiny(linear) if linear else tiny_checkpoint)
+    before, after = load_on_cpu(stored), load_on_cpu(stored)
+    share_block(after.model.layers[1])
+    first, second = held_tensors(before.model.layers[1]), held_tensors(after.model.layers[1])
+    assert first.keys() == second.keys()
+    for name, tensor in second.items():
+        assert torch.equal(tensor, first[name])
+        assert tensor.data_ptr() % 64 == 0
+    blocks = {tensor.untyped_storage().data_ptr() for tensor in second.values()}
+    assert len(blocks) == 1
+    (size,) = {tensor.untyped_storage().nbytes() for tensor in second.values()}
+    assert size == layer_block_bytes(tensor.nbytes for tensor in second.values())

@@ -46,6 +46,7 @@ class Compiled:
     capability: int
     cubin: bytes
     shared_bytes: int
+    ptx: str
 
     @cached_property
     def registers(self) -> int:
@@ -90,14 +91,15 @@ def compile_for(launch: Launch, capability: int) -> Compiled:
             signature[name], constants[(place,)] = "constexpr", argument
             continue
         signature[name] = _type(argument)
-        if isinstance(argument, Tensor) or argument % DIVISIBLE == 0:
+        number = argument.data_ptr() if isinstance(argument, Tensor) else argument
+        if number % DIVISIBLE == 0:
             attributes[(place,)] = [["tt.divisibility", DIVISIBLE]]
     made = triton.compile(
         ASTSource(launch.kernel, signature, constants, attributes),
         target=GPUTarget("cuda", capability, WARP),
         options={"num_warps": launch.warps, "num_stages": launch.stages},
     )
-    return Compiled(launch, capability, made.asm["cubin"], made.metadata.shared)
+    return Compiled(launch, capability, made.asm["cubin"], made.metadata.shared, made.asm["ptx"])
 
 
 def _type(argument: Argument) -> str:

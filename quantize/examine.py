@@ -33,10 +33,10 @@ class HeldOut:
     windows: Windows
 
 
-def read_held_out(path: Path | None, model: Path) -> HeldOut:
-    """A file's text, or the built-in one. Raises OptionError or TokenizerError."""
+def read_held_out(path: Path | None, model: Path, window: int = WINDOW) -> HeldOut:
+    """Read a file's text, or the built-in one, in windows. Raises OptionError, TokenizerError."""
     text = read_text(path) if path else BUILT_IN.read_text(encoding="utf-8")
-    return HeldOut(path.name if path else "built in", read_windows(text, model, WINDOW))
+    return HeldOut(path.name if path else "built in", read_windows(text, model, window))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from calculator.errors import OptionError
+from calculator.extras import require_packages
 from calculator.questions.grid import make_grid
 from calculator.questions.longest import longest_contexts
 from calculator.questions.question import Question
@@ -89,10 +90,9 @@ def write_files(
 
         _write(svg, as_svg(drawing).encode())
     if png is not None:
-        try:
-            from calculator.report.png import as_png
-        except ImportError:
-            raise OptionError("png needs the package pillow; svg needs none") from None
+        require_packages("png", "PIL")  # svg needs none
+        from calculator.report.png import as_png
+
         _write(png, as_png(drawing))
     if html is not None:
         from calculator.report.page import as_page

@@ -1,79 +1,114 @@
 """`glm4q bench`: how fast a checkpoint runs here, and whether it holds what is planned."""
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
+from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
 from calculator.memory.workspace import PREFILL_CHUNK
+from calculator.model.presets import PRESETS, find_preset
 from calculator.options import one_of, parse_tokens
-
-if TYPE_CHECKING:
-    from calculator.checkpoint.stored import StoredModel
-    from calculator.report.sheets import Sheet
+from calculator.questions.fit import Wish
+from calculator.questions.subject import BITS, Variant
+from calculator.report.sheets import Sheet
+from calculator.report.terminal import sheet_as_table
+from glm4q.commands import options
+from glm4q.commands.run_options import Kernel
+from glm4q.measure import report
+from glm4q.measure.speed import measure
+from glm4q.measure.synthetic import open_synthetic
+from glm4q.measure.workload import parse_depths, plan_workload
+from glm4q.planning.devices import dtype_name
+from glm4q.planning.machine import choose_machine
+from glm4q.planning.plan import plan_run
 
 CACHE = Path(".cache") / "glm4q" / "synthetic"
-"""In the user's home: where synthetic checkpoints lie that no directory was named for."""
+"""Synthetic checkpoints are kept here, in the user's home, unless a directory is named."""
 WIDTH = 200
-"""Of tables in a file or a pipe, where nothing is cut off."""
+"""Columns of tables in a file or a pipe, so that nothing is cut off."""
+EXAMPLES = (
+    "glm4q bench glm-4-9b-chat-int4 --depths 0,8k --kv int8",
+    "glm4q bench --synthetic glm-4-9b-chat --weights int4 --layers 4",
+)
+SYNTHETIC, WORKLOAD = "Random weights", "What is measured"
 
 
 def bench(
     model: Annotated[
         Path | None,
-        typer.Argument(help="A checkpoint directory; with --synthetic, where it is made and kept."),
+        typer.Argument(
+            help="A checkpoint directory. With --synthetic: where the random weights are kept.",
+            show_default=False,
+        ),
     ] = None,
     synthetic: Annotated[
         str | None,
-        typer.Option(help="Random weights in the shapes of a preset, such as glm-4-9b-chat."),
+        typer.Option(
+            help="Measure random weights in the shapes of a preset, such as glm-4-9b-chat.",
+            rich_help_panel=SYNTHETIC,
+        ),
     ] = None,
     weights: Annotated[
-        str | None,
-        typer.Option(help="Of --synthetic: bf16, int8 or int4, which it is if not given."),
+        str | None, options.choice("With --synthetic: format", BITS, SYNTHETIC, default="int4")
     ] = None,
     group_size: Annotated[
-        str | None, typer.Option(help="Of --synthetic: 32, 64, 128 or channel; 128 if not given.")
+        str | None,
+        options.choice(
+            "With --synthetic: inputs that share a scale", options.SIZES, SYNTHETIC, default="128"
+        ),
     ] = None,
     lm_head: Annotated[
-        str | None, typer.Option(help="Of --synthetic: bf16 or int8; bf16 if not given.")
+        str | None,
+        options.choice(
+            "With --synthetic: format of the head", options.HEADS, SYNTHETIC, default="bf16"
+        ),
     ] = None,
     layers: Annotated[
-        int | None, typer.Option(help="Of --synthetic: so many layers, not all.", min=1)
+        int | None,
+        typer.Option(
+            help="With --synthetic: the number of layers.",
+            min=1,
+            show_default="all",
+            rich_help_panel=SYNTHETIC,
+        ),
     ] = None,
     depths: Annotated[
         str | None,
-        typer.Option(help="Tokens in the cache before: 0,4k,32k, if the context has room."),
+        typer.Option(
+            help="Tokens in the cache before each measurement, separated by commas.",
+            show_default="0,4k,32k, as the context has room",
+            rich_help_panel=WORKLOAD,
+        ),
     ] = None,
     context: Annotated[
-        str | None, typer.Option(help="Tokens of context; as the depths need if not given.")
+        str | None, options.tokens("Tokens of context", WORKLOAD, default="what the depths need")
     ] = None,
-    prompt: Annotated[int, typer.Option(help="Tokens of the prompt that is run in.")] = 512,
-    decode: Annotated[int, typer.Option(help="Tokens decoded one by one.")] = 32,
-    runs: Annotated[int, typer.Option(help="Of which the median is told.")] = 3,
-    device: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
-    kernel: Annotated[str, typer.Option(help="auto, or a kernel by name.")] = "auto",
-    kv: Annotated[
-        str | None, typer.Option(help="fp32, bf16, int8, k8v4 or int4; the dtype if not given.")
-    ] = None,
-    prefill_chunk: Annotated[
-        int, typer.Option(help="Prompt tokens in one forward pass.")
-    ] = PREFILL_CHUNK,
-    as_json: Annotated[bool, typer.Option("--json", help="Answer as JSON.")] = False,
+    prompt: Annotated[
+        int, typer.Option(help="Tokens of each prompt.", rich_help_panel=WORKLOAD)
+    ] = 512,
+    decode: Annotated[
+        int, typer.Option(help="Tokens decoded one by one.", rich_help_panel=WORKLOAD)
+    ] = 32,
+    runs: Annotated[
+        int,
+        typer.Option(help="Runs of each measurement; the median counts.", rich_help_panel=WORKLOAD),
+    ] = 3,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    kernel: Kernel = "auto",
+    kv: Annotated[str | None, options.kv("the type of activations")] = None,
+    prefill_chunk: Annotated[int, options.PREFILL_CHUNK] = PREFILL_CHUNK,
+    as_json: options.Json = False,
 ) -> None:
     """Measure speed at several depths, load time, memory, and the share of bandwidth reached."""
-    from calculator.questions.fit import Wish
-    from glm4q.measure import report
-    from glm4q.measure.speed import measure
-    from glm4q.measure.workload import parse_depths, plan_workload
-    from glm4q.planning.devices import dtype_name
-    from glm4q.planning.machine import choose_machine
-    from glm4q.planning.plan import plan_run
-
     machine = choose_machine(device, dtype, kernel)
     asked = parse_depths(depths) if depths is not None else None
     room = parse_tokens(context) if context is not None else None
@@ -93,8 +128,6 @@ def bench(
         found = measure(stored, workload, plan, machine, progress=progress)
     name = str(stored.directory)
     if as_json:
-        import json
-
         answer = report.record(found, name, machine)
         typer.echo(json.dumps({**answer, "random_weights": synthetic is not None}, indent=2))
     else:
@@ -102,26 +135,21 @@ def bench(
         _show(title, report.sheets(found), report.sentences(found, machine))
 
 
-def _open(model: Path | None, synthetic: str | None, shape: dict[str, Any]) -> "StoredModel":
-    """The checkpoint, or the synthetic one of that shape. Raises OptionError."""
-    from calculator.checkpoint.stored import StoredModel
-
+def _open(model: Path | None, synthetic: str | None, shape: dict[str, Any]) -> StoredModel:
+    """Open the checkpoint, or the synthetic one of that shape. Raises OptionError."""
     if synthetic is not None:
         return _open_synthetic(model, synthetic, shape)
     if shape:
-        raise OptionError(f"{next(iter(shape))} is of --synthetic; a checkpoint is what it is")
+        name = next(iter(shape)).replace(" ", "-")
+        raise OptionError(
+            f"--{name} needs --synthetic: a checkpoint has its own {next(iter(shape))}"
+        )
     if model is None:
         raise OptionError("name a checkpoint directory, or a preset after --synthetic")
     return StoredModel.open(model)
 
 
-def _open_synthetic(model: Path | None, preset: str, shape: dict[str, Any]) -> "StoredModel":
-    from dataclasses import replace
-
-    from calculator.model.presets import PRESETS, find_preset
-    from calculator.questions.subject import BITS, Variant
-    from glm4q.measure.synthetic import open_synthetic
-
+def _open_synthetic(model: Path | None, preset: str, shape: dict[str, Any]) -> StoredModel:
     config = find_preset(preset)
     if config is None:
         raise OptionError(f"synthetic must be one of {', '.join(PRESETS)}, not {preset}")
@@ -137,18 +165,12 @@ def _open_synthetic(model: Path | None, preset: str, shape: dict[str, Any]) -> "
 
 @contextmanager
 def _status() -> Iterator[Callable[[str], None]]:
-    """Tell on stderr what is being done, while it is, where that is a terminal."""
-    from rich.console import Console
-
+    """Show on stderr what is being done, while it is done, if that is a terminal."""
     with Console(file=sys.stderr).status("") as status:
         yield status.update
 
 
-def _show(name: str, sheets: "list[Sheet]", sentences: list[str]) -> None:
-    from rich.console import Console
-
-    from calculator.report.terminal import sheet_as_table
-
+def _show(name: str, sheets: list[Sheet], sentences: list[str]) -> None:
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDTH)
     console.print(name, style="bold", soft_wrap=True)
     for sheet in sheets:

@@ -17,6 +17,10 @@ from calculator.questions.solve import KV_CHOICES, max_context
 from calculator.questions.subject import find_subject
 
 DEFAULT_CONTEXT = 8192
+EXAMPLES = (
+    "glm4q calc glm-4-9b-chat --weights int4 --kv int8 --context 128k --gpu 4060",
+    "glm4q calc glm-4-9b-chat --weights int4 --gpu 3060 --max-context",
+)
 
 
 def calc(

@@ -1,84 +1,143 @@
 """`glm4q chat`: talk to a model, in a terminal or through a pipe."""
 
+import readline  # noqa: F401  # gives input() editing and history
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.console import Console
 
+from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
 from calculator.memory.settings import parse_device
 from calculator.options import parse_count, parse_size, parse_tokens
 from calculator.questions.fit import Wish
+from glm4q.commands import options
+from glm4q.commands.receipt import show_receipt
+from glm4q.commands.run_options import Kernel
+from glm4q.decode.sampling import SamplingParams
+from glm4q.engine import LLM
+from glm4q.terminal.loop import Terminal
+from glm4q.terminal.markdown import MarkdownStream
+from glm4q.text.generation_config import read_sampling_params
 
 DEFAULT_MAX_TOKENS = 1024
-
-if TYPE_CHECKING:
-    from glm4q.decode.sampling import SamplingParams
-    from glm4q.engine import LLM
+EXAMPLES = (
+    "glm4q chat glm-4-9b-chat-int4",
+    'glm4q chat glm-4-9b-chat-int4 --kv int8 --context 32k --prompt "What is GPTQ?"',
+)
+OWN = "the model's own"
 
 
 def chat(
-    model: Annotated[Path, typer.Argument(help="A checkpoint directory: bf16, INT8 or INT4.")],
+    model: Annotated[
+        Path, typer.Argument(help="A checkpoint directory: bf16, INT8, INT4 or bitsandbytes.")
+    ],
     prompt: Annotated[
-        str | None, typer.Option(help="Ask this one question, print the answer, and leave.")
+        str | None, typer.Option(help="Answer this one question, and leave.", show_default=False)
     ] = None,
-    system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
+    system: Annotated[
+        str | None, typer.Option(help="The system prompt.", show_default=False)
+    ] = None,
     context: Annotated[
-        str | None,
-        typer.Option(help="Tokens of context: 8192, 32k. As much as fits if not given."),
+        str | None, options.tokens("Tokens of context", options.MEMORY, default="what fits")
     ] = None,
-    kv: Annotated[
-        str | None,
-        typer.Option(help="KV cache: bf16, int8, k8v4 or int4; the finest that fits."),
-    ] = None,
-    embedding: Annotated[
-        str | None, typer.Option(help="Where embedding rows lie: gpu or host.")
-    ] = None,
+    kv: Annotated[str | None, options.kv("the finest that fits")] = None,
+    embedding: Annotated[str | None, options.embedding("the GPU where it fits")] = None,
     gpu_layers: Annotated[
-        str | None, typer.Option(help="Layers on the GPU, the others on the host: 30, or auto.")
+        str | None,
+        options.gpu_layers("Layers that the GPU runs, or auto; the others run on the host."),
     ] = None,
     reserve: Annotated[
         str | None,
-        typer.Option(help="Memory left to other programs: 600M, 1.5 (GiB). 256M; on a CPU 1."),
+        options.size("Memory left to other programs", default="256M of a GPU, 1 of the host"),
     ] = None,
+    prefill_chunk: Annotated[
+        str,
+        typer.Option(
+            help="Prompt tokens in one forward pass: 512, or auto.", rich_help_panel=options.MEMORY
+        ),
+    ] = "auto",
     max_tokens: Annotated[
-        int, typer.Option(help="Tokens of an answer at most.")
+        int,
+        typer.Option(help="The most tokens of an answer.", rich_help_panel=options.SAMPLING),
     ] = DEFAULT_MAX_TOKENS,
     temperature: Annotated[
-        float | None, typer.Option(help="0 is greedy; the model's own if not given.")
+        float | None,
+        typer.Option(
+            help="0 takes the likeliest token every time.",
+            show_default=OWN,
+            rich_help_panel=options.SAMPLING,
+        ),
     ] = None,
-    top_p: Annotated[float | None, typer.Option(help="Nucleus sampling.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Sample among this many tokens.")] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(
+            help="Keep the smallest set of tokens whose probabilities reach this.",
+            show_default=OWN,
+            rich_help_panel=options.SAMPLING,
+        ),
+    ] = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option(
+            help="Keep this many of the likeliest tokens.",
+            show_default=OWN,
+            rich_help_panel=options.SAMPLING,
+        ),
+    ] = None,
     min_p: Annotated[
-        float | None, typer.Option(help="Drop tokens below this share of the likeliest.")
+        float | None,
+        typer.Option(
+            help="Drop tokens less likely than this share of the likeliest.",
+            show_default=OWN,
+            rich_help_panel=options.SAMPLING,
+        ),
     ] = None,
-    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1, repeat less.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed, the same answer.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
-    kernel: Annotated[str, typer.Option(help="auto, or a kernel by name.")] = "auto",
-    prefill_chunk: Annotated[
-        str, typer.Option(help="Prompt tokens in one forward pass: 512, or auto.")
-    ] = "auto",
+    repetition_penalty: Annotated[
+        float | None,
+        typer.Option(
+            help="Above 1, tokens that occurred before become less likely.",
+            show_default=OWN,
+            rich_help_panel=options.SAMPLING,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="The same seed gives the same answer.",
+            show_default="random",
+            rich_help_panel=options.SAMPLING,
+        ),
+    ] = None,
     draft: Annotated[
         int,
-        typer.Option(help="Tokens to guess from the context in each step, such as 4."),
+        typer.Option(
+            help="Tokens to guess from the context in each step, such as 4.",
+            rich_help_panel=options.SAMPLING,
+        ),
     ] = 0,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    kernel: Kernel = "auto",
     verify: Annotated[
-        bool, typer.Option("--verify", help="Hold the plan against what is held, and leave.")
+        bool,
+        typer.Option(
+            "--verify",
+            help="Compare the memory plan with what is allocated, and leave.",
+            rich_help_panel=options.CHECKING,
+        ),
     ] = False,
-    receipt: Annotated[
-        Path | None, typer.Option(help="With --verify: write what was compared as JSON.")
-    ] = None,
+    receipt: options.Receipt = None,
 ) -> int:
     """Chat with a checkpoint. Without a terminal, the question is read from standard input."""
     wish = _wish(context, kv, embedding, gpu_layers, prefill_chunk, draft)
     kept = parse_size(reserve, "reserve") if reserve else None
     if verify:
-        from glm4q.commands.receipt import show_receipt
-
         return show_receipt(_load(model, device, dtype, kernel, wish, kept), receipt)
+    StoredModel.open(model)  # a wrong directory is refused before a question is read
     question = prompt if prompt is not None or sys.stdin.isatty() else sys.stdin.read()
     if question is not None and not question.strip():
         raise OptionError("the question is empty")
@@ -120,42 +179,24 @@ def _wish(
     )
 
 
-def _params(model: Path, changes: dict[str, float | int]) -> "SamplingParams":
-    from dataclasses import replace
-
-    from glm4q.text.generation_config import read_sampling_params
-
+def _params(model: Path, changes: dict[str, float | int]) -> SamplingParams:
     return replace(read_sampling_params(model), **changes)  # type: ignore[arg-type]
 
 
 def _load(
     model: Path, device: str, dtype: str, kernel: str, wish: Wish, reserve: int | None
-) -> "LLM":
-    from rich.console import Console
-
-    from glm4q.engine import LLM
-
+) -> LLM:
     with Console(file=sys.stderr).status(f"loading {model}"):
         return LLM.load(
             model, device=device, dtype=dtype, kernel=kernel, wish=wish, reserve=reserve
         )
 
 
-def _converse(llm: "LLM", system: str | None, params: "SamplingParams") -> None:
-    import readline  # noqa: F401  # gives input() editing and history
-
-    from rich.console import Console
-
-    from glm4q.terminal.loop import Terminal
-
+def _converse(llm: LLM, system: str | None, params: SamplingParams) -> None:
     Terminal(llm.chat(system), params, Console()).run()
 
 
-def _answer_once(llm: "LLM", system: str | None, params: "SamplingParams", question: str) -> None:
-    from rich.console import Console
-
-    from glm4q.terminal.markdown import MarkdownStream
-
+def _answer_once(llm: LLM, system: str | None, params: SamplingParams, question: str) -> None:
     pieces = llm.chat(system).ask(question, params)
     console = Console()
     if console.is_terminal:

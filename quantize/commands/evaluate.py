@@ -1,68 +1,73 @@
 """`glm4q eval`: compare checkpoints by what they weigh and how well they predict a text."""
 
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
-if TYPE_CHECKING:
-    from quantize.quality.evaluate import Evaluation
+from calculator.checkpoint.stored import StoredModel
+from calculator.units import human_bytes
+from glm4q.commands import options
+from glm4q.commands.run_options import Kernel
+from glm4q.kernels.choose import candidates
+from glm4q.planning.devices import choose_device, choose_dtype
+from quantize.examine import read_held_out
+from quantize.quality.evaluate import WINDOW, Evaluation
+from quantize.quality.evaluate import evaluate as evaluate_models
+from quantize.quality.predictor import ComputeSettings
 
-DEFAULT_WINDOW = 512
 WIDTH = 160
-"""Of the table in a file or a pipe, where nothing is cut off."""
+"""Columns of the table in a file or a pipe, so that nothing is cut off."""
+EXAMPLES = (
+    "glm4q eval glm-4-9b-chat-int8 glm-4-9b-chat-int4 --against glm-4-9b-chat",
+    "glm4q eval glm-4-9b-chat-int4 --text book.txt --json",
+)
 
 
 def evaluate(
     checkpoints: Annotated[list[Path], typer.Argument(help="Checkpoint directories.")],
-    text: Annotated[Path, typer.Option(help="A text file that no model was calibrated on.")],
+    text: Annotated[
+        Path | None,
+        typer.Option(
+            help="A text file that no model was calibrated on.", show_default="a built-in text"
+        ),
+    ] = None,
     against: Annotated[
         Path | None,
-        typer.Option(help="The model that they were made of: adds KL divergence and agreement."),
+        typer.Option(
+            help="The model that they were made of: adds KL divergence and agreement.",
+            show_default=False,
+        ),
     ] = None,
-    window: Annotated[
-        int, typer.Option(help="Tokens predicted from one start.", min=2)
-    ] = DEFAULT_WINDOW,
-    device: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
-    kernel: Annotated[str, typer.Option(help="auto, or a kernel by name.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Answer as JSON.")] = False,
+    window: Annotated[int, typer.Option(help="Tokens predicted from one start.", min=2)] = WINDOW,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    kernel: Kernel = "auto",
+    as_json: options.Json = False,
 ) -> None:
     """Compare checkpoints on a text, layer by layer: none has to fit into memory whole."""
-    from calculator.checkpoint.stored import StoredModel
-    from glm4q.kernels.choose import candidates
-    from glm4q.planning.devices import choose_device, choose_dtype
-    from quantize.calibrate.texts import read_text
-    from quantize.quality.evaluate import evaluate as evaluate_models
-    from quantize.quality.predictor import ComputeSettings, read_windows
-
     where = choose_device(device)
     how = ComputeSettings(where, choose_dtype(dtype, where), candidates(kernel))
     stored = [StoredModel.open(checkpoint) for checkpoint in checkpoints]
     measure = StoredModel.open(against) if against else None
-    windows = read_windows(read_text(text), (measure or stored[0]).directory, window)
-    found = evaluate_models(stored, windows, how, against=measure)
+    held_out = read_held_out(text, (measure or stored[0]).directory, window)
+    found = evaluate_models(stored, held_out.windows, how, against=measure)
     if as_json:
-        import json
-
         typer.echo(json.dumps([_record(each) for each in found], indent=2))
     else:
         _print(found)
 
 
-def _record(result: "Evaluation") -> dict[str, Any]:
-    from dataclasses import asdict
-
+def _record(result: Evaluation) -> dict[str, Any]:
     return {**asdict(result), "directory": str(result.directory)}
 
 
-def _print(results: "list[Evaluation]") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from calculator.units import human_bytes
-
+def _print(results: list[Evaluation]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("checkpoint")
     titles = ["memory", "of first", "perplexity", "over first"]

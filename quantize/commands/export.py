@@ -5,36 +5,46 @@ from typing import Annotated
 
 import typer
 
-FORMS = ("gptq", "compressed-tensors", "gguf")
+from calculator.checkpoint.stored import StoredModel
+from calculator.options import one_of
+from calculator.units import human_bytes
+from glm4q.commands import options
+from quantize.export.checkpoint import ExportFormat, export_checkpoint
+from quantize.export.compressed_tensors import CompressedTensors
+from quantize.export.gguf import export_gguf
+from quantize.export.gptq import Gptq
+
+TARGETS: dict[str, ExportFormat | None] = {
+    "gptq": Gptq(),
+    "compressed-tensors": CompressedTensors(),
+    "gguf": None,  # one file, not a directory
+}
+EXAMPLES = (
+    "glm4q export glm-4-9b-chat-int4 --to gguf -o glm-4-9b-chat.gguf",
+    "glm4q export glm-4-9b-chat-int4 --to compressed-tensors -o glm-4-9b-chat-vllm",
+)
 
 
 def export(
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A quantized checkpoint.")],
-    to: Annotated[str, typer.Option(help="gptq, compressed-tensors or gguf.")],
+    to: Annotated[str, options.choice("The format to write", TARGETS, options.ANSWER)],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The directory, or for gguf the file, to make.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The directory to make; for gguf, the file.",
+            rich_help_panel=options.ANSWER,
+        ),
     ],
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an output that is there already.")
-    ] = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Write the same integers as GPTQ v1, compressed-tensors (vLLM) or GGUF (llama.cpp, ollama)."""
-    from calculator.checkpoint.stored import StoredModel
-    from calculator.options import one_of
-    from calculator.units import human_bytes
-
-    one_of("to", to, FORMS)
+    one_of("to", to, tuple(TARGETS))
     stored = StoredModel.open(checkpoint)
-    if to == "gguf":
-        from quantize.export.gguf import export_gguf
-
-        export_gguf(stored, output, overwrite=overwrite)
+    if target := TARGETS[to]:
+        export_checkpoint(stored, output, target, overwrite=overwrite)
     else:
-        from quantize.export.checkpoint import ExportFormat, export_checkpoint
-        from quantize.export.compressed_tensors import CompressedTensors
-        from quantize.export.gptq import Gptq
-
-        layout: ExportFormat = Gptq() if to == "gptq" else CompressedTensors()
-        export_checkpoint(stored, output, layout, overwrite=overwrite)
+        export_gguf(stored, output, overwrite=overwrite)
     files = [output] if output.is_file() else list(output.glob("*.safetensors"))
     typer.echo(f"{output}: {human_bytes(sum(file.stat().st_size for file in files))}")

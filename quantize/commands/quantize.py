@@ -1,12 +1,31 @@
 """`glm4q quantize`: safetensors in, an INT8 or INT4 checkpoint out."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from quantize.recipe import Recipe
+from calculator.errors import OptionError
+from calculator.options import parse_size
+from calculator.questions.subject import BITSANDBYTES
+from calculator.units import human_bytes
+from glm4q.commands import options
+from glm4q.kernels.choose import candidates
+from glm4q.planning.devices import choose_device, choose_dtype
+from glm4q.weights.sources import open_source
+from quantize.by_bitsandbytes import write_by_bitsandbytes
+from quantize.calibrate.samples import read_calibration
+from quantize.examine import read_held_out
+from quantize.job import Job
+from quantize.progress import QuantizeProgress
+from quantize.quality.predictor import ComputeSettings
+from quantize.recipe import METHODS, Recipe, make_recipe, read_recipe
+
+EXAMPLES = (
+    "glm4q quantize THUDM/glm-4-9b-chat -o glm-4-9b-chat-int4 --weights int4 --lm-head int8",
+    "glm4q quantize glm-4-9b-chat -o glm-4-9b-chat-int8 --weights int8 --max-memory 8",
+)
+BUILT_IN = "a built-in one"
 
 
 def quantize(
@@ -14,75 +33,103 @@ def quantize(
         str, typer.Argument(metavar="SRC", help="A checkpoint directory or Hugging Face id.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The directory to make.")],
+    overwrite: options.Overwrite = False,
     weights: Annotated[
         str | None,
-        typer.Option(help="int8 or int4; nf4 or llm-int8 by bitsandbytes."),
+        options.weights(
+            "The format of the layers", ("int8", "int4", *BITSANDBYTES), default="the recipe's"
+        ),
     ] = None,
-    group_size: Annotated[
-        str | None, typer.Option(help="Inputs that share a scale: 32, 64, 128 or channel; 128.")
-    ] = None,
+    group_size: Annotated[str | None, options.group_size()] = None,
     asymmetric: Annotated[
-        bool, typer.Option("--asymmetric", help="Store a zero point for each group.")
+        bool,
+        typer.Option(
+            "--asymmetric",
+            help="Store a zero point for each group.",
+            rich_help_panel=options.VARIANT,
+        ),
     ] = False,
-    lm_head: Annotated[str | None, typer.Option(help="The output head: bf16 or int8.")] = None,
+    lm_head: Annotated[str | None, options.lm_head("bf16")] = None,
     method: Annotated[
         str | None,
-        typer.Option(help="rtn, gptq, awq, or auto; for int4 gptq, for int8 rtn if not said."),
+        options.choice(
+            "How codes are found",
+            METHODS,
+            options.VARIANT,
+            default="gptq for int4, rtn for int8",
+        ),
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="A TOML file instead of the options above.")
+        Path | None,
+        typer.Option(
+            help="A TOML file that says formats and method, layer by layer.",
+            show_default=False,
+            rich_help_panel=options.VARIANT,
+        ),
     ] = None,
     calibration: Annotated[
         Path | None,
-        typer.Option(help="Text, JSON lines or a directory of them; a built-in set if not said."),
+        typer.Option(
+            help="Samples: a file of text or JSON lines, or a directory of such files.",
+            show_default=BUILT_IN,
+            rich_help_panel=options.CALIBRATION,
+        ),
     ] = None,
-    samples: Annotated[int, typer.Option(help="Calibration samples at most.", min=1)] = 128,
-    length: Annotated[int, typer.Option(help="Tokens of a sample.", min=8)] = 512,
-    seed: Annotated[int, typer.Option(help="Which samples are taken.", min=0)] = 0,
+    samples: Annotated[
+        int,
+        typer.Option(help="The most samples.", min=1, rich_help_panel=options.CALIBRATION),
+    ] = 128,
+    length: Annotated[
+        int, typer.Option(help="Tokens of a sample.", min=8, rich_help_panel=options.CALIBRATION)
+    ] = 512,
+    seed: Annotated[
+        int,
+        typer.Option(
+            help="The seed that chooses the samples.", min=0, rich_help_panel=options.CALIBRATION
+        ),
+    ] = 0,
     held_out: Annotated[
-        Path | None, typer.Option(help="The text that quality is measured on; a built-in one.")
+        Path | None,
+        typer.Option(
+            help="The text on which quality is measured.",
+            show_default=BUILT_IN,
+            rich_help_panel=options.CALIBRATION,
+        ),
     ] = None,
     no_quality: Annotated[
-        bool, typer.Option("--no-quality", help="Do not measure quality at the end.")
+        bool,
+        typer.Option(
+            "--no-quality",
+            help="Do not measure quality at the end.",
+            rich_help_panel=options.CALIBRATION,
+        ),
     ] = False,
     max_memory: Annotated[
-        str | None, typer.Option(help="Memory not to go beyond: 8 (GiB) or 900M.")
+        str | None, options.size("The most memory that the run may take", default="what it needs")
     ] = None,
     offload_dir: Annotated[
-        Path | None, typer.Option(help="Where hidden states lie; beside the output if not said.")
+        Path | None,
+        typer.Option(
+            help="A directory for hidden states between layers.",
+            show_default="beside the output",
+            rich_help_panel=options.MEMORY,
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, bf16 or fp32.")] = "auto",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an output that is there already.")
-    ] = False,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
 ) -> None:
     """Make an INT8 or INT4 checkpoint (GPTQ v1, for vLLM, SGLang and transformers as well).
 
-    A run that was cut off goes on where it was, if it is asked for the same once more.
+    A run that was cut off continues where it was, if the same command is given again.
     """
-    from calculator.errors import OptionError
-    from calculator.options import parse_size
-    from calculator.questions.subject import BITSANDBYTES
-
-    options = {"group_size": group_size, "lm_head": lm_head, "method": method}
-    said = {name: word for name, word in options.items() if word is not None}
+    details = {"group_size": group_size, "lm_head": lm_head, "method": method}
+    said = {name: word for name, word in details.items() if word is not None}
     if weights in BITSANDBYTES:
         if recipe or said or asymmetric:
             raise OptionError(f"weights {weights} has no other option: bitsandbytes fixes them")
         return _by_bitsandbytes(source, output, weights, overwrite)
     asked = _recipe(recipe, weights, asymmetric, said)
     limit = parse_size(max_memory, "max memory") if max_memory else None
-
-    from glm4q.kernels.choose import candidates
-    from glm4q.planning.devices import choose_device, choose_dtype
-    from glm4q.weights.sources import open_source
-    from quantize.calibrate.samples import read_calibration
-    from quantize.examine import read_held_out
-    from quantize.job import Job
-    from quantize.progress import QuantizeProgress
-    from quantize.quality.predictor import ComputeSettings
-
     where = choose_device(device)
     stored = open_source(source)
     asked.formats(stored)  # raises where a shape does not fit, before any text is read
@@ -108,11 +155,8 @@ def quantize(
 
 def _recipe(
     file: Path | None, weights: str | None, asymmetric: bool, said: dict[str, str]
-) -> "Recipe":
-    """By a file or by options: one of them says what to make."""
-    from calculator.errors import OptionError
-    from quantize.recipe import make_recipe, read_recipe
-
+) -> Recipe:
+    """Read the recipe file, or make a recipe of the options. Raises OptionError."""
     if file:
         if weights or said or asymmetric:
             raise OptionError("recipe says formats and method: leave out the options that also do")
@@ -123,11 +167,6 @@ def _recipe(
 
 
 def _by_bitsandbytes(source: str, output: Path, weights: str, overwrite: bool) -> None:
-    from calculator.units import human_bytes
-    from glm4q.weights.sources import open_source
-    from quantize.by_bitsandbytes import write_by_bitsandbytes
-    from quantize.progress import QuantizeProgress
-
     stored = open_source(source)
     with QuantizeProgress() as progress:
         write_by_bitsandbytes(stored, output, weights, overwrite=overwrite, listener=progress.begin)

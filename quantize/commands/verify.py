@@ -1,31 +1,41 @@
 """`glm4q verify`: is a checkpoint whole, and what it says it is?"""
 
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from quantize.quality.checkpoint_check import WeightError
+from calculator.checkpoint.stored import StoredModel
+from quantize.output.checksums import CHECKSUMS
+from quantize.quality.checkpoint_check import (
+    LARGEST_ERROR,
+    WeightError,
+    check_files,
+    check_weights,
+    weight_errors,
+)
+
+EXAMPLES = (
+    "glm4q verify glm-4-9b-chat-int4",
+    "glm4q verify glm-4-9b-chat-int4 --source glm-4-9b-chat",
+)
 
 
 def verify(
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint directory.")],
     source: Annotated[
         Path | None,
-        typer.Option(help="What it was made of: adds each weight's error against it."),
+        typer.Option(
+            help="The checkpoint that it was made of: adds each weight's error.",
+            show_default=False,
+        ),
     ] = None,
 ) -> int:
-    """Read a checkpoint again: shapes, scales, zero points and checksums. 1 where it is damaged."""
-    from calculator.checkpoint.stored import StoredModel
-    from quantize.output.checksums import CHECKSUMS
-    from quantize.quality.checkpoint_check import (
-        LARGEST_ERROR,
-        check_files,
-        check_weights,
-        weight_errors,
-    )
+    """Read a checkpoint again: shapes, scales, zero points and checksums.
 
+    Exit code: 0 if it is whole, 1 if it is damaged, 2 if the question is wrong.
+    """
     stored = StoredModel.open(checkpoint)
     measure = StoredModel.open(source) if source else None
     problems: list[str] = []
@@ -50,9 +60,8 @@ def verify(
     return 0
 
 
-def _print_errors(errors: "list[WeightError]") -> None:
-    """By kind of linear: the mean, and the worst with its place."""
-    from itertools import groupby
+def _print_errors(errors: list[WeightError]) -> None:
+    """Print a line for each kind of linear layer: the mean error, and the worst one."""
 
     def kind(error: "WeightError") -> str:
         return error.module.rpartition(".")[2]

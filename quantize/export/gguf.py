@@ -12,6 +12,7 @@ from torch import Tensor
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
+from calculator.extras import require_packages
 from calculator.model.architecture import Weight
 from calculator.model.formats import WeightFormat
 from glm4q.weights.checkpoint import read_quantized, read_weight
@@ -46,10 +47,9 @@ DENSE = {"BF16": 2, "F16": 2, "F32": 4}
 
 def export_gguf(stored: StoredModel, output: Path, *, overwrite: bool = False) -> None:
     """Write one file. Raises OptionError, CheckpointError or TokenizerError."""
-    try:
-        from gguf import GGMLQuantizationType, GGUFWriter
-    except ImportError:
-        raise OptionError("export to gguf needs the package gguf") from None
+    require_packages("export to gguf", "gguf")
+    from gguf import GGMLQuantizationType, GGUFWriter
+
     refuse_unquantized(stored)
     if output.exists() and not overwrite:
         raise OptionError(f"{output} exists already; --overwrite replaces it")

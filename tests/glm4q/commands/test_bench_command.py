@@ -192,7 +192,7 @@ def test_filled_cache_holds_random_numbers_up_to_the_depth() -> None:
         (["CKPT", "--decode", "0"], "decode must be at least 1, not 0"),
         (["CKPT", "--kernel", "marlin"], "kernel must be one of"),
         (["CKPT", "--kv", "int2"], "kv must be one of"),
-        (["CKPT", "--weights", "int4"], "weights is of --synthetic"),
+        (["CKPT", "--weights", "int4"], "--weights needs --synthetic"),
         (["--synthetic", "gpt-9"], "synthetic must be one of"),
         (["--synthetic", "glm-4-9b", "--weights", "nf4"], "weights must be one of bf16, int8"),
         (["--synthetic", "glm-4-9b", "--group-size", "5"], "group size must be one of"),

@@ -17,7 +17,15 @@ from glm4q.cli import main
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 
-HEAVY = ("torch", "transformers", "safetensors", "tokenizers", "huggingface_hub", "numpy")
+HEAVY = (
+    "torch",
+    "transformers",
+    "safetensors",
+    "tokenizers",
+    "huggingface_hub",
+    "numpy",
+    "pydantic",
+)
 
 
 def calc(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:

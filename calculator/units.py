@@ -8,16 +8,16 @@ KIB = 1 << 10
 def human_bytes(count: int) -> str:
     """As a person reads it.
 
-    >>> human_bytes(6_690_488_320), human_bytes(20_800), human_bytes(12)
-    ('6.23 GiB', '20.3 KiB', '12 B')
+    >>> human_bytes(6_690_488_320), human_bytes(20_800), human_bytes(12), human_bytes(1008 << 10)
+    ('6.23 GiB', '20.3 KiB', '12 B', '1.0 MiB')
     """
     if count < 0:
         return f"-{human_bytes(-count)}"
-    if count >= GIB:
-        return f"{count / GIB:.2f} GiB"
-    if count >= MIB:
-        return f"{count / MIB:.1f} MiB"
-    return f"{count / KIB:.1f} KiB" if count >= KIB else f"{count} B"
+    # A unit begins at 1000 of the one below: "1.0 MiB" and not "1008.0 KiB".
+    for size, unit, digits in ((GIB, "GiB", 2), (MIB, "MiB", 1), (KIB, "KiB", 1)):
+        if count / size >= 1000 / 1024:
+            return f"{count / size:.{digits}f} {unit}"
+    return f"{count} B"
 
 
 def human_band(low: float, high: float) -> str:
@@ -28,6 +28,15 @@ def human_band(low: float, high: float) -> str:
     """
     digits = 0 if high >= 10 else 1
     return f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number and its noun, in the singular where there is one of it.
+
+    >>> counted(1, "token"), counted(1000, "token")
+    ('1 token', '1,000 tokens')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def human_tokens(count: int) -> str:

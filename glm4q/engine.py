@@ -69,7 +69,7 @@ class LLM:
         progress: WeightCallback = lambda weight: None,
     ) -> Self:
         """Load each weight to the place that the plan gives it."""
-        tokenizer = Tokenizer.from_directory(stored.directory)
+        tokenizer = Tokenizer.for_model(stored.directory, stored.config)
         stop_token_ids = read_stop_token_ids(stored.directory, stored.config, tokenizer)
         model = load_as_planned(stored, found.question.plan, machine, progress=progress)
         return cls(stored.directory, model, tokenizer, machine, found, stop_token_ids)

@@ -33,10 +33,11 @@ class HeldOut:
     windows: Windows
 
 
-def read_held_out(path: Path | None, model: Path, window: int = WINDOW) -> HeldOut:
+def read_held_out(path: Path | None, stored: StoredModel, window: int = WINDOW) -> HeldOut:
     """Read a file's text, or the built-in one, in windows. Raises OptionError, TokenizerError."""
     text = read_text(path) if path else BUILT_IN.read_text(encoding="utf-8")
-    return HeldOut(path.name if path else "built in", read_windows(text, model, window))
+    windows = read_windows(text, stored, window, name=str(path or "the built-in text"))
+    return HeldOut(path.name if path else "built in", windows)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from calculator.checkpoint.headers import INDEX, MAX_HEADER_BYTES, SINGLE
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import CheckpointError, ConfigError, SourceError
-from calculator.model.config import MAX_CONFIG_BYTES, read_json_object
+from calculator.json_files import MAX_CONFIG_BYTES, read_json_object
 
 HUB = "https://huggingface.co"
 TIMEOUT_SECONDS = 20

@@ -10,8 +10,9 @@ from calculator.checkpoint import bitsandbytes_headers
 from calculator.checkpoint.headers import TensorHeader, read_headers
 from calculator.checkpoint.names import IGNORED, Piece, pieces
 from calculator.errors import CheckpointError, ConfigError
+from calculator.json_files import read_json_object
 from calculator.model.architecture import EMBEDDING, Weight, weights
-from calculator.model.config import ModelConfig, read_json_object
+from calculator.model.config import ModelConfig
 from calculator.model.formats import BF16, PACK_BITS, WeightFormat
 
 FLOATS = ("BF16", "F16", "F32")
@@ -197,13 +198,10 @@ class StoredModel:
 
 def _quantization(directory: Path) -> dict[str, Any]:
     """The quantizer's settings, from config.json or GPTQ's quantize_config.json beside it."""
-    try:
-        raw = read_json_object(directory / "config.json").get("quantization_config") or {}
-        beside = directory / "quantize_config.json"
-        if not raw and beside.is_file():
-            raw = {"quant_method": "gptq", **read_json_object(beside)}
-    except ConfigError as error:
-        raise ConfigError(f"{directory}: {error}") from None
+    raw = read_json_object(directory / "config.json").get("quantization_config") or {}
+    beside = directory / "quantize_config.json"
+    if not raw and beside.is_file():
+        raw = {"quant_method": "gptq", **read_json_object(beside)}
     if not isinstance(raw, dict) or (raw and raw.get("quant_method") not in METHODS):
         method = raw.get("quant_method") if isinstance(raw, dict) else raw
         raise CheckpointError(

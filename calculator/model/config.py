@@ -1,6 +1,5 @@
 """config.json -> ModelConfig, in the field names of Hugging Face's `glm`."""
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -8,11 +7,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from calculator.errors import ConfigError
+from calculator.json_files import read_json_object
 from calculator.model.config_keys import check_keys
 
 logger = logging.getLogger(__name__)
 
-MAX_CONFIG_BYTES = 1 << 20
 SUPPORTED = "glm, glm4 and chatglm"
 
 # THUDM/glm-4-9b-chat-hf and its 1M sibling were converted with `getattr` on a dict, which lost
@@ -89,8 +88,9 @@ class ModelConfig:
     @classmethod
     def from_json(cls, path: Path) -> Self:
         """Read a config.json. Raises ConfigError where it is not whole or not of this family."""
+        raw = read_json_object(path)
         try:
-            return cls.from_dict(read_json_object(path))
+            return cls.from_dict(raw)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
 
@@ -137,22 +137,6 @@ class ModelConfig:
             trained,
         )
         return replace(self, rope_theta=trained)
-
-
-def read_json_object(path: Path, *, limit: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
-    """A JSON file of at most `limit` bytes that holds one object. Raises ConfigError."""
-    try:
-        if path.stat().st_size > limit:
-            raise ConfigError(f"is {path.stat().st_size} bytes; at most {limit} are read")
-        # Editors on Windows begin a file with a byte order mark, which "utf-8-sig" skips.
-        parsed = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"is not JSON: {error}") from None
-    if not isinstance(parsed, dict):
-        raise ConfigError(f"must hold a JSON object, not a {type(parsed).__name__}")
-    return parsed
 
 
 def _from_hugging_face(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import ConfigError, OptionError
+from calculator.json_files import read_json_object
 from calculator.memory.plan import assign_formats
 from calculator.memory.scratch import ServedWeights
 from calculator.memory.settings import Device
 from calculator.model.architecture import Weight
-from calculator.model.config import ModelConfig, read_json_object
+from calculator.model.config import ModelConfig
 from calculator.model.formats import BF16, GROUP_SIZES, LLM_INT8, NF4, WeightFormat, refuse_unfit
 from calculator.model.presets import PRESETS, find_preset
 from calculator.options import REPOSITORY, one_of, printable

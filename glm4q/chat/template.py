@@ -22,7 +22,7 @@ from jinja2.utils import Namespace
 from calculator.errors import TokenizerError
 from glm4q.chat import glm4
 from glm4q.chat.messages import Message, Tool, mark_control_tokens, mark_messages, restore_marks
-from glm4q.text.tokenizer import control_token_pattern, read_json_object
+from glm4q.text.tokenizer import control_token_pattern, read_settings
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 
@@ -62,7 +62,7 @@ class ChatTemplate:
     def from_directory(cls, path: Path, control_tokens: Iterable[str]) -> Self:
         """The directory's template, or GLM-4's protocol where only the tokenizer is GLM-4's."""
         control_tokens = frozenset(control_tokens)
-        config = read_json_object(path / "tokenizer_config.json")
+        config = read_settings(path / "tokenizer_config.json")
         if source := find_source(path, config):
             return cls(JinjaRenderer(source, _special_tokens(config), name=path), control_tokens)
         if control_tokens >= glm4.CONTROL_TOKENS:
@@ -133,7 +133,7 @@ def find_source(path: Path, config: Mapping[str, Any]) -> str | None:
     """The default template; a .jinja file wins, as in transformers 5."""
     if (path / "chat_template.jinja").is_file():
         return _read_text(path / "chat_template.jinja")
-    separate = read_json_object(path / "chat_template.json")
+    separate = read_settings(path / "chat_template.json")
     source = config.get("chat_template") or separate.get("chat_template")
     if isinstance(source, list):
         named = (entry for entry in source if isinstance(entry, dict))

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from calculator.errors import ConfigError
-from calculator.model.config import ModelConfig, read_json_object
+from calculator.json_files import read_json_object
+from calculator.model.config import ModelConfig
 from glm4q.decode.sampling import SamplingParams
 from glm4q.text.tokenizer import Tokenizer
 
@@ -42,9 +43,4 @@ def read_stop_token_ids(
 
 def _read(directory: Path) -> dict[str, Any]:
     path = directory / "generation_config.json"
-    if not path.is_file():
-        return {}
-    try:
-        return read_json_object(path)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    return read_json_object(path) if path.is_file() else {}

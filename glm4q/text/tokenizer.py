@@ -4,7 +4,6 @@ Plain text never becomes a control token. In a chat prompt those that the templa
 that a user typed, which glm4q.chat puts between USER_START and USER_END, stay text.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,8 @@ import tokenizers
 from tokenizers.decoders import DecodeStream
 
 from calculator.errors import TokenizerError
+from calculator.json_files import MAX_TOKENIZER_BYTES, read_json_object
+from calculator.model.config import ModelConfig
 from glm4q.text.tiktoken_bpe import read_tiktoken
 
 # The last two private-use characters: fonts put their icons at the front of these planes.
@@ -26,6 +27,9 @@ GLM4_CONTROL_TOKENS = (
     *("<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>"),
 )
 GLM4_RANKS = 151_329
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
+"""The first of them that a directory has is read."""
 
 UNFINISHED_TOKENS = 32
 """More than any character takes: what is still no text after so many is not about to become it."""
@@ -55,7 +59,23 @@ class Tokenizer:
             return cls(_read_tokenizer_json(path / "tokenizer.json"))
         if (path / "tokenizer.model").is_file():
             return cls(_read_original(path))
-        raise TokenizerError(f"{path} has neither tokenizer.json nor tokenizer.model")
+        raise TokenizerError(f"{path} has neither {' nor '.join(TOKENIZER_FILES)}")
+
+    @classmethod
+    def for_model(cls, path: Path, config: ModelConfig) -> Self:
+        """Read the tokenizer of a model, whose embedding has a row for each of its ids.
+
+        Raises TokenizerError.
+        """
+        tokenizer = cls.from_directory(path)
+        largest, token = tokenizer.largest_id()
+        if largest >= config.vocab_size:
+            name = next(name for name in TOKENIZER_FILES if (path / name).is_file())
+            raise TokenizerError(
+                f"{path / name} gives {token!r} the id {largest}, and the model has embedding rows "
+                f"for ids below {config.vocab_size} only (vocab_size in config.json)"
+            )
+        return tokenizer
 
     def save(self, path: Path) -> None:
         """Write tokenizer.json into a directory, for `from_directory`."""
@@ -64,6 +84,11 @@ class Tokenizer:
     @property
     def vocab_size(self) -> int:
         return self._backend.get_vocab_size()
+
+    def largest_id(self) -> tuple[int, str]:
+        """The largest token id, and its token; (-1, "") where there are no tokens."""
+        ids = self._backend.get_vocab(with_added_tokens=True)
+        return max(((token_id, token) for token, token_id in ids.items()), default=(-1, ""))
 
     @property
     def prefix_ids(self) -> list[int]:
@@ -133,30 +158,31 @@ def control_token_pattern(tokens: Iterable[str]) -> str:
     return "|".join(map(re.escape, longest_first)) or "(?!)"  # (?!) matches nothing
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
-    """A JSON file of a tokenizer; an absent one says nothing."""
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read a JSON file beside a tokenizer; an absent one holds nothing. Raises TokenizerError."""
     if not path.is_file():
         return {}
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise TokenizerError(f"{path} is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise TokenizerError(f"{path} must hold a JSON object, not {type(content).__name__}")
-    return content
+    return read_json_object(path, limit=MAX_TOKENIZER_BYTES, error=TokenizerError)
 
 
 def _read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
     try:
+        size = path.stat().st_size
+        if size > MAX_TOKENIZER_BYTES:
+            raise TokenizerError(
+                f"{path} has {size:,} bytes, and at most {MAX_TOKENIZER_BYTES:,} are read"
+            )
         return tokenizers.Tokenizer.from_buffer(path.read_bytes())
+    except OSError as error:
+        raise TokenizerError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise TokenizerError(f"{path} cannot be read: {error}") from None
+        raise TokenizerError(f"{path} is no tokenizer: {error}") from None
 
 
 def _read_original(path: Path) -> tokenizers.Tokenizer:
     backend = read_tiktoken(path / "tokenizer.model")
     ranks = backend.get_vocab_size()
-    if decoder := read_json_object(path / "tokenizer_config.json").get("added_tokens_decoder"):
+    if decoder := read_settings(path / "tokenizer_config.json").get("added_tokens_decoder"):
         _add_tokens(backend, decoder, path / "tokenizer_config.json")
     elif ranks == GLM4_RANKS:
         backend.add_special_tokens(list(GLM4_CONTROL_TOKENS))

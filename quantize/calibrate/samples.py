@@ -66,7 +66,7 @@ def read_calibration(
     directory of these; the built-in set if None. The tokenizer and the chat template are those of
     `stored`. Raises OptionError or TokenizerError.
     """
-    encoder, vocabulary = _Encoder(stored.directory), stored.config.vocab_size
+    encoder, vocabulary = _Encoder(stored), stored.config.vocab_size
     stream: list[int] = []
     for document in _documents(path):
         stream += encoder.encode(document)
@@ -83,16 +83,16 @@ def read_calibration(
 
 
 class _Encoder:
-    def __init__(self, model: Path) -> None:
-        self._model = model
+    def __init__(self, stored: StoredModel) -> None:
+        self._stored = stored
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:  # token ids need none
-        return Tokenizer.from_directory(self._model)
+        return Tokenizer.for_model(self._stored.directory, self._stored.config)
 
     @cached_property
     def _template(self) -> ChatTemplate:
-        return ChatTemplate.from_directory(self._model, self._tokenizer.control_tokens)
+        return ChatTemplate.from_directory(self._stored.directory, self._tokenizer.control_tokens)
 
     def encode(self, document: Any) -> list[int]:
         if isinstance(document, str):

@@ -55,7 +55,7 @@ def evaluate(
     how = ComputeSettings(where, choose_dtype(dtype, where), candidates(kernel))
     stored = [StoredModel.open(checkpoint) for checkpoint in checkpoints]
     measure = StoredModel.open(against) if against else None
-    held_out = read_held_out(text, (measure or stored[0]).directory, window)
+    held_out = read_held_out(text, measure or stored[0], window)
     found = evaluate_models(stored, held_out.windows, how, against=measure)
     if as_json:
         typer.echo(json.dumps([_record(each) for each in found], indent=2))

@@ -143,7 +143,7 @@ def quantize(
         # For whole windows it is as fast as any kernel, and packs nothing anew.
         ComputeSettings(where, choose_dtype(dtype, where), candidates("reference")),
         shown,
-        None if no_quality else read_held_out(held_out, stored.directory),
+        None if no_quality else read_held_out(held_out, stored),
         offload_dir,
         limit,
     )

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError, TokenizerError
-from calculator.model.config import ModelConfig, read_json_object
+from calculator.json_files import MAX_TOKENIZER_BYTES, read_json_object
+from calculator.model.config import ModelConfig
 from glm4q.chat.template import find_source
+from glm4q.text.tokenizer import Tokenizer, read_settings
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
 
 ARCHITECTURES = {"glm": "chatglm", "glm4": "glm4"}
-LARGEST_TOKENIZER = 1 << 28
 GLM4_PATTERN = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 """What GLM-4's pre-tokenizer starts with."""
 GLM4_TEMPLATE = (
@@ -62,8 +63,9 @@ def _add_shape(writer: "GGUFWriter", config: ModelConfig) -> None:
 
 
 def _add_tokenizer(writer: "GGUFWriter", stored: StoredModel) -> None:
+    Tokenizer.for_model(stored.directory, stored.config)  # raises where a part is not well formed
     path = stored.directory / "tokenizer.json"
-    raw = read_json_object(path, limit=LARGEST_TOKENIZER)
+    raw = read_json_object(path, limit=MAX_TOKENIZER_BYTES, error=TokenizerError)
     model = raw.get("model", {})
     if model.get("type") != "BPE":
         raise TokenizerError(f"{path} is no BPE tokenizer, which GGUF's gpt2 model needs")
@@ -109,6 +111,5 @@ def _pre_tokenizer(path: Path, raw: dict[str, Any]) -> str:
 
 
 def _template(directory: Path, tokens: list[str]) -> str | None:
-    config = directory / "tokenizer_config.json"
-    found = find_source(directory, read_json_object(config) if config.is_file() else {})
+    found = find_source(directory, read_settings(directory / "tokenizer_config.json"))
     return found or (GLM4_TEMPLATE if "[gMASK]" in tokens else None)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from calculator.checkpoint.stored import StoredModel
+from calculator.json_files import read_json_object
 from calculator.model.architecture import Weight
-from calculator.model.config import ModelConfig, read_json_object
+from calculator.model.config import ModelConfig
 from calculator.model.formats import WeightFormat
 from glm4q import __version__
 from glm4q.text.tokenizer import Tokenizer

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from calculator.errors import CheckpointError, ConfigError, Glm4qError, OptionError
-from calculator.model.config import read_json_object
+from calculator.json_files import read_json_object
 
 JOURNAL = "progress.json"
 LARGEST_JOURNAL = 1 << 28

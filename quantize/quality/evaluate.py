@@ -60,6 +60,12 @@ def evaluate(
     where `against` is a model of another shape.
     """
     subjects = [against, *checkpoints] if against else checkpoints
+    for stored in subjects:
+        if windows.largest_id >= stored.config.vocab_size:
+            raise OptionError(
+                f"{stored.directory} has no token {windows.largest_id}, which the text has: its "
+                f"vocab_size is {stored.config.vocab_size}"
+            )
     for stored in subjects if against else ():
         _refuse_another(stored, subjects[0])
     predictors = [Predictor(stored, windows, how) for stored in subjects]

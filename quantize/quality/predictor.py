@@ -1,7 +1,7 @@
 """A model that predicts a text layer by layer: memory holds one of its layers at a time."""
 
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
 from calculator.model.architecture import EMBEDDING, HEAD, weights
+from calculator.units import counted
 from glm4q.kernels.choose import KERNELS
 from glm4q.kernels.spec import Kernel
 from glm4q.memory.kv.cache import LayerCache
@@ -28,18 +29,28 @@ class Windows:
     first: int
     """The place of the first token that is predicted."""
 
+    @cached_property
+    def largest_id(self) -> int:
+        return max(int(window.max()) for window in self.token_ids)
+
     @property
     def tokens(self) -> int:
         """Tokens that are predicted."""
         return sum(len(window) - self.first for window in self.token_ids)
 
 
-def read_windows(text: str, model: Path, length: int) -> Windows:
-    """Cut a text into windows of `length` tokens. Raises OptionError where it is too short."""
-    tokenizer = Tokenizer.from_directory(model)
+def read_windows(text: str, stored: StoredModel, length: int, *, name: str) -> Windows:
+    """Cut a text into windows of `length` tokens, by the tokenizer of a model.
+
+    name: the text's name in messages. Raises OptionError where the text is too short, and
+    TokenizerError.
+    """
+    tokenizer = Tokenizer.for_model(stored.directory, stored.config)
     token_ids = tokenizer.encode(text)
     if len(token_ids) < 2:
-        raise OptionError(f"the text has {len(token_ids)} tokens, and at least 2 are needed")
+        raise OptionError(
+            f"{name} has {counted(len(token_ids), 'token')}, and at least 2 are needed"
+        )
     prefix = list(tokenizer.prefix_ids)
     windows = [
         torch.tensor(prefix + token_ids[start : start + length])

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from calculator.model.config import read_json_object
+from calculator.json_files import read_json_object
 from calculator.units import human_bytes
 from quantize.quality.evaluate import Evaluation
 

@@ -305,7 +305,7 @@ def test_a_malformed_tokenizer_json_is_named(tmp_path: Path, content: str) -> No
     ("config", "says"),
     [
         ("{", "is not JSON"),
-        ("[]", "must hold a JSON object, not list"),
+        ("[]", "must hold a JSON object, not a list"),
         ("{}", "no added_tokens_decoder"),
         ('{"added_tokens_decoder": ["<sop>"]}', "malformed"),
         ('{"added_tokens_decoder": {"one": {"content": "<sop>"}}}', "malformed"),

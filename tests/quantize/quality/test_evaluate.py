@@ -33,7 +33,9 @@ def test_perplexity_is_the_exponent_of_transformers_loss(demo_checkpoint: Path) 
         for start in (0, 10):
             window = torch.tensor([token_ids[start : start + 10]])
             total += reference(window, labels=window).loss.item() * 9
-    windows = read_windows(tokenizer.decode(token_ids[:20]), demo_checkpoint, 10)
+    windows = read_windows(
+        tokenizer.decode(token_ids[:20]), StoredModel.open(demo_checkpoint), 10, name="the text"
+    )
     (result,) = evaluate([StoredModel.open(demo_checkpoint)], windows, FP32)
     assert result.tokens == 18
     assert result.perplexity == pytest.approx(math.exp(total / 18), rel=1e-4)
@@ -45,7 +47,7 @@ def test_divergence_is_that_of_transformers_distributions(
     """KL divergence, agreement and the error of a layer's states, from transformers' two models."""
     tokenizer = Tokenizer.from_directory(demo_checkpoint)
     stored = StoredModel.open(quantized_demo(4))
-    windows = read_windows(TEXT, demo_checkpoint, 512)
+    windows = read_windows(TEXT, StoredModel.open(demo_checkpoint), 512, name="the text")
     source = AutoModelForCausalLM.from_pretrained(demo_checkpoint, dtype=torch.float32)
     other = AutoModelForCausalLM.from_pretrained(demo_checkpoint, dtype=torch.float32)
     state = {

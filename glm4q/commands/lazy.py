@@ -1,7 +1,7 @@
 """A group of commands that imports a command's module only when that command is asked for."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,6 +22,24 @@ class CommandEntry:
     """The topic under which the list shows it."""
 
 
+def read_without_pydantic(params: Iterable[Any]) -> None:
+    """Give every parameter our reader before typer makes its own.
+
+    typer converts every value through pydantic, whose import takes a third of a cold start
+    (benchmarks/calc_start.py). Our commands take text, numbers and paths only.
+    """
+    for param in params:
+        vars(param)["_runtime_param"] = WordReader(param)
+
+
+class QuickCommand(TyperCommand):
+    """A command whose words become values without pydantic."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        read_without_pydantic(self.get_params(ctx))
+        return super().parse_args(ctx, args)
+
+
 class LazyGroup(TyperGroup):
     """Lists the commands of a table without importing them."""
 
@@ -33,6 +51,10 @@ class LazyGroup(TyperGroup):
             self.add_command(
                 TyperCommand(name, help=entry.summary, rich_help_panel=entry.panel), name
             )
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        read_without_pydantic(self.get_params(ctx))
+        return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command that the arguments name, and import its module.
@@ -54,19 +76,6 @@ def load_command(name: str, entry: CommandEntry) -> TyperCommand:
     command = typer.main.get_command(app)
     assert isinstance(command, TyperCommand)
     return command
-
-
-class QuickCommand(TyperCommand):
-    """A command whose words become values without pydantic.
-
-    typer converts every value through pydantic, whose import takes a third of a cold start
-    (benchmarks/calc_start.py). Our commands take text, numbers and paths only.
-    """
-
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        for param in self.params:
-            vars(param)["_runtime_param"] = WordReader(param)
 
 
 class WordReader:

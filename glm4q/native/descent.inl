@@ -59,7 +59,7 @@ inline void rescale(const Descent& block, int count, const Strip& codes, Parts& 
         along += codes[at] * slope[at];
     }
     const Parts wanted = scale + along / larger(curvature, fill(0x1p-126f));
-    const Parts change = half_scale(larger(wanted, -wanted)) - scale;
+    const Parts change = half_scale(wanted) - scale;
     const Parts gain = 2 * change * along - change * change * curvature;
     const Parts step = gain > 0 ? change : fill(0);
     scale += step;

@@ -28,13 +28,14 @@ inline Parts nearest(Parts number) {
     return (number + SHIFT) - SHIFT;
 }
 
-// The nearest positive float16, as a float.
+// The nearest finite float16 with the sign of `scale`, never 0, as a float.
 inline Parts half_scale(Parts scale) {
-    scale = within(scale, fill(0x1p-24f), fill(65504.0f));
-    const Words bits = (Words)scale;
-    const Parts whole = (Parts)((bits + 0xfff + (bits >> 13 & 1)) & ~0x1fffu);
-    const Parts small = (scale + 0.5f) - 0.5f;  // steps of 2^-24
-    return scale < 0x1p-14f ? small : whole;
+    const Parts size = within(larger(scale, -scale), fill(0x1p-24f), fill(65504.0f));
+    const Words bits = (Words)size;
+    const Parts normal = (Parts)((bits + 0xfff + (bits >> 13 & 1)) & ~0x1fffu);
+    const Parts subnormal = (size + 0.5f) - 0.5f;  // steps of 2^-24
+    const Parts nearest = size < 0x1p-14f ? subnormal : normal;
+    return scale < 0 ? -nearest : nearest;
 }
 
 // In one rounding, where the path has vectors.

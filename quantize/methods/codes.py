@@ -9,7 +9,7 @@ from calculator.model.formats import WeightFormat
 from glm4q.weights.packing import WORD_BITS, middle, pack, unpack
 
 SMALLEST_SCALE = 2.0**-24
-"""The least float16 above zero: an all-zero group keeps a scale that readers can divide by."""
+"""The smallest float16 above zero: a group of zeros keeps a scale that readers can divide by."""
 LARGEST_SCALE = 65_504.0
 
 
@@ -90,14 +90,16 @@ def grid(
 ) -> tuple[Tensor, Tensor]:
     """Scale (exact in float16) and zero point of groups whose least and largest weights these are.
 
-    A group's scale is what its extreme weights need, times a clip. float32, of their shape.
+    A group's scale is what its extreme weights need, times a clip. float32, of their shape. The
+    scale of a symmetric grid has a sign: its codes reach from -middle to middle - 1, and the sign
+    puts the weight of largest magnitude on the longer side, as llama.cpp's Q4_0 does
+    (https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml-quants.c).
     """
     largest_code = 2**weight_format.bits - 1
     if weight_format.symmetric:
-        # Codes reach from -middle to middle - 1; the nearer end sets the step.
-        furthest = torch.maximum(high, -low)
+        furthest = torch.where(high > -low, high, low)
         zero = torch.full_like(low, float(middle(weight_format.bits)))
-        return half(furthest * clip / (middle(weight_format.bits) - 1)), zero
+        return half(-furthest * clip / middle(weight_format.bits)), zero
     high = high.clamp(min=0) * clip
     # v1 files store the zero point less one, and readers disagree on how 0 wraps: so it is 1 or
     # more, which takes a grid that reaches at least one step below zero.
@@ -107,8 +109,9 @@ def grid(
 
 
 def half(scale: Tensor) -> Tensor:
-    """The nearest positive float16, in float32."""
-    return scale.clamp(SMALLEST_SCALE, LARGEST_SCALE).half().float()
+    """The nearest finite float16 with the sign of `scale`, never 0, in float32."""
+    size = scale.abs().clamp(SMALLEST_SCALE, LARGEST_SCALE).half().float()
+    return torch.where(scale < 0, -size, size)
 
 
 def nearest(values: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:

@@ -70,7 +70,7 @@ def _best_scale(codes: Tensor, scale: Tensor, slope: Tensor, within: Tensor) -> 
     """The scale, [n], of least error for codes [block, n], rounded to float16."""
     curvature = (codes * (within @ codes)).sum(0)
     step = (codes * slope).sum(0) / curvature.clamp(min=torch.finfo(torch.float32).tiny)
-    better = half((scale + step).abs())
+    better = half(scale + step)
     # Rounded to float16, a step may come out worse than none.
     gain = 2 * (better - scale) * (codes * slope).sum(0) - (better - scale).square() * curvature
     return torch.where(gain > 0, better, scale)

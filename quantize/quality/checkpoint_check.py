@@ -42,9 +42,10 @@ def check_weights(stored: StoredModel) -> Iterator[str]:
         try:
             if stored.format(weight).is_quantized:
                 scales = read_quantized(stored, weight).scales
-                # bitsandbytes gives zeros alone a scale of 0, GPTQ's files a positive one.
-                if not bool((scales >= 0 if stored.by_bitsandbytes else scales > 0).all()):
-                    yield f"{weight.module}.scales are not all positive"
+                # bitsandbytes gives a block of zeros a scale of 0. A GPTQ file never holds 0, but a
+                # symmetric grid may have a negative scale.
+                if not stored.by_bitsandbytes and bool((scales == 0).any()):
+                    yield f"{weight.module}.scales hold a zero"
             else:
                 for start, stop in row_runs(weight):
                     read_weight(stored, weight, start, stop)

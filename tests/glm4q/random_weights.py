@@ -12,10 +12,13 @@ BOOK = torch.tensor(BELOW + ABOVE)
 
 
 def random_weight(outputs: int, inputs: int, weight_format: WeightFormat) -> QuantizedWeight:
+    """A weight [outputs, inputs] of random codes, scales and, where it has them, zero points."""
     groups = weight_format.groups(inputs)
     codes = torch.randint(2**weight_format.bits, (inputs, outputs), dtype=torch.int32)
     zeros = torch.randint(2**weight_format.bits, (groups, outputs), dtype=torch.int32)
     scales = torch.rand(groups, outputs) + 0.5
+    if weight_format.symmetric and weight_format.scheme == "groups":  # whose scales have a sign
+        scales *= torch.randint(2, scales.shape) * 2 - 1
     return QuantizedWeight(
         weight_format.bits,
         pack(codes, weight_format.bits),

@@ -4,12 +4,9 @@ python -m benchmarks.batched_decode CHECKPOINT [--most 8] [--tokens 64]
 """
 
 import argparse
-import os
 import statistics
 import time
 from pathlib import Path
-
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the commands set it, before torch
 
 from benchmarks.machine import describe_machine
 from calculator.questions.fit import Wish

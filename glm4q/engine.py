@@ -1,9 +1,4 @@
-"""The Python API: a checkpoint directory in, chats out.
-
->>> llm = LLM.load(Path("glm-4-9b-chat-int4"))  # doctest: +SKIP
->>> for piece in llm.chat().ask("你好"):  # doctest: +SKIP
-...     print(piece, end="")
-"""
+"""The Python API: a checkpoint directory in, chats out (docs/python.md shows how)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +16,7 @@ from glm4q.model.decoder import CausalLM
 from glm4q.model.loader import WeightCallback
 from glm4q.planning.machine import Machine, choose_machine
 from glm4q.planning.plan import load_as_planned, plan_run
-from glm4q.text.generation_config import read_stop_token_ids
+from glm4q.text.generation_config import read_sampling_params, read_stop_token_ids
 from glm4q.text.tokenizer import Tokenizer
 
 
@@ -39,7 +34,7 @@ class LLM:
     @classmethod
     def load(
         cls,
-        directory: Path,
+        directory: str | Path,
         *,
         device: str = "auto",
         dtype: str = "auto",
@@ -55,7 +50,7 @@ class LLM:
         TokenizerError or KernelError; options are checked before weights are read.
         """
         machine = choose_machine(device, dtype, kernel)
-        stored = StoredModel.open(directory)
+        stored = StoredModel.open(Path(directory))
         found = plan_run(stored, machine, wish, reserve=reserve)
         return cls.load_as_planned(stored, machine, found, progress=progress)
 
@@ -94,6 +89,7 @@ class LLM:
             raise OptionError(f"batch must be 1 for a conversation, not {self.plan.settings.batch}")
         if system is not None and not system.strip():
             raise OptionError("the system prompt is empty")
+        params = read_sampling_params(self.directory)
         template = ChatTemplate.from_directory(self.directory, self.tokenizer.control_tokens)
         return ChatSession(
             self.model,
@@ -102,4 +98,5 @@ class LLM:
             self.new_memory(),
             stop_token_ids=self.stop_token_ids,
             system=system,
+            params=params,
         )

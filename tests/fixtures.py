@@ -18,6 +18,7 @@ from calculator.model.formats import BF16, WeightFormat
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests import tiny
+from tests.chat_checkpoint import save_chat_checkpoint
 from tests.instruction_sets import instruction_set as instruction_set
 
 MakeQuantized = Callable[..., Path]
@@ -37,6 +38,12 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random `glm` model of two layers, saved by transformers."""
     directory = tmp_path_factory.mktemp("tiny") / "checkpoint"
     return tiny.save_checkpoint(tiny.transformers_model(tiny.BASE), directory)
+
+
+@pytest.fixture(scope="session")
+def chat_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny checkpoint with a tokenizer and a chat template, to chat with and to quantize."""
+    return save_chat_checkpoint(tmp_path_factory.mktemp("chat") / "checkpoint")
 
 
 @pytest.fixture(scope="session")

@@ -50,11 +50,12 @@ class ChatSession:
         *,
         stop_token_ids: frozenset[int],
         system: str | None = None,
+        params: SamplingParams = SamplingParams(),  # noqa: B008 - immutable
     ) -> None:
         self._model, self._tokenizer, self._template = model, tokenizer, template
         self._memory, self._cache = memory, memory.cache
         self._stop_token_ids = stop_token_ids
-        self.system = system
+        self.system, self.params = system, params
         self.last_answer: Answer | None = None
         self.reset()
 
@@ -74,8 +75,8 @@ class ChatSession:
     def context_size(self) -> int:
         return self._cache.max_seq_len
 
-    def ask(self, question: str, params: SamplingParams) -> Generator[str]:
-        """Stream the answer in pieces of whole characters.
+    def ask(self, question: str, params: SamplingParams | None = None) -> Generator[str]:
+        """Stream the answer in pieces of whole characters, by the session's params if not given.
 
         Closing the iterator or interrupting it keeps what was said. Raises OptionError where the
         conversation no longer fits, the session then being as before; MemoryFullError where the
@@ -89,7 +90,7 @@ class ChatSession:
                 f"the conversation takes {len(token_ids)} tokens, and the context holds "
                 f"{self.context_size}; start anew, or with a longer context"
             )
-        return self._stream(messages, prompt, token_ids, params)
+        return self._stream(messages, prompt, token_ids, params or self.params)
 
     def _stream(
         self, messages: list[Message], prompt: str, token_ids: list[int], params: SamplingParams

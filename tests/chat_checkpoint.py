@@ -1,0 +1,42 @@
+"""A tiny checkpoint to chat with: random weights, a token for every byte, a chat template."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import tokenizers
+from tokenizers import pre_tokenizers
+from tokenizers.models import BPE
+
+from tests import tiny
+
+CONTROL_TOKENS = ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>")
+VOCABULARY = 288
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message.role }}|>\n{{ message.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+def save_chat_checkpoint(directory: Path) -> Path:
+    """Write weights, tokenizer, chat template and sampling settings."""
+    config = replace(tiny.BASE, vocab_size=VOCABULARY)
+    tiny.save_checkpoint(tiny.transformers_model(config), directory)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = tokenizers.Tokenizer(BPE({letter: id for id, letter in enumerate(alphabet)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    backend.add_special_tokens(
+        [tokenizers.AddedToken(token, special=True) for token in CONTROL_TOKENS]
+    )
+    backend.save(str(directory / "tokenizer.json"))
+    _write(directory / "tokenizer_config.json", {"chat_template": TEMPLATE})
+    _write(
+        directory / "generation_config.json",
+        {"do_sample": True, "temperature": 0.8, "top_p": 0.8, "eos_token_id": len(alphabet)},
+    )
+    return directory
+
+
+def _write(path: Path, content: dict[str, object]) -> None:
+    path.write_text(json.dumps(content), encoding="utf-8")

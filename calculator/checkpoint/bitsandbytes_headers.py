@@ -1,12 +1,12 @@
-"""How bitsandbytes' NF4 and LLM.int8() lie in a safetensors file, as transformers saves them.
+"""bitsandbytes' NF4 and LLM.int8() in a safetensors file, as transformers saves them.
 
 https://huggingface.co/docs/transformers/quantization/bitsandbytes; bitsandbytes 0.50,
 nn.modules.Linear4bit and Linear8bitLt.
 """
 
-from collections.abc import Mapping
+from math import prod
 
-from calculator.checkpoint.headers import TensorHeader
+from calculator.checkpoint.layout import ModuleLayout, Settings, StoredModule
 from calculator.errors import CheckpointError
 from calculator.model.architecture import Weight
 from calculator.model.formats import BF16, LLM_INT8, NF4, WeightFormat
@@ -25,35 +25,36 @@ DTYPES = {
 }
 
 
-def stored_format(tensors: Mapping[str, TensorHeader], module: str) -> WeightFormat:
+def stored_format(module: StoredModule) -> WeightFormat:
     """The format of a module's weight, by the tensors beside it. Raises CheckpointError."""
-    if f"{module}.SCB" in tensors:
+    if module.get("SCB") is not None:
         return LLM_INT8
-    if f"{module}.weight.absmax" not in tensors:
+    if module.get("weight.absmax") is None:
         return BF16
-    if f"{module}.{STATE}" not in tensors:
-        raise CheckpointError(f"{module}.weight has absmax but no {STATE}; of 4 bits NF4 is read")
-    return NF4_DOUBLE if f"{module}.weight.nested_absmax" in tensors else NF4
+    if module.get(STATE) is None:
+        raise CheckpointError(
+            f"{module.name}.weight has absmax but no {STATE}; of the 4-bit types, NF4 is read"
+        )
+    return NF4_DOUBLE if module.get("weight.nested_absmax") is not None else NF4
 
 
-def held_format(weight_format: WeightFormat) -> WeightFormat:
-    """As it is held: scales that are codes themselves become float32 again as they are read."""
-    return NF4 if weight_format == NF4_DOUBLE else weight_format
-
-
-def check(tensors: Mapping[str, TensorHeader], weight: Weight) -> None:
-    """Raise CheckpointError unless every tensor of the weight is there and of its size."""
-    weight_format = stored_format(tensors, weight.module)
+def read_layout(module: StoredModule, inputs: int, settings: Settings) -> ModuleLayout | None:
+    """The layout of a module; None where it is not quantized. Raises CheckpointError."""
+    weight_format = stored_format(module)
+    if not weight_format.is_quantized:
+        return None
+    codes = prod(module["weight"].shape) * (1 if weight_format == LLM_INT8 else 2)
+    weight = Weight(f"{module.name}.weight", (codes // inputs, inputs), "linear")
     for part, (count, bits) in weight_format.numbers(weight).items():
-        header = tensors.get(f"{weight.module}.{part}")
-        if header is None:
-            raise CheckpointError(f"{weight.module}.{part} is not there")
-        dtypes = _dtypes(part, weight_format)
+        header, dtypes = module[part], _dtypes(part, weight_format)
         if header.dtype not in dtypes or header.nbytes != -(-count * bits // 8):
             raise CheckpointError(
-                f"{header.name} has shape {list(header.shape)} and dtype {header.dtype}; "
+                f"{header.name} has shape {list(header.shape)} and dtype {header.dtype}, where "
                 f"{count} numbers of {bits} bits are needed"
             )
+    # Scales that are codes themselves become float32 as they are read.
+    held = NF4 if weight_format == NF4_DOUBLE else weight_format
+    return ModuleLayout(held, weight.shape[0], (*weight_format.parts(weight), *NOT_HELD))
 
 
 def _dtypes(part: str, weight_format: WeightFormat) -> tuple[str, ...]:

@@ -35,10 +35,18 @@ class TensorHeader:
     """safetensors' word: BF16, F16, F32, I32, ..."""
     shape: tuple[int, ...]
     file: Path
+    start: int = 0
+    """The byte of the file at which its data begin."""
 
     @property
     def nbytes(self) -> int:
         return prod(self.shape) * DTYPE_BYTES[self.dtype]
+
+    def read(self) -> bytes:
+        """Its data: for small tensors, which say how others are to be read."""
+        with self.file.open("rb") as stream:
+            stream.seek(self.start)
+            return stream.read(self.nbytes)
 
 
 def read_headers(directory: Path) -> dict[str, TensorHeader]:
@@ -78,7 +86,8 @@ def read_header(file: Path) -> dict[str, TensorHeader]:
     entries.pop("__metadata__", None)
     data_bytes = file_bytes - 8 - header_bytes
     tensors = {
-        name: _tensor_header(file, name, entry, data_bytes) for name, entry in entries.items()
+        name: _tensor_header(file, name, entry, 8 + header_bytes, data_bytes)
+        for name, entry in entries.items()
     }
     spans = sorted(entry["data_offsets"] for entry in entries.values())
     if [*(begin for begin, _ in spans), data_bytes] != [0, *(end for _, end in spans)]:
@@ -86,7 +95,9 @@ def read_header(file: Path) -> dict[str, TensorHeader]:
     return tensors
 
 
-def _tensor_header(file: Path, name: str, entry: Any, data_bytes: int) -> TensorHeader:
+def _tensor_header(
+    file: Path, name: str, entry: Any, data_start: int, data_bytes: int
+) -> TensorHeader:
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         sizes = (*shape, begin, end)
@@ -100,7 +111,7 @@ def _tensor_header(file: Path, name: str, entry: Any, data_bytes: int) -> Tensor
         raise CheckpointError(
             f"{file} is truncated: {name} ends at byte {end} of {data_bytes} bytes of data"
         )
-    header = TensorHeader(name, dtype, tuple(shape), file)
+    header = TensorHeader(name, dtype, tuple(shape), file, data_start + begin)
     if end - begin != header.nbytes:
         raise CheckpointError(
             f"{file}: {name} of shape {shape} and dtype {dtype} is given {end - begin} bytes"

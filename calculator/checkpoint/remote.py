@@ -28,7 +28,7 @@ def open_remote(repository: str, *, hub: str = HUB) -> StoredModel:
         directory.mkdir()
         try:
             _mirror(base, directory)
-            return StoredModel.open(directory)
+            return StoredModel.open(directory, has_data=False)
         except (CheckpointError, ConfigError) as error:
             raise type(error)(str(error).replace(str(directory), repository)) from None
 

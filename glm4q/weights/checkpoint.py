@@ -1,14 +1,22 @@
 """Tensors out of a checkpoint, one weight at a time, whatever names and pieces it is stored in."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from calculator.checkpoint.stored import GPTQ_PARTS, StoredModel
+from calculator.checkpoint.names import Piece
+from calculator.checkpoint.quantization import Method
+from calculator.checkpoint.stored import StoredModel
 from calculator.errors import CheckpointError
 from calculator.model.architecture import Weight
+from glm4q.weights.awq_tensors import read_awq
 from glm4q.weights.bitsandbytes_tensors import read_bitsandbytes
+from glm4q.weights.compressed_tensors import read_compressed
 from glm4q.weights.files import Files, opened
-from glm4q.weights.packing import QuantizedWeight, middle, pack, unpack
+from glm4q.weights.gptq_tensors import read_gptq
+from glm4q.weights.module import ModuleTensors
+from glm4q.weights.packing import WORD_BITS, QuantizedWeight, join
 
 
 def read_weight(
@@ -21,12 +29,12 @@ def read_weight(
 ) -> Tensor:
     """Rows `start` to `stop` of an unquantized weight, in the dtype of the file.
 
-    files: to read from, where they stay open for other weights. Raises CheckpointError where a
+    files: a set that stays open for other weights, to read from. Raises CheckpointError where a
     number is not finite.
     """
     part = weight.name.rpartition(".")[2]
     stop = weight.shape[0] if stop is None else stop
-    runs, first = [], 0  # first: the row of the weight at which the piece begins
+    parts, first = [], 0  # first: the row of the weight at which the piece begins
     with opened(files) as files:
         for piece in stored.pieces(weight):
             header = stored.part(piece, part)
@@ -34,9 +42,9 @@ def read_weight(
             if start < last and first < stop:
                 offset = piece.start - first
                 rows = files.read(header, max(start, first) + offset, min(stop, last) + offset)
-                runs.append(rows)
+                parts.append(rows)
             first = last
-    rows = runs[0] if len(runs) == 1 else torch.cat(runs)
+    rows = parts[0] if len(parts) == 1 else torch.cat(parts)
     # The extremes are finite only where every number is, and finding them copies none.
     if not all(map(torch.isfinite, torch.aminmax(rows))):
         raise CheckpointError(
@@ -45,59 +53,59 @@ def read_weight(
     return rows
 
 
+READERS: dict[Method, Callable[[ModuleTensors], QuantizedWeight]] = {
+    "gptq": read_gptq,
+    "awq": read_awq,
+    "compressed-tensors": read_compressed,
+    "bitsandbytes": read_bitsandbytes,
+}
+
+
 def read_quantized(
     stored: StoredModel, weight: Weight, files: Files | None = None
 ) -> QuantizedWeight:
-    """A quantized weight with true zero points; files as above. Raises CheckpointError."""
-    if stored.by_bitsandbytes:
-        with opened(files) as files:
-            return read_bitsandbytes(stored, weight, files)
-    weight_format = stored.format(weight)
-    parts = GPTQ_PARTS if weight_format.act_order else GPTQ_PARTS[:-1]
+    """A quantized weight with true zero points, in GPTQ's layout. Raises CheckpointError.
+
+    files: a set that stays open for other weights, to read from.
+    """
+    if stored.quantization is None:
+        raise CheckpointError(f"{stored.directory}: {weight.module} is not quantized")
+    read = READERS[stored.quantization.method]
+    modules = []
     with opened(files) as files:
-        pieces = [
-            {part: files.read(stored.part(piece, part)) for part in parts}
-            for piece in stored.pieces(weight)
-        ]
-
-    def joined(part: str) -> Tensor:  # pieces are runs of outputs, the last dimension
-        tensors = [piece[part] for piece in pieces]
-        return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=-1)
-
-    scales = joined("scales").half()
-    if not scales.isfinite().all():
-        raise CheckpointError(f"{stored.directory}: {weight.module}.scales are not all finite")
-    zero_points = unpack(joined("qzeros").T, weight_format.bits) + stored.zero_point_offset
-    if weight_format.symmetric and not bool((zero_points == middle(weight_format.bits)).all()):
-        raise CheckpointError(
-            f"{stored.directory}: {weight.module} is said to be symmetric, and its zero points are "
-            f"not all {middle(weight_format.bits)} (is checkpoint_format right: gptq or gptq_v2?)"
-        )
-    if int(zero_points.max()) >= 2**weight_format.bits:
-        raise CheckpointError(
-            f"{stored.directory}: {weight.module} has a zero point of {int(zero_points.max())}, "
-            f"which is no {weight_format.bits}-bit code"
-        )
-    return QuantizedWeight(
-        weight_format.bits,
-        joined("qweight"),
-        scales,
-        None if weight_format.symmetric else pack(zero_points, weight_format.bits).T.contiguous(),
-        _group_index(stored, weight, [piece["g_idx"] for piece in pieces])
-        if weight_format.act_order
-        else None,
-    )
+        for piece in stored.pieces(weight):
+            layout = stored.layouts[piece.module]
+            tensors = ModuleTensors(piece.module, weight.shape[1], layout, stored, files)
+            try:
+                module = read(tensors)
+                modules.append(_outputs(module, piece))
+            except CheckpointError as error:
+                raise CheckpointError(f"{stored.directory}: {error}") from None
+    try:
+        return _checked(join(modules), weight)
+    except CheckpointError as error:
+        raise CheckpointError(f"{stored.directory}: {weight.module} {error}") from None
 
 
-def _group_index(stored: StoredModel, weight: Weight, orders: list[Tensor]) -> Tensor:
-    first, *others = orders
-    if any(not torch.equal(first, other) for other in others):
+def _outputs(module: QuantizedWeight, piece: Piece) -> QuantizedWeight:
+    """The outputs of a module that a piece is made of."""
+    if piece.stop is None:
+        return module
+    per_word = WORD_BITS // module.bits
+    if module.qzeros is not None and (piece.start % per_word or piece.stop % per_word):
         raise CheckpointError(
-            f"{stored.directory}: the halves of {weight.module} order their inputs differently"
+            f"{piece.module}: outputs {piece.start} to {piece.stop} begin or end within a word of "
+            f"{per_word} zero points"
         )
-    groups = stored.format(weight).groups(weight.shape[1])
-    if first.min() < 0 or first.max() >= groups:
+    return module.columns(piece.start, piece.stop)
+
+
+def _checked(quantized: QuantizedWeight, weight: Weight) -> QuantizedWeight:
+    if (quantized.outputs, quantized.inputs) != weight.shape:
         raise CheckpointError(
-            f"{stored.directory}: {weight.module}.g_idx must be 0 to {groups - 1}"
+            f"is {quantized.outputs} x {quantized.inputs}, not {' x '.join(map(str, weight.shape))}"
         )
-    return first
+    g_idx, groups = quantized.g_idx, quantized.scales.shape[0]
+    if g_idx is not None and (g_idx.min() < 0 or g_idx.max() >= groups):
+        raise CheckpointError(f"has a g_idx that is not 0 to {groups - 1}")
+    return quantized

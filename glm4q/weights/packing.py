@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from calculator.errors import CheckpointError
 from glm4q.memory.workspace import split_scratch
 
 WORD_BITS = 32
@@ -131,6 +132,34 @@ class QuantizedWeight:
         grouped = centered.unflatten(0, (self.scales.shape[0], -1))  # [groups, K / groups, N]
         grouped -= self.zero_points().unsqueeze(1)
         return (grouped * self.scales.float().unsqueeze(1)).flatten(0, 1)
+
+
+def join(parts: list[QuantizedWeight]) -> QuantizedWeight:
+    """One weight of the outputs of all parts, one after the other. Raises CheckpointError."""
+    first, *others = parts
+    for other in others:
+        if not _are_same(first.g_idx, other.g_idx):
+            raise CheckpointError("is stored in halves that order their inputs differently")
+        if not _are_same(first.book, other.book):
+            raise CheckpointError("is stored in halves of different code books")
+    zeros = [part.qzeros for part in parts if part.qzeros is not None]
+    return replace(
+        first,
+        qweight=_beside_each_other([part.qweight for part in parts]),
+        scales=_beside_each_other([part.scales for part in parts]),
+        qzeros=_beside_each_other(zeros) if zeros else None,
+    )
+
+
+def _are_same(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return torch.equal(one, other)
+
+
+def _beside_each_other(tensors: list[Tensor]) -> Tensor:
+    """Outputs are the last dimension. A single tensor is not copied: a mapped file may hold it."""
+    return tensors[0].contiguous() if len(tensors) == 1 else torch.cat(tensors, dim=-1)
 
 
 def unpack_into(words: Tensor, bits: int, out: Tensor) -> Tensor:

@@ -69,4 +69,4 @@ def export_checkpoint(
 def refuse_unquantized(stored: StoredModel) -> None:
     """Raise OptionError where there are no codes to write anew."""
     if not stored.is_quantized or stored.by_bitsandbytes:
-        raise OptionError(f"{stored.directory} is no GPTQ checkpoint: quantize it first")
+        raise OptionError(f"{stored.directory} holds no integers with scales: quantize it first")

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,9 @@ def write_companions(
 
 def gptq_settings(formats: Mapping[Weight, WeightFormat]) -> dict[str, Any]:
     """GPTQ v1's settings, in the words that AutoGPTQ, GPTQModel, vLLM and transformers read."""
+    act_order = any(weight_format.act_order for weight_format in formats.values())
+    # Readers believe desc_act for all modules, and the order of each is in its g_idx.
+    formats = {each: replace(kind, act_order=False) for each, kind in formats.items()}
     linear = usual_format(formats)
     heads = [weight_format for weight, weight_format in formats.items() if weight.role == "head"]
     settings: dict[str, Any] = {
@@ -64,7 +68,7 @@ def gptq_settings(formats: Mapping[Weight, WeightFormat]) -> dict[str, Any]:
         "bits": linear.bits,
         "group_size": linear.group_size or -1,
         "sym": linear.symmetric,
-        "desc_act": linear.act_order,
+        "desc_act": act_order,
         "lm_head": any(weight_format.is_quantized for weight_format in heads),
         "pack_dtype": "int32",
         "meta": {"quantizer": [f"glm4q:{__version__}"]},

@@ -41,16 +41,29 @@ def check_weights(stored: StoredModel) -> Iterator[str]:
     for weight in stored.formats():
         try:
             if stored.format(weight).is_quantized:
-                scales = read_quantized(stored, weight).scales
+                quantized = read_quantized(stored, weight)
                 # bitsandbytes gives a block of zeros a scale of 0. A GPTQ file never holds 0, but a
                 # symmetric grid may have a negative scale.
-                if not stored.by_bitsandbytes and bool((scales == 0).any()):
+                if not stored.by_bitsandbytes and bool((quantized.scales == 0).any()):
                     yield f"{weight.module}.scales hold a zero"
+                if quantized.g_idx is not None:
+                    yield from _check_order(weight, quantized.g_idx, quantized.scales.shape[0])
             else:
                 for start, stop in row_runs(weight):
                     read_weight(stored, weight, start, stop)
         except CheckpointError as error:
             yield str(error)
+
+
+def _check_order(weight: Weight, g_idx: Tensor, groups: int) -> Iterator[str]:
+    """Activation order puts the same number of inputs into each group."""
+    counts = torch.bincount(g_idx.int(), minlength=groups)
+    wanted = g_idx.numel() // groups
+    for group in torch.nonzero(counts != wanted).flatten()[:1].tolist():
+        yield (
+            f"{weight.module}.g_idx puts {int(counts[group])} inputs into group {group}, "
+            f"and {wanted} belong there"
+        )
 
 
 def check_files(stored: StoredModel) -> Iterator[str]:

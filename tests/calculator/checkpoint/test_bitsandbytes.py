@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from calculator.checkpoint.bitsandbytes_headers import STATE, stored_format
 from calculator.checkpoint.headers import SINGLE
+from calculator.checkpoint.layout import StoredModule
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import CheckpointError
 from calculator.memory.plan import assign_formats
@@ -59,7 +60,8 @@ def test_bytes_are_those_of_its_tensors(saved: Path) -> None:
 
 
 def _as_stored(stored: StoredModel, weight: Weight) -> WeightFormat:
-    return stored_format(stored.tensors, weight.module) if weight.can_be_quantized else BF16
+    module = StoredModule(weight.module, stored.tensors, has_data=True)
+    return stored_format(module) if weight.can_be_quantized else BF16
 
 
 def test_it_is_held_as_was_predicted(saved: Path) -> None:

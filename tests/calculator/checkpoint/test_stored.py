@@ -71,11 +71,41 @@ def test_any_float_on_disk_is_bf16_in_memory(checkpoint: Path, dtype: torch.dtyp
 
 
 @pytest.mark.parametrize("kept", [False, True], ids=["left-out", "kept"])
-def test_a_tied_head_may_be_left_out_or_kept(checkpoint: Path, kept: bool) -> None:
+def test_a_tied_head_may_be_left_out_or_kept(
+    checkpoint: Path, kept: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def tie(tensors: dict[str, Tensor]) -> None:
+        del tensors["lm_head.weight"]
+        if kept:
+            tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+
     change_config(checkpoint, tie_word_embeddings=True)
-    if not kept:
-        change_tensors(checkpoint, lambda tensors: tensors.pop("lm_head.weight"))
+    change_tensors(checkpoint, tie)
     assert "head" not in {weight.role for weight in StoredModel.open(checkpoint).formats()}
+    assert not caplog.records
+
+
+def test_a_stored_head_that_differs_from_the_embedding_is_used_and_told(
+    checkpoint: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def differ(tensors: dict[str, Tensor]) -> None:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+        tensors["lm_head.weight"][-1, -1] += 1
+
+    change_config(checkpoint, tie_word_embeddings=True)
+    change_tensors(checkpoint, differ)
+    stored = StoredModel.open(checkpoint)
+    assert "head" in {weight.role for weight in stored.formats()}
+    (record,) = caplog.records
+    assert "lm_head, that differs from the embedding" in record.getMessage()
+
+
+def test_a_tied_head_that_is_quantized_is_one_of_its_own(checkpoint: Path) -> None:
+    """The embedding is not: such files say tie_word_embeddings of the model they were made of."""
+    directory = quantized(checkpoint, WeightFormat(4, group_size=32), WeightFormat(8))
+    expected = StoredModel.open(directory).formats()
+    change_config(directory, tie_word_embeddings=True)
+    assert StoredModel.open(directory).formats() == expected
 
 
 def test_halves_of_gate_up_proj_may_be_stored_apart(checkpoint: Path) -> None:
@@ -258,20 +288,48 @@ def test_symmetric_zero_points_and_plain_group_order_are_not_held(int4: Path) ->
     assert held == {"weight", "qweight", "scales"}
 
 
-def test_act_order_is_held(int4: Path) -> None:
+def _say_act_order(checkpoint: Path, said: bool | None) -> None:
+    settings = json.loads((checkpoint / "config.json").read_text())["quantization_config"]
+    del settings["desc_act"]
+    if said is not None:
+        settings["desc_act"] = said
+    change_config(checkpoint, quantization_config=settings)
+
+
+@pytest.mark.parametrize("said", [True, False, None])
+def test_act_order_is_what_the_tensors_show(int4: Path, said: bool | None) -> None:
+    def reorder(tensors: dict[str, Tensor]) -> None:
+        for name in tensors:
+            if name.endswith("g_idx"):
+                tensors[name] = tensors[name].flip(0)
+
     plain = StoredModel.open(int4).formats()
-    quantization = json.loads((int4 / "config.json").read_text())["quantization_config"]
-    change_config(int4, quantization_config={**quantization, "desc_act": True})
+    _say_act_order(int4, said)
+    assert StoredModel.open(int4).formats() == plain
+    change_tensors(int4, reorder)
     for weight, weight_format in StoredModel.open(int4).formats().items():
         extra = {"g_idx": weight.shape[1] * 4} if weight_format.is_quantized else {}
         assert weight_format.parts(weight) == {**plain[weight].parts(weight), **extra}
+
+
+@pytest.mark.parametrize("asymmetric", [False, True])
+def test_symmetry_that_no_setting_tells_is_what_the_tensors_show(
+    checkpoint: Path, asymmetric: bool
+) -> None:
+    linear = WeightFormat(4, group_size=32, zero_bits=4 if asymmetric else 0)
+    directory = quantized(checkpoint, linear)
+    expected = StoredModel.open(directory).formats()
+    settings = json.loads((directory / "config.json").read_text())["quantization_config"]
+    del settings["sym"]
+    change_config(directory, quantization_config=settings)
+    assert StoredModel.open(directory).formats() == expected
 
 
 def test_act_order_without_an_order_is_refused(int4: Path) -> None:
     quantization = json.loads((int4 / "config.json").read_text())["quantization_config"]
     change_config(int4, quantization_config={**quantization, "desc_act": True})
     change_tensors(int4, lambda tensors: tensors.pop("model.layers.0.mlp.down_proj.g_idx"))
-    with pytest.raises(CheckpointError, match=r"has no model\.layers\.0\.mlp\.down_proj\.g_idx"):
+    with pytest.raises(CheckpointError, match=r"no model\.layers\.0\.mlp\.down_proj\.g_idx"):
         StoredModel.open(int4)
 
 
@@ -289,7 +347,8 @@ def test_zero_points_are_stored_less_one_in_v1_only(
     int4: Path, stated: Mapping[str, str], offset: int
 ) -> None:
     change_config(int4, quantization_config={"quant_method": "gptq", **stated})
-    assert StoredModel.open(int4).zero_point_offset == offset
+    layouts = StoredModel.open(int4).layouts.values()
+    assert {layout.zero_point_offset for layout in layouts} == {offset}
 
 
 def test_settings_in_a_file_of_their_own_are_read(int4: Path) -> None:
@@ -303,11 +362,14 @@ def test_settings_in_a_file_of_their_own_are_read(int4: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"quant_method": "awq"}, "is quantized by 'awq'; gptq and bitsandbytes are read"),
+        ({"quant_method": "awq"}, "quantized by awq, but no tensor is"),
         ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "by bitsandbytes, but no"),
-        ({"quant_method": "compressed-tensors"}, "by 'compressed-tensors'"),
+        ({"quant_method": "compressed-tensors"}, "has no config_groups"),
+        ({"quant_method": "fp8"}, "is quantized by 'fp8'; gptq, awq, .*glm4q quantize SOURCE"),
+        ({"quant_method": "awq", "version": "gemv"}, "AWQ of version 'gemv'"),
+        ({"quant_method": "auto-round", "packing_format": "auto_round:tritonv2"}, "by AutoRound"),
         ({"bits": 4}, "by None"),
-        ("gptq", "by 'gptq'; gptq and"),
+        ("gptq", "by 'gptq'; gptq, awq"),
         ({"quant_method": "gptq", "checkpoint_format": "marlin"}, "GPTQ format 'marlin'"),
         ({"quant_method": "gptq", "sym": "false"}, "sym must be true or false, not 'false'"),
         ({"quant_method": "gptq", "desc_act": 1}, "desc_act must be true or false, not 1"),
@@ -338,8 +400,8 @@ DOWN = "model.layers.0.mlp.down_proj"
         ({"scales": torch.zeros(5, 96).int()}, "scales has shape .* and dtype I32"),
         ({"qzeros": torch.zeros(5, 96).int()}, r"qzeros has shape \[5, 96\].*\[5, 12\] is needed"),
         ({"g_idx": torch.zeros(96).int()}, r"g_idx has shape \[96\].*\[160\] is needed"),
-        ({"scales": None}, f"has no {DOWN}.scales"),
-        ({"qzeros": None}, f"has no {DOWN}.qzeros"),
+        ({"scales": None}, f"no {DOWN}.scales"),
+        ({"qzeros": None}, f"no {DOWN}.qzeros"),
         ({"weight": torch.zeros(96, 160).half()}, f"has {DOWN}.weight, which"),
     ],
     ids=lambda value: "" if isinstance(value, dict) else value[:30],

@@ -117,8 +117,12 @@ def test_rules_of_a_recipe_hold_in_the_files(source: Path, tmp_path: Path) -> No
     assert found["model.layers.1.mlp.gate_up_proj"].bits == 4
     assert not found["model.layers.1.mlp.down_proj"].is_quantized
     # Most linears of this small model follow the first rule, so the config speaks of them.
-    assert made.quantization["bits"] == 8
-    assert [each.get("bits") for each in made.quantization["dynamic"].values()] == [4, None]
+    assert made.quantization
+    assert made.quantization.settings["bits"] == 8
+    assert [each.get("bits") for each in made.quantization.settings["dynamic"].values()] == [
+        4,
+        None,
+    ]
 
 
 def test_batches_change_nothing_but_the_order_of_sums(source: Path, tmp_path: Path) -> None:

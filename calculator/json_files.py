@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from calculator.errors import ConfigError, Glm4qError
+from calculator.git_lfs import about_lfs_pointer, is_lfs_pointer
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_TOKENIZER_BYTES = 1 << 28
@@ -24,6 +25,8 @@ def read_json_object(
     except OSError as fault:
         raise error(f"{path} cannot be read: {fault.strerror}") from None
     except (ValueError, RecursionError) as fault:
+        if is_lfs_pointer(path):
+            raise error(about_lfs_pointer(path)) from None
         raise error(f"{path} is not JSON: {fault}") from None
     if not isinstance(parsed, dict):
         raise error(f"{path} must hold a JSON object, not a {type(parsed).__name__}")

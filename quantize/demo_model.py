@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from calculator.checkpoint.headers import SINGLE
+from calculator.checkpoint.weight_files import SINGLE
 from calculator.errors import SourceError
 from calculator.extras import require_packages
 from calculator.model.architecture import weights

@@ -72,7 +72,7 @@ class Examination:
     ) -> dict[str, Any]:
         recipe, how = self.recipe, self.how
         return {
-            "source": {"name": self.source.directory.name, "bytes": _bytes(self.source)},
+            "source": {"name": self.source.name, "bytes": _bytes(self.source)},
             "checkpoint": {
                 "method": recipe.method,
                 "weights": str(recipe.linear),

@@ -11,10 +11,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from calculator.checkpoint.weight_files import find_weight_file
 from calculator.errors import CheckpointError
+from calculator.git_lfs import about_lfs_pointer, is_lfs_pointer
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
 MAX_HEADER_BYTES = 100_000_000
 """The limit of the safetensors library itself."""
 
@@ -23,7 +23,6 @@ DTYPE_BYTES = {
     **{"F16": 2, "BF16": 2, "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1},
     **{"F8_E4M3": 1, "F8_E5M2": 1},
 }
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 @dataclass(frozen=True)
@@ -51,23 +50,16 @@ class TensorHeader:
 
 def read_headers(directory: Path) -> dict[str, TensorHeader]:
     """Every tensor of a checkpoint directory by name. Raises CheckpointError."""
-    index = directory / INDEX
-    if index.is_file():
-        return _read_sharded(directory, _weight_map(index))
-    single = directory / SINGLE
-    if single.is_file():
-        return read_header(single)
-    pickles = sorted(path.name for pattern in PICKLES for path in directory.glob(pattern))
-    if pickles:
-        raise CheckpointError(
-            f"{directory} holds {pickles[0]}, a pickle, which can run code when loaded; convert it "
-            "to safetensors where you trust it (transformers: model.save_pretrained)"
-        )
-    raise CheckpointError(f"{directory} has neither {SINGLE} nor {INDEX}")
+    file = find_weight_file(directory)
+    if file.suffix == ".json":
+        return _read_sharded(file, _weight_map(file))
+    return read_header(file)
 
 
 def read_header(file: Path) -> dict[str, TensorHeader]:
     """The tensors of one safetensors file. Raises CheckpointError where the file is not whole."""
+    if is_lfs_pointer(file):
+        raise CheckpointError(about_lfs_pointer(file))
     file_bytes = file.stat().st_size
     with file.open("rb") as stream:
         header_bytes = int.from_bytes(stream.read(8), "little")
@@ -131,17 +123,17 @@ def _weight_map(index: Path) -> Mapping[str, str]:
     raise CheckpointError(f"{index} has no weight_map from tensor names to file names")
 
 
-def _read_sharded(directory: Path, weight_map: Mapping[str, str]) -> dict[str, TensorHeader]:
+def _read_sharded(index: Path, weight_map: Mapping[str, str]) -> dict[str, TensorHeader]:
     stored: dict[str, TensorHeader] = {}
     for file_name in sorted(set(weight_map.values())):
         # A shard stands beside its index: anything else could read files that are not the model's.
         if Path(file_name).name != file_name:
-            raise CheckpointError(f"{directory / INDEX} points outside its directory: {file_name}")
-        file = directory / file_name
+            raise CheckpointError(f"{index} points outside its directory: {file_name}")
+        file = index.parent / file_name
         if not file.is_file():
-            raise CheckpointError(f"{directory / INDEX} names {file_name}, which is not there")
+            raise CheckpointError(f"{index} names {file_name}, which is not there")
         stored.update(read_header(file))
     absent = sorted(set(weight_map) - set(stored))
     if absent:
-        raise CheckpointError(f"{directory / INDEX} names {absent[0]}, which no shard holds")
+        raise CheckpointError(f"{index} names {absent[0]}, which no shard holds")
     return stored

@@ -12,6 +12,7 @@ from calculator.checkpoint import (
     gptq_headers,
 )
 from calculator.checkpoint.layout import ModuleLayout, Settings, StoredModule
+from calculator.checkpoint.weight_files import QUANTIZE_CONFIG
 from calculator.errors import CheckpointError, ConfigError
 from calculator.json_files import read_json_object
 
@@ -57,7 +58,7 @@ def read_quantization(directory: Path) -> Quantization | None:
     """
     config = read_json_object(directory / "config.json")
     raw = config.get("quantization_config") or config.get("compression_config") or {}
-    beside = directory / "quantize_config.json"
+    beside = directory / QUANTIZE_CONFIG
     if not raw and beside.is_file():
         raw = {"quant_method": "gptq", **read_json_object(beside)}
     if raw == {}:

@@ -10,8 +10,14 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from calculator.checkpoint.headers import INDEX, MAX_HEADER_BYTES, SINGLE
+from calculator.checkpoint.headers import MAX_HEADER_BYTES
 from calculator.checkpoint.stored import StoredModel
+from calculator.checkpoint.weight_files import (
+    INDEX,
+    QUANTIZE_CONFIG,
+    SINGLE,
+    autogptq_name,
+)
 from calculator.errors import CheckpointError, ConfigError, SourceError
 from calculator.json_files import MAX_CONFIG_BYTES, read_json_object
 
@@ -35,10 +41,14 @@ def open_remote(repository: str, *, hub: str = HUB) -> StoredModel:
 
 def _mirror(base: str, directory: Path) -> None:
     (directory / "config.json").write_bytes(_get(f"{base}/config.json", MAX_CONFIG_BYTES))
-    index = _get_if_there(f"{base}/{INDEX}", MAX_HEADER_BYTES)
-    if index is None:
-        _mirror_header(f"{base}/{SINGLE}", directory / SINGLE)
+    settings = _get_if_there(f"{base}/{QUANTIZE_CONFIG}", MAX_CONFIG_BYTES)
+    if settings is not None:
+        (directory / QUANTIZE_CONFIG).write_bytes(settings)
+    name = autogptq_name(directory)
+    singles = [f"{name}.safetensors", SINGLE] if name else [SINGLE]
+    if any(_mirror_header(f"{base}/{single}", directory / single) for single in singles):
         return
+    index = _get(f"{base}/{INDEX}", MAX_HEADER_BYTES)
     (directory / INDEX).write_bytes(index)
     weight_map = read_json_object(directory / INDEX, limit=MAX_HEADER_BYTES).get("weight_map")
     shards = set(weight_map.values()) if isinstance(weight_map, dict) else set()
@@ -47,20 +57,29 @@ def _mirror(base: str, directory: Path) -> None:
             _mirror_header(f"{base}/{shard}", directory / shard)
 
 
-def _mirror_header(url: str, file: Path) -> None:
-    """The header of a safetensors file at its start, and nothing behind it up to its true size."""
-    length, total = _get_range(url, 0, 8)
+def _mirror_header(url: str, file: Path) -> bool:
+    """Write the header of a safetensors file, and a hole behind it up to its true size.
+
+    False where there is no such file. Raises SourceError or CheckpointError.
+    """
+    start = _get_range(url, 0, 8)
+    if start is None:
+        return False
+    length, total = start
     header_bytes = int.from_bytes(length, "little")
     if not 2 <= header_bytes <= min(MAX_HEADER_BYTES, total - 8):
         raise CheckpointError(f"{file} claims a header of {header_bytes} bytes, of {total} in all")
-    header, _ = _get_range(url, 8, header_bytes)
+    header = _get_range(url, 8, header_bytes)
+    if header is None:
+        raise SourceError(f"{url} went away while it was read")
     with file.open("wb") as stream:
-        stream.write(length + header)
+        stream.write(length + header[0])
         stream.truncate(total)
+    return True
 
 
-def _get_range(url: str, start: int, count: int) -> tuple[bytes, int]:
-    """So many bytes of a file, and the size of the whole. Raises SourceError."""
+def _get_range(url: str, start: int, count: int) -> tuple[bytes, int] | None:
+    """Some bytes of a file and its whole size; None where it is not there. Raises SourceError."""
     headers = {"Range": f"bytes={start}-{start + count - 1}"}
     try:
         with _open(url, headers) as answer:
@@ -68,6 +87,10 @@ def _get_range(url: str, start: int, count: int) -> tuple[bytes, int]:
             if answer.status != 206 or not total:
                 raise SourceError(f"{url}: the server does not answer range requests")
             data = answer.read(count)
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            return None
+        raise SourceError(f"{url} cannot be fetched: {error}") from None
     except OSError as error:
         raise SourceError(f"{url} cannot be fetched: {error}") from None
     if len(data) != count:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from calculator.checkpoint.headers import TensorHeader, read_headers
+from calculator.checkpoint.kinds import model_name, what_it_is_instead
 from calculator.checkpoint.layout import FLOATS, ModuleLayout, StoredModule
 from calculator.checkpoint.names import IGNORED, Piece, pieces
 from calculator.checkpoint.quantization import Quantization, read_quantization
@@ -34,10 +35,13 @@ class StoredModel:
     @classmethod
     def open(cls, directory: Path, *, has_data: bool = True) -> Self:
         """Read and check config and headers. Raises CheckpointError or ConfigError."""
-        if not directory.is_dir():
-            raise CheckpointError(f"{directory} is not a directory")
         if not (directory / "config.json").is_file():
-            raise CheckpointError(f"{directory} is not a checkpoint: it has no config.json")
+            reason = what_it_is_instead(directory)
+            if not reason and not directory.is_dir():
+                reason = f"{directory} is not a directory"
+            raise CheckpointError(
+                reason or f"{directory} is not a checkpoint: it has no config.json"
+            )
         config = ModelConfig.from_json(directory / "config.json")
         tensors, quantization = read_headers(directory), read_quantization(directory)
         stored = cls(directory, config, tensors, quantization, has_data)
@@ -45,6 +49,11 @@ class StoredModel:
         stored = replace(stored, config=config)
         stored._check()
         return stored
+
+    @property
+    def name(self) -> str:
+        """What to call the model in reports and on the screen."""
+        return model_name(self.directory)
 
     @property
     def is_quantized(self) -> bool:

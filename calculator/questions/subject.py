@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from calculator.checkpoint.kinds import what_it_is_instead
 from calculator.checkpoint.stored import StoredModel
-from calculator.errors import ConfigError, OptionError
+from calculator.errors import CheckpointError, ConfigError, OptionError
 from calculator.json_files import read_json_object
 from calculator.memory.plan import assign_formats
 from calculator.memory.scratch import ServedWeights
@@ -92,6 +93,8 @@ def find_subject(
     if preset := find_preset(model):
         return Subject(model, preset, variant.formats(preset), "config", variant)
     if path.is_file():
+        if reason := what_it_is_instead(path):
+            raise CheckpointError(reason)
         config = _bare_config(path)
         name = printable(str(path.resolve().relative_to(path.resolve().parents[1])))
         return Subject(name, config, variant.formats(config), "config", variant)
@@ -107,7 +110,7 @@ def find_subject(
             f"{model} is neither a directory, a config.json, a Hugging Face id such as "
             f"THUDM/glm-4-9b-chat-hf nor one of the presets {', '.join(PRESETS)}"
         )
-    name = printable(path.resolve().name if path.exists() else model)
+    name = printable(stored.name if path.exists() else model)
     if not asked:
         kept = None if stored.is_quantized else variant
         return Subject(name, stored.config, stored.formats(), "headers", kept)

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from calculator.checkpoint.headers import INDEX
 from calculator.checkpoint.stored import StoredModel
+from calculator.checkpoint.weight_files import INDEX
 from calculator.errors import OptionError
 from calculator.model.architecture import Weight
 from calculator.model.config import ModelConfig

@@ -26,7 +26,7 @@ def plan_run(
         for device, place in machine.places.items()
     }
     formats = served[machine.compute].formats
-    name = stored.directory.resolve().name
+    name = stored.name
     subject = Subject(name, stored.config, formats, "headers", None, served)
     settings = Settings(
         context=1,

@@ -13,6 +13,7 @@ import tokenizers
 from tokenizers.decoders import DecodeStream
 
 from calculator.errors import TokenizerError
+from calculator.git_lfs import about_lfs_pointer, is_lfs_pointer
 from calculator.json_files import MAX_TOKENIZER_BYTES, read_json_object
 from calculator.model.config import ModelConfig
 from glm4q.text.tiktoken_bpe import read_tiktoken
@@ -166,6 +167,8 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def _read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
+    if is_lfs_pointer(path):
+        raise TokenizerError(about_lfs_pointer(path))
     try:
         size = path.stat().st_size
         if size > MAX_TOKENIZER_BYTES:
@@ -180,6 +183,8 @@ def _read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
 
 
 def _read_original(path: Path) -> tokenizers.Tokenizer:
+    if is_lfs_pointer(path / "tokenizer.model"):
+        raise TokenizerError(about_lfs_pointer(path / "tokenizer.model"))
     backend = read_tiktoken(path / "tokenizer.model")
     ranks = backend.get_vocab_size()
     if decoder := read_settings(path / "tokenizer_config.json").get("added_tokens_decoder"):

@@ -40,7 +40,7 @@ def add_metadata(writer: "GGUFWriter", stored: StoredModel, bits: int) -> None:
     """Write everything but the tensors. Raises TokenizerError or ConfigError."""
     from gguf import LlamaFileType
 
-    writer.add_name(stored.directory.resolve().name)
+    writer.add_name(stored.name)
     writer.add_quantization_version(2)
     writer.add_file_type(LlamaFileType.MOSTLY_Q4_0 if bits == 4 else LlamaFileType.MOSTLY_Q8_0)
     _add_shape(writer, stored.config)

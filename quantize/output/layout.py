@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from calculator.checkpoint.headers import DTYPE_BYTES, SINGLE, TensorHeader
+from calculator.checkpoint.headers import DTYPE_BYTES, TensorHeader
 from calculator.checkpoint.stored import StoredModel
+from calculator.checkpoint.weight_files import SINGLE
 from calculator.model.architecture import Weight
 from calculator.model.formats import PACK_BITS, WeightFormat
 

@@ -14,7 +14,7 @@ from typing import BinaryIO, Self
 
 import torch
 
-from calculator.checkpoint.headers import INDEX
+from calculator.checkpoint.weight_files import INDEX
 from quantize.output.layout import Shard, Tensor, total_bytes
 
 DTYPES = {

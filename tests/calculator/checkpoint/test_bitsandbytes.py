@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from calculator.checkpoint.bitsandbytes_headers import STATE, stored_format
-from calculator.checkpoint.headers import SINGLE
 from calculator.checkpoint.layout import StoredModule
 from calculator.checkpoint.stored import StoredModel
+from calculator.checkpoint.weight_files import SINGLE
 from calculator.errors import CheckpointError
 from calculator.memory.plan import assign_formats
 from calculator.model.architecture import Weight

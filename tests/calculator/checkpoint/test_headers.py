@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from calculator.checkpoint.headers import INDEX, SINGLE, read_header, read_headers
+from calculator.checkpoint.headers import read_header, read_headers
+from calculator.checkpoint.weight_files import INDEX, SINGLE
 from calculator.errors import CheckpointError
 
 TENSORS = {
@@ -87,9 +88,42 @@ def test_shards_are_read_as_one(sharded: Path) -> None:
     assert len(stored) == 2
 
 
-def test_an_index_comes_before_a_single_file(sharded: Path) -> None:
-    save_file({"stale": torch.zeros(1)}, sharded / SINGLE)
-    assert "stale" not in read_headers(sharded)
+def test_a_single_file_comes_before_an_index_as_in_transformers(
+    sharded: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_file({"whole": torch.zeros(1)}, sharded / SINGLE)
+    assert set(read_headers(sharded)) == {"whole"}
+    (record,) = caplog.records
+    assert f"weights are read from {SINGLE}; one.safetensors" in record.getMessage()
+
+
+@pytest.mark.parametrize("settings", [{"model_file_base_name": "gptq_model-4bit-32g"}, None])
+def test_a_file_of_another_name_is_read_where_it_is_meant_or_the_only_one(
+    file: Path, settings: Any
+) -> None:
+    file.rename(file.with_name("gptq_model-4bit-32g.safetensors"))
+    if settings:
+        save_file({"other": torch.zeros(1)}, file.with_name("other.safetensors"))
+        (file.parent / "quantize_config.json").write_text(json.dumps(settings))
+    assert set(read_headers(file.parent)) == set(TENSORS)
+
+
+def test_an_index_of_another_name_is_read(sharded: Path) -> None:
+    (sharded / INDEX).rename(sharded / "gptq_model-4bit-32g.safetensors.index.json")
+    assert set(read_headers(sharded)) == {"a.weight", "b.qweight"}
+
+
+def test_of_several_files_without_an_index_none_is_guessed(sharded: Path) -> None:
+    (sharded / INDEX).unlink()
+    with pytest.raises(CheckpointError, match="has 2 safetensors files"):
+        read_headers(sharded)
+
+
+@pytest.mark.parametrize("name", ["../whole", "sub/whole"])
+def test_a_name_outside_the_directory_is_not_followed(file: Path, name: str) -> None:
+    settings = json.dumps({"model_file_base_name": name})
+    (file.parent / "quantize_config.json").write_text(settings)
+    assert set(read_headers(file.parent)) == set(TENSORS)
 
 
 # A damaged file

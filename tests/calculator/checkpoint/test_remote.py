@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from calculator.checkpoint.headers import SINGLE
 from calculator.checkpoint.remote import open_remote
 from calculator.checkpoint.stored import StoredModel
+from calculator.checkpoint.weight_files import SINGLE
 from calculator.errors import CheckpointError, ConfigError, SourceError
 
 

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from calculator.checkpoint.headers import INDEX, SINGLE
 from calculator.checkpoint.names import IGNORED, pieces
 from calculator.checkpoint.stored import StoredModel
+from calculator.checkpoint.weight_files import INDEX, SINGLE
 from calculator.errors import CheckpointError, ConfigError
 from calculator.memory.plan import assign_formats
 from calculator.model.architecture import weights

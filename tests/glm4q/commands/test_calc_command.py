@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from calculator.checkpoint.headers import SINGLE
 from calculator.checkpoint.stored import StoredModel
+from calculator.checkpoint.weight_files import SINGLE
 from calculator.model.formats import WeightFormat
 from glm4q.cli import main
 from quantize.pipeline import quantize_checkpoint

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from calculator.checkpoint.headers import SINGLE
 from calculator.checkpoint.stored import StoredModel
+from calculator.checkpoint.weight_files import SINGLE
 from glm4q.weights.checkpoint import read_quantized
 
 State = dict[str, Tensor]

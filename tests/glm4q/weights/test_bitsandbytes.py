@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from calculator.checkpoint.bitsandbytes_headers import STATE
-from calculator.checkpoint.headers import SINGLE
 from calculator.checkpoint.stored import StoredModel
+from calculator.checkpoint.weight_files import SINGLE
 from calculator.errors import CheckpointError
 from calculator.model.formats import NF4
 from glm4q.cli import main

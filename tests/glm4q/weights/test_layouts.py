@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from calculator.checkpoint.headers import SINGLE
 from calculator.checkpoint.stored import StoredModel
+from calculator.checkpoint.weight_files import SINGLE
 from calculator.errors import CheckpointError
 from calculator.model.formats import WeightFormat
 from glm4q.cli import main

@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return app(argv, prog_name="glm4q", standalone_mode=False) or 0
     except Glm4qError as error:
-        return _fail(str(error))
+        return _fail("; ".join([str(error), *getattr(error, "__notes__", ())]))
     except TyperException as error:
         return _fail(error.format_message())
     except BrokenPipeError:

@@ -11,6 +11,7 @@ from calculator.memory.scratch import needs_of_dequantizing
 from calculator.model.architecture import Weight
 from calculator.model.config import ModelConfig
 from calculator.model.formats import WeightFormat
+from calculator.units import human_bytes
 from quantize.calibrate.stages import STAGES
 from quantize.methods.gptq import ROWS
 from quantize.output.tensors import NUMBERS_AT_ONCE
@@ -166,10 +167,12 @@ def largest_batch(
     *,
     held_out: int,
     limit: int | None,
+    limit_name: str,
 ) -> tuple[int, MemoryNeed]:
-    """The most samples a pass, `how.batch` or fewer, whose need is within `limit` bytes.
+    """Find the most samples a pass, `how.batch` or fewer, whose need is within `limit` bytes.
 
-    Raises OptionError with the bytes that would do where not even one sample is.
+    limit_name: the limit and where it comes from, for messages. Raises OptionError with the memory
+    that would do where not even one sample is within the limit.
     """
     while True:
         need = estimate_memory(formats, config, how, held_out=held_out)
@@ -178,8 +181,8 @@ def largest_batch(
         if how.batch == 1 or not how.tokens:
             largest = max(need.terms, key=lambda name: need.terms[name])
             raise OptionError(
-                f"max memory is {limit} bytes, and this needs {need.total}, of which "
-                f"{need.terms[largest]} for {largest}"
+                f"{limit_name}, and this run needs {human_bytes(need.total)}, of which "
+                f"{human_bytes(need.terms[largest])} for {largest}"
             )
         how = replace(how, batch=how.batch // 2)
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,14 @@ from calculator.extras import require_packages
 from calculator.memory.plan import assign_formats
 from calculator.model.architecture import Weight
 from calculator.model.formats import LLM_INT8, NF4, NF4_BLOCK, WeightFormat
+from glm4q import __version__
 from glm4q.weights.bitsandbytes_package import bitsandbytes_functions
 from glm4q.weights.checkpoint import read_weight
-from quantize.output.checksums import write_checksums
-from quantize.output.companions import write_companions
 from quantize.output.layout import Tensor as Planned
-from quantize.output.layout import lay_out, total_bytes
-from quantize.output.shards import ShardWriter, write_index
-from quantize.output.target import appearing_whole
-from quantize.output.tensors import copied
-from quantize.pipeline import Listener, Progress
+from quantize.output.layout import lay_out
+from quantize.output.tensors import NamedTensors, copied
+from quantize.parts import Listener, OutputPlan, file_stamps, write_checkpoint
+from quantize.pipeline import RoundedParts
 
 FORMATS = {"nf4": NF4, "llm-int8": LLM_INT8}
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -63,21 +62,37 @@ def write_by_bitsandbytes(
     if stored.is_quantized:
         raise OptionError(f"{stored.directory} is quantized already")
     formats = assign_formats(stored.config, FORMATS[weights])
-    shards = lay_out(stored, formats, layout=_layout)
-    with appearing_whole(output, overwrite, total_bytes(shards), stored.directory) as directory:
-        with ShardWriter(directory, shards) as writer:
-            for place, (weight, weight_format) in enumerate(formats.items()):
-                listener(Progress(place, len(formats), weight.module, None))
-                tensors = (
-                    _quantized(stored, weight, weight_format)
-                    if weight_format.is_quantized
-                    else None
-                )
-                for name, rows in tensors or copied(stored, weight):
-                    writer.write(name, rows)
-        write_companions(stored, directory, stored.config, SETTINGS[weights])
-        write_index(directory, shards)
-        write_checksums(directory, leave_out=())
+    plan = OutputPlan(
+        stored,
+        formats,
+        lay_out(stored, formats, layout=_layout),
+        stored.config,
+        SETTINGS[weights],
+        {
+            "source": file_stamps(stored),
+            "weights": weights,
+            "version": __version__,
+            "bitsandbytes": version("bitsandbytes"),
+        },
+    )
+    write_checkpoint(
+        plan,
+        output,
+        lambda target: BitsandbytesParts(stored, formats),
+        overwrite=overwrite,
+        listener=listener,
+    )
+
+
+class BitsandbytesParts(RoundedParts):
+    """Each linear quantized by bitsandbytes, all else copied."""
+
+    def tensors(self, weights: list[Weight]) -> NamedTensors:
+        for weight in weights:
+            if self._formats[weight].is_quantized:
+                yield from _quantized(self._stored, weight, self._formats[weight])
+            else:
+                yield from copied(self._stored, weight)
 
 
 def _layout(weight: Weight, weight_format: WeightFormat) -> Iterator[Planned]:

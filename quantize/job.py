@@ -1,19 +1,29 @@
-"""One `glm4q quantize`: what to make of what, within which memory; planned, run, summed up."""
+"""One `glm4q quantize`: which checkpoint becomes which, within which memory; plan, run, summary."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import torch
+
 from calculator.checkpoint.stored import StoredModel
-from calculator.units import human_bytes
-from quantize.budget import CalibrationPass, MemoryNeed, calibration_disk_bytes, largest_batch
+from calculator.errors import MemoryFullError
+from calculator.units import counted, human_bytes
+from glm4q.planning.machine import available_bytes
+from quantize.budget import CalibrationPass, MemoryNeed, estimate_memory, largest_batch
 from quantize.calibrate.samples import Calibration
 from quantize.examine import Examination, HeldOut
+from quantize.output.target import read_journal
 from quantize.pipeline import BATCH, CalibrationSettings, quantize_checkpoint
 from quantize.progress import QuantizeProgress
 from quantize.quality.predictor import ComputeSettings
 from quantize.quality.report import read_report
 from quantize.recipe import Recipe
+
+CPU_ALLOCATION = "DefaultCPUAllocator"
+"""torch raises a plain RuntimeError where the host has no memory left; its text has this word."""
 
 
 @dataclass(frozen=True)
@@ -31,63 +41,100 @@ class Job:
 
     @cached_property
     def _batch_and_need(self) -> tuple[int, MemoryNeed]:
+        """Samples in one forward pass, and the memory that they need. Raises OptionError."""
+        formats, config = self.recipe.formats(self.stored), self.stored.config
         tokens = self.calibration.token_ids.shape[1] if self.calibration else 0
+        calibration = CalibrationPass(self.recipe.method, BATCH, tokens, self.how.dtype)
+        held_out = sum(map(len, self.held_out.windows.token_ids)) if self.held_out else 0
+        if begun := self._begun_batch():
+            # The output's bytes depend on the batch, so a run that goes on cannot choose another.
+            calibration = CalibrationPass(self.recipe.method, begun, tokens, self.how.dtype)
+            return begun, estimate_memory(formats, config, calibration, held_out=held_out)
+        limit, name = self._memory_limit()
         return largest_batch(
-            self.recipe.formats(self.stored),
-            self.stored.config,
-            CalibrationPass(self.recipe.method, BATCH, tokens, self.how.dtype),
-            held_out=sum(map(len, self.held_out.windows.token_ids)) if self.held_out else 0,
-            limit=self.max_memory,
+            formats, config, calibration, held_out=held_out, limit=limit, limit_name=name
         )
 
+    def _begun_batch(self) -> int | None:
+        journal = read_journal(self.output)
+        batch = journal.asked.get("batch") if journal and journal.parts else None
+        return batch if isinstance(batch, int) and 0 < batch <= BATCH else None
+
+    def _memory_limit(self) -> tuple[int | None, str]:
+        if self.max_memory is not None:
+            return self.max_memory, f"--max-memory is {human_bytes(self.max_memory)}"
+        if self.how.device.type != "cpu":
+            return None, ""
+        free = available_bytes()
+        return free, f"{human_bytes(free)} of memory are free (--max-memory names another limit)"
+
     def plan(self) -> str:
-        """What it will take. Raises OptionError where that is more than it may."""
+        """One line: the memory and the disk that the run takes. Raises OptionError."""
         batch, need = self._batch_and_need
-        told = f"planned: {human_bytes(need.total)} of memory at most"
-        if not self.calibration:
-            return told
-        samples, tokens = self.calibration.token_ids.shape
-        disk = calibration_disk_bytes(
-            self.stored.config, samples=samples, tokens=tokens, dtype=self.how.dtype
-        )
+        line = f"planned: {human_bytes(need.total)} of memory at most"
+        settings = self._calibration_settings(batch)
+        if settings is None:
+            return line
+        samples, tokens = settings.calibration.token_ids.shape
+        disk = settings.disk_bytes(self.stored)
         return (
-            f"{told}, {human_bytes(disk)} of disk for hidden states; {self.recipe.method} on "
-            f"{samples} samples of {tokens} tokens, {batch} at once"
+            f"{line}, {human_bytes(disk)} of disk for hidden states; {self.recipe.method} on "
+            f"{counted(samples, 'sample')} of {counted(tokens, 'token')}, {batch} at once"
         )
 
     def run(self, progress: QuantizeProgress, *, overwrite: bool) -> None:
-        """Make it. Raises OptionError or CheckpointError."""
+        """Write the checkpoint. Raises OptionError, CheckpointError or MemoryFullError."""
         batch, need = self._batch_and_need
-        work = None
-        if self.calibration:
-            how = self.how
-            work = CalibrationSettings(self.calibration, how.device, how.dtype, batch, self.offload)
-        quantize_checkpoint(
-            self.stored,
-            self.output,
-            self.recipe,
-            work=work,
-            overwrite=overwrite,
-            listener=progress.begin,
-            finish=Examination(
+        with _full_memory_named():
+            quantize_checkpoint(
                 self.stored,
+                self.output,
                 self.recipe,
-                self.calibration,
-                self.held_out,
-                need,
-                self.how,
-                progress.measure,
-            ),
-        )
+                calibration=self._calibration_settings(batch),
+                overwrite=overwrite,
+                listener=progress.begin,
+                finish=Examination(
+                    self.stored,
+                    self.recipe,
+                    self.calibration,
+                    self.held_out,
+                    need,
+                    self.how,
+                    progress.measure,
+                ),
+            )
 
     def summary(self) -> str:
-        """What it has become."""
+        """One line: the checkpoint's size and quality."""
         report = read_report(self.output)
         before, after = report["source"]["bytes"], report["checkpoint"]["bytes"]
-        told = f"{self.output}: {human_bytes(after)} of weights, from {human_bytes(before)}"
-        if found := report["held_out"]:
-            told += (
-                f"; perplexity {found['perplexity']:.3f}, {found['perplexity_change']:+.2%} "
-                f"(QUALITY.md in it says more)"
+        line = f"{self.output}: {human_bytes(after)} of weights, from {human_bytes(before)}"
+        if quality := report["held_out"]:
+            line += (
+                f"; perplexity {quality['perplexity']:.3f}, {quality['perplexity_change']:+.2%} "
+                f"(QUALITY.md in it has more)"
             )
-        return told
+        return line
+
+    def _calibration_settings(self, batch: int) -> CalibrationSettings | None:
+        if self.calibration is None:
+            return None
+        how = self.how
+        return CalibrationSettings(self.calibration, how.device, how.dtype, batch, self.offload)
+
+
+@contextmanager
+def _full_memory_named() -> Iterator[None]:
+    """Raise MemoryFullError where the host or the GPU has no memory left."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        full = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not full and CPU_ALLOCATION not in str(error):
+            raise
+        named = MemoryFullError(
+            "no memory is left: another program took it, or --max-memory is above what is free"
+        )
+        for note in getattr(error, "__notes__", ()):
+            named.add_note(note)
+        raise named from None

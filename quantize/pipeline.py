@@ -1,35 +1,35 @@
-"""Quantize a checkpoint part by part, into a directory that appears only when whole."""
+"""Quantize a checkpoint to GPTQ v1, by rounding or with calibration samples."""
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from calculator.checkpoint.stored import StoredModel
-from calculator.errors import CheckpointError, OptionError
+from calculator.errors import OptionError
 from calculator.model.architecture import EMBEDDING, Weight
 from calculator.model.formats import WeightFormat
 from glm4q import __version__
-from glm4q.measure.peaks import peak_bytes
 from quantize.budget import calibration_disk_bytes
 from quantize.calibrate.samples import Calibration
 from quantize.calibrate.walk import CalibrationWalk
-from quantize.output.checksums import CHECKSUMS, write_checksums
-from quantize.output.companions import gptq_settings, write_companions
-from quantize.output.layout import SHARD_BYTES, lay_out, total_bytes
-from quantize.output.shards import ShardWriter, write_index
-from quantize.output.target import JOURNAL, Journal, Target, refuse_full_disk
+from quantize.output.companions import gptq_settings
+from quantize.output.layout import SHARD_BYTES, lay_out
+from quantize.output.target import Target, refuse_full_disk
 from quantize.output.tensors import NamedTensors, coded, copied, rounded
-from quantize.quality.report import JSON_NAME, TEXT_NAME
+from quantize.parts import (
+    Finish,
+    Listener,
+    OutputPlan,
+    PartSource,
+    file_stamps,
+    write_checkpoint,
+)
 from quantize.recipe import Recipe
 
 BATCH = 4
-NOT_SUMMED = (CHECKSUMS, JOURNAL, JSON_NAME, TEXT_NAME)
-"""The report tells of time and memory, which differ from run to run; all else is the same."""
 
 
 @dataclass(frozen=True)
@@ -42,22 +42,14 @@ class CalibrationSettings:
     batch: int = BATCH
     """Samples in one forward pass."""
     offload: Path | None = None
-    """Where hidden states lie between layers; with the unfinished output if None."""
+    """The directory of hidden states between layers; with the unfinished output if None."""
 
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run is."""
-
-    part: int
-    parts: int
-    name: str
-    output_error: float | None
-    """Of the linear calibrated last; None where there is none."""
-
-
-Listener = Callable[[Progress], None]
-Finish = Callable[[Path, Journal], None]
+    def disk_bytes(self, stored: StoredModel) -> int:
+        """Bytes of hidden states on the disk."""
+        samples, tokens = self.calibration.token_ids.shape
+        return calibration_disk_bytes(
+            stored.config, samples=samples, tokens=tokens, dtype=self.dtype
+        )
 
 
 def quantize_checkpoint(
@@ -65,7 +57,7 @@ def quantize_checkpoint(
     output: Path,
     recipe: Recipe,
     *,
-    work: CalibrationSettings | None = None,
+    calibration: CalibrationSettings | None = None,
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
     listener: Listener = lambda progress: None,
@@ -73,124 +65,131 @@ def quantize_checkpoint(
 ) -> None:
     """Write `stored` to `output` as a GPTQ v1 checkpoint in `glm` names.
 
-    work: needed by every method but rtn. finish: called with the whole directory before it takes
-    its name. Goes on where a run for the same was cut off. Raises OptionError or CheckpointError.
+    calibration: every method but rtn needs it. finish: called with the whole directory before it
+    takes its name. A run goes on where an earlier one for the same was cut off. Raises OptionError,
+    CheckpointError or TokenizerError.
     """
-    if recipe.is_calibrated and work is None:
+    if recipe.is_calibrated and calibration is None:
         raise OptionError(f"method {recipe.method} needs calibration samples")
     formats = recipe.formats(stored)
-    shards = lay_out(stored, formats, shard_bytes)
-    asked = _asked(stored, recipe, shard_bytes, work)
-    with Target(output, overwrite=overwrite, source=stored.directory, asked=asked) as target:
-        if not target.is_resumed:
-            refuse_full_disk(
-                target.directory, output, total_bytes(shards) + _states_bytes(stored, work)
-            )
-        done = target.journal.tensors
-        with ShardWriter(target.directory, shards, finished=done) as writer:
-            _Run(stored, recipe, formats, work, target).write_all(writer, listener)
-        config = stored.config.untied() if recipe.head.is_quantized else stored.config
-        write_companions(stored, target.directory, config, gptq_settings(formats))
-        write_index(target.directory, shards)
-        finish(target.directory, target.journal)
-        write_checksums(target.directory, leave_out=NOT_SUMMED, known=writer.sums)
+    beside = calibration is not None and calibration.offload is None
+    plan = OutputPlan(
+        stored,
+        formats,
+        lay_out(stored, formats, shard_bytes),
+        stored.config.untied() if recipe.head.is_quantized else stored.config,
+        gptq_settings(formats),
+        _depends_on(stored, recipe, shard_bytes, calibration),
+        calibration.disk_bytes(stored) if calibration and beside else 0,
+    )
+
+    def make_source(target: Target) -> PartSource:
+        if recipe.is_calibrated and calibration:
+            return CalibratedParts(stored, recipe.method, formats, calibration, target)
+        return RoundedParts(stored, formats)
+
+    write_checkpoint(
+        plan, output, make_source, overwrite=overwrite, listener=listener, finish=finish
+    )
 
 
-class _Run:
+class RoundedParts:
+    """Each weight rounded to nearest by itself, or copied."""
+
+    def __init__(self, stored: StoredModel, formats: Mapping[Weight, WeightFormat]) -> None:
+        self._stored, self._formats = stored, formats
+
+    def tensors(self, weights: list[Weight]) -> NamedTensors:
+        for weight in weights:
+            if self._formats[weight].is_quantized:
+                yield from rounded(self._stored, weight, self._formats[weight])
+            else:
+                yield from copied(self._stored, weight)
+
+    def drop(self, weights: list[Weight]) -> None:
+        """Nothing is kept between parts."""
+
+    def clean(self) -> None:
+        """Nothing is kept between parts."""
+
+
+class CalibratedParts(RoundedParts):
+    """Layers quantized with calibration samples, whose hidden states are kept between layers."""
+
     def __init__(
         self,
         stored: StoredModel,
-        recipe: Recipe,
+        method: str,
         formats: Mapping[Weight, WeightFormat],
-        work: CalibrationSettings | None,
+        settings: CalibrationSettings,
         target: Target,
     ) -> None:
-        self._stored, self._formats = stored, formats
-        self._work, self._target = work, target
-        self._stamps = file_stamps(stored)
-        self._walk: CalibrationWalk | None = None
-        if recipe.is_calibrated and work:
-            self._walk = CalibrationWalk(
-                stored,
-                work.calibration.token_ids,
-                _states_directory(work, target),
-                method=recipe.method,
-                device=work.device,
-                dtype=work.dtype,
-                batch=work.batch,
-            )
-
-    def write_all(self, writer: ShardWriter, listener: Listener) -> None:
-        """Write the parts that are not there yet: what lies before, in and after the layers."""
-        parts = [list(run) for _, run in groupby(self._formats, key=lambda weight: weight.layer)]
-        journal = self._target.journal
-        for number, weights in enumerate(parts[journal.parts :], start=journal.parts):
-            begun = time.monotonic()
-            listener(Progress(number, len(parts), _name(weights), _last_error(journal)))
-            for name, rows in self._tensors(weights):
-                writer.write(name, rows)
-            self._refuse_changed_source()
-            journal.tensors, journal.parts = writer.sync(), number + 1
-            journal.seconds += time.monotonic() - begun
-            journal.peak_bytes = max(journal.peak_bytes, peak_bytes())
-            self._target.commit()
-            if self._walk and weights[0].layer is not None:
-                self._walk.drop(weights[0].layer)
-        if self._walk and self._work:
-            self._walk.clean()
-            if self._work.offload:
-                _states_directory(self._work, self._target).rmdir()
-
-    def _tensors(self, weights: list[Weight]) -> NamedTensors:
-        if self._walk and weights[0].layer is not None:
-            yield from self._calibrated(self._walk, weights[0].layer, weights)
-            return
-        if self._walk and weights[0].name == EMBEDDING:
-            self._walk.begin()
-        for weight in weights:
-            weight_format = self._formats[weight]
-            if weight_format.is_quantized:
-                yield from rounded(self._stored, weight, weight_format)
-            else:
-                yield from copied(self._stored, weight)
-
-    def _calibrated(self, walk: CalibrationWalk, layer: int, weights: list[Weight]) -> NamedTensors:
-        prefix = f"model.layers.{layer}."
-        made = walk.quantize_layer(
-            layer,
-            {
-                weight.module.removeprefix(prefix): self._formats[weight]
-                for weight in weights
-                if weight.role == "linear"
-            },
+        super().__init__(stored, formats)
+        self._target, self._offload = target, None
+        directory = target.directory
+        if settings.offload is not None:
+            # Two outputs may share the directory, so each has its own inside it.
+            directory = settings.offload / f"glm4q-{target.directory.name.strip('.')}"
+            directory.mkdir(parents=True, exist_ok=True)
+            if not target.is_resumed:
+                refuse_full_disk(directory, directory, settings.disk_bytes(stored))
+            self._offload = directory
+        self._walk = CalibrationWalk(
+            stored,
+            settings.calibration.token_ids,
+            directory,
+            method=method,
+            device=settings.device,
+            dtype=settings.dtype,
+            batch=settings.batch,
         )
+
+    def tensors(self, weights: list[Weight]) -> NamedTensors:
+        layer = weights[0].layer
+        if layer is not None:
+            return self._calibrated(layer, weights)
+        if weights[0].name == EMBEDDING:
+            self._walk.begin()
+        return super().tensors(weights)
+
+    def drop(self, weights: list[Weight]) -> None:
+        """Delete the hidden states before the layer."""
+        if weights[0].layer is not None:
+            self._walk.drop(weights[0].layer)
+
+    def clean(self) -> None:
+        """Delete all hidden states."""
+        self._walk.clean()
+        if self._offload:
+            self._offload.rmdir()
+
+    def _calibrated(self, layer: int, weights: list[Weight]) -> NamedTensors:
+        prefix = f"model.layers.{layer}."
+        linears = {
+            weight.module.removeprefix(prefix): self._formats[weight]
+            for weight in weights
+            if weight.role == "linear"
+        }
+        quantized = self._walk.quantize_layer(layer, linears)
         for weight in weights:
             if self._formats[weight].is_quantized:
-                codes = made.codes[weight.module]
+                codes = quantized.codes[weight.module]
                 yield from coded(weight, self._formats[weight], codes)
-            elif weight.name in made.replaced:
-                yield weight.name, made.replaced[weight.name]
+            elif weight.name in quantized.replaced:
+                yield weight.name, quantized.replaced[weight.name]
             else:
                 yield from copied(self._stored, weight)
-        self._target.journal.reports += [asdict(report) for report in made.reports]
-
-    def _refuse_changed_source(self) -> None:
-        if file_stamps(self._stored) != self._stamps:
-            raise CheckpointError(f"{self._stored.directory} changed while it was read")
+        self._target.journal.reports += [asdict(report) for report in quantized.reports]
 
 
-def file_stamps(stored: StoredModel) -> dict[str, list[int]]:
-    """[bytes, time of change in ns] of each file of weights, and of config.json."""
-    files = {header.file for header in stored.tensors.values()}
-    files.add(stored.directory / "config.json")
-    return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(files)}
-
-
-def _asked(
-    stored: StoredModel, recipe: Recipe, shard_bytes: int, work: CalibrationSettings | None
+def _depends_on(
+    stored: StoredModel,
+    recipe: Recipe,
+    shard_bytes: int,
+    calibration: CalibrationSettings | None,
 ) -> dict[str, Any]:
-    """All that the output's bytes depend on, in words."""
-    asked: dict[str, Any] = {
+    """All that the output's bytes depend on, as JSON."""
+    facts: dict[str, Any] = {
         "source": file_stamps(stored),
         "method": recipe.method,
         "weights": str(recipe.linear),
@@ -199,32 +198,8 @@ def _asked(
         "shard bytes": shard_bytes,
         "version": __version__,
     }
-    if recipe.is_calibrated and work:
-        asked["calibration"] = work.calibration.record
-        asked["arithmetic"] = f"{work.dtype} on {work.device.type}, batch {work.batch}"
-    return asked
-
-
-def _states_bytes(stored: StoredModel, work: CalibrationSettings | None) -> int:
-    if not work or work.offload:
-        return 0
-    samples, tokens = work.calibration.token_ids.shape
-    return calibration_disk_bytes(stored.config, samples=samples, tokens=tokens, dtype=work.dtype)
-
-
-def _states_directory(work: CalibrationSettings, target: Target) -> Path:
-    """Hidden states lie with the unfinished output, or apart under a name of its own."""
-    if work.offload is None:
-        return target.directory
-    directory = work.offload / f"glm4q-{target.directory.name.strip('.')}"
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory
-
-
-def _name(weights: list[Weight]) -> str:
-    layer = weights[0].layer
-    return weights[0].module if layer is None else f"layer {layer}"
-
-
-def _last_error(journal: Journal) -> float | None:
-    return journal.reports[-1]["output_error"] if journal.reports else None
+    if recipe.is_calibrated and calibration:
+        facts["calibration"] = calibration.calibration.record
+        facts["arithmetic"] = f"{calibration.dtype} on {calibration.device.type}"
+        facts["batch"] = calibration.batch
+    return facts

@@ -1,20 +1,28 @@
-"""The progress bar of `glm4q quantize`."""
+"""The progress of `glm4q quantize`: a bar on a terminal, a line for each layer elsewhere."""
 
 import sys
+import time
+from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from quantize.pipeline import Progress as Place
+from quantize.parts import PartProgress
+
+QUALITY_LINES = 4
+"""Lines about measuring quality where there is no terminal."""
 
 
 class QuantizeProgress:
-    """Advances part by part; on stderr, and only on a terminal."""
+    """Shows which part is begun, the error before it, and the time that is left."""
 
-    def __init__(self) -> None:
-        console = Console(file=sys.stderr)
+    def __init__(
+        self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._stream = stream or sys.stderr
+        console = Console(file=self._stream)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -25,6 +33,8 @@ class QuantizeProgress:
             disable=not console.is_terminal,
         )
         self._task = self._bar.add_task("quantizing", total=None)
+        self._clock = clock
+        self._begun: tuple[int, float] | None = None  # the first layer of this run, and its time
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -38,12 +48,50 @@ class QuantizeProgress:
     ) -> None:
         self._bar.stop()
 
-    def begin(self, place: Place) -> None:
-        """A part is begun: those before it are done."""
-        error = place.output_error
-        told = place.name if error is None else f"{place.name}, error {error:.2%} before it"
-        self._bar.update(self._task, completed=place.part, total=place.parts, description=told)
+    def begin(self, progress: PartProgress) -> None:
+        """Show that a part is begun; those before it are finished."""
+        if progress.is_resumed:
+            self._print(f"goes on with {progress.name}: an earlier run finished what is before it")
+        error = progress.output_error
+        line = progress.name if error is None else f"{progress.name}, error {error:.2%} before it"
+        self._bar.update(
+            self._task, completed=progress.part, total=progress.parts, description=line
+        )
+        if self._bar.disable:
+            place = f"part {min(progress.part + 1, progress.parts)} of {progress.parts}"
+            self._print(f"{place}, {line}{self._time_left(progress)}")
 
     def measure(self, done: int, of: int) -> None:
-        """Layers through which the held-out text has gone."""
+        """Show through how many layers the held-out text has gone."""
         self._bar.update(self._task, completed=done, total=of, description="measuring quality")
+        if self._bar.disable and done * QUALITY_LINES // of > (done - 1) * QUALITY_LINES // of:
+            self._print(f"measuring quality: layer {done} of {of}")
+
+    def _time_left(self, progress: PartProgress) -> str:
+        """The time left, from the layers of this run: an embedding takes much less than they."""
+        now = self._clock()
+        if self._begun is None:
+            if progress.name.startswith("layer"):
+                self._begun = progress.part, now
+            return ""
+        first, begun = self._begun
+        each = (now - begun) / (progress.part - first)
+        return f", {duration(each * (progress.parts - progress.part))} left"
+
+    def _print(self, line: str) -> None:
+        if self._bar.disable:
+            print(line, file=self._stream, flush=True)
+        else:
+            self._bar.console.print(line, highlight=False, markup=False)
+
+
+def duration(seconds: float) -> str:
+    """A time as a person names it.
+
+    >>> duration(8.2), duration(130), duration(7500)
+    ('8 s', '2 min', '2 h 5 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

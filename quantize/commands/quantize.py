@@ -1,5 +1,7 @@
 """`glm4q quantize`: safetensors in, an INT8 or INT4 checkpoint out."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +19,7 @@ from quantize.by_bitsandbytes import write_by_bitsandbytes
 from quantize.calibrate.samples import read_calibration
 from quantize.examine import read_held_out
 from quantize.job import Job
+from quantize.output.target import refuse_output
 from quantize.progress import QuantizeProgress
 from quantize.quality.predictor import ComputeSettings
 from quantize.recipe import METHODS, Recipe, make_recipe, read_recipe
@@ -133,6 +136,7 @@ def quantize(
     where = choose_device(device)
     stored = open_source(source)
     asked.formats(stored)  # raises where a shape does not fit, before any text is read
+    refuse_output(output, overwrite, stored.directory)
     shown = None
     if asked.is_calibrated:
         shown = read_calibration(calibration, stored, samples=samples, length=length, seed=seed)
@@ -148,9 +152,20 @@ def quantize(
         limit,
     )
     typer.echo(job.plan())
-    with QuantizeProgress() as progress:
+    with _interrupts_named(), QuantizeProgress() as progress:
         job.run(progress, overwrite=overwrite)
     typer.echo(job.summary())
+
+
+@contextmanager
+def _interrupts_named() -> Iterator[None]:
+    """Say on stderr what an interrupted run leaves, and how to go on; the error's notes have it."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as error:
+        notes = getattr(error, "__notes__", None) or ["nothing is finished, so nothing is kept"]
+        typer.echo(f"glm4q: stopped; {'; '.join(notes)}", err=True)
+        raise
 
 
 def _recipe(
@@ -168,7 +183,7 @@ def _recipe(
 
 def _by_bitsandbytes(source: str, output: Path, weights: str, overwrite: bool) -> None:
     stored = open_source(source)
-    with QuantizeProgress() as progress:
+    with _interrupts_named(), QuantizeProgress() as progress:
         write_by_bitsandbytes(stored, output, weights, overwrite=overwrite, listener=progress.begin)
     size = sum(file.stat().st_size for file in output.glob("*.safetensors"))
     users = "chat, and transformers with bitsandbytes"

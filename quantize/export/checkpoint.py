@@ -47,6 +47,8 @@ def export_checkpoint(
     formats = stored.formats()
     shards = lay_out(stored, formats, layout=layout.planned)
     with appearing_whole(output, overwrite, total_bytes(shards), stored.directory) as directory:
+        # First, because a tokenizer that cannot be converted would else fail after all weights.
+        write_companions(stored, directory, stored.config, layout.settings(formats))
         with ShardWriter(directory, shards) as writer:
             for weight, weight_format in formats.items():
                 if weight_format.is_quantized:
@@ -58,7 +60,6 @@ def export_checkpoint(
                 else:
                     for name, rows in copied(stored, weight):
                         writer.write(name, rows)
-        write_companions(stored, directory, stored.config, layout.settings(formats))
         for name in (JSON_NAME, TEXT_NAME):
             if (stored.directory / name).is_file():
                 shutil.copyfile(stored.directory / name, directory / name)

@@ -1,6 +1,7 @@
 """The small files beside the weights: config, tokenizer, template, generation settings."""
 
 import json
+import logging
 import re
 import shutil
 from collections import Counter
@@ -10,12 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from calculator.checkpoint.stored import StoredModel
+from calculator.errors import Glm4qError
 from calculator.json_files import read_json_object
 from calculator.model.architecture import Weight
 from calculator.model.config import ModelConfig
 from calculator.model.formats import WeightFormat
 from glm4q import __version__
-from glm4q.text.tokenizer import Tokenizer
+from glm4q.chat.template import ChatTemplate, find_source
+from glm4q.text.generation_config import read_sampling_params, read_stop_token_ids
+from glm4q.text.tokenizer import TOKENIZER_FILES, Tokenizer, read_settings
+
+logger = logging.getLogger(__name__)
 
 CARRIED = (
     "generation_config.json",
@@ -36,7 +42,11 @@ def write_companions(
     config: ModelConfig,
     quantization: Mapping[str, Any],
 ) -> None:
-    """Write config.json, GPTQ's own file beside it, and carry over what the source has."""
+    """Write config.json, GPTQ's own file beside it, and carry over what the source has.
+
+    Raises TokenizerError where the source's tokenizer cannot be read or is another model's.
+    """
+    _check_companions(stored)
     raw = read_json_object(stored.directory / "config.json")
     dtype = raw.get("dtype") or raw.get("torch_dtype") or "bfloat16"
     whole = {
@@ -53,6 +63,21 @@ def write_companions(
         if (stored.directory / name).is_file():
             shutil.copyfile(stored.directory / name, directory / name)
     _convert_tokenizer(directory)
+
+
+def _check_companions(stored: StoredModel) -> None:
+    """Refuse a tokenizer that no reader of the output could use; warn of what only chat needs."""
+    directory = stored.directory
+    if not any((directory / name).is_file() for name in TOKENIZER_FILES):
+        return
+    tokenizer = Tokenizer.for_model(directory, stored.config)
+    try:
+        if find_source(directory, read_settings(directory / "tokenizer_config.json")):
+            ChatTemplate.from_directory(directory, tokenizer.control_tokens)
+        read_sampling_params(directory)
+        read_stop_token_ids(directory, stored.config, tokenizer)
+    except Glm4qError as error:
+        logger.warning("%s; the output gets this file as it is, and chat refuses it", error)
 
 
 def gptq_settings(formats: Mapping[Weight, WeightFormat]) -> dict[str, Any]:
@@ -111,7 +136,7 @@ def _convert_tokenizer(directory: Path) -> None:
     if (directory / "tokenizer.model").is_file() and not (directory / "tokenizer.json").is_file():
         Tokenizer.from_directory(directory).save(directory)
     path = directory / "tokenizer_config.json"
-    if path.is_file() and "auto_map" in (settings := read_json_object(path)):
+    if "auto_map" in (settings := read_settings(path)):
         del settings["auto_map"]
         _write_json(path, {**settings, "tokenizer_class": "PreTrainedTokenizerFast"})
 

@@ -1,7 +1,7 @@
-"""The directory to be made: hidden while it grows, kept when a run is cut off, renamed when whole.
+"""The directory of a new checkpoint: hidden while it grows, renamed when it is whole.
 
-A run that is killed, or that finds the disk full, leaves `.NAME.partial` beside the output; the
-same command goes on from the last finished part. Two runs cannot work on one output.
+A run that is killed, interrupted or ends with an error leaves `.NAME.partial` beside the output if
+a part is finished; the same command goes on with the next part. Two runs cannot work on one output.
 """
 
 import fcntl
@@ -9,15 +9,16 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from calculator.errors import CheckpointError, ConfigError, Glm4qError, OptionError
+from calculator.errors import CheckpointError, ConfigError, OptionError
 from calculator.json_files import read_json_object
+from calculator.units import human_bytes
 
 JOURNAL = "progress.json"
 LARGEST_JOURNAL = 1 << 28
@@ -25,34 +26,46 @@ LARGEST_JOURNAL = 1 << 28
 
 @dataclass
 class Journal:
-    """What is done: written anew after each part, so that a kill loses at most one."""
+    """How far a run is: written anew after each part, so that a kill loses at most one."""
 
     asked: dict[str, Any]
-    """What the output depends on; a run that asks for anything else is refused."""
+    """All that the output depends on; a run that differs in any of it is refused."""
     parts: int = 0
     tensors: int = 0
     """Tensors that are whole in the shards."""
     seconds: float = 0.0
     peak_bytes: int = 0
-    """The most memory that a process which worked on it ever held."""
+    """The most memory that any process held which worked on this output."""
     reports: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Target:
-    """`output` while it is made, and the journal of how far it is. Use as a context manager."""
+    """`output` while it grows, and the journal of how far it is. Use as a context manager.
 
-    def __init__(self, output: Path, *, overwrite: bool, source: Path, asked: Mapping[str, Any]):
+    part_names: of each part, and of what comes after the last.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        *,
+        overwrite: bool,
+        source: Path,
+        depends_on: Mapping[str, Any],
+        part_names: Sequence[str],
+    ):
         refuse_output(output, overwrite, source)
         self._output = output
-        self.directory = output.parent / f".{output.name}.partial"
-        self.journal = Journal(dict(asked))
+        self.part_names = part_names
+        self.directory = partial_directory(output)
+        self.journal = Journal(dict(depends_on))
         self.is_resumed = False
 
     def __enter__(self) -> Self:
         self.directory.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(self.directory, os.O_RDONLY)
         try:
-            self._take()
+            self._lock_and_read()
         except BaseException:
             os.close(self._lock)
             raise
@@ -65,21 +78,20 @@ class Target:
         trace: TracebackType | None,
     ) -> None:
         try:
-            if kind is None:
+            if error is None:
                 (self.directory / JOURNAL).unlink()
                 replace(self.directory, self._output)
-            elif isinstance(error, Glm4qError):
-                shutil.rmtree(self.directory, ignore_errors=True)
-            elif isinstance(error, OSError):
-                raise CheckpointError(
-                    f"{self._output}: {error.strerror}; what is done is kept in {self.directory}, "
-                    "and the same command goes on from there"
-                ) from None
+            else:
+                self._keep_finished(error)
         finally:
             os.close(self._lock)
 
+    def written_bytes(self) -> int:
+        """Bytes that earlier runs have written."""
+        return sum(file.stat().st_size for file in self.directory.iterdir())
+
     def commit(self) -> None:
-        """Make the journal, and so all that it speaks of, outlast a kill."""
+        """Make the journal, and all that it lists, outlast a kill."""
         path = self.directory / JOURNAL
         fresh = path.with_suffix(".new")
         with fresh.open("w", encoding="utf-8") as file:
@@ -89,7 +101,22 @@ class Target:
         os.replace(fresh, path)
         os.fsync(self._lock)
 
-    def _take(self) -> None:
+    def _keep_finished(self, error: BaseException) -> None:
+        """Keep finished parts, whatever the error is, and add to the error how to go on."""
+        how = ""
+        if self.journal.parts:
+            how = (
+                f"what is finished is kept in {self.directory}; the same command goes on with "
+                f"{self.part_names[self.journal.parts]}"
+            )
+            error.add_note(how)
+        else:
+            shutil.rmtree(self.directory, ignore_errors=True)
+        if isinstance(error, OSError):  # a write that fails names no file
+            message = f"{error.filename or self._output}: {error.strerror}"
+            raise _with_notes(CheckpointError(message), error) from None
+
+    def _lock_and_read(self) -> None:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -98,29 +125,59 @@ class Target:
             os.fstat(self._lock), self.directory.stat()
         ):
             raise OptionError(f"another run has just made {self._output}")
-        path = self.directory / JOURNAL
-        if not path.is_file():
+        journal = read_journal(self._output)
+        if journal is None:
             return self.commit()
-        try:
-            found = Journal(**read_json_object(path, limit=LARGEST_JOURNAL))
-        except (TypeError, ConfigError) as error:
-            raise CheckpointError(f"{path} is not a journal of ours: {error}") from None
-        asked = json.loads(json.dumps(self.journal.asked))
-        for name, value in asked.items():
-            if found.asked.get(name) != value:
+        wanted = json.loads(json.dumps(self.journal.asked))
+        for name, value in wanted.items():
+            if journal.asked.get(name) != value:
                 raise OptionError(
-                    f"{self.directory} was begun with {name} {found.asked.get(name)}, not {value}; "
-                    "ask for the same, or delete it"
+                    f"{self.directory} was begun with {name} {journal.asked.get(name)}, not "
+                    f"{value}; ask for the same, or delete it"
                 )
-        self.journal = found
+        if journal.parts >= len(self.part_names):
+            raise CheckpointError(f"{self.directory / JOURNAL} counts more parts than there are")
+        self.journal = journal
         self.is_resumed = True
+
+
+def partial_directory(output: Path) -> Path:
+    """The directory in which `output` grows."""
+    return output.parent / f".{output.name}.partial"
+
+
+def read_journal(output: Path) -> Journal | None:
+    """Read how far an earlier run for `output` came; None where there was none.
+
+    Raises CheckpointError.
+    """
+    path = partial_directory(output) / JOURNAL
+    if not path.is_file():
+        return None
+    try:
+        journal = Journal(**read_json_object(path, limit=LARGEST_JOURNAL))
+    except ConfigError as error:
+        raise CheckpointError(f"{error}; delete {path.parent} to begin anew") from None
+    except TypeError:
+        raise CheckpointError(f"{path} is no journal; delete {path.parent} to begin anew") from None
+    whole = isinstance(journal.asked, dict) and isinstance(journal.reports, list)
+    counts = (journal.parts, journal.tensors, journal.peak_bytes)
+    if not whole or not all(type(count) is int and count >= 0 for count in counts):
+        raise CheckpointError(f"{path} is no journal; delete {path.parent} to begin anew")
+    return journal
+
+
+def _with_notes(error: CheckpointError, other: BaseException) -> CheckpointError:
+    for note in getattr(other, "__notes__", ()):
+        error.add_note(note)
+    return error
 
 
 @contextmanager
 def appearing_whole(
     output: Path, overwrite: bool, needed_bytes: int, source: Path
 ) -> Iterator[Path]:
-    """A hidden directory beside `output` that takes its name at the end, or disappears."""
+    """Make a hidden directory that takes the name `output` at the end, or disappears."""
     refuse_output(output, overwrite, source)
     output.parent.mkdir(parents=True, exist_ok=True)
     refuse_full_disk(output.parent, output, needed_bytes)
@@ -136,22 +193,27 @@ def appearing_whole(
 def refuse_output(output: Path, overwrite: bool, source: Path) -> None:
     """Raise OptionError where an output must not be written."""
     if output.resolve() == source.resolve():
-        raise OptionError(f"{output} is the source itself")
+        raise OptionError(f"output {output} is the source itself")
     if output.exists() and not overwrite:
-        raise OptionError(f"{output} exists already; --overwrite replaces it")
+        raise OptionError(f"output {output} exists already; --overwrite replaces it")
     if output.exists() and not (output / "config.json").is_file():
-        raise OptionError(f"{output} is not a checkpoint, so it is not overwritten")
+        raise OptionError(f"output {output} is not a checkpoint, so it is not overwritten")
+    parent = next(each for each in (output.parent, *output.parent.parents) if each.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise OptionError(f"output {output} cannot be made: {parent} cannot be written to")
 
 
 def refuse_full_disk(directory: Path, output: Path, needed_bytes: int) -> None:
-    """Raise CheckpointError where what is to be written does not fit."""
+    """Raise CheckpointError where the disk of `directory` has less room than is needed."""
     free = shutil.disk_usage(directory).free
     if free < needed_bytes:
-        raise CheckpointError(f"{output} needs {needed_bytes} bytes, and {free} are free")
+        raise CheckpointError(
+            f"{output} needs {human_bytes(needed_bytes)} of disk, and {human_bytes(free)} are free"
+        )
 
 
 def replace(new: Path, output: Path) -> None:
-    """Move `new` to `output`; what was there is deleted only after that."""
+    """Move `new` to `output`; the old output is deleted only after that."""
     old = Path(f"{new}.old")
     if output.exists():
         os.replace(output, old)

@@ -23,7 +23,7 @@ def token_file(directory: Path, vocabulary: int = 96, tokens: int = 1024, seed: 
     return path
 
 
-def work(
+def settings(
     stored: StoredModel, directory: Path, *, batch: int = 4, seed: int = 0
 ) -> CalibrationSettings:
     """Sixteen samples of 64 random tokens, in float32."""
@@ -41,6 +41,6 @@ def quantized(
 ) -> StoredModel:
     """A checkpoint made by a method."""
     stored = StoredModel.open(source)
-    shown = work(stored, output.parent)
-    quantize_checkpoint(stored, output, Recipe(weight_format, method=method), work=shown)
+    shown = settings(stored, output.parent)
+    quantize_checkpoint(stored, output, Recipe(weight_format, method=method), calibration=shown)
     return StoredModel.open(output)

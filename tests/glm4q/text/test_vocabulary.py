@@ -17,9 +17,9 @@ from tests import tiny
 ROWS = 97
 
 
-def write_tokenizer(directory: Path, *, added_id: int | None = None) -> None:
-    """Every byte's letter that the 97 rows leave room for, and perhaps a token with a given id."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())[:ROWS]
+def write_tokenizer(directory: Path, *, rows: int = ROWS, added_id: int | None = None) -> None:
+    """Every byte's letter that the rows leave room for, and perhaps a token with a given id."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())[:rows]
     vocab = {letter: place for place, letter in enumerate(letters)}
     backend = tokenizers.Tokenizer(models.BPE(vocab, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

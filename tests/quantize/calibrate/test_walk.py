@@ -22,7 +22,7 @@ from quantize.quality.evaluate import evaluate
 from quantize.quality.predictor import ComputeSettings, Windows
 from quantize.recipe import Recipe, Rule
 from tests import tiny
-from tests.quantize.calibrated import CPU, INT4, calibration, quantized, work
+from tests.quantize.calibrated import CPU, INT4, calibration, quantized, settings
 
 BIASED = replace(tiny.BASE, vocab_size=96, attention_bias=True)
 SHAPES = {
@@ -81,7 +81,7 @@ def test_reported_error_is_that_of_transformers_own_inputs(source: Path, tmp_pat
         stored,
         tmp_path / "out",
         Recipe(INT4, method="gptq"),
-        work=work(stored, tmp_path),
+        calibration=settings(stored, tmp_path),
         finish=lambda directory, journal: kept.append(journal),
     )
     report = kept[0].reports[0]
@@ -110,7 +110,7 @@ def test_rules_of_a_recipe_hold_in_the_files(source: Path, tmp_path: Path) -> No
         Rule(("*.1.mlp.down_proj",), replace(INT4, bits=16)),
     )
     recipe = Recipe(INT4, method="gptq", rules=rules)
-    quantize_checkpoint(stored, tmp_path / "out", recipe, work=work(stored, tmp_path))
+    quantize_checkpoint(stored, tmp_path / "out", recipe, calibration=settings(stored, tmp_path))
     made = StoredModel.open(tmp_path / "out")
     found = {weight.module: weight_format for weight, weight_format in made.formats().items()}
     assert found["model.layers.0.mlp.down_proj"].bits == 8
@@ -133,7 +133,7 @@ def test_batches_change_nothing_but_the_order_of_sums(source: Path, tmp_path: Pa
             stored,
             tmp_path / f"b{batch}",
             Recipe(INT4, method="gptq"),
-            work=work(stored, tmp_path, batch=batch),
+            calibration=settings(stored, tmp_path, batch=batch),
             finish=lambda directory, journal: kept.append(journal),
         )
     one, many = ([report["output_error"] for report in journal.reports] for journal in kept)
@@ -152,20 +152,23 @@ def test_activation_that_overflows_is_named(source: Path, tmp_path: Path) -> Non
     stored = StoredModel.open(damaged)
     with pytest.raises(CheckpointError, match=r"the input of model\.layers\.[01]\.\S+ overflows"):
         quantize_checkpoint(
-            stored, tmp_path / "out", Recipe(INT4, method="gptq"), work=work(stored, tmp_path)
+            stored,
+            tmp_path / "out",
+            Recipe(INT4, method="gptq"),
+            calibration=settings(stored, tmp_path),
         )
     assert not (tmp_path / "out").exists()
 
 
 def test_states_lie_where_they_are_asked_to_and_are_removed(source: Path, tmp_path: Path) -> None:
     stored = StoredModel.open(source)
-    shown = replace(work(stored, tmp_path), offload=tmp_path / "scratch")
+    shown = replace(settings(stored, tmp_path), offload=tmp_path / "scratch")
     seen: set[str] = set()
 
     def look(progress: object) -> None:
         seen.update(path.suffix for path in (tmp_path / "scratch").rglob("*"))
 
     recipe = Recipe(INT4, method="gptq")
-    quantize_checkpoint(stored, tmp_path / "out", recipe, work=shown, listener=look)
+    quantize_checkpoint(stored, tmp_path / "out", recipe, calibration=shown, listener=look)
     assert ".states" in seen
     assert list((tmp_path / "scratch").iterdir()) == []

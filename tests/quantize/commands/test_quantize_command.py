@@ -66,10 +66,10 @@ def test_memory_limit_takes_smaller_batches_and_at_last_refuses(
     refused = [*command(source, tmp_path / "out", *options), "--max-memory", "100M"]
     assert main(refused) == 2
     told = capsys.readouterr().err
-    found = re.search(r"max memory is 104857600 bytes, and this needs (\d+), of which", told)
+    found = re.search(r"--max-memory is 100.0 MiB, and this run needs ([\d.]+) MiB, of which", told)
     assert found
     assert not (tmp_path / "out").exists()
-    needed = int(found[1]) / (1 << 20)
+    needed = float(found[1])
     enough = [*command(source, tmp_path / "out", *options), "--max-memory", f"{needed + 0.1:.3f}M"]
     assert main(enough) == 0
     assert "8 samples of 64 tokens, 1 at once" in capsys.readouterr().out

@@ -23,6 +23,7 @@ from glm4q.decode.generate import generate
 from glm4q.decode.sampling import SamplingParams
 from glm4q.kernels.choose import candidates
 from glm4q.weights.checkpoint import read_quantized, read_weight
+from quantize.output.target import JOURNAL
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests import tiny
@@ -188,7 +189,7 @@ def test_directory_that_is_no_checkpoint_is_never_overwritten(
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
-def test_damaged_weight_leaves_nothing_behind(
+def test_damaged_weight_is_named_and_nothing_takes_the_name_of_the_output(
     value: float, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     source = tmp_path / "source"
@@ -199,7 +200,12 @@ def test_damaged_weight_leaves_nothing_behind(
     (source / "config.json").write_text((tiny_checkpoint / "config.json").read_text())
     with pytest.raises(CheckpointError, match=r"layers\.1\.mlp\.down_proj\.weight"):
         quantize_checkpoint(StoredModel.open(source), tmp_path / "out", Recipe(WeightFormat(4, 32)))
-    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+    assert {path.name for path in tmp_path.iterdir()} == {"source", ".out.partial"}
+
+
+def has_finished_a_part(directory: Path) -> bool:
+    journal = directory / JOURNAL
+    return journal.is_file() and json.loads(journal.read_text())["parts"] > 0
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
@@ -213,12 +219,13 @@ def test_stopped_run_is_taken_up_by_the_next(
     command += ["-o", str(tmp_path / "out"), "--weights", "int8", "--group-size", "64"]
     command += ["--no-quality"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while not list(tmp_path.glob(".out.*/*.safetensors")) and process.poll() is None:
+    while not has_finished_a_part(tmp_path / ".out.partial") and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(stop)
     _, message = process.communicate(timeout=60)
     assert process.returncode not in (0, None)
     assert "Traceback" not in message
+    assert "glm4q: stopped; what is finished is kept in" in message
     assert [path.name for path in tmp_path.iterdir()] == [".out.partial"]
     assert main(command[3:]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -229,7 +236,7 @@ def test_full_disk_is_told_before_anything_is_written(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(CheckpointError, match=r"needs \d+ bytes, and 1000 are free"):
+    with pytest.raises(CheckpointError, match=r"needs [\d.]+ KiB of disk, and 1.0 KiB are free"):
         quantize_checkpoint(
             StoredModel.open(tiny_checkpoint), tmp_path / "out", Recipe(WeightFormat(8, 32), BF16)
         )

@@ -19,10 +19,11 @@ from calculator.checkpoint.stored import StoredModel
 from calculator.errors import CheckpointError, OptionError
 from calculator.model.formats import WeightFormat
 from quantize.output.target import JOURNAL
-from quantize.pipeline import Progress, quantize_checkpoint
+from quantize.parts import PartProgress
+from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests import tiny
-from tests.quantize.calibrated import INT4, work
+from tests.quantize.calibrated import INT4, settings
 
 KILLS = 20
 SHARD_BYTES = 60_000
@@ -40,8 +41,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(source: Path, output: Path, recipe: Recipe = GPTQ, seed: int = 0) -> None:
     torch.set_num_threads(1)
     stored = StoredModel.open(source)
-    shown = work(stored, source.parent, seed=seed)
-    quantize_checkpoint(stored, output, recipe, work=shown, shard_bytes=SHARD_BYTES)
+    shown = settings(stored, source.parent, seed=seed)
+    quantize_checkpoint(stored, output, recipe, calibration=shown, shard_bytes=SHARD_BYTES)
 
 
 def digests(directory: Path) -> dict[str, str]:
@@ -86,8 +87,8 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
     assert left == {"undisturbed", *(f"out-{number}" for number in range(finished + 1))}
 
 
-def stopped_at(part: int) -> Callable[[Progress], None]:
-    def listen(progress: Progress) -> None:
+def stopped_at(part: int) -> Callable[[PartProgress], None]:
+    def listen(progress: PartProgress) -> None:
         if progress.part == part:
             raise KeyboardInterrupt
 
@@ -102,7 +103,7 @@ def cut_off(source: Path, output: Path) -> None:
             stored,
             output,
             GPTQ,
-            work=work(stored, source.parent),
+            calibration=settings(stored, source.parent),
             shard_bytes=SHARD_BYTES,
             listener=stopped_at(3),
         )
@@ -116,7 +117,7 @@ def test_resumed_run_does_only_what_is_left(source: Path, tmp_path: Path) -> Non
         stored,
         tmp_path / "out",
         GPTQ,
-        work=work(stored, source.parent),
+        calibration=settings(stored, source.parent),
         shard_bytes=SHARD_BYTES,
         listener=lambda progress: begun.append(progress.part),
     )
@@ -161,13 +162,13 @@ def test_source_that_changes_under_way_is_told(source: Path, tmp_path: Path) -> 
         (copy / path.name).write_bytes(path.read_bytes())
     stored = StoredModel.open(copy)
 
-    def change(progress: Progress) -> None:
+    def change(progress: PartProgress) -> None:
         if progress.part == 2:
             os.utime(copy / "model.safetensors", ns=(1, 1))
 
     with pytest.raises(CheckpointError, match="changed while it was read"):
         quantize_checkpoint(
-            stored, tmp_path / "out", GPTQ, work=work(stored, tmp_path), listener=change
+            stored, tmp_path / "out", GPTQ, calibration=settings(stored, tmp_path), listener=change
         )
     assert not (tmp_path / "out").exists()
 
@@ -175,7 +176,7 @@ def test_source_that_changes_under_way_is_told(source: Path, tmp_path: Path) -> 
 def test_two_runs_on_one_target_one_is_told(source: Path, tmp_path: Path) -> None:
     told = []
 
-    def second(progress: Progress) -> None:
+    def second(progress: PartProgress) -> None:
         if progress.part == 2:
             with pytest.raises(OptionError, match="another run is making"):
                 run(source, tmp_path / "out")
@@ -186,7 +187,7 @@ def test_two_runs_on_one_target_one_is_told(source: Path, tmp_path: Path) -> Non
         stored,
         tmp_path / "out",
         GPTQ,
-        work=work(stored, source.parent),
+        calibration=settings(stored, source.parent),
         shard_bytes=SHARD_BYTES,
         listener=second,
     )
@@ -199,19 +200,21 @@ def run_with_little_room(source: Path, output: Path, recipe: Recipe, largest_fil
     try:
         run(source, output, recipe)
     except CheckpointError as error:
-        told = str(error)
-        os._exit(7 if "File too large; what is done is kept in" in told else 8)
+        named = str(error).endswith("out: File too large")
+        os._exit(7 if named and "what is finished is kept in" in error.__notes__[0] else 8)
     os._exit(9)
 
 
-@pytest.mark.parametrize("recipe", [GPTQ, Recipe(INT4)], ids=["states", "shards"])
+@pytest.mark.parametrize(
+    ("recipe", "largest_file"), [(GPTQ, 500_000), (Recipe(INT4), 45_000)], ids=["states", "shards"]
+)
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_no_room_in_the_middle_keeps_what_is_done(
-    recipe: Recipe, source: Path, tmp_path: Path
+    recipe: Recipe, largest_file: int, source: Path, tmp_path: Path
 ) -> None:
     """The operating system refuses to let a file grow, as a full disk or a quota does."""
     run(source, tmp_path / "undisturbed", recipe)
-    process = started(run_with_little_room, source, tmp_path / "out", recipe, SHARD_BYTES // 2)
+    process = started(run_with_little_room, source, tmp_path / "out", recipe, largest_file)
     process.join()
     assert process.exitcode == 7
     assert not (tmp_path / "out").exists()

@@ -1,0 +1,165 @@
+"""Write a checkpoint part by part: what lies before the layers, each layer, what lies behind them.
+
+All that can be known is checked before the first part. Each part that is finished outlasts a kill,
+a full disk and every error, and the same command goes on with the next one.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Protocol
+
+from calculator.checkpoint.stored import StoredModel
+from calculator.errors import CheckpointError
+from calculator.model.architecture import Weight
+from calculator.model.config import ModelConfig
+from calculator.model.formats import WeightFormat
+from glm4q.measure.peaks import peak_bytes
+from quantize.output.checksums import CHECKSUMS, write_checksums
+from quantize.output.companions import write_companions
+from quantize.output.layout import Shard, total_bytes
+from quantize.output.shards import ShardWriter, write_index
+from quantize.output.target import JOURNAL, Journal, Target, refuse_full_disk
+from quantize.output.tensors import NamedTensors
+from quantize.quality.report import JSON_NAME, TEXT_NAME
+
+NOT_SUMMED = (CHECKSUMS, JOURNAL, JSON_NAME, TEXT_NAME)
+"""Files without a checksum: the report names times and memory, which differ from run to run."""
+AFTER_THE_LAST = "the checks at the end"
+
+
+@dataclass(frozen=True)
+class PartProgress:
+    """The part that a run begins now; `part` equals `parts` where only the checks are left."""
+
+    part: int
+    parts: int
+    name: str
+    output_error: float | None
+    """The error of the linear that was calibrated last; None where there is none."""
+    is_resumed: bool = False
+    """An earlier run has finished the parts before this one, and this run has done nothing yet."""
+
+
+Listener = Callable[[PartProgress], None]
+Finish = Callable[[Path, Journal], None]
+
+
+@dataclass(frozen=True)
+class OutputPlan:
+    """What is written; known before a weight is read."""
+
+    source: StoredModel
+    formats: Mapping[Weight, WeightFormat]
+    shards: list[Shard]
+    config: ModelConfig
+    quantization: Mapping[str, Any]
+    """The quantization_config of config.json."""
+    depends_on: Mapping[str, Any]
+    """All that the bytes of the output depend on; a run goes on only where it is the same."""
+    scratch_bytes: int = 0
+    """Bytes beside the output that the run writes to the same disk, and deletes."""
+
+    @property
+    def parts(self) -> list[list[Weight]]:
+        """The weights of each part: those of a layer, or those that follow each other outside."""
+        return [list(weights) for _, weights in groupby(self.formats, lambda each: each.layer)]
+
+
+class PartSource(Protocol):
+    """Makes the tensors of the output."""
+
+    def tensors(self, weights: list[Weight]) -> NamedTensors:
+        """The tensors of one part, in the order of the shards."""
+        ...
+
+    def drop(self, weights: list[Weight]) -> None:
+        """Delete what later parts do not need: this part is on the disk."""
+        ...
+
+    def clean(self) -> None:
+        """Delete what is left: all parts are on the disk."""
+        ...
+
+
+def write_checkpoint(
+    plan: OutputPlan,
+    output: Path,
+    make_source: Callable[[Target], PartSource],
+    *,
+    overwrite: bool,
+    listener: Listener = lambda progress: None,
+    finish: Finish = lambda directory, journal: None,
+) -> None:
+    """Write the planned checkpoint into a directory that takes the name `output` when it is whole.
+
+    finish: called with the whole directory before it takes its name. Raises OptionError,
+    CheckpointError or TokenizerError; the error's notes say how to go on where a part is finished.
+    """
+    names = [_name(weights) for weights in plan.parts]
+    target = Target(
+        output,
+        overwrite=overwrite,
+        source=plan.source.directory,
+        depends_on=plan.depends_on,
+        part_names=[*names, AFTER_THE_LAST],
+    )
+    with target:
+        needed = total_bytes(plan.shards) + plan.scratch_bytes
+        refuse_full_disk(target.directory, output, needed - target.written_bytes())
+        # Written first, because a tokenizer that cannot be converted would else fail after hours.
+        write_companions(plan.source, target.directory, plan.config, plan.quantization)
+        source = make_source(target)
+        done = target.journal.tensors
+        with ShardWriter(target.directory, plan.shards, finished=done) as writer:
+            _write_parts(plan, source, target, writer, listener)
+        source.clean()
+        write_index(target.directory, plan.shards)
+        finish(target.directory, target.journal)
+        write_checksums(target.directory, leave_out=NOT_SUMMED, known=writer.sums)
+
+
+def _write_parts(
+    plan: OutputPlan,
+    source: PartSource,
+    target: Target,
+    writer: ShardWriter,
+    listener: Listener,
+) -> None:
+    parts, journal, first = plan.parts, target.journal, target.journal.parts
+    stamps = file_stamps(plan.source)
+    for number, weights in enumerate(parts[first:], start=first):
+        begun = time.monotonic()
+        listener(_progress(target, number, is_resumed=number == first > 0))
+        for name, rows in source.tensors(weights):
+            writer.write(name, rows)
+        if file_stamps(plan.source) != stamps:
+            raise CheckpointError(f"{plan.source.directory} changed while it was read")
+        journal.tensors, journal.parts = writer.sync(), number + 1
+        journal.seconds += time.monotonic() - begun
+        journal.peak_bytes = max(journal.peak_bytes, peak_bytes())
+        target.commit()
+        source.drop(weights)
+    if first == len(parts):
+        listener(_progress(target, first, is_resumed=True))
+
+
+def _progress(target: Target, part: int, *, is_resumed: bool) -> PartProgress:
+    reports = target.journal.reports
+    error = reports[-1]["output_error"] if reports else None
+    name, parts = target.part_names[part], len(target.part_names) - 1
+    return PartProgress(part, parts, name, error, is_resumed)
+
+
+def file_stamps(stored: StoredModel) -> dict[str, list[int]]:
+    """[bytes, time of change in ns] of each file of weights, and of config.json."""
+    files = {header.file for header in stored.tensors.values()}
+    files.add(stored.directory / "config.json")
+    return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(files)}
+
+
+def _name(weights: list[Weight]) -> str:
+    layer = weights[0].layer
+    return weights[0].module if layer is None else f"layer {layer}"

@@ -1,4 +1,4 @@
-"""Write docs/kernels.md: what the compiler says of the GPU kernels, card by card. No GPU is used.
+"""Write benchmarks/gpu_kernels.md: the GPU kernels' machine code, card by card, without a GPU.
 
 python -m benchmarks.gpu_kernels_static
 """
@@ -27,12 +27,12 @@ from calculator.model.architecture import Weight
 from calculator.model.formats import KV_FORMATS, NF4, WeightFormat
 from glm4q.kernels.cut import VECTOR_WORDS
 
-FILE = Path(__file__).parents[1] / "docs" / "kernels.md"
+FILE = Path(__file__).with_name("gpu_kernels.md")
 CARDS = ("RTX 2060", "3060", "RTX 4060", "RTX 4070", "RTX 4090", "RTX 5070")
 HEAD_DIM = 128
 PROMPT = 512
 PRODUCT_FLOPS = 2 * 16 * 8 * 16
-"""Of one instruction of a tensor core, HMMA.16816."""
+"""Operations of one instruction of a tensor core, HMMA.16816."""
 WHOLE = Weight("layer", LAYER, "linear")
 
 
@@ -43,7 +43,7 @@ class Loop:
     name: str
     made: Compiled
     bytes: int
-    """What one turn of it reads, by a whole block."""
+    """What one iteration reads, by a whole block."""
 
     @property
     def per_byte(self) -> float:
@@ -153,12 +153,12 @@ spill nothing (a prompt's attention up to 80 bytes of a thread's registers), by 
 ## Is a decoded token bound by memory?
 
 Instructions per byte: those of the kernel's main loop, for all threads of a block, over the bytes
-of weights and scales, or of the cache, that one turn reads. A card can issue: float32 lanes x
+of weights and scales, or of the cache, that one iteration reads. A card can issue: float32 lanes x
 clock (half its data sheet's TFLOPS; Turing's schedulers issue twice as many) over its bandwidth.
 Where the share is below 100 % the memory should be the bound, if enough loads are under way: the
 warps that fit on a multiprocessor, by registers and shared memory, stand beside it. Not counted:
 latency, what comes before and after the loop, bank conflicts, and instructions that take more
-than one turn.
+than one issue slot.
 
 | card | loop | registers | shared bytes | warps | per byte | can issue | share | bound by |
 |---|---|---:|---:|---:|---:|---:|---:|---|
@@ -182,46 +182,6 @@ bound; not counted is what was not counted above, and waiting for one another.
 
 Before, torch multiplied these tiles in float32, which uses no tensor cores on any card: half their
 rate at best, with scores written to memory and read again.
-
-## How they compute
-
-- One token by a weight (`matvec`): no tensor cores. A code is moved under the mantissa of 2^23,
-  so that one logical operation and one subtraction make it a float32; products and sums are
-  float32.
-- Several tokens (`matmul`): tensor cores multiply activations by codes less their zero points,
-  whole numbers that bfloat16 and float16 hold exactly. Scales are applied to each group's sum in
-  float32.
-- bitsandbytes' checkpoints run by the same two kernels. LLM.int8() is 8-bit codes with a float32
-  scale for each row. NF4's codes number the 16 values of a book, which are looked up in it; it
-  stays in the nearest cache. On Turing those tiles spill registers, so bitsandbytes' own kernels
-  serve there, or the reference.
-- Before Ampere there is no bfloat16 and GLM-4's activations overflow float16: each row is divided
-  by a power of two that brings it below 2^15, and its results are multiplied by it in float32.
-- Inputs are split among blocks where outputs alone do not fill a card. Each split's sums go to
-  the planned scratch, and are added in a fixed order: no atomics, the same bits each time, on
-  each card.
-- Attention of one token (`append`, `attend`, `merge`): the context is shared out among blocks,
-  each with all query heads of a key. Codes go to tensor cores as they are; vectors of bf16 are
-  brought to float16's range by a power of two. The number of cached tokens is read on the device,
-  so that a step is recorded once as a CUDA graph and replayed for every token.
-- Keys of an INT4 cache are kept less their head's centre. What it adds to a score is a cosine and a
-  sine for each pair of numbers: of the queries turned on to a tile's first position, by integers
-  that wrap where turns do, and of one table for all tiles.
-- Attention of several tokens, a prompt's or a draft's, is the same `attend` with more rows: blocks
-  of 64 of them, each over the whole context where the rows alone fill the card. Scores stay in
-  registers. Turning queries and writing the cache is left to torch's operators there. On Turing all
-  of it is: their float32 products are cuBLAS's.
-
-## What is left out
-
-- `torch-int4-cuda` (torch's own 4-bit operator) and, for NF4, `bitsandbytes` are offered where
-  Triton is not installed. Their shapes are checked without a device; of their products of one
-  token the numbers are not.
-- LLM.int8() by bitsandbytes' own operator. It takes as much memory as there are outliers among the
-  activations, which no plan can know, and waits for the device at each layer, which no graph can
-  record. Its codes run as INT8 by rows; without Triton, by the reference.
-- A head in bf16 is multiplied by torch's own operators, whose workspace inside a CUDA graph
-  (cuBLAS) the plan does not list.
 
 ## Every launch
 

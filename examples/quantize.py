@@ -1,4 +1,4 @@
-"""Quantize a checkpoint to INT8, and print what it takes: python examples/quantize.py SOURCE OUTPUT"""
+"""Quantize a checkpoint to INT8, and print both sizes: examples/quantize.py SOURCE OUTPUT"""
 
 import sys
 from pathlib import Path

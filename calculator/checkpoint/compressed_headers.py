@@ -28,9 +28,9 @@ def check_settings(settings: Settings) -> None:
     groups = settings.get("config_groups")
     if not isinstance(groups, dict) or not all(isinstance(each, dict) for each in groups.values()):
         raise CheckpointError("says compressed-tensors and has no config_groups")
-    formats = {settings.get("format"), *(each.get("format") for each in groups.values())}
-    for name in sorted(map(str, formats - {FORMAT, "mixed-precision", None})):
-        raise CheckpointError(f"is in compressed-tensors' format {name}; {FORMAT} is read")
+    for name in (settings.get("format"), *(each.get("format") for each in groups.values())):
+        if name not in (FORMAT, "mixed-precision", None):
+            raise CheckpointError(f"is in compressed-tensors' format {name}; {FORMAT} is read")
     for each in groups.values():
         _check_group(each)
     for name in ("transform_config", "sparsity_config"):

@@ -26,10 +26,9 @@ VERSIONS = {"gptq": 1, "gptq_v2": 0}
 
 def check_settings(settings: Settings) -> None:
     """Raise CheckpointError or ConfigError where the settings cannot be read."""
-    if version(settings) not in VERSIONS:
-        raise CheckpointError(
-            f"is in GPTQ format {version(settings)!r}; {' and '.join(VERSIONS)} are read"
-        )
+    stated = version(settings)
+    if not isinstance(stated, str) or stated not in VERSIONS:
+        raise CheckpointError(f"is in GPTQ format {stated!r}; {' and '.join(VERSIONS)} are read")
     for name in ("sym", "desc_act"):
         if not isinstance(settings.get(name, True), bool):
             raise ConfigError(f"{name} must be true or false, not {settings[name]!r}")

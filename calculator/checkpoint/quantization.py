@@ -73,7 +73,7 @@ def _quantization(raw: Any) -> Quantization:
     method = raw.get("quant_method") if isinstance(raw, dict) else raw
     if method in ("auto-round", "intel/auto-round") and isinstance(raw, dict):
         return _auto_round(raw)
-    if not isinstance(raw, dict) or method not in LAYOUTS:
+    if not isinstance(raw, dict) or not isinstance(method, str) or method not in LAYOUTS:
         raise CheckpointError(
             f"is quantized by {method!r}; {', '.join(LAYOUTS)} and auto-round are read. {CONVERT}"
         )

@@ -2,7 +2,6 @@
 
 import readline  # noqa: F401  # gives input() editing and history
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -150,7 +149,9 @@ def chat(
         "seed": seed,
         "max_tokens": max_tokens,
     }
-    params = _params(model, {name: value for name, value in changes.items() if value is not None})
+    params = read_sampling_params(
+        model, {name: value for name, value in changes.items() if value is not None}
+    )
     llm = _load(model, device, dtype, kernel, wish, kept)
     if sys.stderr.isatty():  # a pipe gets the answer and nothing else
         print(llm.fit.sentence(), file=sys.stderr)
@@ -179,10 +180,6 @@ def _wish(
     )
 
 
-def _params(model: Path, changes: dict[str, float | int]) -> SamplingParams:
-    return replace(read_sampling_params(model), **changes)  # type: ignore[arg-type]
-
-
 def _load(
     model: Path, device: str, dtype: str, kernel: str, wish: Wish, reserve: int | None
 ) -> LLM:
@@ -193,11 +190,11 @@ def _load(
 
 
 def _converse(llm: LLM, system: str | None, params: SamplingParams) -> None:
-    Terminal(llm.chat(system), params, Console()).run()
+    Terminal(llm.chat(system, params), params, Console()).run()
 
 
 def _answer_once(llm: LLM, system: str | None, params: SamplingParams, question: str) -> None:
-    pieces = llm.chat(system).ask(question, params)
+    pieces = llm.chat(system, params).ask(question, params)
     console = Console()
     if console.is_terminal:
         with MarkdownStream(console) as stream:

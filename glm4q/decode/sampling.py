@@ -8,6 +8,9 @@ from torch import Tensor
 
 from calculator.errors import OptionError
 
+GREEDY_BELOW = 1e-5
+"""A lower temperature takes the likeliest token: logits divided by it would overflow float32."""
+
 
 @dataclass(frozen=True)
 class SamplingParams:
@@ -79,7 +82,7 @@ class Sampler:
         return token
 
     def _pick(self, logits: Tensor) -> Tensor:
-        if self.params.temperature == 0:
+        if self.params.temperature < GREEDY_BELOW:
             return logits.argmax()
         kept = keep_likely(logits / self.params.temperature, self.params)
         return draw(kept.softmax(-1), self._generator)

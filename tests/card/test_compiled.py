@@ -9,7 +9,7 @@ import torch
 
 pytest.importorskip("triton", reason="Triton is not installed; it has no wheel for this system")
 
-from tests.card.ptx.build import compiler
+from tests.card.build import compiler
 
 if compiler() is None:
     pytest.skip("the PTX machine needs a C++ compiler", allow_module_level=True)

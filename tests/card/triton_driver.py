@@ -70,6 +70,10 @@ def _itself(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def _at_once(name: str, work: Callable[[], None]) -> None:
+    work()
+
+
 @dataclass
 class PlayedDriver(DriverBase):
     """A card of that compute capability, as 86 for 8.6."""
@@ -80,6 +84,8 @@ class PlayedDriver(DriverBase):
     """Hands out the host memory of a tensor of a simulated device."""
     blocks: SomeBlocks | None = None
     """Which blocks of a kernel run, by its name and its grid: None, or where it says None, all."""
+    submit: Callable[[str, Callable[[], None]], None] = _at_once
+    """Does a launch's work, or notes it for a graph."""
     on_launch: Callable[[Launched], None] | None = None
     launched: list[Launched] = field(default_factory=list)
 
@@ -102,7 +108,11 @@ class PlayedDriver(DriverBase):
         return launch
 
     def start(self, loaded: Loaded, grid: tuple[int, int, int], given: tuple[Any, ...]) -> None:
-        """Run one launch on the machine, and keep what it did."""
+        """Hand over one launch, as a stream does."""
+        self.submit(loaded.program.name, lambda: self._run(loaded, grid, given))
+
+    def _run(self, loaded: Loaded, grid: tuple[int, int, int], given: tuple[Any, ...]) -> None:
+        """Run it on the machine, and keep what it did."""
         arguments = [self.unwrap(each) if isinstance(each, Tensor) else each for each in given]
         name, options = loaded.program.name, self.options
         if self.blocks is not None:

@@ -9,10 +9,10 @@ from math import prod
 
 from torch import Tensor
 
-from tests.card.ptx.build import library
+from tests.card.build import machine as library
 from tests.card.ptx.operands import SPECIAL
 from tests.card.ptx.program import Program
-from tests.card.ptx.records import Counts, Job, Line, LineCount, Region
+from tests.card.ptx.records import Counts, Job, LineCount, Region
 
 Argument = Tensor | int | float
 BITS = {1: "<B", 2: "<H", 4: "<I", 8: "<Q"}
@@ -28,7 +28,7 @@ class Account:
 
     program: Program
     counts: Counts
-    lines: Sequence[LineCount]
+    lines: ctypes.Array[LineCount]
     blocks: int
 
     @property
@@ -91,11 +91,11 @@ def run(
     numbers = _block_numbers(grid, options.blocks)
     tensors = [each for each in arguments if isinstance(each, Tensor)]
     parameters = _parameters(program, arguments)
-    image = bytes(program.rows.image)
+    lines, image = program.image
     counts, line_counts = Counts(), (LineCount * len(program.lines))()
     special = [program.rows.places.get(name, (-1, 0))[0] for name in SPECIAL]
     job = Job(
-        lines=(Line * len(program.lines))(*program.lines),
+        lines=lines,
         line_count=len(program.lines),
         rows=ctypes.cast(ctypes.c_char_p(image), ctypes.c_void_p),
         row_bytes=len(image),
@@ -119,7 +119,7 @@ def run(
         raise MachineFault(
             f"{program.name}: {job.fault.decode()} ({program.places[place]}: {program.text[place]})"
         )
-    return Account(program, counts, list(line_counts), len(numbers))
+    return Account(program, counts, line_counts, len(numbers))
 
 
 def _block_numbers(

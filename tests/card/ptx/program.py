@@ -1,7 +1,9 @@
 """PTX text as records that the machine runs. What is not understood is an error, never skipped."""
 
+import ctypes
 import re
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 
 from tests.card.ptx import operands
 from tests.card.ptx.records import FLAGS, Line, opcodes
@@ -44,6 +46,11 @@ class Program:
             if line.opcode == branch and line.target <= place
         ]
 
+    @cached_property
+    def image(self) -> tuple[ctypes.Array[Line], bytes]:
+        """Records and registers as the machine takes them."""
+        return (Line * len(self.lines))(*self.lines), bytes(self.rows.image)
+
     def parameter_offset(self, name: str) -> int:
         """Where a parameter lies in the memory that a launch hands over."""
         offset = 0
@@ -55,6 +62,7 @@ class Program:
         raise PtxError(f"no parameter {name}")
 
 
+@lru_cache(256)
 def parse(text: str) -> Program:
     """The one kernel of a PTX file."""
     text = re.sub(r"//[^\n]*", lambda found: _place(found[0]), text)

@@ -4,7 +4,7 @@ import ctypes
 from dataclasses import dataclass
 from functools import cache
 
-from tests.card.ptx.build import library
+from tests.card.build import machine as library
 
 OPERANDS = 14
 LANES = 32

@@ -1,0 +1,160 @@
+"""The product on a simulated card: it says what it says on the CPU, and asks of the card no more
+than it should. `make card` runs every format on every generation of cards; here is a sample.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="Triton is not installed; it has no wheel for this system")
+
+from tests.card.build import compiler
+
+if compiler() is None:
+    pytest.skip("the simulated card needs a C++ compiler", allow_module_level=True)
+
+from calculator.model.formats import WeightFormat
+from calculator.questions.fit import Wish
+from glm4q.decode.sampling import SamplingParams
+from tests.card.conftest import ASYMMETRIC, INT4, INT8
+from tests.card.sim.models import Run, name_of
+from tests.card.sim.played import simulated_card
+
+PROMPT = [5, 7, 9, 11, 5, 7, 9] * 3
+GREEDY = SamplingParams(temperature=0, max_tokens=6)
+CARDS = "RTX 2060", "RTX 3060", "RTX 4090", "RTX 5070"
+"""Of compute capability 7.5, 8.6, 8.9 and 12.0."""
+KVS = "bf16", "int8", "k8v4", "int4"
+Formats = tuple[WeightFormat, WeightFormat] | None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run of one checkpoint on one card."""
+
+    card: str
+    formats: Formats
+    """Of layers and head; None in bf16."""
+    kv: str
+    dtype: str = "bf16"
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What else is wished for."""
+
+    def __str__(self) -> str:
+        extra = " ".join(f"{name}={value}" for name, value in self.extra.items())
+        return f"{self.card} {self.name} {self.kv} {self.dtype} {extra}".strip()
+
+    @property
+    def name(self) -> str:
+        return "bf16" if self.formats is None else name_of(*self.formats)
+
+    def load(self, checkpoints: Path, device: str, **changed: Any) -> Run:
+        wish = Wish(context=64, kv=self.kv, **{**self.extra, **changed})
+        return Run(checkpoints / self.name, device, wish, dtype=self.dtype)
+
+
+def slow(*cases: Case) -> list[Any]:
+    return [pytest.param(case, marks=pytest.mark.card, id=str(case)) for case in cases]
+
+
+CLOSE = [
+    pytest.param(Case("RTX 3060", INT4, "int8"), id="RTX 3060 int4 int8"),
+    *slow(*(Case(card, INT4, kv, "fp32") for card in CARDS for kv in KVS)),
+    *slow(*(Case(card, formats, "int8") for card in CARDS[1:] for formats in (INT8, ASYMMETRIC))),
+    *slow(*(Case(card, None, "bf16") for card in CARDS[1:])),
+]
+
+
+@pytest.mark.parametrize("case", CLOSE)
+def test_logits_are_those_of_the_cpu(case: Case, checkpoints: Path) -> None:
+    """A chunk, then tokens one by one: plain, recorded and replayed."""
+    tokens = [*PROMPT, 31, 7, 71, 63, 22]
+    expected = case.load(checkpoints, "cpu", prefill_chunk=21).logits(tokens)
+    with simulated_card(case.card):
+        found = case.load(checkpoints, "cuda", prefill_chunk=21).logits(tokens)
+    error = (found - expected).norm(dim=-1) / expected.norm(dim=-1)
+    rounded = case.dtype == "bf16" or case.kv in ("k8v4", "int4")
+    assert error.max() < (0.05 if rounded else 0.01)
+
+
+EXACT = [
+    Case("RTX 3060", INT4, "fp32", "fp32"),
+    *slow(
+        *(Case(card, formats, "fp32", "fp32") for card in CARDS for formats in (None, INT4, INT8))
+    ),
+]
+
+
+@pytest.mark.parametrize("case", EXACT, ids=str)
+def test_in_fp32_the_likeliest_tokens_are_the_cpu_s(case: Case, checkpoints: Path) -> None:
+    expected = list(case.load(checkpoints, "cpu").answer(PROMPT, GREEDY))
+    with simulated_card(case.card):
+        assert list(case.load(checkpoints, "cuda").answer(PROMPT, GREEDY)) == expected
+
+
+ALIKE = [
+    Case("RTX 3060", INT4, "int8", extra={"draft_tokens": 3}),
+    Case("RTX 3060", INT4, "int8", extra={"prefill_chunk": 8}),
+    Case("RTX 3060", INT4, "int8", extra={"embedding": "host"}),
+    Case("RTX 3060", INT4, "int8", extra={"gpu_layers": 1, "embedding": "host"}),
+]
+
+
+@pytest.mark.parametrize("case", ALIKE, ids=str)
+def test_how_it_runs_does_not_change_what_it_says(case: Case, checkpoints: Path) -> None:
+    """Drafts, small chunks, the embedding or a layer on the host."""
+    plain = Case(case.card, case.formats, case.kv, case.dtype)
+    with simulated_card(case.card):
+        expected = list(plain.load(checkpoints, "cuda").answer(PROMPT, GREEDY))
+        assert list(case.load(checkpoints, "cuda").answer(PROMPT, GREEDY)) == expected
+
+
+def test_answers_together_are_those_alone(checkpoints: Path) -> None:
+    case = Case("RTX 3060", INT4, "int8", extra={"batch": 2})
+    prompts = [PROMPT, PROMPT[:5], PROMPT[:9]]
+    with simulated_card(case.card):
+        together = case.load(checkpoints, "cuda").answers(prompts, GREEDY)
+        for prompt, answer in zip(prompts, together, strict=True):
+            alone = case.load(checkpoints, "cuda", batch=1).answer(prompt, GREEDY)
+            assert list(alone) == answer
+
+
+def test_a_replayed_step_launches_the_same_kernels_at_the_same_addresses(checkpoints: Path) -> None:
+    case = Case("RTX 3060", INT4, "int8")
+    with simulated_card(case.card) as (card, driver):
+        answer = case.load(checkpoints, "cuda").answer(PROMPT, GREEDY)
+        for _ in range(3):
+            next(answer)
+        seen = []
+        for _ in range(2):
+            driver.launched.clear()
+            with card.trace.only() as trace:
+                next(answer)
+            assert len(trace.of("replay")) == 1
+            seen.append(
+                [
+                    (launched.name, launched.grid, *(_address(each) for each in launched.arguments))
+                    for launched in driver.launched
+                ]
+            )
+            # Only the sampler allocates, and its numbers are the plan's "sampling".
+            assert all("sampling.py" in event.place for event in trace.of("allocate"))
+        assert seen[0] == seen[1]
+        assert len(seen[0]) > 20
+
+
+def _address(argument: object) -> object:
+    return argument.data_ptr() if isinstance(argument, torch.Tensor) else argument
+
+
+def test_memory_is_all_given_back(checkpoints: Path) -> None:
+    case = Case("RTX 3060", INT4, "int8")
+    with simulated_card(case.card) as (card, driver):
+        run = case.load(checkpoints, "cuda")
+        assert list(run.answer(PROMPT[:5], SamplingParams(temperature=0, max_tokens=2)))
+        del run
+        driver.launched.clear()
+        assert card.allocator.allocated == 0

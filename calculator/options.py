@@ -1,18 +1,20 @@
-"""Words that several commands read from the command line."""
+"""Reads sizes, counts and choices from the command line, for all commands."""
 
 import re
 
 from calculator.errors import OptionError
 
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-"""A Hugging Face id: owner/name."""
+"""A Hugging Face id has the form owner/name."""
 
 _SIZE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([mg]?)(?:i?b)?", re.IGNORECASE)
+_LARGEST_BARE = 512
+"""A larger number without a unit is rather MiB than GiB, so that it is asked back."""
 _COUNT = re.compile(r"([0-9]{1,12})([km]?)", re.IGNORECASE)
 
 
 def parse_tokens(text: str) -> int:
-    """A number of tokens: 4096, 128k (x 1024) or 1m (x 1024 x 1024). Raises OptionError.
+    """Read a number of tokens: 4096, 128k (x 1024) or 1m (x 1024 x 1024). Raises OptionError.
 
     >>> parse_tokens("128k")
     131072
@@ -24,7 +26,7 @@ def parse_tokens(text: str) -> int:
 
 
 def parse_size(text: str, name: str) -> int:
-    """Bytes from GiB, or MiB where an M follows. Raises OptionError.
+    """Read a size in GiB, or in MiB where an M follows. Raises OptionError.
 
     >>> parse_size("11.5", "vram"), parse_size("600M", "reserve")
     (12348030976, 629145600)
@@ -32,11 +34,15 @@ def parse_size(text: str, name: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if not match:
         raise OptionError(f"{name} is a size such as 11.5 (GiB) or 600M (MiB), not {text[:40]!r}")
+    if not match[2] and float(match[1]) > _LARGEST_BARE:
+        raise OptionError(
+            f"{name} {match[1]} has no unit: write {match[1]}M for MiB, or {match[1]}G for GiB"
+        )
     return round(float(match[1]) * (1 << (20 if match[2].lower() == "m" else 30)))
 
 
 def parse_count(text: str | None, name: str) -> int | None:
-    """A number, or None where nothing or "auto" is said. Raises OptionError.
+    """Read a number; None where no text or "auto" is given. Raises OptionError.
 
     >>> parse_count("30", "gpu layers"), parse_count("auto", "gpu layers")
     (30, None)
@@ -49,14 +55,14 @@ def parse_count(text: str | None, name: str) -> int | None:
 
 
 def one_of(name: str, value: str, known: tuple[str, ...]) -> str:
-    """The value, if it is one of those known. Raises OptionError."""
+    """Return the value if it is one of the known ones. Raises OptionError."""
     if value not in known:
         raise OptionError(f"{name} must be one of {', '.join(known)}, not {value}")
     return value
 
 
 def printable(text: str) -> str:
-    """A name on disk may hold bytes that no terminal prints."""
+    """Replace what no terminal prints: a name on disk may hold any bytes."""
     return "".join(
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
     )

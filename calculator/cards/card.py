@@ -1,10 +1,11 @@
 """The card that is asked about: by name, by its bytes, or as the driver reports it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from calculator.cards.gpus import Gpu, find_gpu
-from calculator.cards.roofline import Rates
+from calculator.cards.roofline import HOST_BANDWIDTH, Rates
 from calculator.errors import OptionError
 from calculator.options import parse_size
 
@@ -20,11 +21,13 @@ class Card:
     arguments: tuple[str, ...]
     """The options that name it again."""
     gpu: Gpu | None = None
-    """Its data sheet; None where only bytes are known, and then no speed is."""
+    """Its data sheet; None where only bytes are known, and then the speed is not known."""
+    host_bandwidth: float = HOST_BANDWIDTH
+    """Bytes a second of the host's memory, for layers that run there."""
 
     @property
     def rates(self) -> Rates | None:
-        return gpu_rates(self.gpu) if self.gpu else None
+        return replace(gpu_rates(self.gpu), host_bandwidth=self.host_bandwidth) if self.gpu else None
 
 
 def gpu_rates(gpu: Gpu) -> Rates:
@@ -63,6 +66,16 @@ def find_card(gpu: str | None, vram: str | None) -> Card | None:
     name = f"a card like {named.name}" if named else "a card"
     arguments = (*(named.arguments if named else ()), "--vram", vram)
     return Card(name, size, "as asked for", arguments, named.gpu if named else None)
+
+
+def find_machine_card() -> Card | None:
+    """Return this machine's card, or None where there is no NVIDIA driver or it answers nothing."""
+    if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg")):
+        return None
+    try:
+        return detect_card()
+    except OptionError:
+        return None
 
 
 def detect_card() -> Card:

@@ -75,6 +75,11 @@ class Gpu:
         return PCIE_LANE[generation] * int(lanes)
 
     @property
+    def runs_glm4q(self) -> bool:
+        """glm4q's own kernels need CUDA."""
+        return self.vendor == "NVIDIA"
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What of this card changes the answer, in words."""
         notes = []
@@ -133,3 +138,16 @@ def _nearest(wanted: str) -> list[str]:
 
     nearest = sorted(load_gpus(), key=likeness, reverse=True)[:NEAREST]
     return [gpu.name for gpu in nearest]
+
+
+def matching_gpus(word: str | None) -> tuple[Gpu, ...]:
+    """Return the cards whose name, alias, vendor or kind has the word; all without one."""
+    if word is None:
+        return load_gpus()
+    wanted = normal_name(word)
+    return tuple(
+        gpu
+        for gpu in load_gpus()
+        if any(wanted in normal_name(name) for name in (gpu.name, *gpu.aliases))
+        or word.lower() in (gpu.vendor.lower(), gpu.kind)
+    )

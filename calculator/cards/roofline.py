@@ -1,7 +1,7 @@
 """Bounds on speed from the bytes of the plan: no step is faster than its bytes or its sums allow.
 
-A program reaches a part of what a card's data sheet says; how much is stated, as a band, and the
-band is what is printed, never one bare number.
+A program reaches only a part of what a card's data sheet says. That part is a band with two ends,
+and a speed is always printed as a band.
 """
 
 from dataclasses import dataclass
@@ -10,17 +10,18 @@ from calculator.memory.plan import MemoryPlan
 from calculator.memory.settings import Device
 
 DECODE_EFFICIENCY = (0.45, 0.85)
-"""Share of the data sheet's bandwidth that decoding programs were seen to reach: 42 % (gpt-fast,
-INT4, A100) to 90 % (gpt-fast, bf16, RTX 4090), most between 61 and 80 (llama.cpp, GeForce)."""
+"""Decoding programs reach this share of the data sheet's bandwidth: 42 % (gpt-fast, INT4, A100) to
+90 % (gpt-fast, bf16, RTX 4090), and most of them 61 % to 80 % (llama.cpp, GeForce)."""
 
 PREFILL_EFFICIENCY = (0.25, 0.65)
-"""Share of the data sheet's matrix rate: assumed. llama.cpp's published prefill lies in it."""
+"""Prefill is assumed to reach this share of the data sheet's matrix rate. llama.cpp's published
+prefill lies within it."""
 
 HOST_BANDWIDTH = 51.2e9
-"""Bytes a second of a host's memory: two channels of DDR4-3200, assumed."""
+"""A host's memory is assumed to move this many bytes a second: two channels of DDR4-3200."""
 
 SHORT_CONTEXT = 1024
-"""Speed is told at this depth and at the full context."""
+"""Speed is printed at this depth and at the full context."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Band:
 
 @dataclass(frozen=True)
 class Rates:
-    """What a machine can move and compute, by its data sheet; no efficiency in it."""
+    """What a machine can move and compute by its data sheet, without any efficiency."""
 
     bandwidth: float
     """Bytes a second of GPU memory."""
@@ -45,7 +46,7 @@ class Rates:
 
 
 def decode_band(plan: MemoryPlan, rates: Rates, *, depth: int) -> Band:
-    """Tokens a second of each sequence, one at a time, with `depth` tokens in its cache."""
+    """Return tokens a second of each sequence with `depth` tokens in its cache."""
     gpu, host = (step_bytes(plan, device, depth=depth) for device in ("gpu", "host"))
 
     def speed(efficiency: float) -> float:
@@ -57,7 +58,7 @@ def decode_band(plan: MemoryPlan, rates: Rates, *, depth: int) -> Band:
 
 
 def streamed_decode_band(plan: MemoryPlan, rates: Rates, *, depth: int) -> Band | None:
-    """The same if the host's layers were sent over the bus each step; None without a bus."""
+    """Return the decoding speed if each step sent the host's layers over the bus; None without one."""
     if rates.bus_bandwidth is None:
         return None
     gpu, host = (step_bytes(plan, device, depth=depth) for device in ("gpu", "host"))
@@ -66,7 +67,7 @@ def streamed_decode_band(plan: MemoryPlan, rates: Rates, *, depth: int) -> Band 
 
 
 def prefill_band(plan: MemoryPlan, rates: Rates, *, depth: int) -> Band:
-    """Prompt tokens a second, all sequences together, over a prompt of `depth` tokens."""
+    """Return prompt tokens a second, of all sequences, for a prompt of `depth` tokens."""
     chunk = min(plan.settings.prefill_chunk, depth) * plan.settings.batch
     computed = chunk * _flops(plan, depth // 2) / rates.flops  # half the prompt is there on average
     moved = step_bytes(plan, "gpu", depth=depth // 2) / rates.bandwidth
@@ -76,9 +77,9 @@ def prefill_band(plan: MemoryPlan, rates: Rates, *, depth: int) -> Band:
 
 
 def step_bytes(plan: MemoryPlan, device: Device, *, depth: int) -> int:
-    """Bytes that one decode step reads on a device: all weights, and the cache up to `depth`.
+    """Return the bytes that one decode step reads: all weights, and the cache up to `depth`.
 
-    Of an embedding only a few rows are read, unless the head is tied to it.
+    A step reads only a few rows of the embedding, unless the head is tied to it.
     """
     tied = not any(term.name.startswith("head") for term in plan.weights)
     read = sum(
@@ -87,11 +88,15 @@ def step_bytes(plan: MemoryPlan, device: Device, *, depth: int) -> int:
         if term.device == device and (tied or term.name != "embedding")
     )
     cached = sum(term.bytes for term in plan.kv_cache if term.device == device)
-    return read + cached * min(depth, plan.settings.context) // plan.settings.context
+    settings = plan.settings
+    prefix = settings.shared_prefix
+    cached_tokens = prefix + settings.batch * (settings.context - prefix)
+    # Each sequence reads a shared prefix, though it is cached only once.
+    return read + cached * settings.batch * min(depth, settings.context) // cached_tokens
 
 
 def _flops(plan: MemoryPlan, depth: int) -> int:
-    """Of one token: twice each number of the linears, and scores and sums over the cache."""
+    """Return what one token computes: twice each number of the linears, and attention."""
     config = plan.config
     queries = config.num_attention_heads * config.head_dim
     keys = config.num_key_value_heads * config.head_dim

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from calculator.memory.workspace import (
     DECODE_TILE,
@@ -21,7 +21,7 @@ ALIGNMENT = 256
 
 @dataclass(frozen=True)
 class Moment:
-    """What is alive at once at one point of a step."""
+    """The buffers that are alive together at one point of a step."""
 
     name: str
     bytes: int
@@ -69,7 +69,7 @@ class Layout(StepKind):
 
 @dataclass(frozen=True)
 class Arena:
-    """One block for prefill chunks and for decoding."""
+    """One block of memory that serves prefill chunks and decoding."""
 
     config: ModelConfig
     activation_bytes: int
@@ -84,16 +84,16 @@ class Arena:
         """The layout for a step of so many new tokens of a sequence."""
         return self.decode if tokens <= self.decode.shape.tokens else self.prefill
 
-    @property
+    @cached_property
     def formula(self) -> str:
-        """What its bytes are the sum of: the fullest moment, and what placing adds to it."""
+        """The sum that gives its bytes: the fullest moment, and the gaps between buffers."""
         fullest = max(self.moments, key=lambda moment: moment.bytes)
         gaps = self.bytes - fullest.bytes
         return f"{fullest.formula} + gaps {gaps:,}" if gaps else fullest.formula
 
     @property
     def moments(self) -> tuple[Moment, ...]:
-        """Every moment of both kinds of step; the fullest is what the block is for."""
+        """Every moment of both kinds of step. The block is as large as the fullest needs it."""
         return tuple(
             _moment(f"{kind} {name}", layout, name, self.activation_bytes)
             for kind, layout in (("prefill", self.prefill), ("decode", self.decode))
@@ -101,7 +101,6 @@ class Arena:
         )
 
 
-@lru_cache(maxsize=256)
 def make_arena(
     config: ModelConfig,
     *,

@@ -37,6 +37,8 @@ class Settings:
     """Tokens for which the KV cache has room, in each sequence."""
     batch: int = 1
     """Sequences that run at once."""
+    shared_prefix: int = 0
+    """Tokens at the beginning of the context that all sequences share, and that are cached once."""
     prefill_chunk: int = PREFILL_CHUNK
     """Prompt tokens in one forward pass."""
     draft_tokens: int = 0
@@ -69,6 +71,11 @@ class Settings:
             )
         if self.draft_tokens and self.batch > 1:
             raise OptionError(f"draft_tokens must be 0 for a batch of {self.batch} sequences")
+        if not 0 <= self.shared_prefix <= self.context:
+            raise OptionError(
+                f"shared prefix must be 0 to the context's {self.context} tokens, "
+                f"not {self.shared_prefix}"
+            )
         for name in ("display_reserve", "margin"):
             if not 0 <= getattr(self, name) <= MAX_BYTES:
                 raise OptionError(f"{name} must be 0 to {MAX_BYTES} B, not {getattr(self, name)}")

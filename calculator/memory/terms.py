@@ -85,11 +85,13 @@ def kv_terms(config: ModelConfig, settings: Settings, device: Device, layers: in
     sides = dict(zip(("keys", "values"), KV_FORMATS[settings.kv], strict=True))
     heads = layers * config.num_key_value_heads
     quantized = any(weight_format.group_bytes for weight_format in sides.values())
-    batch, context = settings.batch, settings.context
-    each, once = (batch * context, f"{batch} x {context:,} tokens"), (batch, f"{batch} sequences")
+    batch, prefix = settings.batch, settings.shared_prefix
+    own = settings.context - prefix
+    words = f"{batch} x {own:,} tokens" if not prefix else f"({prefix:,} + {batch} x {own:,}) tokens"
+    every, once = (prefix + batch * own, words), (batch, f"{batch} sequences")
     parts = {
-        "KV cache codes" if quantized else "KV cache": (each, KVFormat.code_bytes),
-        "KV cache scales": (each, KVFormat.scale_bytes),
+        "KV cache codes" if quantized else "KV cache": (every, KVFormat.code_bytes),
+        "KV cache scales": (every, KVFormat.scale_bytes),
         "KV cache centres": (once, KVFormat.center_bytes),
     }
     terms = []

@@ -1,10 +1,10 @@
-"""Inverse questions: the largest context, the smallest card, the cheapest change, the best variant.
+"""Inverse questions: the largest context, the smallest card, the cheapest change.
 
-All of them ask the plan itself, which never shrinks when more is asked, and search.
+Each of them searches with the plan itself, which never shrinks when more is asked.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -13,6 +13,7 @@ from calculator.cards.card import gpu_rates
 from calculator.cards.gpus import Gpu, load_gpus
 from calculator.cards.roofline import Band, decode_band
 from calculator.errors import OptionError
+from calculator.memory.workspace import DECODE_TILE
 from calculator.model.config import ModelConfig
 from calculator.model.formats import KV_FORMATS, refuse_unfit_kv
 from calculator.questions.question import Question
@@ -21,17 +22,17 @@ from calculator.questions.subject import Variant
 Verdict = Literal["fits", "tight", "no"]
 
 TIGHT_BYTES = 1 << 30
-"""In the last GiB of a card drivers start to spill into host memory, and a desktop wants room."""
+"""In the last GiB of a card a driver starts to spill into host memory, and a desktop needs room."""
 
 USEFUL_CONTEXT = 1024
-"""A context shorter than this is no way to make a model fit."""
+"""A context shorter than this is not offered as a way to make a model fit."""
 
 SMALL_CHUNK = 128
 KV_CHOICES = ("bf16", "int8", "k8v4", "int4")
 
 
 def kv_choices(config: ModelConfig) -> tuple[str, ...]:
-    """The KV formats that the model's heads can be cached in, finest first."""
+    """Return the KV formats that fit the model's heads, the finest first."""
     found = []
     for kv in KV_CHOICES:
         with suppress(OptionError):
@@ -42,7 +43,7 @@ def kv_choices(config: ModelConfig) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Change:
-    """One thing done otherwise, and what it saves on the GPU."""
+    """One change to the question, and the bytes that it saves on the GPU."""
 
     words: str
     option: str
@@ -57,38 +58,58 @@ class Offer:
     gpu: Gpu
     margin_bytes: int
     decode: Band
-    """At the asked context."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A variant that the card holds, with the context and speed that it allows."""
-
-    question: Question
-    max_context: int
-    decode: Band | None
+    """Speed at the context of the question."""
 
 
 def verdict(margin_bytes: int) -> Verdict:
-    """What a margin means for a person."""
+    """Return what a margin means for a person."""
     if margin_bytes < 0:
         return "no"
     return "fits" if margin_bytes >= TIGHT_BYTES else "tight"
 
 
 def max_context(question: Question, usable_bytes: int) -> int:
-    """The most tokens of context that fit into these bytes of a card; 0 where not one does."""
+    """Return the most tokens of context that fit these bytes of a card; 0 where none does."""
+
+    settings = question.settings
 
     def need(context: int) -> int:
-        settings = replace(question.settings, context=context)
-        return question.planner.plan(settings).compute_bytes
+        changed = replace(
+            settings, context=context, shared_prefix=min(settings.shared_prefix, context)
+        )
+        return question.with_settings(changed).need_bytes
 
-    contexts = range(1, question.subject.config.max_position_embeddings + 1)
-    return bisect_right(contexts, usable_bytes, key=need)
+    longest = question.subject.config.max_position_embeddings
+    if need(longest) <= usable_bytes:
+        return longest
+    low, high = _bracket(need, usable_bytes, longest)
+    return low + bisect_right(range(low + 1, high), usable_bytes, key=need)
+
+
+def _bracket(need: Callable[[int], int], usable_bytes: int, longest: int) -> tuple[int, int]:
+    """Return a context that fits (or 0) and one that does not.
+
+    A long context grows by the same bytes a token, so a straight line gives the answer in a few
+    plans where halving takes 17.
+    """
+    low, high = 0, longest
+    if longest <= DECODE_TILE or need(DECODE_TILE) > usable_bytes:
+        return low, high
+    at_tile = need(DECODE_TILE)
+    slope = (need(longest) - at_tile) / (longest - DECODE_TILE)
+    guess = DECODE_TILE + int((usable_bytes - at_tile) / slope)
+    for context in sorted({DECODE_TILE, guess - 1, guess, guess + 1, guess + 2}):
+        if not low < context < high:
+            continue
+        if need(context) <= usable_bytes:
+            low = context
+        else:
+            return low, context
+    return low, high
 
 
 def max_gpu_layers(question: Question, usable_bytes: int) -> int | None:
-    """The most layers on the GPU that fit, the rest on the host; None where not even 0 do."""
+    """Return how many layers fit the GPU, with the rest on the host; None where not even 0 fit."""
 
     def need(layers: int) -> int:
         settings = replace(question.settings, gpu_layers=layers)
@@ -101,7 +122,7 @@ def max_gpu_layers(question: Question, usable_bytes: int) -> int | None:
 
 
 def cards_needed(question: Question, usable_bytes: int) -> int | None:
-    """Of how many such cards, 2 to 8, each holds its part; None where no split does."""
+    """Return how many such cards, 2, 4 or 8, hold the model together; None where none of them do."""
     for gpus in (2, 4, 8):
         try:
             need = replace(question, gpus=gpus).need_bytes
@@ -113,7 +134,7 @@ def cards_needed(question: Question, usable_bytes: int) -> int | None:
 
 
 def cards_that_fit(question: Question) -> tuple[Offer, ...]:
-    """Cards of gpus.toml that hold the plan, smallest and then cheapest to run first."""
+    """Return the listed cards that hold the plan, the smallest and least power-hungry first."""
     need, plan = question.need_bytes, question.plan
     fitting = [gpu for gpu in load_gpus() if gpu.reported_bytes >= need]
     fitting.sort(key=lambda gpu: (gpu.reported_bytes, gpu.tdp_watts or 0, gpu.name))
@@ -128,9 +149,9 @@ def cards_that_fit(question: Question) -> tuple[Offer, ...]:
 
 
 def cheapest_change(question: Question, usable_bytes: int) -> Change | None:
-    """Of the single changes that make it fit, the one that takes the fewest bytes away.
+    """Return the single change that makes it fit and takes away the fewest bytes.
 
-    Where none does, a shorter context, and then layers on the host.
+    Where no change of a format does, it is a shorter context, and then layers on the host.
     """
     fitting = [
         change
@@ -154,78 +175,16 @@ def cheapest_change(question: Question, usable_bytes: int) -> Change | None:
     return None
 
 
-def best_variants(question: Question, usable_bytes: int) -> tuple[Choice, ...]:
-    """Variants that fit with the asked context: the Pareto set of quality, context and speed.
-
-    Quality is an order, bits of the weights, then of the cache, then of the head: not a measured
-    loss. Best first.
-    """
-    rates = question.card.rates if question.card else None
-    found = []
-    for other in _variants(question):
-        for kv in kv_choices(question.subject.config):
-            asked = _placed(other.with_settings(replace(other.settings, kv=kv)), usable_bytes)
-            if asked.need_bytes <= usable_bytes:
-                depth = asked.settings.context
-                speed = decode_band(asked.plan, rates, depth=depth) if rates else None
-                found.append(Choice(asked, max_context(asked, usable_bytes), speed))
-    found.sort(key=lambda choice: _quality(choice.question), reverse=True)
-    return tuple(
-        choice
-        for place, choice in enumerate(found)
-        if not any(_as_good(better, choice) for better in found[:place])
-    )
-
-
-def _placed(question: Question, usable_bytes: int) -> Question:
-    """As asked where that fits, else with the embedding on the host, which costs no speed."""
-    if question.need_bytes <= usable_bytes or question.planner.tied:
-        return question
-    return question.with_settings(replace(question.settings, embedding="host"))
-
-
-def _as_good(better: Choice, choice: Choice) -> bool:
-    """Of two, the first being of better quality: is it as long and as fast as well?"""
-    if better.max_context < choice.max_context:
-        return False
-    return not (better.decode and choice.decode) or better.decode.high >= choice.decode.high
-
-
-def _quality(question: Question) -> tuple[int, int, int, bool]:
-    formats = {
-        weight.role: weight_format for weight, weight_format in question.subject.formats.items()
-    }
-    head = formats.get("head", formats["embedding"])
-    linear = formats["linear"]
-    kv_bits = _kv_bits(question.settings.kv)
-    return linear.bits, kv_bits, head.bits, linear.scheme == "groups"
-
-
-def _kv_bits(kv: str) -> int:
+def kv_bits(kv: str) -> int:
+    """Return the bits of one number of a key and one of a value together."""
     return sum(weight_format.bits for weight_format in KV_FORMATS[kv])
-
-
-def _variants(question: Question) -> Iterator[Question]:
-    """The model in every combination of weights and head."""
-    asked = question.subject.variant
-    if asked is None:
-        yield question
-        return
-    for weights, head in (
-        *((weights, head) for weights in ("bf16", "int8", "int4") for head in ("bf16", "int8")),
-        *((weights, "bf16") for weights in ("llm-int8", "nf4")),
-    ):
-        try:
-            yield question.with_variant(replace(asked, weights=weights, lm_head=head))
-        except OptionError:
-            continue  # shapes that this format cannot hold
 
 
 def _changes(question: Question) -> Iterator[tuple[str, str, Question]]:
     settings, variant = question.settings, question.subject.variant
-    kv_bits = _kv_bits(settings.kv)
+    asked_bits = kv_bits(settings.kv)
     for kv in kv_choices(question.subject.config):
-        if _kv_bits(kv) < kv_bits:
+        if kv_bits(kv) < asked_bits:
             smaller = question.with_settings(replace(settings, kv=kv))
             yield f"{kv.upper()} KV", f"--kv {kv}", smaller
     if settings.prefill_chunk > SMALL_CHUNK:

@@ -1,142 +1,182 @@
-"""The answer to a question in the asked form: on the screen, as text, in files."""
+"""Show an answer in the asked format: on the screen, as text for programs, or in a file."""
 
 import json
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
 from calculator.errors import OptionError
 from calculator.extras import require_packages
+from calculator.questions.answer import Answer
 from calculator.questions.grid import make_grid
 from calculator.questions.longest import longest_contexts
-from calculator.questions.question import Question
-from calculator.questions.solve import best_variants, cards_that_fit
+from calculator.questions.solve import cards_that_fit
 from calculator.report import records, sheets
-from calculator.report.sentences import assumptions, card_sentences, cards_assumptions
+from calculator.report.headline import headline
+from calculator.report.sentences import assumptions, cards_assumptions, details
 from calculator.report.sheets import Sheet
 
-Table = Literal["terms", "grid", "cards"]
-"""What is shown: the terms of one plan, weights x KV x context, or variant x card."""
+Show = Literal["answer", "terms", "variants", "explain", "grid", "cards", "chart", "recommended"]
+"""What is shown: the answer with its tables, one table alone, or a chart."""
+SHOWN = ("answer", "terms", "variants", "explain", "grid", "cards", "chart")
+"""What a user can ask for."""
+CHOOSING: tuple[Show, ...] = ("answer", "terms", "variants", "explain")
+"""What shows the best way to run. Others look at all of them, or at the question as it is."""
+
+Format = Literal["text", "json", "csv", "md", "html", "svg", "png"]
+FORMATS: tuple[Format, ...] = ("text", "json", "csv", "md", "html", "svg", "png")
 
 
-def as_json(question: Question, *, table: Table) -> str:
-    """Indented JSON."""
-    return json.dumps(_record(question, table), indent=2)
+def write(answer: Answer, *, show: Show, form: Format, every: bool, output: Path | None) -> None:
+    """Print the answer, or write it whole to a file. Raises OptionError."""
+    if form == "text" and output is None:
+        _print_screen(answer, show, every)
+        return
+    content = _content(answer, show, form, every)
+    if output is not None:
+        _write(output, content)
+    elif form == "png" and sys.stdout.isatty():
+        raise OptionError("as png needs a file: --output chart.png")
+    else:
+        sys.stdout.buffer.write(content) if form == "png" else print(content.decode(), end="")
 
 
-def as_csv(question: Question, *, table: Table) -> str:
-    """The terms, or the cells of the grid or of the cards, a line each."""
-    from calculator.report.csv_text import records_as_csv
+def _content(answer: Answer, show: Show, form: Format, every: bool) -> bytes:
+    """The bytes of a file in that format."""
+    if form == "json":
+        return (json.dumps(_record(answer, show, every), indent=2) + "\n").encode()
+    if form == "csv":
+        from calculator.report.csv_text import records_as_csv
 
-    return records_as_csv(_record(question, table)[table])
+        rows = _record(answer, show, every)[_rows_of(show)]
+        return records_as_csv(rows).encode()
+    if form == "md":
+        return _as_markdown(answer, show, every).encode()
+    if form == "html":
+        from calculator.report.page import as_page
+
+        return as_page(answer).encode()
+    if form == "text":
+        raise OptionError("output is for json, csv, md, html, svg and png; text goes to the screen")
+    from calculator.report.curves import make_curves
+    from calculator.report.drawing import draw
+
+    drawing = draw(make_curves(answer.question))
+    if form == "svg":
+        from calculator.report.svg import as_svg
+
+        return as_svg(drawing).encode()
+    require_packages("png", "calc --as png")
+    from calculator.report.png import as_png
+
+    return as_png(drawing)
 
 
-def _record(question: Question, table: Table) -> dict[str, Any]:
-    if table == "grid":
+def _rows_of(show: Show) -> str:
+    """The list of a record that CSV shows."""
+    if show in ("grid", "cards", "variants", "recommended"):
+        return show
+    return "terms"
+
+
+def _record(answer: Answer, show: Show, every: bool) -> dict[str, Any]:
+    question = answer.question
+    if show == "grid":
         return records.grid_record(question, make_grid(question))
-    if table == "cards":
+    if show == "cards":
         return records.cards_record(question, longest_contexts(question))
-    return records.question_record(question)
+    record = records.answer_record(answer, every=every)
+    if show == "recommended":
+        record["recommended"] = records.recommended_records(question)
+    return record
 
 
-def as_markdown(question: Question, *, explain: bool, table: Table) -> str:
-    """The screen's tables and sentences."""
+def _as_markdown(answer: Answer, show: Show, every: bool) -> str:
+    """The tables and sentences of the screen."""
     from calculator.report.markdown import sheets_as_markdown
 
-    shown = [sheet for sheet, _ in _sheets(question, explain=explain, table=table)]
-    sentences = [*card_sentences(question), _assumptions(question, table)]
-    return sheets_as_markdown(shown, sentences, _command(question, table=table))
+    shown = [sheet for sheet, _ in _sheets(answer, show, every)]
+    first = headline(answer)
+    sentences = []
+    if first is not None and show in CHOOSING:
+        sentences += [f"{first.card}, {first.verdict}: {first.sentence}", *first.lines]
+    sentences += [*(details(answer) if show in CHOOSING else []), _assumptions(answer, show)]
+    return sheets_as_markdown(shown, sentences, _command(answer, show))
 
 
-def show(question: Question, *, explain: bool, table: Table, chart: bool) -> None:
-    """Print the screen; wide tables are not cut where the output is no terminal."""
-    from rich.console import Console
+def _print_screen(answer: Answer, show: Show, every: bool) -> None:
+    from calculator.report.terminal import make_console, print_headline, print_sheet
 
-    from calculator.report.terminal import sheet_as_table
-
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console.width = 200
-    if chart:
+    console = make_console()
+    first = headline(answer) if show in CHOOSING else None
+    if first is not None:
+        print_headline(console, first)
+        console.print()
+    if show == "chart":
         from calculator.report.curves import make_curves
         from calculator.report.terminal_chart import chart_lines
 
-        console.print("\n".join(chart_lines(make_curves(question))), soft_wrap=True)
-    else:
-        shown = _sheets(question, explain=explain, table=table)
-        for number, (sheet, marked) in enumerate(shown):
-            if number == 1:  # the verdict stands under the terms, before what else there is
-                console.print(*card_sentences(question), "", sep="\n")
-            console.print(sheet.title, style="bold", soft_wrap=True)
-            console.print(sheet_as_table(sheet, marked=marked), "")
-    if chart or table != "terms":
-        console.print(*card_sentences(question), sep="\n")
-    console.print(_assumptions(question, table), soft_wrap=True)
-    console.print(f"again: {_command(question, table=table, chart=chart)}", soft_wrap=True)
+        console.print("\n".join(chart_lines(make_curves(answer.question))), soft_wrap=True)
+    for sheet, marked in _sheets(answer, show, every):
+        print_sheet(console, sheet, marked=marked)
+    for line in details(answer) if show in CHOOSING else []:
+        console.print(line)
+    if show == "recommended":
+        console.print("your card: glm4q calc --gpu 4070; all cards: glm4q calc --list-gpus")
+    console.print(_assumptions(answer, show))
+    console.print(f"again: {_command(answer, show)}")
 
 
-def write_files(
-    question: Question, *, svg: Path | None, png: Path | None, html: Path | None
-) -> None:
-    """Write each file that is asked for, whole or not at all. Raises OptionError."""
-    if svg is not None or png is not None:
-        from calculator.report.curves import make_curves
-        from calculator.report.drawing import draw
-
-        drawing = draw(make_curves(question))
-    if svg is not None:
-        from calculator.report.svg import as_svg
-
-        _write(svg, as_svg(drawing).encode())
-    if png is not None:
-        require_packages("png", "PIL")  # svg needs none
-        from calculator.report.png import as_png
-
-        _write(png, as_png(drawing))
-    if html is not None:
-        from calculator.report.page import as_page
-
-        _write(html, as_page(question).encode())
-
-
-def _sheets(question: Question, *, explain: bool, table: Table) -> list[tuple[Sheet, bool]]:
-    """What is shown, each with whether its cells carry the grid's marks."""
-    if table == "grid":
-        sheet = sheets.grid_sheet(question, make_grid(question))
-        return [(sheet, question.card is not None)]
-    if table == "cards":
+def _sheets(answer: Answer, show: Show, every: bool) -> list[tuple[Sheet, bool]]:
+    """The tables that are shown, each with whether its cells carry the grid's marks."""
+    question = answer.question
+    if show == "chart":
+        return []
+    if show == "grid":
+        return [(sheets.grid_sheet(question, make_grid(question)), question.card is not None)]
+    if show == "cards":
         return [(sheets.cards_sheet(question, longest_contexts(question)), False)]
-    shown = [sheets.terms_sheet(question)]
-    if explain:
+    if show == "recommended":
+        return [(sheets.recommendations_sheet(question), False)]
+    shown = []
+    if question.card is not None and show in ("answer", "variants"):
+        name = headline(answer)
+        shown.append(
+            sheets.choices_sheet(answer.choices, name.card if name else "", every=every)
+        )
+    if show != "variants":
+        shown.append(sheets.terms_sheet(question))
+    if show == "explain":
         shown += [sheets.explain_sheet(question), sheets.moments_sheet(question)]
-    card = question.card
-    if card is None or (question.margin_bytes or 0) < 0:
+    if question.card is None:
         shown.append(sheets.offers_sheet(cards_that_fit(question)))
-    if card is not None:
-        shown.append(sheets.choices_sheet(best_variants(question, card.usable_bytes), card.name))
     return [(sheet, False) for sheet in shown if sheet.rows]
 
 
-def _assumptions(question: Question, table: Table) -> str:
-    return cards_assumptions() if table == "cards" else assumptions(question)
+def _assumptions(answer: Answer, show: Show) -> str:
+    return cards_assumptions() if show == "cards" else assumptions(answer.question)
 
 
-def _command(question: Question, *, table: Table, chart: bool = False) -> str:
-    return question.command() + (table != "terms") * f" --{table}" + " --chart" * chart
+def _command(answer: Answer, show: Show) -> str:
+    if show == "recommended":
+        return f"glm4q calc {answer.question.model or answer.question.subject.name}"
+    shown = f" --show {show}" if show != "answer" else ""
+    return answer.question.command() + shown
 
 
 def _write(path: Path, content: bytes) -> None:
-    """A file that is there stays as it is until the new one is whole."""
+    """Write the whole file or nothing: a file that exists stays until the new one is complete."""
     try:
-        handle, made = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}-")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}-")
         try:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(content)
-            Path(made).chmod(0o644)
-            Path(made).replace(path)
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
         except OSError:
-            Path(made).unlink(missing_ok=True)
+            Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
         raise OptionError(f"{path} cannot be written: {error.strerror}") from None

@@ -3,25 +3,39 @@
 from dataclasses import asdict
 from typing import Any
 
-from calculator.cards.roofline import SHORT_CONTEXT, Band, decode_band, prefill_band
+from calculator.cards.roofline import SHORT_CONTEXT, Band, prefill_band
 from calculator.model.architecture import num_parameters
+from calculator.questions.answer import Answer, making_commands, recommended
 from calculator.questions.grid import GridRow
 from calculator.questions.longest import Longest
 from calculator.questions.question import Question
 from calculator.questions.solve import (
     Offer,
-    best_variants,
     cards_that_fit,
     cheapest_change,
     max_context,
 )
 from calculator.questions.solve import verdict as verdict_of
+from calculator.questions.variants import Choice
 
 SCHEMA = "glm4q.calc/1"
 
 
+def answer_record(answer: Answer, *, every: bool = False) -> dict[str, Any]:
+    """What `glm4q calc --as json` prints."""
+    record = question_record(answer.question)
+    if answer.question.card is not None:
+        shown = answer.choices.fitting if every else answer.choices.diverse
+        record["variants"] = [_choice(choice) for choice in shown]
+        record["variants_that_fit"] = len(answer.choices.fitting)
+        record["left_out"] = list(answer.choices.left_out)
+        if record["verdict"] != "no":
+            record["commands"] = list(making_commands(answer.question))
+    return record
+
+
 def question_record(question: Question) -> dict[str, Any]:
-    """What `glm4q calc --json` prints."""
+    """The plan of one question in bytes, and what its card makes of it."""
     plan, settings = question.plan, question.settings
     answer: dict[str, Any] = {
         "schema": SCHEMA,
@@ -60,13 +74,29 @@ def question_record(question: Question) -> dict[str, Any]:
         "total_host_bytes": plan.device_bytes("host"),
         "command": question.command(),
     }
+    if settings.shared_prefix:
+        answer["shared_prefix"] = settings.shared_prefix
+    if settings.draft_tokens:
+        answer["draft_tokens"] = settings.draft_tokens
     if question.gpus != 1:
         answer["gpus"] = question.gpus
+        answer["split"] = question.split
+    if question.by_layers:
+        answer["shares"] = [
+            {
+                "gpu": share.card.name,
+                "first_layer": share.layers.start,
+                "layers": len(share.layers),
+                "gpu_bytes": share.plan.compute_bytes,
+                "margin_bytes": share.margin_bytes,
+            }
+            for share in question.shares
+        ]
     return {**answer, **_of_the_card(question)}
 
 
 def grid_record(question: Question, rows: tuple[GridRow, ...]) -> dict[str, Any]:
-    """What `glm4q calc --grid --json` prints."""
+    """What `glm4q calc --show grid --as json` prints."""
     return {
         "schema": SCHEMA,
         "model": question.subject.name,
@@ -81,12 +111,12 @@ def grid_record(question: Question, rows: tuple[GridRow, ...]) -> dict[str, Any]
             for row in rows
             for cell in row.cells
         ],
-        "command": f"{question.command()} --grid",
+        "command": f"{question.command()} --show grid",
     }
 
 
 def cards_record(question: Question, longest: Longest) -> dict[str, Any]:
-    """What `glm4q calc --cards --json` prints."""
+    """What `glm4q calc --show cards --as json` prints."""
     return {
         "schema": SCHEMA,
         "model": question.subject.name,
@@ -95,7 +125,7 @@ def cards_record(question: Question, longest: Longest) -> dict[str, Any]:
             for row in longest.rows
             for card, context in zip(longest.cards, row.contexts, strict=True)
         ],
-        "command": f"{question.command()} --cards",
+        "command": f"{question.command()} --show cards",
     }
 
 
@@ -115,30 +145,42 @@ def _of_the_card(question: Question) -> dict[str, Any]:
         "decode_tokens_per_second": None,
         "cheapest_change": asdict(change) if change else None,
         "recommended_gpus": offers,
-        "best_variants": [
-            {
-                "weights": str(choice.question.subject.variant or "as stored"),
-                "kv": choice.question.settings.kv,
-                "embedding": choice.question.settings.embedding,
-                "max_context": choice.max_context,
-                "decode_tokens_per_second": _band(choice.decode),
-                "command": choice.question.command(),
-            }
-            for choice in best_variants(question, card.usable_bytes)
-        ],
     }
     if rates:
         short = min(SHORT_CONTEXT, context)
-        answer["decode_tokens_per_second"] = _band(decode_band(question.plan, rates, depth=context))
+        answer["decode_tokens_per_second"] = _band(question.decode(context))
         answer["speed"] = [
             {
                 "depth": depth,
-                "decode_tokens_per_second": _band(decode_band(question.plan, rates, depth=depth)),
+                "decode_tokens_per_second": _band(question.decode(depth)),
                 "prefill_tokens_per_second": _band(prefill_band(question.plan, rates, depth=depth)),
             }
             for depth in sorted({short, context})
         ]
     return answer
+
+
+def recommended_records(question: Question) -> list[dict[str, Any]]:
+    """The best way to run on a card of each size; no weights where none fits."""
+    return [
+        {"gpu": card.name, "usable_bytes": card.usable_bytes}
+        | (_choice(choice) if choice else {"weights": None})
+        for card, choice in recommended(question)
+    ]
+
+
+def _choice(choice: Choice) -> dict[str, Any]:
+    question = choice.question
+    return {
+        "weights": str(question.subject.variant or "as stored"),
+        "kv": question.settings.kv,
+        "embedding": question.settings.embedding,
+        "context": question.settings.context,
+        "margin_bytes": choice.margin_bytes,
+        "max_context": choice.max_context,
+        "decode_tokens_per_second": _band(choice.decode),
+        "command": question.command(),
+    }
 
 
 def _offer(offer: Offer) -> dict[str, Any]:
@@ -149,6 +191,7 @@ def _offer(offer: Offer) -> dict[str, Any]:
         "decode_tokens_per_second": _band(offer.decode),
         "tdp_watts": offer.gpu.tdp_watts,
         "launch_usd": offer.gpu.launch_usd,
+        "runs_glm4q": offer.gpu.runs_glm4q,
     }
 
 

@@ -1,16 +1,18 @@
-"""An answer as tables and sentences, the same for a terminal and for Markdown."""
+"""An answer as tables of words, for a terminal and for Markdown alike."""
 
 from dataclasses import dataclass
 
-from calculator.memory.settings import Device
+from calculator.cards.card import Card
 from calculator.model.architecture import num_parameters
+from calculator.questions.answer import recommended
 from calculator.questions.grid import Cell, GridRow
 from calculator.questions.longest import Longest
 from calculator.questions.question import Question
-from calculator.questions.solve import Choice, Offer, verdict
+from calculator.questions.solve import Offer, verdict
+from calculator.questions.variants import Choice, Choices
+from calculator.report.words import DEVICES, KV, WEIGHTS, band_words
 from calculator.units import human_band, human_bytes, human_tokens
 
-DEVICE_NAMES: dict[Device, str] = {"gpu": "GPU", "host": "host"}
 MARKS = {"fits": "", "tight": "~", "no": "!"}
 """Beside a margin in the grid, so that it reads without colour."""
 
@@ -26,24 +28,29 @@ class Sheet:
     """Columns of numbers."""
     totals: int = 0
     """How many of the last rows are sums of those before."""
+    names: int = 1
+    """How many of the first columns name a row; a narrow terminal repeats them."""
 
 
 def terms_sheet(question: Question) -> Sheet:
     """Every term that takes bytes, and the totals."""
     plan = question.plan
     rows = [
-        (term.name, DEVICE_NAMES[term.device], f"{term.bytes:,}", human_bytes(term.bytes))
+        (term.name, DEVICES[term.device], f"{term.bytes:,}", human_bytes(term.bytes))
         for term in plan.terms
         if term.bytes
     ]
     totals = [
         (f"total {name}", name, f"{total:,}", human_bytes(total))
-        for device, name in DEVICE_NAMES.items()
+        for device, name in DEVICES.items()
         if (total := plan.device_bytes(device))
     ]
     parameters = num_parameters(question.subject.config)
     variant = f", {question.subject.variant}" if question.subject.variant else ""
-    each = f", each of {question.gpus} GPUs" if question.gpus != 1 else ""
+    each = ""
+    if question.gpus != 1:
+        which = "the fullest" if question.by_layers else "each"
+        each = f", {which} of {question.gpus} GPUs"
     return Sheet(
         f"{question.subject.name}: {parameters:,} parameters{variant}{each}",
         ("term", "on", "bytes", "size"),
@@ -56,7 +63,7 @@ def terms_sheet(question: Question) -> Sheet:
 def explain_sheet(question: Question) -> Sheet:
     """Every term, also those of no bytes, with its formula and where its operands come from."""
     rows = [
-        (term.name, DEVICE_NAMES[term.device], f"{term.bytes:,}", term.formula, term.source)
+        (term.name, DEVICES[term.device], f"{term.bytes:,}", term.formula, term.source)
         for term in question.plan.terms
     ]
     columns = ("term", "on", "bytes", "formula", "operands from")
@@ -98,23 +105,57 @@ def offers_sheet(offers: tuple[Offer, ...], shown: int = 8) -> Sheet:
     )
 
 
-def choices_sheet(choices: tuple[Choice, ...], card: str, shown: int = 8) -> Sheet:
-    """The best variants for a card."""
+def choices_sheet(choices: Choices, card: str, *, every: bool = False, shown: int = 8) -> Sheet:
+    """The best ways to run on a card; `every` shows all that fit."""
+    rows = choices.fitting if every else choices.diverse[:shown]
+    total = len(choices.fitting)
+    more = "" if len(rows) == total else f", {len(rows)} of {total}; --all shows the others"
     return Sheet(
-        f"Best variants for {card}, by bits (a loss measured on this model there is not yet)",
-        ("weights", "KV", "embedding", "left", "largest context", "tokens/s"),
-        tuple(
-            (
-                str(choice.question.subject.variant or "as stored"),
-                choice.question.settings.kv,
-                DEVICE_NAMES[choice.question.settings.embedding],
-                human_bytes(choice.question.margin_bytes or 0),
-                f"{choice.max_context:,}",
-                human_band(choice.decode.low, choice.decode.high) if choice.decode else "",
-            )
-            for choice in choices[:shown]
-        ),
-        frozenset({"left", "largest context", "tokens/s"}),
+        f"Variants for {card}, the best first{more}",
+        ("weights", "KV", "embedding", "left", "longest context", "tokens/s at first", "when full"),
+        tuple(map(_choice_row, rows)),
+        frozenset({"left", "longest context", "tokens/s at first", "when full"}),
+        names=2,
+    )
+
+
+def _choice_row(choice: Choice) -> tuple[str, ...]:
+    return (
+        str(choice.question.subject.variant or "as stored"),
+        choice.question.settings.kv,
+        DEVICES[choice.question.settings.embedding],
+        human_bytes(choice.margin_bytes),
+        f"{choice.max_context:,}",
+        band_words(choice.short),
+        band_words(choice.decode),
+    )
+
+
+def recommendations_sheet(question: Question) -> Sheet:
+    """The best way to run on one card of each size."""
+    numbers = ("longest context", "tokens/s at first", "when full")
+    return Sheet(
+        f"{question.subject.name}: the best way to run on a card of each size",
+        ("memory", "such as", "weights", "KV cache", *numbers),
+        tuple(_recommendation_row(card, choice) for card, choice in recommended(question)),
+        frozenset({"memory", *numbers}),
+        names=2,
+    )
+
+
+def _recommendation_row(card: Card, choice: Choice | None) -> tuple[str, ...]:
+    memory = f"{card.gpu.memory_gb} GB" if card.gpu else human_bytes(card.usable_bytes)
+    if choice is None:
+        return (memory, card.name, "layers on the host", "", "-", "", "")
+    variant = choice.question.subject.variant
+    return (
+        memory,
+        card.name,
+        WEIGHTS[variant.weights].removesuffix(" weights") if variant else "as stored",
+        KV[choice.question.settings.kv],
+        f"{choice.max_context:,}",
+        band_words(choice.short),
+        band_words(choice.decode),
     )
 
 
@@ -130,6 +171,7 @@ def grid_sheet(question: Question, rows: tuple[GridRow, ...]) -> Sheet:
         ("weights", "KV", *contexts),
         tuple((row.weights, row.kv, *map(grid_cell, row.cells)) for row in rows),
         frozenset(contexts),
+        names=2,
     )
 
 

@@ -1,25 +1,89 @@
-"""Sheets on a terminal, coloured where it has colours."""
+"""Sheets and sentences on a terminal, coloured where it has colours, as wide as it is."""
 
+import shutil
+
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from calculator.report.headline import VERDICTS, Headline
 from calculator.report.sheets import MARKS, Sheet
 
-STYLES = {"fits": "green", "tight": "yellow", "no": "red"}
+STYLES = {"fits": "green", "tight": "yellow", "no": "red", "does not fit": "red"}
 MARK_STYLES = {MARKS["tight"]: STYLES["tight"], MARKS["no"]: STYLES["no"]}
+WIDE = 200
+"""Columns of a file or pipe, where nothing should wrap."""
+GAP = 2
+"""Spaces between two columns."""
 
 
-def sheet_as_table(sheet: Sheet, *, marked: bool = False) -> Table:
+def make_console() -> Console:
+    """A console of the terminal's width; COLUMNS wins, and a pipe is wide."""
+    width = shutil.get_terminal_size((WIDE, 24)).columns
+    return Console(highlight=False, markup=False, emoji=False, width=width)
+
+
+def print_headline(console: Console, headline: Headline) -> None:
+    """The card, its verdict in colour, and the lines below it."""
+    line = Text(f"{headline.card}, ", style="bold")
+    line.append(VERDICTS[headline.verdict], style=STYLES[headline.verdict])
+    line.append(f": {headline.sentence}")
+    console.print(line)
+    for below in headline.lines:
+        console.print(below)
+
+
+def print_sheet(console: Console, sheet: Sheet, *, marked: bool = False) -> None:
+    """A title and its table, in several tables where the terminal is too narrow for one."""
+    console.print(Text(sheet.title, style="bold"))
+    for columns in _fitting_columns(sheet, console.width):
+        console.print(_as_table(sheet, columns, marked=marked), "")
+
+
+def _fitting_columns(sheet: Sheet, width: int) -> list[list[int]]:
+    """Groups of columns, each with the first ones, so that no number is broken."""
+    widths = [
+        max(len(cell) for cell in _unbroken(sheet, place)) for place in range(len(sheet.columns))
+    ]
+    names = list(range(sheet.names))
+    groups, used = [list(names)], sum(widths[name] + GAP for name in names)
+    start = used
+    for place in range(sheet.names, len(widths)):
+        if used + widths[place] > width and len(groups[-1]) > len(names):
+            groups.append(list(names))
+            used = start
+        groups[-1].append(place)
+        used += widths[place] + GAP
+    return groups
+
+
+def _unbroken(sheet: Sheet, place: int) -> list[str]:
+    """What a column must show in one piece: numbers whole, words word by word."""
+    column = sheet.columns[place]
+    cells = [row[place] for row in sheet.rows]
+    if column not in sheet.right:
+        cells = [word for cell in cells for word in cell.split()]
+    return [*cells, *column.split(), ""]
+
+
+def _as_table(sheet: Sheet, columns: list[int], *, marked: bool) -> Table:
     """A rich table without its title; `marked` numbers are coloured by their first letter."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in sheet.columns:
+    for place in columns:
+        column = sheet.columns[place]
+        is_number = column in sheet.right
         table.add_column(
-            Text(column), justify="right" if column in sheet.right else "left", overflow="fold"
+            Text(column),
+            justify="right" if is_number else "left",
+            overflow="fold",
+            no_wrap=is_number and place >= sheet.names,
         )
     first_total = len(sheet.rows) - sheet.totals
     for number, row in enumerate(sheet.rows):
-        cells = [Text(cell, style=_style(cell, marked and column in sheet.right))
-                 for column, cell in zip(sheet.columns, row, strict=True)]  # fmt: skip
+        cells = [
+            Text(row[place], style=_style(row[place], marked and sheet.columns[place] in sheet.right))
+            for place in columns
+        ]
         table.add_row(*cells, style="bold" if number >= first_total else None)
     return table
 

@@ -1,26 +1,26 @@
-"""`glm4q calc`: does it fit, in which variant, how much is left, how fast."""
+"""`glm4q calc`: what runs on a card, in which variant, how much is left, how fast."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from calculator.cards.card import find_card
 from calculator.errors import OptionError
-from calculator.memory.settings import Settings, parse_device
+from calculator.memory.settings import parse_device
 from calculator.memory.workspace import PREFILL_CHUNK
-from calculator.options import one_of, parse_size, parse_tokens
+from calculator.options import one_of, parse_tokens
+from calculator.questions.answer import Answer, find_answer
+from calculator.questions.asked import Asked
 from calculator.questions.fit import Wish
-from calculator.questions.question import Question
-from calculator.questions.solve import KV_CHOICES, max_context
-from calculator.questions.subject import find_subject
+from calculator.report import answers
 
-DEFAULT_CONTEXT = 8192
 EXAMPLES = (
-    "glm4q calc glm-4-9b-chat --weights int4 --kv int8 --context 128k --gpu 4060",
-    "glm4q calc glm-4-9b-chat --weights int4 --gpu 3060 --max-context",
+    "glm4q calc --gpu 4070",
+    "glm4q calc glm-4-9b-chat --gpu 4060 --context 128k --kv int8",
+    "glm4q calc --gpus 3090,3060 --users 8",
+    "glm4q calc --gpu 4060 --as html -o calc.html",
 )
+MODEL, CARD, OUTPUT, RUN = "The model", "The card", "The answer", "Compare with a run"
 
 
 def calc(
@@ -33,127 +33,269 @@ def calc(
     ] = "glm-4-9b-chat",
     weights: Annotated[
         str | None,
-        typer.Option(help="bf16, int8, int4, nf4 or llm-int8; as published if not given."),
+        typer.Option(
+            help="bf16, int8, int4, nf4 or llm-int8. The best for the card if not given; without "
+            "a card as published.",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     group_size: Annotated[
         str | None,
-        typer.Option(help="Inputs that share a scale: 32, 64, 128 or channel. 128 if not given."),
+        typer.Option(
+            help="Inputs that share a scale: 32, 64, 128 or channel. 128 if not given.",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     lm_head: Annotated[
-        str | None, typer.Option(help="The output head: bf16 or int8; as published if not given.")
+        str | None,
+        typer.Option(help="The output head: bf16 or int8.", rich_help_panel=MODEL),
     ] = None,
     embedding: Annotated[
-        str | None, typer.Option(help="Where embedding rows lie: gpu or host; gpu if not given.")
+        str | None,
+        typer.Option(help="Where embedding rows lie: gpu or host.", rich_help_panel=MODEL),
     ] = None,
     kv: Annotated[
         str | None,
         typer.Option(
-            help="KV cache: bf16, int8, k8v4 (keys INT8, values INT4) or int4; bf16 if not given."
+            help="KV cache: bf16, int8, k8v4 (keys INT8, values INT4) or int4.",
+            rich_help_panel=MODEL,
         ),
     ] = None,
     context: Annotated[
-        str | None, typer.Option(help="Tokens of context: 8192, 128k. 8k if not given.")
+        str | None,
+        typer.Option(
+            help="Tokens of context: 8192, 128k. As long as the card holds if not given; without "
+            "a card 8k.",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
-    batch: Annotated[
+    users: Annotated[
         int,
-        typer.Option("--batch", "--concurrency", help="Users at once, each with the context."),
+        typer.Option(
+            "--users",
+            "--batch",
+            "--concurrency",
+            help="Users at once, each with the context.",
+            rich_help_panel=MODEL,
+        ),
     ] = 1,
-    prefill_chunk: Annotated[
-        int, typer.Option(help="Prompt tokens in one forward pass.")
-    ] = PREFILL_CHUNK,
-    gpu: Annotated[
-        str | None, typer.Option(help='A card, such as "4060 laptop"; auto asks the driver.')
+    shared_prefix: Annotated[
+        str | None,
+        typer.Option(
+            help="Tokens at the beginning that all users share, cached once: 2k.",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
-    vram: Annotated[str | None, typer.Option(help="The card's memory in GiB: 11.5.")] = None,
-    gpus: Annotated[int, typer.Option(help="Cards of that kind that share the model.")] = 1,
+    prefill_chunk: Annotated[
+        int, typer.Option(help="Prompt tokens in one forward pass.", rich_help_panel=MODEL)
+    ] = PREFILL_CHUNK,
+    draft: Annotated[
+        int,
+        typer.Option(help="Tokens guessed from the context in each step.", rich_help_panel=MODEL),
+    ] = 0,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            help='A card, such as "4060 laptop"; auto asks the driver.', rich_help_panel=CARD
+        ),
+    ] = None,
+    vram: Annotated[
+        str | None, typer.Option(help="The card's memory: 11.5 (GiB), 8192M.", rich_help_panel=CARD)
+    ] = None,
+    gpus: Annotated[
+        str,
+        typer.Option(
+            help="How many such cards share the model; or cards that differ: 3090,3060.",
+            rich_help_panel=CARD,
+        ),
+    ] = "1",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Several cards divide each matrix (tensor), or the layers (layers).",
+            rich_help_panel=CARD,
+        ),
+    ] = None,
     gpu_layers: Annotated[
-        int | None, typer.Option(help="Layers on the GPU; the others run on the host.")
+        int | None,
+        typer.Option(help="Layers on the GPU; the others run on the host.", rich_help_panel=CARD),
+    ] = None,
+    ram_bandwidth: Annotated[
+        str | None,
+        typer.Option(
+            help="GB/s of the host's memory, for layers there; auto measures this machine.",
+            rich_help_panel=CARD,
+        ),
     ] = None,
     reserve: Annotated[
-        str, typer.Option(help="Memory left to the desktop, in GiB; 600M is MiB.")
-    ] = "0",
-    margin: Annotated[str, typer.Option(help="Memory left free for safety.")] = "0",
-    find_max_context: Annotated[
-        bool, typer.Option("--max-context", help="Ask for the most context that the card holds.")
-    ] = False,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Show each term's formula and its source.")
-    ] = False,
-    grid: Annotated[
-        bool, typer.Option("--grid", help="Show weights x KV x context instead of terms.")
-    ] = False,
-    cards: Annotated[
-        bool, typer.Option("--cards", help="Show the longest context of each variant on each card.")
-    ] = False,
-    chart: Annotated[
-        bool, typer.Option("--chart", help="Show memory over context, a curve a variant.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, in bytes.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, in bytes.")] = False,
-    as_markdown: Annotated[bool, typer.Option("--md", help="Print Markdown.")] = False,
-    svg: Annotated[Path | None, typer.Option(help="Write the chart as SVG.")] = None,
-    png: Annotated[Path | None, typer.Option(help="Write the chart as PNG.")] = None,
-    html: Annotated[
-        Path | None, typer.Option(help="Write a page to try every variant in a browser.")
+        str | None,
+        typer.Option(
+            help="Memory left to other programs: 1 (GiB), 600M. 256M if not given, as chat does.",
+            rich_help_panel=CARD,
+        ),
     ] = None,
+    margin: Annotated[
+        str, typer.Option(help="Memory left free for safety.", rich_help_panel=CARD)
+    ] = "0",
+    find_max_context: Annotated[
+        bool,
+        typer.Option(
+            "--max-context",
+            help="Ask for the most context that the card holds.",
+            rich_help_panel=CARD,
+        ),
+    ] = False,
+    list_gpus: Annotated[
+        bool,
+        typer.Option(
+            "--list-gpus",
+            help="List the cards that are known, or those that --gpu WORD names, and leave.",
+            rich_help_panel=CARD,
+        ),
+    ] = False,
+    show: Annotated[
+        str | None,
+        typer.Option(
+            help=f"One of {', '.join(answers.SHOWN)}; answer if not given.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            help=f"One of {', '.join(answers.FORMATS)}; text if not given.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write it to this file.", rich_help_panel=OUTPUT),
+    ] = None,
+    every: Annotated[
+        bool,
+        typer.Option(
+            "--all", help="List every variant that fits, not only the best.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
     verify: Annotated[
         bool,
-        typer.Option("--verify", help="Load the checkpoint, run it, and hold the plan against it."),
+        typer.Option(
+            "--verify",
+            help="Load the checkpoint, run it, and compare it with the plan.",
+            rich_help_panel=RUN,
+        ),
     ] = False,
-    device: Annotated[str, typer.Option(help="With --verify: auto, cuda or cpu.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="With --verify: auto, cuda or cpu.", rich_help_panel=RUN)
+    ] = "auto",
     receipt: Annotated[
-        Path | None, typer.Option(help="With --verify: write what was compared as JSON.")
+        Path | None,
+        typer.Option(
+            help="With --verify: write what was compared as JSON.", rich_help_panel=RUN
+        ),
     ] = None,
+    explain: Annotated[bool, typer.Option("--explain", hidden=True)] = False,
+    grid: Annotated[bool, typer.Option("--grid", hidden=True)] = False,
+    cards: Annotated[bool, typer.Option("--cards", hidden=True)] = False,
+    chart: Annotated[bool, typer.Option("--chart", hidden=True)] = False,
+    as_json: Annotated[bool, typer.Option("--json", hidden=True)] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", hidden=True)] = False,
+    as_markdown: Annotated[bool, typer.Option("--md", hidden=True)] = False,
+    svg: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    png: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    html: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> int:
-    """Say what a model takes in memory, term by term, and whether it fits a card.
+    """Show what runs on a card, with what context and speed, and what each part takes in memory.
 
     Exit code: 0 it fits (or no card was named), 1 it does not, 2 the question is wrong.
     """
-    if as_json + as_csv + as_markdown > 1:
-        raise OptionError("one of --json, --csv and --md may be given, not several")
-    place = parse_device(embedding, "embedding")
+    shown = _one({"explain": explain, "grid": grid, "cards": cards, "chart": chart}, "show", show)
+    old_formats = {"json": as_json, "csv": as_csv, "md": as_markdown}
+    chosen = one_of("as", _one(old_formats, "as", form) or "text", answers.FORMATS)
+    if shown is not None:
+        one_of("show", shown, answers.SHOWN)
     if verify:
-        # What runs a model stands above the calculator; only the command line reaches up to it.
-        from glm4q.commands.receipt import verify_plan
+        return _verify(model, context, kv, embedding, prefill_chunk, gpu_layers, device, receipt)
+    if list_gpus:
+        from calculator.report.card_list import show_cards
 
-        tokens = None if context is None else parse_tokens(context)
-        wish = Wish(tokens, kv, place, prefill_chunk, gpu_layers)
-        return verify_plan(Path(model), wish, device=device, receipt=receipt)
-    subject = find_subject(model, weights=weights, group_size=group_size, lm_head=lm_head)
-    longest = subject.config.max_position_embeddings
-    settings = Settings(
-        context=min(DEFAULT_CONTEXT, longest) if context is None else parse_tokens(context),
-        batch=batch,
+        return show_cards(gpu, chosen)
+    if find_max_context and gpu is None and vram is None and "," not in gpus:
+        raise OptionError("max context needs a card: name it with gpu or vram")
+    asked = Asked(
+        model=model,
+        weights=weights,
+        group_size=group_size,
+        lm_head=lm_head,
+        embedding=embedding,
+        kv=kv,
+        context=None if find_max_context else context,
+        users=users,
+        shared_prefix=shared_prefix,
         prefill_chunk=prefill_chunk,
-        kv=one_of("kv", "bf16" if kv is None else kv, KV_CHOICES),
-        embedding=place or "gpu",
+        draft=draft,
+        gpu=gpu,
+        vram=vram,
+        gpus=gpus,
+        split=split,
         gpu_layers=gpu_layers,
-        display_reserve=parse_size(reserve, "reserve"),
-        margin=parse_size(margin, "margin"),
+        reserve=reserve,
+        margin=margin,
+        ram_bandwidth=ram_bandwidth,
     )
-    question = Question(subject, settings, find_card(gpu, vram), gpus, model)
-    if find_max_context:
-        question = _with_max_context(question)
-    question.plan  # noqa: B018 - refuses what does not go together, before anything is written
-    # Reports are imported when asked for: a cold start is mostly imports.
-    from calculator.report import answers
-
-    table: answers.Table = "grid" if grid else "cards" if cards else "terms"
-    answers.write_files(question, svg=svg, png=png, html=html)
-    if as_json:
-        print(answers.as_json(question, table=table))
-    elif as_csv:
-        print(answers.as_csv(question, table=table), end="")
-    elif as_markdown:
-        print(answers.as_markdown(question, explain=explain, table=table), end="")
-    else:
-        answers.show(question, explain=explain, table=table, chart=chart)
-    return 1 if question.margin_bytes is not None and question.margin_bytes < 0 else 0
+    answer, what = _answer(asked, shown)
+    for file, kind in ((svg, "svg"), (png, "png"), (html, "html")):
+        if file is not None:
+            answers.write(answer, show=what, form=_format(kind), every=every, output=file)
+    answers.write(answer, show=what, form=_format(chosen), every=every, output=output)
+    margin_bytes = answer.question.margin_bytes
+    fits = margin_bytes is None or margin_bytes >= 0
+    return 0 if fits or what not in answers.CHOOSING else 1
 
 
-def _with_max_context(question: Question) -> Question:
-    if question.card is None:
-        raise OptionError("max context is of a card: name it with gpu or vram")
-    most = max_context(question, question.card.usable_bytes)
-    # Where not one token fits, one is asked for, and the answer says what lacks.
-    return question.with_settings(replace(question.settings, context=max(most, 1)))
+def _answer(asked: Asked, shown: str | None) -> tuple[Answer, answers.Show]:
+    """The answer, and what is shown of it if nothing was asked for."""
+    question = asked.question()
+    if shown in ("grid", "cards", "chart"):
+        question.plan  # noqa: B018 - refuses what does not go together
+        return Answer(question, asked.fixed), _show(shown)
+    if question.card is None and shown is None and asked.is_plain:
+        return Answer(question, asked.fixed), "recommended"
+    answer = find_answer(question, asked.fixed)
+    answer.question.plan  # noqa: B018 - refuses what does not go together
+    return answer, _show(shown or "answer")
+
+
+def _one(old: dict[str, bool], name: str, new: str | None) -> str | None:
+    """The one thing that was asked for, by its option's name or in its old spelling."""
+    given = [word for word, is_given in old.items() if is_given]
+    given += [new] if new is not None else []
+    if len(set(given)) > 1:
+        raise OptionError(f"{name} takes one of {', '.join(given)}, not several")
+    return given[0] if given else None
+
+
+def _show(word: str) -> answers.Show:
+    return next(each for each in (*answers.CHOOSING, "grid", "cards", "chart") if each == word)
+
+
+def _format(word: str) -> answers.Format:
+    return next(each for each in answers.FORMATS if each == word)
+
+
+def _verify(
+    model: str,
+    context: str | None,
+    kv: str | None,
+    embedding: str | None,
+    prefill_chunk: int,
+    gpu_layers: int | None,
+    device: str,
+    receipt: Path | None,
+) -> int:
+    # What runs a model stands above the calculator; only the command line reaches up to it.
+    from glm4q.commands.receipt import verify_plan
+
+    tokens = None if context is None else parse_tokens(context)
+    wish = Wish(tokens, kv, parse_device(embedding, "embedding"), prefill_chunk, gpu_layers)
+    return verify_plan(Path(model), wish, device=device, receipt=receipt)

@@ -1,0 +1,121 @@
+"""The answer to a question that leaves something open: the best way to run, and all others."""
+
+from dataclasses import dataclass
+
+from calculator.cards.card import Card, card_of
+from calculator.cards.gpus import Gpu, find_gpu, load_gpus
+from calculator.questions.question import Question
+from calculator.questions.variants import (
+    Choice,
+    Choices,
+    Fixed,
+    best_by_card,
+    find_choices,
+    with_host_layers,
+)
+
+REPOSITORIES = {
+    "glm-4-9b-chat": "THUDM/glm-4-9b-chat",
+    "glm-4-9b-chat-1m": "THUDM/glm-4-9b-chat-1m",
+    "glm-4-9b": "THUDM/glm-4-9b",
+    "glm-4-9b-0414": "THUDM/GLM-4-9B-0414",
+    "glm-z1-9b-0414": "THUDM/GLM-Z1-9B-0414",
+    "glm-4-32b-0414": "THUDM/GLM-4-32B-0414",
+    "chatglm3-6b": "THUDM/chatglm3-6b",
+}
+"""The Hugging Face id of each preset's weights."""
+
+RECOMMENDED = (
+    *("RTX 2060", "RTX 4060", "RTX 3080 10GB", "RTX 3060 12GB", "RTX 4060 Ti 16GB"),
+    *("RTX 3090", "RTX 5090", "RTX A6000", "A100 80GB"),
+)
+"""A well-known card of each size."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The plan that is shown, and the other ways to run on the same card."""
+
+    question: Question
+    fixed: Fixed
+    choices: Choices = Choices(())
+    asked: Question | None = None
+    """The question before anything was chosen."""
+
+    @property
+    def best(self) -> Choice | None:
+        """The way that is shown; None where nothing fits or no card is named."""
+        return self.choices.fitting[0] if self.choices.fitting else None
+
+
+def find_answer(question: Question, fixed: Fixed) -> Answer:
+    """Choose what is open by the card. Without a card the question is its own answer."""
+    if question.card is None:
+        return Answer(question, fixed)
+    choices = find_choices(question, fixed)
+    if choices.fitting:
+        return Answer(choices.fitting[0].question, fixed, choices, question)
+    hosted = None if fixed.weights else with_host_layers(question, fixed)
+    return Answer(hosted or question, fixed, choices, question)
+
+
+def smallest_card(question: Question) -> Gpu | None:
+    """Return the smallest listed card that holds the plan, the cheapest to run among equals."""
+    fitting = [gpu for gpu in load_gpus() if gpu.reported_bytes >= question.need_bytes]
+    return min(
+        fitting,
+        key=lambda gpu: (not gpu.runs_glm4q, gpu.reported_bytes, gpu.tdp_watts or 0),
+        default=None,
+    )
+
+
+def making_commands(question: Question) -> tuple[str, ...]:
+    """Return the commands that make the variant and run it as planned."""
+    source = question.model or question.subject.name
+    repository = REPOSITORIES.get(source.lower(), source)
+    variant, settings = question.subject.variant, question.settings
+    runs = []
+    if variant is None:
+        target = source
+    elif variant.weights == "bf16" and variant.lm_head == "bf16":
+        target = source if repository == source else source.lower()
+        if repository != source:
+            runs.append(f"hf download {repository} --local-dir {target}")
+    else:
+        target = f"{repository.rpartition('/')[2].lower()}-{variant.weights}"
+        options = " ".join(variant.arguments())
+        runs.append(f"glm4q quantize {repository} -o {target} {options}")
+    card = question.card
+    if card is not None and card.gpu is not None and not card.gpu.runs_glm4q:
+        return (*runs, *_llama_commands(question, target))
+    if question.gpus > 1:
+        return (*runs, _vllm_command(question, target))
+    longest = question.subject.config.max_position_embeddings
+    context = f" --context {settings.context}" if settings.context < longest else ""
+    layers = f" --gpu-layers {settings.gpu_layers}" if settings.gpu_layers is not None else ""
+    return (*runs, f"glm4q chat {target} --kv {settings.kv}{context}{layers}")
+
+
+def _llama_commands(question: Question, target: str) -> tuple[str, ...]:
+    """llama.cpp serves the exported file on cards without CUDA."""
+    settings = question.settings
+    cache = {"bf16": "bf16", "int8": "q8_0", "k8v4": "q8_0", "int4": "q4_0"}[settings.kv]
+    values = "q4_0" if settings.kv == "k8v4" else cache
+    return (
+        f"glm4q export {target} --to gguf -o {target}.gguf",
+        f"llama-server -m {target}.gguf -c {settings.context} -ctk {cache} -ctv {values}",
+    )
+
+
+def _vllm_command(question: Question, target: str) -> str:
+    kind = "pipeline" if question.by_layers else "tensor"
+    return (
+        f"vllm serve {target} --{kind}-parallel-size {question.gpus} "
+        f"--max-model-len {question.settings.context} --max-num-seqs {question.settings.batch}"
+    )
+
+
+def recommended(question: Question) -> tuple[tuple[Card, Choice | None], ...]:
+    """Return the best way to run on a card of each size, from 6 GB on."""
+    cards = tuple(card_of(find_gpu(name)) for name in RECOMMENDED)
+    return tuple(zip(cards, best_by_card(question, cards), strict=True))

@@ -1,0 +1,122 @@
+"""The first lines of an answer: what runs on the card, and the commands that make and run it."""
+
+from dataclasses import dataclass, replace
+
+from calculator.cards.roofline import SHORT_CONTEXT
+from calculator.questions.answer import Answer, making_commands, smallest_card
+from calculator.questions.question import Question
+from calculator.questions.solve import (
+    Verdict,
+    cards_needed,
+    cheapest_change,
+    max_context,
+    verdict,
+)
+from calculator.report.words import band_words, card_words, context_words, counted, variant_words
+from calculator.units import human_bytes
+
+VERDICTS: dict[Verdict, str] = {"fits": "fits", "tight": "tight", "no": "does not fit"}
+
+DESKTOP_BYTES = 1 << 30
+"""What a desktop with a browser is assumed to take of a card: public logs show 350 to 1,600 MiB."""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The verdict in one word, the sentence that begins with it, and the lines below."""
+
+    card: str
+    verdict: Verdict
+    sentence: str
+    lines: tuple[str, ...]
+
+
+def headline(answer: Answer) -> Headline | None:
+    """The first lines of the screen; None where no card is named."""
+    question = answer.question
+    margin = question.margin_bytes
+    if question.card is None or margin is None:
+        return None
+    word = verdict(margin)
+    if word == "no":
+        return Headline(card_words(question), word, _lacks(question), tuple(_remedies(answer)))
+    return Headline(card_words(question), word, _runs(question), tuple(_below(answer)))
+
+
+def _runs(question: Question) -> str:
+    parts = [variant_words(question), context_words(question)]
+    layers = question.settings.gpu_layers
+    if layers is not None:
+        total = question.subject.config.num_hidden_layers
+        parts.append(f"{layers} of {total} layers on the GPU and the others on the host")
+    parts.append(f"{human_bytes(question.margin_bytes or 0)} left")
+    context = question.settings.context
+    short = band_words(question.decode(min(SHORT_CONTEXT, context)))
+    full = band_words(question.decode(context))
+    if short:
+        each = " for each user" if question.settings.batch > 1 else ""
+        parts.append(f"about {short} tokens/s{each}")
+    if full and full != short:
+        parts[-1] += f" at first, {full} with a full context"
+    return ", ".join(parts)
+
+
+def _below(answer: Answer) -> list[str]:
+    question = answer.question
+    lines = [f"make and run it: {' && '.join(making_commands(question))}"]
+    if verdict(question.margin_bytes or 0) == "tight":
+        lines.append(
+            "tight: a driver may move the last GiB of a card to host memory, which is slow; "
+            + _with_desktop(question)
+        )
+    if answer.fixed.context or question.settings.gpu_layers is not None:
+        card = question.card
+        most = max_context(question, card.usable_bytes) if card else 0
+        lines.append(f"largest context of this variant: {counted(most, 'token')}")
+    return lines
+
+
+def _with_desktop(question: Question) -> str:
+    """How much context is left beside a desktop."""
+    settings = question.settings
+    if question.card is None or settings.display_reserve >= DESKTOP_BYTES:
+        return "close what else uses the card"
+    beside = question.with_settings(replace(settings, display_reserve=DESKTOP_BYTES))
+    most = min(max_context(beside, question.card.usable_bytes), settings.context)
+    words = "no context fits" if not most else f"{counted(most, 'token')} fit"
+    return f"with a desktop that takes 1 GiB of the card, {words} (--reserve 1)"
+
+
+def _lacks(question: Question) -> str:
+    card, margin = question.card, question.margin_bytes or 0
+    usable = human_bytes(card.usable_bytes) if card else ""
+    return (
+        f"{variant_words(question)}, {counted(question.settings.context, 'token')} need "
+        f"{human_bytes(question.need_bytes)}, {human_bytes(-margin)} too much for {usable}"
+    )
+
+
+def _remedies(answer: Answer) -> list[str]:
+    question = answer.question
+    card = question.card
+    lines = []
+    if card is not None:
+        change = cheapest_change(question, card.usable_bytes)
+        if change is None:
+            lines.append("no single change makes it fit")
+        else:
+            lines.append(
+                f"cheapest change: {change.words} saves {human_bytes(change.saves_bytes)}: "
+                f"{verdict(change.margin_bytes)} ({change.option})"
+            )
+        most = max_context(question, card.usable_bytes)
+        fits = f"{counted(most, 'token')} would fit" if most else "no context fits"
+        lines.append(f"largest context of this variant: {fits}")
+    if question.gpus == 1:
+        gpu = smallest_card(question)
+        if gpu is not None:
+            lines.append(f"smallest card that would do: {gpu.name} ({gpu.memory_gb} GB)")
+        count = cards_needed(question, card.usable_bytes) if card else None
+        if count:
+            lines.append(f"{count} such cards would do: --gpus {count}")
+    return lines

@@ -1,10 +1,10 @@
-"""The card that is asked about: by name, by its bytes, or as the driver reports it."""
+"""The card of a question: by name, by its bytes, or as the driver reports it."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from calculator.cards.gpus import Gpu, find_gpu
+from calculator.cards.gpus import Gpu, find_gpu, other_sizes
 from calculator.cards.roofline import HOST_BANDWIDTH, Rates
 from calculator.errors import OptionError
 from calculator.options import parse_size
@@ -12,14 +12,14 @@ from calculator.options import parse_size
 
 @dataclass(frozen=True)
 class Card:
-    """Memory that a plan may fill, on each of the cards alike."""
+    """The memory of a card that a plan may fill."""
 
     name: str
     usable_bytes: int
     source: str
-    """Where the bytes come from, in words."""
+    """Where the bytes come from, in words that follow them."""
     arguments: tuple[str, ...]
-    """The options that name it again."""
+    """The options that name the card again."""
     gpu: Gpu | None = None
     """Its data sheet; None where only bytes are known, and then the speed is not known."""
     host_bandwidth: float = HOST_BANDWIDTH
@@ -27,11 +27,13 @@ class Card:
 
     @property
     def rates(self) -> Rates | None:
-        return replace(gpu_rates(self.gpu), host_bandwidth=self.host_bandwidth) if self.gpu else None
+        return (
+            replace(gpu_rates(self.gpu), host_bandwidth=self.host_bandwidth) if self.gpu else None
+        )
 
 
 def gpu_rates(gpu: Gpu) -> Rates:
-    """What its data sheet says that it moves and computes."""
+    """Return what the card moves and computes by its data sheet."""
     return Rates(
         bandwidth=gpu.bandwidth,
         flops=gpu.matrix_tflops * 1e12,
@@ -40,15 +42,15 @@ def gpu_rates(gpu: Gpu) -> Rates:
 
 
 def card_of(gpu: Gpu) -> Card:
-    """A card of the list, with nothing else on it."""
+    """Return a listed card that nothing else uses."""
     arguments = ("--gpu", gpu.name)
     return Card(gpu.name, gpu.reported_bytes, "as its driver reports it", arguments, gpu)
 
 
 def find_card(gpu: str | None, vram: str | None) -> Card | None:
-    """The card that the options name; None where neither does. Raises OptionError.
+    """Return the card that the options name, None where neither does. Raises OptionError.
 
-    gpu: a name, or "auto" for what the driver says is free on the first card.
+    gpu: a name, or "auto" for the memory that the driver reports free on the first card.
     vram: its memory, in words; with both, the named card's speed and that memory.
     """
     named = None
@@ -57,7 +59,7 @@ def find_card(gpu: str | None, vram: str | None) -> Card | None:
             raise OptionError("vram is not for gpu auto, whose memory the driver tells")
         return detect_card()
     if gpu is not None:
-        named = card_of(find_gpu(gpu))
+        named = _named(gpu)
     if vram is None:
         return named
     size = parse_size(vram, "vram")
@@ -66,6 +68,16 @@ def find_card(gpu: str | None, vram: str | None) -> Card | None:
     name = f"a card like {named.name}" if named else "a card"
     arguments = (*(named.arguments if named else ()), "--vram", vram)
     return Card(name, size, "as asked for", arguments, named.gpu if named else None)
+
+
+def _named(name: str) -> Card:
+    """The card of that name, with a word on what else the name could mean."""
+    card = card_of(find_gpu(name))
+    others = other_sizes(name, find_gpu(name))
+    if not others:
+        return card
+    also = " and ".join(f"{other.memory_gb} GB (--gpu {other.name!r})" for other in others)
+    return replace(card, source=f"{card.source}; it is also sold with {also}")
 
 
 def find_machine_card() -> Card | None:
@@ -79,7 +91,7 @@ def find_machine_card() -> Card | None:
 
 
 def detect_card() -> Card:
-    """The first NVIDIA card of this machine, its free memory. Raises OptionError without one."""
+    """Return this machine's first NVIDIA card and its free memory, or raise OptionError."""
     import pynvml as nvml  # only for those who ask
 
     try:

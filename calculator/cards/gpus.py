@@ -1,31 +1,36 @@
-"""The cards of gpus.toml: their memory and speed by their data sheets, found by name."""
+"""The cards of gpus.csv: their memory and speed by their data sheets, found by name.
 
+The columns of gpus.csv are the fields of `Gpu`. How each number is found is in docs/cards.md.
+"""
+
+import csv
 import re
-import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from calculator.errors import OptionError
 
-FILE = Path(__file__).with_name("gpus.toml")
+FILE = Path(__file__).with_name("gpus.csv")
 MAX_NAME = 80
 NEAREST = 4
 
 PCIE_LANE = {"3.0": 0.985e9, "4.0": 1.969e9, "5.0": 3.938e9}
 """Bytes a second of one lane, by generation."""
 
-# Words that name a maker or a family, and so no card.
+# Words that name a maker, a family or how a chip is mounted, and that no card needs.
 _FAMILY = re.compile(
-    r"\b(nvidia|geforce|amd|radeon|intel|apple|gpu|rtx|gtx|rx|arc|graphics|tesla|generation)\b"
+    r"\b(nvidia|geforce|amd|radeon|intel|apple|gpu|rtx|gtx|rx|arc|graphics|tesla|generation|grid"
+    r"|edition|workstation)\b"
 )
-_NUMBER_AND_WORD = re.compile(r"(?<=\d{4})(?=ti|super|xtx?|laptop)")
+_MOUNTING = re.compile(r"\b(sxm\d?|pcie|fhhl|oam|hbm\d?e?|gddr\d?x?)\b")
+_NUMBER_AND_WORD = re.compile(r"(?<=\d{4})(?=ti|super|xtx?|laptop|d\b|m\b|max)")
+_SIZE = re.compile(r"\b(\d+)gb\b")
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One card. Fields are those of gpus.toml, which explains them."""
+    """One card, as gpus.csv lists it."""
 
     name: str
     vendor: str
@@ -33,16 +38,20 @@ class Gpu:
     """desktop, laptop, workstation, data center or unified."""
     memory_gb: int
     reported_mib: int
+    """What its driver reports as total memory; of unified memory the GPU's part."""
     bus_bits: int
     memory_gbps: float
     fp32_tflops: float
     fp16_tflops: float
+    """Dense matrix rate with sums in float32."""
     tdp_watts: int
+    """Board power; of Apple's chips an estimate."""
     year: int
     source: str
     aliases: tuple[str, ...] = ()
     compute_capability: str | None = None
     launch_usd: int | None = None
+    """Price at launch in the United States."""
     pcie: str | None = None
 
     @property
@@ -58,7 +67,7 @@ class Gpu:
     def has_bf16(self) -> bool:
         """NVIDIA since Ampere, AMD since RDNA 3; Intel's and Apple's listed here."""
         if self.vendor == "NVIDIA":
-            return float(self.compute_capability or 0) >= 8
+            return float(self.compute_capability or 0) >= 8.0
         return not self.name.startswith("RX 6")
 
     @property
@@ -84,47 +93,102 @@ class Gpu:
         """What of this card changes the answer, in words."""
         notes = []
         if self.fp16_tflops < self.fp32_tflops:
-            notes.append("fp16 at 1/64 rate: computes in float32, at its rate")
+            notes.append("fp16 at 1/64 of the rate: it computes in float32")
         if not self.has_bf16:
-            notes.append("no bf16: weights and activations keep its size, sums are in float32")
+            notes.append("no bf16: weights and activations keep its size, and sums are in float32")
         if self.kind == "unified":
-            notes.append("unified memory: the system lives in it too; counted is the GPU's part")
+            notes.append(
+                "unified memory: the system needs a part of it, and only the GPU's part is counted"
+            )
         if self.vendor != "NVIDIA":
-            notes.append(f"glm4q runs on CUDA: on {self.vendor} the bytes hold, but were never run")
+            notes.append(
+                f"glm4q's kernels need CUDA: on {self.vendor} its GGUF export serves in llama.cpp"
+            )
         return tuple(notes)
 
 
 @cache
 def load_gpus() -> tuple[Gpu, ...]:
-    """Every card, in the file's order."""
-    tables: list[dict[str, Any]] = tomllib.loads(FILE.read_text(encoding="utf-8"))["gpu"]
-    return tuple(Gpu(**{**table, "aliases": tuple(table.get("aliases", ()))}) for table in tables)
+    """Return every card, in the file's order."""
+    with FILE.open(encoding="utf-8", newline="") as file:
+        return tuple(map(_gpu, csv.DictReader(file)))
+
+
+def _gpu(row: dict[str, str]) -> Gpu:
+    return Gpu(
+        name=row["name"],
+        vendor=row["vendor"],
+        kind=row["kind"],
+        memory_gb=int(row["memory_gb"]),
+        reported_mib=int(row["reported_mib"]),
+        bus_bits=int(row["bus_bits"]),
+        memory_gbps=float(row["memory_gbps"]),
+        fp32_tflops=float(row["fp32_tflops"]),
+        fp16_tflops=float(row["fp16_tflops"]),
+        tdp_watts=int(row["tdp_watts"]),
+        year=int(row["year"]),
+        source=row["source"],
+        aliases=tuple(filter(None, row["aliases"].split("; "))),
+        compute_capability=row["compute_capability"] or None,
+        launch_usd=int(row["launch_usd"]) if row["launch_usd"] else None,
+        pcie=row["pcie"] or None,
+    )
+
+
+@cache
+def _by_name() -> dict[str, Gpu]:
+    """Cards by their normal names and aliases."""
+    names: dict[str, Gpu] = {}
+    for gpu in load_gpus():
+        for name in (gpu.name, *gpu.aliases):
+            names.setdefault(normal_name(name), gpu)
+    return names
 
 
 def find_gpu(name: str) -> Gpu:
-    """The card of that name or alias, whatever its case and its maker's words.
+    """Return the card of that name or alias, however it is written.
 
     Raises OptionError with the nearest names.
     """
     if not name.strip() or len(name) > MAX_NAME:
         raise OptionError(f"gpu must be a card's name of 1 to {MAX_NAME} letters, or auto")
     wanted = normal_name(name)
-    for gpu in load_gpus():
-        if wanted in map(normal_name, (gpu.name, *gpu.aliases)):
-            return gpu
-    raise OptionError(f"no GPU {name!r} is known; the nearest are {', '.join(_nearest(wanted))}")
+    plain = " ".join(_MOUNTING.sub(" ", wanted).split())
+    for known in (wanted, plain):
+        if known in _by_name():
+            return _by_name()[known]
+    if re.match(r"\d+ ?x ", wanted):
+        raise OptionError(f"gpu {name!r} names several cards: give one, and their number with gpus")
+    nearest = ", ".join(_nearest(wanted))
+    raise OptionError(
+        f"no GPU {name!r} is known; the nearest are {nearest} (--list-gpus lists all)"
+    )
+
+
+def other_sizes(name: str, gpu: Gpu) -> tuple[Gpu, ...]:
+    """Return cards that the name could also mean, because it does not say how much memory."""
+    wanted = normal_name(name)
+    if _SIZE.search(wanted):
+        return ()
+    base = _without_size(gpu)
+    return tuple(other for other in load_gpus() if other != gpu and _without_size(other) == base)
+
+
+def _without_size(gpu: Gpu) -> str:
+    return " ".join(_SIZE.sub(" ", normal_name(gpu.name)).split())
 
 
 def normal_name(name: str) -> str:
-    """Lower case, without makers and families, words apart.
+    """Return the name in lower case, without makers and families, its words apart.
 
-    >>> normal_name("NVIDIA GeForce RTX 4060Ti 16 GB")
-    '4060 ti 16gb'
+    >>> normal_name("NVIDIA GeForce RTX 4060Ti 16 GB"), normal_name("3060 12G")
+    ('4060 ti 16gb', '3060 12gb')
     """
-    words = re.sub(r"[^a-z0-9]+", " ", name.lower()).strip()
+    words = re.sub(r"[^a-z0-9+]+", " ", name.lower()).strip()
     words = re.sub(r"(rtx|gtx|rx)(?=\d)", "", words)
-    words = re.sub(r"(?<=\d) gb\b", "gb", _NUMBER_AND_WORD.sub(" ", words))
+    words = re.sub(r"(?<=\d) ?g(i?b)?\b", "gb", _NUMBER_AND_WORD.sub(" ", words))
     words = re.sub(r"\bmobile\b", "laptop", words)
+    words = re.sub(r"\bmaxq\b", "max q", words)
     plain = " ".join(_FAMILY.sub(" ", words).split())
     return plain or words
 

@@ -58,7 +58,7 @@ def decode_band(plan: MemoryPlan, rates: Rates, *, depth: int) -> Band:
 
 
 def streamed_decode_band(plan: MemoryPlan, rates: Rates, *, depth: int) -> Band | None:
-    """Return the decoding speed if each step sent the host's layers over the bus; None without one."""
+    """Return decoding speed if each step sent the host's layers over the bus; None without one."""
     if rates.bus_bandwidth is None:
         return None
     gpu, host = (step_bytes(plan, device, depth=depth) for device in ("gpu", "host"))

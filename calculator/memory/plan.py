@@ -109,7 +109,8 @@ class Planner:
     """Plans of one model in fixed formats for many settings; its weights are listed only once.
 
     source: where the formats come from, "config" or "headers". served: what the kernels of each
-    device make of the weights; dequantizing ones if None.
+    device make of the weights; dequantizing ones if None. tied: whether the head is the embedding,
+    where the weights are only a part of the model.
     """
 
     def __init__(
@@ -119,12 +120,13 @@ class Planner:
         *,
         source: str = "config",
         served: Mapping[Device, ServedWeights] | None = None,
+        tied: bool | None = None,
     ) -> None:
         self.config = config
         self._source = source
         alike = ServedWeights.dequantizing(formats)
         self._served = served or {"gpu": alike, "host": alike}
-        self.tied = all(weight.role != "head" for weight in formats)
+        self.tied = all(weight.role != "head" for weight in formats) if tied is None else tied
         self._placed: dict[tuple[Device, Device, int | None], _Placed] = {}
 
     def plan(self, settings: Settings) -> MemoryPlan:

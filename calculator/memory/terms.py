@@ -87,7 +87,9 @@ def kv_terms(config: ModelConfig, settings: Settings, device: Device, layers: in
     quantized = any(weight_format.group_bytes for weight_format in sides.values())
     batch, prefix = settings.batch, settings.shared_prefix
     own = settings.context - prefix
-    words = f"{batch} x {own:,} tokens" if not prefix else f"({prefix:,} + {batch} x {own:,}) tokens"
+    words = (
+        f"{batch} x {own:,} tokens" if not prefix else f"({prefix:,} + {batch} x {own:,}) tokens"
+    )
     every, once = (prefix + batch * own, words), (batch, f"{batch} sequences")
     parts = {
         "KV cache codes" if quantized else "KV cache": (every, KVFormat.code_bytes),

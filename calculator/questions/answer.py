@@ -1,9 +1,11 @@
 """The answer to a question that leaves something open: the best way to run, and all others."""
 
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, field
 
 from calculator.cards.card import Card, card_of
 from calculator.cards.gpus import Gpu, find_gpu, load_gpus
+from calculator.options import printable
 from calculator.questions.question import Question
 from calculator.questions.variants import (
     Choice,
@@ -38,7 +40,7 @@ class Answer:
 
     question: Question
     fixed: Fixed
-    choices: Choices = Choices(())
+    choices: Choices = field(default_factory=Choices)
     asked: Question | None = None
     """The question before anything was chosen."""
 
@@ -71,7 +73,7 @@ def smallest_card(question: Question) -> Gpu | None:
 
 def making_commands(question: Question) -> tuple[str, ...]:
     """Return the commands that make the variant and run it as planned."""
-    source = question.model or question.subject.name
+    source = question.model_argument
     repository = REPOSITORIES.get(source.lower(), source)
     variant, settings = question.subject.variant, question.settings
     runs = []
@@ -82,7 +84,8 @@ def making_commands(question: Question) -> tuple[str, ...]:
         if repository != source:
             runs.append(f"hf download {repository} --local-dir {target}")
     else:
-        target = f"{repository.rpartition('/')[2].lower()}-{variant.weights}"
+        name = printable(repository.strip("'").rstrip("/").rpartition("/")[2].lower())
+        target = shlex.quote(f"{name}-{variant.weights}")
         options = " ".join(variant.arguments())
         runs.append(f"glm4q quantize {repository} -o {target} {options}")
     card = question.card

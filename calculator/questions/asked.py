@@ -58,7 +58,11 @@ class Asked:
 
     def question(self) -> Question:
         """The question, with defaults in place of what is open. Raises OptionError."""
-        cards = self._cards()
+        bandwidth = self._host_bandwidth()
+        cards = tuple(
+            card if bandwidth is None else replace(card, host_bandwidth=bandwidth)
+            for card in self._cards()
+        )
         subject = find_subject(
             self.model, weights=self.weights, group_size=self.group_size, lm_head=self.lm_head
         )
@@ -100,19 +104,20 @@ class Asked:
             card = find_card(self.gpu, self.vram)
             if card is None and self.is_plain:
                 card = find_machine_card()
-            return (self._with_host(card),) if card else ()
+            return (card,) if card else ()
         if self.gpu is not None or self.vram is not None:
             raise OptionError("gpus names its cards itself; gpu and vram are for cards alike")
         found = (find_card(name, None) for name in names)
-        return tuple(self._with_host(card) for card in found if card)
+        return tuple(card for card in found if card)
 
-    def _with_host(self, card: Card) -> Card:
+    def _host_bandwidth(self) -> float | None:
+        """Bytes a second of the host's memory as given or measured; None where it is assumed."""
         if self.ram_bandwidth is None:
-            return card
+            return None
         if self.ram_bandwidth == "auto":
             from calculator.cards.host import measure_bandwidth
 
-            return replace(card, host_bandwidth=measure_bandwidth())
+            return measure_bandwidth()
         try:
             rate = float(self.ram_bandwidth)
         except ValueError:
@@ -121,7 +126,7 @@ class Asked:
             raise OptionError(
                 f"ram bandwidth is auto or 1 to 10000 GB/s, not {self.ram_bandwidth[:40]!r}"
             )
-        return replace(card, host_bandwidth=rate * 1e9)
+        return rate * 1e9
 
     def _count(self) -> int:
         text = self.gpus.strip()
@@ -133,9 +138,11 @@ class Asked:
 
     def _split(self, cards: tuple[Card, ...]) -> Split:
         if self.split is not None:
-            chosen: Split = "layers" if one_of("split", self.split, ("tensor", "layers")) == (
+            chosen: Split = (
                 "layers"
-            ) else "tensor"
+                if one_of("split", self.split, ("tensor", "layers")) == ("layers")
+                else "tensor"
+            )
             if chosen == "tensor" and len(cards) > 1:
                 raise OptionError("split tensor needs cards alike; cards that differ divide layers")
             return chosen

@@ -66,7 +66,7 @@ def _ours(question: Question, cards: tuple[Gpu, ...]) -> Iterator[LongestRow]:
         if not asked.planner.tied:
             asked = asked.with_settings(replace(asked.settings, embedding="host"))
         for kv in (kv for kv in SHOWN_KV if kv in kv_choices(asked.subject.config)):
-            settings = replace(asked.settings, kv=kv, context=1)
+            settings = replace(asked.settings, kv=kv, context=1, shared_prefix=0)
             placed = replace(asked.with_settings(settings), card=None)
             name = f"{variant.weights if variant else 'as stored'}, {kv} KV"
             yield LongestRow(

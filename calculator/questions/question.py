@@ -124,6 +124,11 @@ class Question:
         """Return this question in other formats. Raises OptionError where the shapes refuse."""
         return replace(self, subject=self.subject.with_variant(variant))
 
+    @property
+    def model_argument(self) -> str:
+        """The argument that names the model, as a shell reads it."""
+        return shlex.quote(printable(self.model or self.subject.name))
+
     def command(self) -> str:
         """Return the command line that asks this again."""
         return f"glm4q calc {shlex.join(self._arguments())}"

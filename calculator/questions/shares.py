@@ -82,7 +82,10 @@ class LayerSplit:
                 if self._is_held(weight, first, stop, subject.formats)
             }
             config = replace(subject.config, num_hidden_layers=stop - first)
-            self._planners[first, stop] = Planner(config, formats, source=subject.source)
+            is_tied = all(weight.role != "head" for weight in subject.formats)
+            self._planners[first, stop] = Planner(
+                config, formats, source=subject.source, tied=is_tied
+            )
         return self._planners[first, stop]
 
     def _is_held(

@@ -122,7 +122,7 @@ def max_gpu_layers(question: Question, usable_bytes: int) -> int | None:
 
 
 def cards_needed(question: Question, usable_bytes: int) -> int | None:
-    """Return how many such cards, 2, 4 or 8, hold the model together; None where none of them do."""
+    """Return how many such cards, 2, 4 or 8, hold the model together; None where they do not."""
     for gpus in (2, 4, 8):
         try:
             need = replace(question, gpus=gpus).need_bytes

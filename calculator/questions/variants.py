@@ -69,7 +69,7 @@ class Choice:
 class Choices:
     """All ways that fit, the best first, and what was left out."""
 
-    fitting: tuple[Choice, ...]
+    fitting: tuple[Choice, ...] = ()
     left_out: tuple[str, ...] = ()
     """Why some variants cannot be divided among several cards."""
 
@@ -87,7 +87,7 @@ def find_choices(question: Question, fixed: Fixed) -> Choices:
     """Try every combination of what is open. The question must name a card."""
     card = question.card
     if card is None:
-        return Choices(())
+        return Choices()
     found: list[Choice] = []
     left_out: list[str] = []
     for variant in _variants(question, fixed, left_out):
@@ -181,8 +181,8 @@ def _divisible(
     by_groups = "int8" in (variant.weights, variant.lm_head) or variant.weights == "int4"
     sizes = [variant.group_size]
     if not fixed.group_size and by_groups and question.gpus > 1:
-        sizes += [*map(str, reversed(GROUP_SIZES)), "channel"]
-    for size in dict.fromkeys(sizes):
+        sizes = [*map(str, reversed(GROUP_SIZES)), "channel"]
+    for size in sizes:
         try:
             found = question.with_variant(replace(variant, group_size=size))
             found.planner  # noqa: B018 - refuses what cannot be divided among the cards

@@ -15,12 +15,26 @@ from calculator.questions.longest import longest_contexts
 from calculator.questions.solve import cards_that_fit
 from calculator.report import records, sheets
 from calculator.report.headline import headline
-from calculator.report.sentences import assumptions, cards_assumptions, details
+from calculator.report.sentences import (
+    assumptions,
+    cards_assumptions,
+    details,
+    recommended_assumptions,
+)
 from calculator.report.sheets import Sheet
 
 Show = Literal["answer", "terms", "variants", "explain", "grid", "cards", "chart", "recommended"]
 """What is shown: the answer with its tables, one table alone, or a chart."""
-SHOWN = ("answer", "terms", "variants", "explain", "grid", "cards", "chart")
+SHOWN: tuple[Show, ...] = (
+    "answer",
+    "terms",
+    "variants",
+    "explain",
+    "grid",
+    "cards",
+    "chart",
+    "recommended",
+)
 """What a user can ask for."""
 CHOOSING: tuple[Show, ...] = ("answer", "terms", "variants", "explain")
 """What shows the best way to run. Others look at all of them, or at the question as it is."""
@@ -57,7 +71,7 @@ def _content(answer: Answer, show: Show, form: Format, every: bool) -> bytes:
     if form == "html":
         from calculator.report.page import as_page
 
-        return as_page(answer).encode()
+        return as_page(answer.question).encode()
     if form == "text":
         raise OptionError("output is for json, csv, md, html, svg and png; text goes to the screen")
     from calculator.report.curves import make_curves
@@ -68,7 +82,7 @@ def _content(answer: Answer, show: Show, form: Format, every: bool) -> bytes:
         from calculator.report.svg import as_svg
 
         return as_svg(drawing).encode()
-    require_packages("png", "calc --as png")
+    require_packages("as png", "PIL")  # svg needs no package
     from calculator.report.png import as_png
 
     return as_png(drawing)
@@ -143,9 +157,7 @@ def _sheets(answer: Answer, show: Show, every: bool) -> list[tuple[Sheet, bool]]
     shown = []
     if question.card is not None and show in ("answer", "variants"):
         name = headline(answer)
-        shown.append(
-            sheets.choices_sheet(answer.choices, name.card if name else "", every=every)
-        )
+        shown.append(sheets.choices_sheet(answer.choices, name.card if name else "", every=every))
     if show != "variants":
         shown.append(sheets.terms_sheet(question))
     if show == "explain":
@@ -156,12 +168,14 @@ def _sheets(answer: Answer, show: Show, every: bool) -> list[tuple[Sheet, bool]]
 
 
 def _assumptions(answer: Answer, show: Show) -> str:
+    if show == "recommended":
+        return recommended_assumptions()
     return cards_assumptions() if show == "cards" else assumptions(answer.question)
 
 
 def _command(answer: Answer, show: Show) -> str:
     if show == "recommended":
-        return f"glm4q calc {answer.question.model or answer.question.subject.name}"
+        return f"glm4q calc {answer.question.model_argument}"
     shown = f" --show {show}" if show != "answer" else ""
     return answer.question.command() + shown
 

@@ -12,10 +12,11 @@ from calculator.questions.solve import (
     max_context,
     verdict,
 )
-from calculator.report.words import band_words, card_words, context_words, counted, variant_words
-from calculator.units import human_bytes
+from calculator.report.words import band_words, card_words, context_words, variant_words
+from calculator.units import counted, human_bytes
 
 VERDICTS: dict[Verdict, str] = {"fits": "fits", "tight": "tight", "no": "does not fit"}
+THEN: dict[Verdict, str] = {"fits": "fits", "tight": "fits, and is tight", "no": "does not fit"}
 
 DESKTOP_BYTES = 1 << 30
 """What a desktop with a browser is assumed to take of a card: public logs show 350 to 1,600 MiB."""
@@ -105,9 +106,10 @@ def _remedies(answer: Answer) -> list[str]:
         if change is None:
             lines.append("no single change makes it fit")
         else:
+            then = THEN[verdict(change.margin_bytes)]
             lines.append(
-                f"cheapest change: {change.words} saves {human_bytes(change.saves_bytes)}: "
-                f"{verdict(change.margin_bytes)} ({change.option})"
+                f"cheapest change: {change.words} ({change.option}), "
+                f"{human_bytes(change.saves_bytes)} less: then it {then}"
             )
         most = max_context(question, card.usable_bytes)
         fits = f"{counted(most, 'token')} would fit" if most else "no context fits"

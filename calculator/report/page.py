@@ -1,134 +1,141 @@
-"""One self-contained HTML page of every variant, context and card, from a table of the plan.
+"""One self-contained HTML page that answers every question about the preset models.
 
-The page looks up and subtracts; it knows no formula of memory.
+plan.js computes with the same formulas as calculator/memory. The page holds the configurations of
+the models and the list of cards, and needs no network.
 """
 
 import json
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from calculator.cards.card import Card, card_of, gpu_rates
+from calculator.cards.card import Card, card_of
 from calculator.cards.gpus import load_gpus
-from calculator.cards.roofline import DECODE_EFFICIENCY, decode_band
-from calculator.errors import OptionError
-from calculator.memory.plan import MemoryPlan
-from calculator.memory.settings import Device
-from calculator.questions.grid import grid_contexts, grid_variants
+from calculator.memory.scratch import tile_bytes
+from calculator.memory.terms import NAME_OF_PART
+from calculator.model.architecture import Weight
+from calculator.model.config import ModelConfig
+from calculator.model.formats import WeightFormat
+from calculator.model.presets import PRESETS
+from calculator.options import printable
 from calculator.questions.question import Question
-from calculator.questions.solve import TIGHT_BYTES, kv_choices
-from calculator.questions.subject import HEADS
-from calculator.report.sentences import assumptions, share
 
-TEMPLATE = Path(__file__).with_name("page.html")
-PLACE = "__DATA__"
+FOLDER = Path(__file__).parent
 FIRST_CARD = "RTX 3060 12GB"
-"""Shown where none was asked for."""
+"""The card of a page that was asked for without one."""
 
-PLACEMENTS: tuple[Device, ...] = ("gpu", "host")
+CONFIG = (
+    *("model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"),
+    *("num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings"),
+    *("attention_bias", "tie_word_embeddings"),
+)
+"""What plan.js needs of a configuration."""
 
 
 def as_page(question: Question) -> str:
-    """The page, opened at the question that was asked."""
-    data = json.dumps(page_data(question), separators=(",", ":"))
-    # Inside a script element only these could end it or begin another.
-    return TEMPLATE.read_text(encoding="utf-8").replace(PLACE, data.replace("<", "\\u003c"))
+    """Return the page, opened at this question."""
+    table = json.dumps(page_data(question), separators=(",", ":"))
+    page = (FOLDER / "page.html").read_text(encoding="utf-8")
+    for place, text in (
+        ("__PLAN__", (FOLDER / "plan.js").read_text(encoding="utf-8")),
+        ("__PAGE__", (FOLDER / "page.js").read_text(encoding="utf-8")),
+        # Inside a script element only these letters could end it or begin another.
+        ("__DATA__", table.replace("<", "\\u003c")),
+    ):
+        page = page.replace(place, text)
+    return page
 
 
 def page_data(question: Question) -> dict[str, Any]:
-    """The table: for each variant and context the bytes of each term, and speed on each card."""
-    cards = _cards(question)
-    contexts = grid_contexts(question.subject.config.max_position_embeddings)
+    """Return the models, the cards, and the question that the page begins with."""
     settings, variant = question.settings, question.subject.variant
-    start = next((at for at, size in enumerate(contexts) if size >= settings.context), -1)
+    cards = _cards(question)
     shown = question.card.name if question.card else FIRST_CARD
+    key, models = _models(question)
     return {
-        "model": question.subject.name,
-        "command": question.command(),
-        "assumed": assumptions(question),
-        "tight": TIGHT_BYTES,
-        "share": share(DECODE_EFFICIENCY),
-        "contexts": contexts,
-        "start": {
-            "context": start % len(contexts),
-            "weights": variant.weights if variant else "as stored",
-            "head": variant.lm_head if variant else "as stored",
-            "embedding": settings.embedding,
-            "kv": settings.kv,
-            "card": next(at for at, card in enumerate(cards) if card.name == shown),
-        },
+        "models": models,
         "cards": [_card(card) for card in cards],
-        "variants": {
-            "|".join((weights, head, embedding, kv)): [
-                _cell(_at(placed, kv, context), cards) for context in contexts
-            ]
-            for weights, head, embedding, placed in _placed(question)
-            for kv in kv_choices(question.subject.config)
+        "start": {
+            "model": key,
+            "weights": variant.weights if variant else "as stored",
+            "group": variant.group_size if variant else "128",
+            "head": variant.lm_head if variant else "as stored",
+            "kv": settings.kv,
+            "embedding": settings.embedding,
+            "context": settings.context,
+            "users": settings.batch,
+            "prefix": settings.shared_prefix,
+            "chunk": settings.prefill_chunk,
+            "draft": settings.draft_tokens,
+            "reserve": settings.display_reserve + settings.margin,
+            "layers": settings.gpu_layers,
+            "gpus": 1 if question.by_layers else question.gpus,
+            "card": shown,
         },
     }
+
+
+def _models(question: Question) -> tuple[str, dict[str, Any]]:
+    """The key of the asked model, and all models by their keys."""
+    models = {name.lower(): _model(name, name, config) for name, config in PRESETS.items()}
+    subject = question.subject
+    asked = subject.name.lower()
+    if PRESETS.get(subject.name) == subject.config and subject.variant is not None:
+        return asked, models
+    known = {name.lower(): config for name, config in PRESETS.items()}
+    if known.get(asked) == subject.config and subject.variant is not None:
+        return asked, models
+    argument = printable(question.model or subject.name)
+    model = _model(subject.name, argument, subject.config)
+    if subject.variant is None:
+        model["stored"] = [_stored(*each) for each in subject.formats.items()]
+        model["tied"] = question.planner.tied
+    return "asked", {"asked": model, **models}
+
+
+def _model(name: str, argument: str, config: ModelConfig) -> dict[str, Any]:
+    fields = asdict(config)
+    numbers = {field: fields[field] for field in CONFIG} | {"rotary_dim": config.rotary_dim}
+    return {"name": name, "argument": argument, "config": numbers}
+
+
+def _stored(weight: Weight, weight_format: WeightFormat) -> Mapping[str, Any]:
+    """A weight of a quantized checkpoint, in the bytes of its own format."""
+    quantized = weight_format.is_quantized
+    parts = [
+        [NAME_OF_PART[part] if quantized else "", size]
+        for part, size in weight_format.parts(weight).items()
+    ]
+    scratch = 0
+    if quantized:
+        outputs, inputs = weight.shape
+        scratch = tile_bytes(outputs, inputs, weight_format.groups(inputs))
+    return {"role": weight.role, "layer": weight.layer, "parts": parts, "scratch": scratch}
 
 
 def _cards(question: Question) -> list[Card]:
-    """The asked card, if it is none of the list's, and all of the list."""
+    """The asked card, if the list does not have it as it is, and the list."""
     known = [card_of(gpu) for gpu in load_gpus()]
     asked = question.card
-    return known if asked is None or asked in known else [asked, *known]
+    same = {(card.name, card.usable_bytes) for card in known}
+    if asked is None or (asked.name, asked.usable_bytes) in same:
+        return known
+    return [asked, *(card for card in known if card.name != asked.name)]
 
 
 def _card(card: Card) -> dict[str, Any]:
-    gpu = card.gpu
+    gpu, rates = card.gpu, card.rates
     return {
         "name": card.name,
         "bytes": card.usable_bytes,
+        "arguments": card.arguments,
+        "bandwidth": rates.bandwidth if rates else None,
+        "flops": rates.flops if rates else None,
+        "host": card.host_bandwidth,
         "watts": gpu.tdp_watts if gpu else None,
         "usd": gpu.launch_usd if gpu else None,
         "year": gpu.year if gpu else None,
+        "cuda": gpu.runs_glm4q if gpu else True,
         "notes": gpu.notes if gpu else (),
-    }
-
-
-def _placed(question: Question) -> list[tuple[str, str, Device, Question]]:
-    """Every combination of weights, head and embedding that the model's shapes allow."""
-    found = []
-    for weights, variant in grid_variants(question):
-        for head, headed in _heads(variant):
-            for embedding in PLACEMENTS:
-                if embedding == "gpu" or not headed.planner.tied:
-                    settings = replace(question.settings, embedding=embedding)
-                    found.append((weights, head, embedding, headed.with_settings(settings)))
-    return found
-
-
-def _heads(question: Question) -> list[tuple[str, Question]]:
-    variant = question.subject.variant
-    if variant is None:
-        return [("as stored", question)]
-    found = []
-    for head in HEADS:
-        try:
-            found.append((head, question.with_variant(replace(variant, lm_head=head))))
-        except OptionError:
-            continue  # a vocabulary or group that INT8 cannot hold
-    return found
-
-
-def _at(question: Question, kv: str, context: int) -> MemoryPlan:
-    return question.planner.plan(replace(question.settings, kv=kv, context=context))
-
-
-def _cell(plan: MemoryPlan, cards: list[Card]) -> dict[str, Any]:
-    """Terms as [name, device, bytes]; speed in tenths of a token a second, low and high by card."""
-    depth = plan.settings.context
-    bands = [
-        decode_band(plan, gpu_rates(card.gpu), depth=depth) if card.gpu else None for card in cards
-    ]
-    return {
-        "terms": [[term.name, term.device, term.bytes] for term in plan.terms if term.bytes],
-        "gpu": plan.device_bytes("gpu"),
-        "host": plan.device_bytes("host"),
-        "speed": [
-            round(10 * speed)
-            for band in bands
-            for speed in ((band.low, band.high) if band else (0, 0))
-        ],
     }

@@ -11,8 +11,8 @@ from calculator.cards.roofline import (
 from calculator.model import tensor_parallel
 from calculator.questions.answer import Answer
 from calculator.questions.question import Question
-from calculator.report.words import band_words, counted
-from calculator.units import human_bytes
+from calculator.report.words import band_words
+from calculator.units import counted, human_bytes
 
 
 def assumptions(question: Question) -> str:
@@ -46,6 +46,15 @@ def cards_assumptions() -> str:
     )
 
 
+def recommended_assumptions() -> str:
+    """Say in one line what the recommendations assume."""
+    return (
+        "assumed: groups of 128, an INT8 head, prefill chunk 512, 256 MiB kept free for other "
+        f"programs, {share(DECODE_EFFICIENCY)} of the bandwidth on the data sheet; the embedding "
+        "is on the host where it would leave less than 1 GiB of the card"
+    )
+
+
 def details(answer: Answer) -> list[str]:
     """Speed, several cards, and notes on the card."""
     question = answer.question
@@ -62,7 +71,8 @@ def _several_cards(answer: Answer) -> list[str]:
     question = answer.question
     if question.gpus == 1:
         return []
-    left_out = list(answer.choices.left_out)
+    # Each smaller group fails for the same reason as the first: one line is enough.
+    left_out = answer.choices.left_out[:1]
     if question.by_layers:
         return [
             *(
@@ -76,6 +86,7 @@ def _several_cards(answer: Answer) -> list[str]:
     return [
         *tensor_parallel.notes(question.subject.config, question.gpus),
         *left_out,
+        "the speed counts no communication between the cards",
         "glm4q itself runs on one card, vLLM on several",
     ]
 
@@ -94,13 +105,14 @@ def _speed(question: Question, rates: Rates) -> list[str]:
         prefill = ", ".join(
             f"{band_words(prefill_band(plan, rates, depth=at))} of {at:,}" for at in depths
         )
-        lines.append(f"prefill, tokens/s: {prefill} ({share(PREFILL_EFFICIENCY)} of its matrix rate)")
+        lines.append(
+            f"prefill, tokens/s: {prefill} ({share(PREFILL_EFFICIENCY)} of its matrix rate)"
+        )
     if question.settings.gpu_layers is not None and plan.device_bytes("host"):
         streamed = streamed_decode_band(plan, rates, depth=context)
         if streamed:
-            lines.append(
-                f"decode if the bus carried the host's layers: {band_words(streamed)} at {context:,}"
-            )
+            speed = band_words(streamed)
+            lines.append(f"decode if the bus carried the host's layers: {speed} at {context:,}")
     return lines
 
 

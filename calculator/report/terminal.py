@@ -1,6 +1,7 @@
 """Sheets and sentences on a terminal, coloured where it has colours, as wide as it is."""
 
 import shutil
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +16,8 @@ WIDE = 200
 """Columns of a file or pipe, where nothing should wrap."""
 GAP = 2
 """Spaces between two columns."""
+LONGEST_WORD = 40
+"""A longer name, of a directory perhaps, may be broken."""
 
 
 def make_console() -> Console:
@@ -37,14 +40,12 @@ def print_sheet(console: Console, sheet: Sheet, *, marked: bool = False) -> None
     """A title and its table, in several tables where the terminal is too narrow for one."""
     console.print(Text(sheet.title, style="bold"))
     for columns in _fitting_columns(sheet, console.width):
-        console.print(_as_table(sheet, columns, marked=marked), "")
+        console.print(sheet_as_table(sheet, columns, marked=marked), "")
 
 
 def _fitting_columns(sheet: Sheet, width: int) -> list[list[int]]:
     """Groups of columns, each with the first ones, so that no number is broken."""
-    widths = [
-        max(len(cell) for cell in _unbroken(sheet, place)) for place in range(len(sheet.columns))
-    ]
+    widths = [_unbroken_width(sheet, place) for place in range(len(sheet.columns))]
     names = list(range(sheet.names))
     groups, used = [list(names)], sum(widths[name] + GAP for name in names)
     start = used
@@ -57,31 +58,35 @@ def _fitting_columns(sheet: Sheet, width: int) -> list[list[int]]:
     return groups
 
 
-def _unbroken(sheet: Sheet, place: int) -> list[str]:
-    """What a column must show in one piece: numbers whole, words word by word."""
+def _unbroken_width(sheet: Sheet, place: int) -> int:
+    """The width at which a column breaks no number and no word, up to half of a terminal."""
     column = sheet.columns[place]
     cells = [row[place] for row in sheet.rows]
     if column not in sheet.right:
         cells = [word for cell in cells for word in cell.split()]
-    return [*cells, *column.split(), ""]
+    return min(max(map(len, [*cells, *column.split(), ""])), LONGEST_WORD)
 
 
-def _as_table(sheet: Sheet, columns: list[int], *, marked: bool) -> Table:
-    """A rich table without its title; `marked` numbers are coloured by their first letter."""
+def sheet_as_table(
+    sheet: Sheet, columns: Sequence[int] | None = None, *, marked: bool = False
+) -> Table:
+    """A rich table of these columns; `marked` numbers are coloured by their first letter."""
+    columns = range(len(sheet.columns)) if columns is None else columns
     table = Table(box=None, pad_edge=False, header_style="dim")
     for place in columns:
         column = sheet.columns[place]
-        is_number = column in sheet.right
         table.add_column(
             Text(column),
-            justify="right" if is_number else "left",
+            justify="right" if column in sheet.right else "left",
             overflow="fold",
-            no_wrap=is_number and place >= sheet.names,
+            min_width=_unbroken_width(sheet, place),
         )
     first_total = len(sheet.rows) - sheet.totals
     for number, row in enumerate(sheet.rows):
         cells = [
-            Text(row[place], style=_style(row[place], marked and sheet.columns[place] in sheet.right))
+            Text(
+                row[place], style=_style(row[place], marked and sheet.columns[place] in sheet.right)
+            )
             for place in columns
         ]
         table.add_row(*cells, style="bold" if number >= first_total else None)

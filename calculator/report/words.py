@@ -1,9 +1,9 @@
 """Names of formats and counts as a person says them."""
 
+from calculator.cards.roofline import Band
 from calculator.memory.settings import Device
 from calculator.questions.question import Question
-from calculator.units import human_band
-from calculator.cards.roofline import Band
+from calculator.units import counted, human_band
 
 WEIGHTS = {
     "bf16": "bf16 weights",
@@ -14,15 +14,6 @@ WEIGHTS = {
 }
 KV = {"bf16": "bf16", "int8": "INT8", "k8v4": "K8V4", "int4": "INT4", "fp32": "fp32"}
 DEVICES: dict[Device, str] = {"gpu": "GPU", "host": "host"}
-
-
-def counted(count: int, singular: str) -> str:
-    """A count with its noun.
-
-    >>> counted(1, "token"), counted(8192, "token")
-    ('1 token', '8,192 tokens')
-    """
-    return f"{count:,} {singular}" if count == 1 else f"{count:,} {singular}s"
 
 
 def variant_words(question: Question) -> str:

@@ -190,9 +190,7 @@ def calc(
     ] = "auto",
     receipt: Annotated[
         Path | None,
-        typer.Option(
-            help="With --verify: write what was compared as JSON.", rich_help_panel=RUN
-        ),
+        typer.Option(help="With --verify: write what was compared as JSON.", rich_help_panel=RUN),
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", hidden=True)] = False,
     grid: Annotated[bool, typer.Option("--grid", hidden=True)] = False,
@@ -243,7 +241,8 @@ def calc(
         margin=margin,
         ram_bandwidth=ram_bandwidth,
     )
-    answer, what = _answer(asked, shown)
+    plain = "recommended" if asked.is_plain and chosen == "text" else "answer"
+    answer, what = _answer(asked, shown, plain)
     for file, kind in ((svg, "svg"), (png, "png"), (html, "html")):
         if file is not None:
             answers.write(answer, show=what, form=_format(kind), every=every, output=file)
@@ -253,13 +252,13 @@ def calc(
     return 0 if fits or what not in answers.CHOOSING else 1
 
 
-def _answer(asked: Asked, shown: str | None) -> tuple[Answer, answers.Show]:
-    """The answer, and what is shown of it if nothing was asked for."""
+def _answer(asked: Asked, shown: str | None, plain: str) -> tuple[Answer, answers.Show]:
+    """The answer, and what is shown of it. plain: what to show where no card is known."""
     question = asked.question()
-    if shown in ("grid", "cards", "chart"):
+    if shown in ("grid", "cards", "chart", "recommended"):
         question.plan  # noqa: B018 - refuses what does not go together
         return Answer(question, asked.fixed), _show(shown)
-    if question.card is None and shown is None and asked.is_plain:
+    if question.card is None and shown is None and plain == "recommended":
         return Answer(question, asked.fixed), "recommended"
     answer = find_answer(question, asked.fixed)
     answer.question.plan  # noqa: B018 - refuses what does not go together
@@ -276,7 +275,7 @@ def _one(old: dict[str, bool], name: str, new: str | None) -> str | None:
 
 
 def _show(word: str) -> answers.Show:
-    return next(each for each in (*answers.CHOOSING, "grid", "cards", "chart") if each == word)
+    return next(each for each in answers.SHOWN if each == word)
 
 
 def _format(word: str) -> answers.Format:

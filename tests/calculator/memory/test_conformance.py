@@ -2,8 +2,10 @@
 
 import json
 import re
+from dataclasses import replace
 
-from calculator.memory.settings import Settings
+from calculator.cards.published import PEAK_MIB
+from calculator.memory.settings import RESERVE, Settings
 from tests.calculator.asking import ask
 from tests.golden.write_memory_vectors import FILE, as_text
 from tests.paths import ROOT
@@ -59,3 +61,21 @@ def test_the_figures_of_the_docs_are_current() -> None:
     whole = Settings(context=131_072, kv="int8", embedding="host")
     smallest = ask(weights="int4", lm_head="int8", settings=whole).need_bytes
     assert f"takes {round(smallest / (1 << 20)):,} MiB" in text
+
+
+def test_the_three_contexts_of_the_published_calculator_are_current() -> None:
+    text = (ROOT / "docs" / "calc.md").read_text()
+    rows = re.findall(r"^\| \d+k \(([\d,]+)\) \| (.*) \|$", text, re.M)
+    assert [int(context.replace(",", "")) for context, _ in rows] == [1024, 64_512, 128_000]
+    for context, cells in rows:
+        whole = Settings(context=int(context.replace(",", "")), display_reserve=RESERVE["gpu"])
+        small = replace(whole, kv="int8", embedding="host")
+        needs = [
+            *(ask(weights=each, settings=whole).need_bytes for each in ("bf16", "int8")),
+            *(ask(weights=each, settings=whole).need_bytes for each in ("nf4", "int4")),
+            ask(weights="int4", lm_head="int8", settings=small).need_bytes,
+        ]
+        authors, bf16, int8, authors_int4, *others = (cell.strip() for cell in cells.split("|"))
+        assert [bf16, int8, *others] == [f"{need / (1 << 30):.1f}" for need in needs]
+        known = [f"{mib / 1024:.1f}" for peaks in PEAK_MIB.values() for mib in peaks.values()]
+        assert {authors, authors_int4} <= {"", *known}

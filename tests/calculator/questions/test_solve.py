@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calculator.cards.gpus import load_gpus
+from calculator.cards.card import card_of
+from calculator.cards.gpus import find_gpu, load_gpus
 from calculator.errors import OptionError
-from calculator.memory.settings import Settings
+from calculator.memory.settings import RESERVE, Settings
 from calculator.questions.grid import grid_contexts, make_grid
 from calculator.questions.question import Question
 from calculator.questions.solve import (
     TIGHT_BYTES,
-    best_variants,
     cards_needed,
     cards_that_fit,
     cheapest_change,
@@ -22,6 +22,7 @@ from calculator.questions.solve import (
     verdict,
 )
 from calculator.questions.subject import Variant
+from calculator.questions.variants import Fixed, best_by_card, find_choices, quality_bits
 from tests.calculator.asking import ask
 
 MODELS = ("glm-4-9b-chat", "GLM-4-32B-0414", "chatglm3-6b", "glm-4-9b")
@@ -145,37 +146,102 @@ def test_layers_on_the_gpu(question: Question, gib: float) -> None:
 def test_best_variants_fit_and_none_is_beaten_in_all() -> None:
     question = ask(gpu="4070", settings=Settings(context=32_768))
     assert question.card is not None
-    choices = best_variants(question, question.card.usable_bytes)
+    choices = find_choices(question, Fixed(context=True)).diverse
     assert len(choices) > 3
     for place, choice in enumerate(choices):
         assert choice.question.need_bytes <= question.card.usable_bytes
         assert choice.max_context >= 32_768
         for better in choices[:place]:
+            ours, theirs = quality_bits(choice.question)[:3], quality_bits(better.question)[:3]
             assert better.decode
             assert choice.decode
-            longer = choice.max_context > better.max_context
-            assert longer or choice.decode.high > better.decode.high
-    bits = [str(choice.question.subject.variant) for choice in choices]
-    assert bits.index("int8 g128") < bits.index("int4 g128")
+            assert (
+                any(one > other for one, other in zip(ours, theirs, strict=True))
+                or choice.max_context > better.max_context
+                or choice.decode.high > better.decode.high
+            )
 
 
-def test_best_variants_move_the_embedding_to_the_host_where_only_that_fits() -> None:
+@pytest.mark.parametrize(
+    ("gpu", "weights", "kv", "context"),
+    [
+        ("4060", "int4 g128, int8 head", "int8", 131_072),
+        ("4070", "int4 g128, int8 head", "int8", 131_072),
+        ("3090", "int8 g128, int8 head", "int8", 131_072),
+        ("2060", "int4 g128, int8 head", "int8", None),
+    ],
+)
+def test_the_best_way_by_card(gpu: str, weights: str, kv: str, context: int | None) -> None:
+    """The whole context comes before finer weights; INT8 loses next to nothing."""
+    question = ask(gpu=gpu, settings=Settings(display_reserve=RESERVE["gpu"]))
+    best = find_choices(question, Fixed()).fitting[0]
+    assert str(best.question.subject.variant) == weights
+    assert best.question.settings.kv == kv
+    assert context in (None, best.question.settings.context)
+    (quick,) = best_by_card(ask(settings=question.settings), [question.card])  # type: ignore[list-item]
+    assert quick is not None
+    assert quick.question.command() == best.question.command()
+
+
+def test_a_fixed_part_is_kept() -> None:
+    question = ask(gpu="4070", weights="int8", settings=Settings(kv="int4", embedding="host"))
+    for choice in find_choices(question, Fixed(weights=True, kv=True, embedding=True)).fitting:
+        settings = choice.question.settings
+        assert str(choice.question.subject.variant).startswith("int8")
+        assert (settings.kv, settings.embedding) == ("int4", "host")
+
+
+def test_the_embedding_moves_to_the_host_where_little_would_be_left() -> None:
     question = ask(gpu="4060", settings=Settings(context=131_072))
-    assert question.card is not None
     found = {
         (str(choice.question.subject.variant), choice.question.settings.kv): choice.question
-        for choice in best_variants(question, question.card.usable_bytes)
+        for choice in find_choices(question, Fixed(context=True)).fitting
     }
     assert found["int4 g128, int8 head", "int8"].settings.embedding == "host"
-    assert found["int4 g128, int8 head", "int4"].settings.embedding == "gpu"
+    roomy = find_choices(ask(gpu="3090"), Fixed(context=True)).fitting[0]
+    assert roomy.question.settings.embedding == "gpu"
+
+
+@pytest.mark.parametrize("gpus", [2, 4, 8])
+def test_every_format_is_answered_on_several_cards(gpus: int) -> None:
+    question = ask(gpu="4090", gpus=gpus)
+    choices = find_choices(question, Fixed())
+    kinds = {choice.question.subject.variant.weights for choice in choices.fitting}  # type: ignore[union-attr]
+    assert kinds == {"bf16", "int8", "int4", "nf4", "llm-int8"}
+    assert "group size 128 does not divide" in choices.left_out[0]
+
+
+def test_cards_that_differ_divide_the_layers() -> None:
+    cards = [card_of(find_gpu(name)) for name in ("3090", "3060")]
+    question = replace(
+        ask(weights="int8", settings=Settings(context=131_072, kv="int8")),
+        card=cards[0], gpus=2, others=(cards[1],), split="layers",
+    )  # fmt: skip
+    first, second = question.shares
+    assert (first.layers.start, second.layers.stop) == (0, 40)
+    assert first.layers.stop == second.layers.start
+    assert first.margin_bytes >= 0
+    assert second.margin_bytes >= 0
+    whole = ask(weights="int8", settings=question.settings).plan
+    assert sum(share.plan.weights_bytes for share in question.shares) == whole.weights_bytes
+    assert sum(share.plan.kv_cache_bytes for share in question.shares) == whole.kv_cache_bytes
+    assert question.margin_bytes == min(first.margin_bytes, second.margin_bytes)
+
+
+def test_a_shared_prefix_is_cached_once() -> None:
+    settings = Settings(context=4096, batch=20)
+    shared = replace(settings, shared_prefix=1024)
+    token = ask(settings=settings).plan.kv_bytes_per_token
+    saved = need(ask(settings=settings)) - need(ask(settings=shared))
+    assert saved == 19 * 1024 * token
 
 
 def test_a_stored_quantized_model_keeps_its_weights() -> None:
     question = replace(
-        ask(weights="int4", gpu="4070"), subject=replace(ask().subject, variant=None)
+        ask(weights="int4", gpu="3090"), subject=replace(ask().subject, variant=None)
     )
     assert question.card is not None
-    choices = best_variants(question, 40 << 30)
+    choices = find_choices(question, Fixed()).fitting
     assert {choice.question.subject.variant for choice in choices} == {None}
     assert [row.weights for row in make_grid(question)] == ["as stored"] * 4
 

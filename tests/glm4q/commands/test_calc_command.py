@@ -28,6 +28,12 @@ HEAVY = (
 )
 
 
+@pytest.fixture(autouse=True)
+def wide_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sentences stay on one line, whatever terminal runs the tests."""
+    monkeypatch.setenv("COLUMNS", "250")
+
+
 def calc(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
     """The parsed answer of a command that must succeed and complain of nothing."""
     assert main(["calc", *arguments, "--json"]) == 0
@@ -69,7 +75,7 @@ def test_json_has_its_schema(capsys: pytest.CaptureFixture[str]) -> None:
         "kv": "bf16",
         "embedding": "host",
         "gpu_layers": None,
-        "display_reserve_bytes": 0,
+        "display_reserve_bytes": 256 << 20,
         "safety_margin_bytes": 0,
         "weights_bytes": 6_690_488_320,
         "kv_cache_bytes": 335_544_320,
@@ -109,7 +115,7 @@ def test_the_table_tells_what_json_tells(capsys: pytest.CaptureFixture[str]) -> 
         assert f"{term['bytes']:,}" in table
     assert f"{answer['total_gpu_bytes']:,}" in table
     assert f"{answer['total_host_bytes']:,}" in table
-    assert "context 8,192 tokens, batch 1" in table
+    assert "assumed: context 8,192 tokens, prefill chunk 512" in table
 
 
 @pytest.mark.parametrize("context", ["128k", "128K", "131072"])
@@ -289,9 +295,9 @@ def test_a_directory_in_place_of_a_file_is_refused_in_one_line(
 def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["calc", "--help"]) == 0
     text = capsys.readouterr().out
-    model = "weights group-size lm-head embedding kv context batch concurrency prefill-chunk"
-    card = "gpu vram gpus gpu-layers reserve margin max-context"
-    answer = "explain grid chart json csv md svg png html"
+    model = "weights group-size lm-head embedding kv context users batch shared-prefix draft"
+    card = "gpu vram gpus split gpu-layers ram-bandwidth reserve margin max-context list-gpus"
+    answer = "show as output all verify device receipt prefill-chunk"
     for option in f"{model} {card} {answer}".split():
         assert re.search(rf"--{option}\b", text)
 

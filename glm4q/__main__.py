@@ -1,7 +1,17 @@
-"""`python -m glm4q` is `glm4q`."""
+"""The program `glm4q`; `python -m glm4q` is the same."""
 
 import sys
 
-from glm4q.cli import main
+from glm4q.commands.signals import end_at_once_on_interrupt
 
-sys.exit(main())
+
+def run() -> int:
+    """Import the command line and run one command."""
+    end_at_once_on_interrupt()
+    from glm4q.cli import main  # after that: imports take long enough to be interrupted
+
+    return main()
+
+
+if __name__ == "__main__":
+    sys.exit(run())

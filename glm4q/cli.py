@@ -1,6 +1,5 @@
 """`glm4q`: the table of commands, and how errors end one. Commands are imported when asked for."""
 
-import signal
 import sys
 from typing import Annotated
 
@@ -10,6 +9,12 @@ from typer.exceptions import TyperException
 from calculator.errors import Glm4qError
 from glm4q import __version__
 from glm4q.commands.lazy import CommandEntry, LazyGroup
+from glm4q.commands.signals import (
+    end_at_once_on_interrupt,
+    raise_on_interrupt,
+    unwind_on_termination,
+)
+from glm4q.commands.streams import tolerate_encodings
 
 USE, MAKE, CHECK = "Plan and chat", "Make checkpoints", "Measure and check"
 
@@ -84,8 +89,9 @@ def glm4q(
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command. An error that is the input's fault becomes one line on stderr."""
-    # A terminated command unwinds, so that files it has half written are removed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    end_at_once_on_interrupt()  # until a command begins: see QuickCommand
+    unwind_on_termination()
+    tolerate_encodings()
     try:
         return app(argv, prog_name="glm4q", standalone_mode=False) or 0
     except Glm4qError as error:
@@ -97,6 +103,8 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    finally:
+        raise_on_interrupt()
 
 
 def _fail(message: str) -> int:

@@ -6,18 +6,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from calculator.checkpoint.stored import StoredModel
-from calculator.errors import OptionError
 from calculator.memory.settings import parse_device
 from calculator.options import parse_count, parse_size, parse_tokens
 from calculator.questions.fit import Wish
 from glm4q.commands import options
 from glm4q.commands.receipt import show_receipt
 from glm4q.commands.run_options import Kernel
+from glm4q.commands.signals import ending_at_once_on_interrupt
+from glm4q.commands.streams import read_question
 from glm4q.decode.sampling import SamplingParams
 from glm4q.engine import LLM
+from glm4q.terminal.console import Console
 from glm4q.terminal.loop import Terminal
 from glm4q.terminal.markdown import MarkdownStream
 from glm4q.text.generation_config import read_sampling_params
@@ -35,7 +36,11 @@ def chat(
         Path, typer.Argument(help="A checkpoint directory: bf16, INT8, INT4 or bitsandbytes.")
     ],
     prompt: Annotated[
-        str | None, typer.Option(help="Answer this one question, and leave.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Answer this one question, and leave; a file on standard input is added to it.",
+            show_default=False,
+        ),
     ] = None,
     system: Annotated[
         str | None, typer.Option(help="The system prompt.", show_default=False)
@@ -137,9 +142,7 @@ def chat(
     if verify:
         return show_receipt(_load(model, device, dtype, kernel, wish, kept), receipt)
     StoredModel.open(model)  # a wrong directory is refused before a question is read
-    question = prompt if prompt is not None or sys.stdin.isatty() else sys.stdin.read()
-    if question is not None and not question.strip():
-        raise OptionError("the question is empty")
+    question = read_question(prompt)
     changes = {
         "temperature": temperature,
         "top_p": top_p,
@@ -183,7 +186,7 @@ def _wish(
 def _load(
     model: Path, device: str, dtype: str, kernel: str, wish: Wish, reserve: int | None
 ) -> LLM:
-    with Console(file=sys.stderr).status(f"loading {model}"):
+    with ending_at_once_on_interrupt(), Console(file=sys.stderr).status(f"loading {model}"):
         return LLM.load(
             model, device=device, dtype=dtype, kernel=kernel, wish=wish, reserve=reserve
         )

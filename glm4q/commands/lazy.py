@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from glm4q.commands.signals import raise_on_interrupt
+
 
 @dataclass(frozen=True)
 class CommandEntry:
@@ -38,6 +40,11 @@ class QuickCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         read_without_pydantic(self.get_params(ctx))
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; all imports are done, so Ctrl-C may raise KeyboardInterrupt."""
+        raise_on_interrupt()
+        return super().invoke(ctx)
 
 
 class LazyGroup(TyperGroup):

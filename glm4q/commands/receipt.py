@@ -4,13 +4,13 @@ import json
 import sys
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from calculator.questions.fit import Wish
 from calculator.units import human_bytes
 from glm4q.engine import LLM
 from glm4q.measure.receipt import Receipt, verify
+from glm4q.terminal.console import Console
 
 
 def verify_plan(model: Path, wish: Wish, *, device: str, receipt: Path | None) -> int:

@@ -1,0 +1,63 @@
+"""The standard streams: encodings that lack a character, and questions that come through a pipe."""
+
+import io
+import os
+import stat
+import sys
+
+from calculator.errors import OptionError
+
+
+def tolerate_encodings() -> None:
+    """Replace what an output's encoding lacks, such as an emoji in GBK, by a question mark.
+
+    What cannot be decoded on the input is kept as lone surrogates: `read_piped` refuses them.
+    """
+    for output in (sys.stdout, sys.stderr):
+        if isinstance(output, io.TextIOWrapper):
+            output.reconfigure(errors="replace")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
+
+
+def read_question(prompt: str | None) -> str | None:
+    """Join the question of an option and the text on standard input, in this order.
+
+    None where there is neither, and somebody at a terminal can be asked. Raises OptionError.
+    """
+    piped = read_piped(wait=prompt is None)
+    if prompt is None and piped is None:
+        return None
+    parts = [part for part in (prompt, piped) if part and part.strip()]
+    if not parts:
+        where = "standard input" if prompt is None else "--prompt"
+        raise OptionError(f"the question is empty: {where} has no text")
+    return "\n\n".join(parts)
+
+
+def read_piped(*, wait: bool) -> str | None:
+    """Read standard input if it is no terminal; None where it is one. Raises OptionError.
+
+    wait: read whatever it is. Otherwise a file or a pipe is read, and nothing that may stay silent
+    for ever, such as a socket or a device.
+    """
+    if sys.stdin is None:
+        return "" if wait else None
+    if sys.stdin.isatty() or not (wait or _is_file_or_pipe()):
+        return None
+    text = sys.stdin.read()
+    for place, letter in enumerate(text):
+        if "\udc80" <= letter <= "\udcff":
+            encoding, byte = sys.stdin.encoding, ord(letter) - 0xDC00
+            raise OptionError(
+                f"standard input is not {encoding} text: byte 0x{byte:02x} at character {place + 1}"
+            )
+    return text
+
+
+def _is_file_or_pipe() -> bool:
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (OSError, ValueError):  # a stream without a file, as tests and notebooks have
+        return False
+    return stat.S_ISREG(mode) or stat.S_ISFIFO(mode)

@@ -9,6 +9,7 @@ from typing import Any, Self
 from calculator.errors import ConfigError
 from calculator.json_files import read_json_object
 from calculator.model.config_keys import check_keys
+from calculator.model.rope import RopeScaling, read_scaling
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ class ModelConfig:
     attention_bias: bool = True
     tie_word_embeddings: bool = False
     eos_token_ids: tuple[int, ...] = ()
+    rope_scaling: RopeScaling | None = None
+    """None where positions are as in training. `max_position_embeddings` counts scaled ones."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -110,13 +113,18 @@ class ModelConfig:
         """The config.json that transformers, vLLM and SGLang read; inverse of `from_dict`."""
         plain = asdict(self)
         eos_token_ids = plain.pop("eos_token_ids")
+        del plain["rope_scaling"]
+        scaling = {"rope_type": "default"}
+        if self.rope_scaling:
+            scaling = self.rope_scaling.to_dict()
+            plain["max_position_embeddings"] = self.rope_scaling.original_positions
         architecture = {"glm": "GlmForCausalLM", "glm4": "Glm4ForCausalLM"}[self.model_type]
         rope = {name: plain[name] for name in ("rope_theta", "partial_rotary_factor")}
         return {
             "architectures": [architecture],
             **plain,
             # transformers 5 reads the rotary facts here, earlier releases and vLLM above.
-            "rope_parameters": {"rope_type": "default", **rope},
+            "rope_parameters": {**scaling, **rope},
             "hidden_act": "silu",
             "eos_token_id": list(eos_token_ids),
             "pad_token_id": None,  # left out, transformers would take GLM-4's own
@@ -128,7 +136,8 @@ class ModelConfig:
 
     def _with_trained_rope(self) -> Self:
         trained = TRAINED_ROPE_THETA.get(self.max_position_embeddings)
-        if self.model_type != "glm" or trained is None or self.rope_theta != DEFAULT_ROPE_THETA:
+        as_published = self.model_type == "glm" and self.rope_scaling is None
+        if not as_published or trained is None or self.rope_theta != DEFAULT_ROPE_THETA:
             return self
         logger.warning(
             "config.json says rope_theta 10000 for %d positions, a known defect of the converted "
@@ -145,9 +154,6 @@ def _from_hugging_face(raw: Mapping[str, Any]) -> dict[str, Any]:
     # transformers 5 takes a rope_scaling that says anything instead of rope_parameters, whatever
     # its type, and the values beside them only where it is silent.
     rope = _object(raw, "rope_scaling") or _object(raw, "rope_parameters")
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
-        raise ConfigError(f"rope type {kind!r} is not supported; only the default one is")
     facts = {
         name: _required(raw, name)
         for name in (
@@ -173,6 +179,9 @@ def _from_hugging_face(raw: Mapping[str, Any]) -> dict[str, Any]:
     facts["attention_bias"] = raw.get("attention_bias", True)
     facts["tie_word_embeddings"] = raw.get("tie_word_embeddings", False)
     facts["eos_token_ids"] = _token_ids(raw.get("eos_token_id"))
+    scaling = read_scaling(rope, facts["max_position_embeddings"])
+    if scaling is not None:
+        facts.update(rope_scaling=scaling, max_position_embeddings=scaling.positions)
     return facts
 
 

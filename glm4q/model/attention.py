@@ -16,7 +16,12 @@ from glm4q.memory.kv.cache import LayerCache, LayerRows
 from glm4q.memory.kv.hadamard import hadamard_transform, prepare_hadamard
 from glm4q.memory.workspace import Step
 from glm4q.model.linear import Linear
-from glm4q.model.rope import prepare_rotation, prepare_tile_rotation, rotate_
+from glm4q.model.rope import (
+    has_attention_factor,
+    prepare_rotation,
+    prepare_tile_rotation,
+    rotate_,
+)
 
 
 class Attention(nn.Module):
@@ -29,6 +34,7 @@ class Attention(nn.Module):
         self.k_proj = Linear(hidden, config.num_key_value_heads * size, bias=bias)
         self.v_proj = Linear(hidden, config.num_key_value_heads * size, bias=bias)
         self.o_proj = Linear(config.num_attention_heads * size, hidden)
+        self.has_attention_factor = has_attention_factor(config)
 
     def forward(self, x: Tensor, step: Step, cache: LayerCache | LayerRows) -> Tensor:  # [B, T, C]
         return self.o_proj(self.mix(x, step, cache), step, step["delta"])
@@ -51,7 +57,9 @@ class Attention(nn.Module):
         for own, row in cache.by_row(step):
             if row.fused is not None and row.fused.takes(step.shape.tokens):
                 row.attend(row.fused, own)
-            elif attends_natively(queries):
+            elif attends_natively(queries) and not (
+                self.has_attention_factor and row.keys.centers is not None
+            ):
                 native_attend(own, row)
             else:
                 attend(own, row)
@@ -68,7 +76,7 @@ def prepare_attention(config: ModelConfig, step: Step, *, centered: bool = False
     """
     prepare_rotation(config, step)
     if centered:
-        prepare_tile_rotation(step)
+        prepare_tile_rotation(config, step)
     prepare_hadamard(step)
     step["future"].fill_(True).triu_(1)  # [T, T]: a new token that comes after the one that asks
 

@@ -16,6 +16,7 @@ from glm4q.model.fused_layers import FusedLayers
 from glm4q.model.linear import Linear
 from glm4q.model.mlp import MLP
 from glm4q.model.norm import RMSNorm
+from glm4q.model.rope import prepare_rotation
 
 
 class DecoderLayer(nn.Module):
@@ -146,6 +147,9 @@ class CausalLM(nn.Module):
         for (step, layers), fused in zip(steps, self._fused_layers(memory), strict=True):
             step["hidden_states"].copy_(x)
             if fused is not None:
+                if self.config.rope_scaling is not None:
+                    for own in memory.row_steps(step):
+                        prepare_rotation(self.config, own)
                 fused.run(step, [each for cache in memory.caches for each in cache.sequences])
             else:
                 for own, cache in zip(memory.row_steps(step), memory.caches, strict=True):

@@ -18,6 +18,7 @@ from glm4q.kernels.cpu.native import DTYPES, Native, extension
 from glm4q.memory.kv.spec import KVStore, room_of
 from glm4q.memory.workspace import Step
 from glm4q.model.linear import QuantLinear
+from glm4q.model.rope import has_attention_factor
 from glm4q.weights.packing import WORD_BITS
 
 LINEARS = (
@@ -82,13 +83,16 @@ class FusedLayers:
         kernels = {linear.kernel if isinstance(linear, QuantLinear) else None for linear in linears}
         if len(kernels) != 1 or config.head_dim > MOST_HEAD_DIM:
             return None
+        if stores[0].centers is not None and has_attention_factor(config):
+            return None
         (kernel,) = kernels
         return cls(config, layers, stores, kernel.path) if isinstance(kernel, Native) else None
 
     def run(self, step: Step, sequences: Sequence[tuple[int, int]]) -> None:
         """The step's "hidden_states" through all layers; its tokens into the cache.
 
-        sequences: of each its place in the stores, and how many tokens it holds there.
+        sequences: of each its place in the stores, and how many tokens it holds there. Where
+        positions are scaled, "rotation" and "frequencies" are filled before.
         """
         native, keys = extension(), step["keys"]
         places = array("q", [place for place, _ in sequences])
@@ -100,7 +104,7 @@ class FusedLayers:
             self._layers,
             *self._shape(step),
             self._config.rms_norm_eps,
-            self._config.rope_theta,
+            0.0 if self._config.rope_scaling else self._config.rope_theta,  # 0: angles are there
             *_addresses(step, BUFFERS),
             keys.nbytes,
             *_addresses(step, LATER_BUFFERS),

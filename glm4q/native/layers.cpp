@@ -34,8 +34,10 @@ void each_of(int threads, int rows, int size, Dtype dtype, const Callable& calla
     });
 }
 
-// Cos and sin [2, B, T, pairs] of the new tokens' places: glm4q/model/rope.py.
+// Cos and sin [2, B, T, pairs] at the positions of the new tokens: glm4q/model/rope.py. Where
+// positions are scaled, theta is 0, and the caller has filled these tables and the frequencies.
 void fill_rotation(const Shape& shape, const StepEntry& step, const int64_t* lengths, int threads) {
+    if (shape.theta == 0) return;
     const int pairs = shape.pairs, rows = shape.batch * shape.tokens;
     for (int pair = 0; pair < pairs; pair++)
         step.frequencies[pair] = std::pow(shape.theta, -static_cast<double>(pair) / pairs);

@@ -11,6 +11,7 @@ from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError, TokenizerError
 from calculator.json_files import MAX_TOKENIZER_BYTES, read_json_object
 from calculator.model.config import ModelConfig
+from calculator.model.rope import RopeScaling
 from glm4q.chat.template import find_source
 from glm4q.text.tokenizer import Tokenizer, read_settings
 
@@ -34,6 +35,9 @@ def refuse_unfit_shape(config: ModelConfig) -> None:
             f"{config.num_attention_heads} heads of {config.head_dim} are not hidden_size "
             f"{config.hidden_size}, as GGUF's chatglm wants them"
         )
+    scaling = config.rope_scaling
+    if scaling and scaling.rope_type == "yarn" and not scaling.has_usual_settings:
+        raise OptionError("GGUF cannot say YaRN settings other than the factor")
 
 
 def add_metadata(writer: "GGUFWriter", stored: StoredModel, bits: int) -> None:
@@ -60,6 +64,17 @@ def _add_shape(writer: "GGUFWriter", config: ModelConfig) -> None:
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_dimension_count(config.rotary_dim)
     writer.add_rope_freq_base(config.rope_theta)
+    _add_scaling(writer, config.rope_scaling)
+
+
+def _add_scaling(writer: "GGUFWriter", scaling: RopeScaling | None) -> None:
+    from gguf import RopeScalingType
+
+    if scaling is None:
+        return
+    writer.add_rope_scaling_type(RopeScalingType(scaling.rope_type))
+    writer.add_rope_scaling_factor(scaling.factor)
+    writer.add_rope_scaling_orig_ctx_len(scaling.original_positions)
 
 
 def _add_tokenizer(writer: "GGUFWriter", stored: StoredModel) -> None:

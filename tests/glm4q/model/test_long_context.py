@@ -97,7 +97,7 @@ def test_a_vector_is_rotated_along_to_the_end_of_the_context() -> None:
     ((step, _),) = memory_on_cpu(CONFIG, ROOM, chunk=8, dtype=torch.bfloat16, kv="int4").steps(1)
     step["cached"].zero_()
     prepare_rotation(CONFIG, step)
-    prepare_tile_rotation(step)
+    prepare_tile_rotation(CONFIG, step)
     x = torch.randn(1, 2, 1, 128)
     first = ROOM - step.shape.tile
     found = rotate_along(x, first, step, step["tile_centers"])[0, :, -1]

@@ -106,14 +106,14 @@ def write_checkpoint(
         depends_on=plan.depends_on,
         part_names=[*names, AFTER_THE_LAST],
     )
-    with target:
+    with target.growing():
         needed = total_bytes(plan.shards) + plan.scratch_bytes
         refuse_full_disk(target.directory, output, needed - target.written_bytes())
         # Written first, because a tokenizer that cannot be converted would else fail after hours.
         write_companions(plan.source, target.directory, plan.config, plan.quantization)
         source = make_source(target)
         done = target.journal.tensors
-        with ShardWriter(target.directory, plan.shards, finished=done) as writer:
+        with ShardWriter.open(target.directory, plan.shards, finished=done) as writer:
             _write_parts(plan, source, target, writer, listener)
         source.clean()
         write_index(target.directory, plan.shards)

@@ -3,8 +3,8 @@
 import sys
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self, TextIO
+from contextlib import ExitStack
+from typing import TextIO
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -15,12 +15,16 @@ QUALITY_LINES = 4
 """Lines about measuring quality where there is no terminal."""
 
 
-class QuantizeProgress:
-    """Shows which part is begun, the error before it, and the time that is left."""
+class QuantizeProgress(ExitStack):
+    """Shows which part is begun, the error before it, and the time that is left.
+
+    Leaving the context removes the bar.
+    """
 
     def __init__(
         self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        super().__init__()
         self._stream = stream or sys.stderr
         console = Console(file=self._stream)
         self._bar = Progress(
@@ -32,21 +36,10 @@ class QuantizeProgress:
             transient=True,
             disable=not console.is_terminal,
         )
+        self.enter_context(self._bar)
         self._task = self._bar.add_task("quantizing", total=None)
         self._clock = clock
         self._begun: tuple[int, float] | None = None  # the first layer of this run, and its time
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
 
     def begin(self, progress: PartProgress) -> None:
         """Show that a part is begun; those before it are finished."""

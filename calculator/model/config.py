@@ -83,11 +83,6 @@ class ModelConfig:
         """How many dimensions of each head the rotary embedding rotates."""
         return int(self.head_dim * self.partial_rotary_factor)
 
-    @property
-    def kv_heads_of_model(self) -> int:
-        """Key heads and value heads over all layers: each stores one vector a token."""
-        return 2 * self.num_hidden_layers * self.num_key_value_heads
-
     @classmethod
     def from_json(cls, path: Path) -> Self:
         """Read a config.json. Raises ConfigError where it is not whole or not of this family."""

@@ -5,7 +5,7 @@ long answer costs no more to draw than its last paragraph.
 """
 
 import re
-from types import TracebackType
+from contextlib import ExitStack
 from typing import Self
 
 from rich.console import Console
@@ -15,24 +15,21 @@ from rich.markdown import Markdown
 FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
 
 
-class MarkdownStream:
+class MarkdownStream(ExitStack):
     """Takes pieces of text; a context manager around one answer."""
 
     def __init__(self, console: Console) -> None:
+        super().__init__()
         self._console = console
         self._text = ""
         self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
 
     def __enter__(self) -> Self:
         self._live.start()
-        return self
+        self.callback(self._finish)
+        return super().__enter__()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def _finish(self) -> None:
         self._live.update("", refresh=True)
         self._live.stop()
         if self._text.strip():

@@ -5,33 +5,26 @@ are read back. What a killed run had finished is still there for the next.
 """
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import torch
 from torch import Tensor
 
 
-class Activations:
-    """[samples, tokens, width] numbers of one dtype in a file of just these bytes."""
+class Activations(ExitStack):
+    """[samples, tokens, width] numbers of one dtype in a file of just these bytes.
+
+    Leaving the context closes the file.
+    """
 
     def __init__(self, path: Path, samples: int, tokens: int, width: int, dtype: torch.dtype):
+        super().__init__()
         self.path = path
         self.shape = samples, tokens, width
         self.dtype = dtype
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        os.close(self._file)
+        self.callback(os.close, self._file)
 
     @property
     def sample_bytes(self) -> int:

@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -22,8 +20,11 @@ def states_path(directory: Path, name: str, layer: int) -> Path:
     return directory / f"{name}-{layer}.states"
 
 
-class Stream:
-    """Reads the states before a layer, which stay as they are, and writes those after it."""
+class Stream(ExitStack):
+    """Reads the states before a layer, which stay as they are, and writes those after it.
+
+    Leaving the context closes its files, and removes those between stages.
+    """
 
     def __init__(
         self,
@@ -38,27 +39,19 @@ class Stream:
         device: torch.device,
         directory: Path,
     ) -> None:
+        super().__init__()
         self.module = module
         self._config, self._workspace = config, workspace
         self._device, self._directory, self._name = device, directory, name
         self._samples, self._dtype = samples, dtype
-        self._stack = ExitStack()
+        self.callback(self._remove_feeds)
         hidden = config.hidden_size
         self._before, self._after = (
             self._open(states_path(directory, name, layer + step), hidden) for step in (0, 1)
         )
         self._feed: Activations | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
+    def _remove_feeds(self) -> None:
         for place in range(len(STAGES)):
             self._feed_path(place).unlink(missing_ok=True)
 
@@ -100,6 +93,4 @@ class Stream:
 
     def _open(self, path: Path, width: int) -> Activations:
         tokens = self._workspace.tokens
-        return self._stack.enter_context(
-            Activations(path, self._samples, tokens, width, self._dtype)
-        )
+        return self.enter_context(Activations(path, self._samples, tokens, width, self._dtype))

@@ -49,7 +49,7 @@ def export_checkpoint(
     with appearing_whole(output, overwrite, total_bytes(shards), stored.directory) as directory:
         # First, because a tokenizer that cannot be converted would else fail after all weights.
         write_companions(stored, directory, stored.config, layout.settings(formats))
-        with ShardWriter(directory, shards) as writer:
+        with ShardWriter.open(directory, shards) as writer:
             for weight, weight_format in formats.items():
                 if weight_format.is_quantized:
                     made = layout.tensors(weight, read_quantized(stored, weight))

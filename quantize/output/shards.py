@@ -6,11 +6,11 @@ The safetensors library saves tensors that are all in memory; here none is held 
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 import torch
 
@@ -52,20 +52,21 @@ class ShardWriter:
         self._hashing = ThreadPoolExecutor(1)
         self.sums: dict[str, str] = {}
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._hashing.shutdown()
-        if self._file:
-            self._file.close()
-        if kind is None and (self._left or self._position + 1 != len(self._steps)):
-            raise ValueError("not every planned tensor was written")
+    @classmethod
+    @contextmanager
+    def open(
+        cls, directory: Path, shards: Iterable[Shard], finished: int = 0
+    ) -> Iterator["ShardWriter"]:
+        """Write shards; raise ValueError at the end if not every tensor was written."""
+        writer = cls(directory, shards, finished)
+        try:
+            yield writer
+            if writer._left or writer._position + 1 != len(writer._steps):
+                raise ValueError("not every planned tensor was written")
+        finally:
+            writer._hashing.shutdown()
+            if writer._file:
+                writer._file.close()
 
     def write(self, name: str, rows: torch.Tensor) -> None:
         """Append rows to the tensor `name`: the one begun last, or the next in the plan."""

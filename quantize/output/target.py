@@ -13,8 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from calculator.errors import CheckpointError, ConfigError, OptionError
 from calculator.json_files import read_json_object
@@ -40,9 +39,9 @@ class Journal:
 
 
 class Target:
-    """`output` while it grows, and the journal of how far it is. Use as a context manager.
+    """A checkpoint's directory while it grows, and the journal of how far it is.
 
-    part_names: of each part, and of what comes after the last.
+    part_names: the name of each part, and of what comes after the last.
     """
 
     def __init__(
@@ -61,28 +60,20 @@ class Target:
         self.journal = Journal(dict(depends_on))
         self.is_resumed = False
 
-    def __enter__(self) -> Self:
+    @contextmanager
+    def growing(self) -> Iterator["Target"]:
+        """Lock the directory, and give it the output's name if the work ends without an error."""
         self.directory.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(self.directory, os.O_RDONLY)
         try:
             self._lock_and_read()
-        except BaseException:
-            os.close(self._lock)
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            if error is None:
-                (self.directory / JOURNAL).unlink()
-                replace(self.directory, self._output)
-            else:
+            try:
+                yield self
+            except BaseException as error:
                 self._keep_finished(error)
+                raise
+            (self.directory / JOURNAL).unlink()
+            replace(self.directory, self._output)
         finally:
             os.close(self._lock)
 

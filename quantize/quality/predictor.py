@@ -72,7 +72,7 @@ class Predictor:
     """The windows' hidden states, taken from layer to layer."""
 
     def __init__(self, stored: StoredModel, windows: Windows, how: ComputeSettings) -> None:
-        self.stored, self._windows, self._how = stored, windows, how
+        self.stored, self._how = stored, how
         held = held_formats(stored, device=how.device, dtype=how.dtype, kernels=how.kernels)
         self.weights_bytes = sum(
             sum(weight_format.parts(weight).values()) for weight, weight_format in held.items()

@@ -71,7 +71,8 @@ def test_a_token_reads_all_weights_but_the_embedding_and_the_cache_so_far(
     weights = next(each["held_bytes"] for each in found["held"] if each["name"] == "weights")
     base = tiny.BASE
     embedding = base.vocab_size * base.hidden_size * 4
-    cached = 100 * base.kv_heads_of_model * base.head_dim * 4
+    vectors = 2 * base.num_hidden_layers * base.num_key_value_heads  # of keys and of values
+    cached = 100 * vectors * base.head_dim * 4
     assert found["decode_bytes_per_token"] == [weights - embedding, weights - embedding + cached]
     for share, read, speed in zip(
         found["bandwidth_share"],

@@ -5,10 +5,18 @@ Nothing here imports torch or the project at the top: options say first what tho
 
 import importlib.util
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.paths import ROOT
+
+CACHES = ("__pycache__/", "_cache/", ".hypothesis/")
+"""What the tools themselves keep in the checkout."""
+BEFORE = pytest.StashKey[set[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,6 +36,29 @@ def pytest_configure(config: pytest.Config) -> None:
 
         limit_to(name)
     config.pluginmanager.import_plugin("tests.fixtures")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.stash[BEFORE] = _untracked()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run where tests left files in the checkout, also those that git ignores."""
+    before: set[str] = session.config.stash.get(BEFORE, set[str]())
+    left = sorted(_untracked() - before)
+    if left and not hasattr(session.config, "workerinput"):  # once, and not by worker processes
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        sys.stderr.write(f"\nThese files are new in the checkout: {', '.join(left)}\n")
+
+
+def _untracked() -> set[str]:
+    """Files and whole directories that git does not track; none where there is no git."""
+    if not shutil.which("git"):
+        return set()
+    command = ["git", "ls-files", "--others", "--directory"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return {name for name in listed.stdout.splitlines() if not name.endswith(CACHES)}
 
 
 def _load_extension(path: Path) -> None:

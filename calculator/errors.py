@@ -8,6 +8,7 @@ Glm4qError
 ├── KernelError        no kernel takes a layer
 ├── MemoryFullError    the device has no memory left while a model runs
 └── SourceError        a model that could not be fetched
+    └── HubUnreachableError    there is no way to the Hugging Face Hub
 """
 
 
@@ -41,3 +42,7 @@ class MemoryFullError(Glm4qError):
 
 class SourceError(Glm4qError):
     """A model that could not be fetched."""
+
+
+class HubUnreachableError(SourceError):
+    """There is no way to the Hugging Face Hub: no network, or HF_HUB_OFFLINE is set."""

@@ -6,11 +6,14 @@ reader and the same checks serve it as a checkpoint on disk.
 
 import re
 import tempfile
-import urllib.error
-import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 from calculator.checkpoint.headers import MAX_HEADER_BYTES
+from calculator.checkpoint.hub import cached_snapshot, file_url, open_url, refuse_offline
 from calculator.checkpoint.stored import StoredModel
 from calculator.checkpoint.weight_files import (
     INDEX,
@@ -21,40 +24,47 @@ from calculator.checkpoint.weight_files import (
 from calculator.errors import CheckpointError, ConfigError, SourceError
 from calculator.json_files import MAX_CONFIG_BYTES, read_json_object
 
-HUB = "https://huggingface.co"
-TIMEOUT_SECONDS = 20
 _TOTAL = re.compile(r"bytes \d+-\d+/(\d+)")
 
 
-def open_remote(repository: str, *, hub: str = HUB) -> StoredModel:
-    """Read config and headers of a repository. Raises SourceError, ConfigError, CheckpointError."""
-    base = f"{hub}/{repository}/resolve/main"
-    with tempfile.TemporaryDirectory(prefix="glm4q-") as made:
-        directory = Path(made) / "model"
+def open_remote(repository: str, *, hub: str | None = None) -> StoredModel:
+    """Open a repository of the local cache, or read its config and headers from the Hub.
+
+    hub: another endpoint than huggingface_hub's. Raises SourceError, ConfigError or
+    CheckpointError.
+    """
+    snapshot = cached_snapshot(repository) if hub is None else None
+    if snapshot is not None:
+        # A part of it may be there only: the small files, say, of a run that was cut off.
+        with suppress(CheckpointError):
+            return StoredModel.open(snapshot)
+    refuse_offline(repository)
+    with tempfile.TemporaryDirectory(prefix="glm4q-") as parent:
+        directory = Path(parent) / "model"
         directory.mkdir()
         try:
-            _mirror(base, directory)
+            _mirror(lambda name: file_url(repository, name, hub), directory)
             return StoredModel.open(directory, has_data=False)
         except (CheckpointError, ConfigError) as error:
             raise type(error)(str(error).replace(str(directory), repository)) from None
 
 
-def _mirror(base: str, directory: Path) -> None:
-    (directory / "config.json").write_bytes(_get(f"{base}/config.json", MAX_CONFIG_BYTES))
-    settings = _get_if_there(f"{base}/{QUANTIZE_CONFIG}", MAX_CONFIG_BYTES)
+def _mirror(url_of: Callable[[str], str], directory: Path) -> None:
+    (directory / "config.json").write_bytes(_get(url_of("config.json"), MAX_CONFIG_BYTES))
+    settings = _get_if_there(url_of(QUANTIZE_CONFIG), MAX_CONFIG_BYTES)
     if settings is not None:
         (directory / QUANTIZE_CONFIG).write_bytes(settings)
     name = autogptq_name(directory)
     singles = [f"{name}.safetensors", SINGLE] if name else [SINGLE]
-    if any(_mirror_header(f"{base}/{single}", directory / single) for single in singles):
+    if any(_mirror_header(url_of(single), directory / single) for single in singles):
         return
-    index = _get(f"{base}/{INDEX}", MAX_HEADER_BYTES)
+    index = _get(url_of(INDEX), MAX_HEADER_BYTES)
     (directory / INDEX).write_bytes(index)
     weight_map = read_json_object(directory / INDEX, limit=MAX_HEADER_BYTES).get("weight_map")
     shards = set(weight_map.values()) if isinstance(weight_map, dict) else set()
     for shard in sorted(shards, key=str):
         if isinstance(shard, str) and Path(shard).name == shard:  # StoredModel refuses the others
-            _mirror_header(f"{base}/{shard}", directory / shard)
+            _mirror_header(url_of(shard), directory / shard)
 
 
 def _mirror_header(url: str, file: Path) -> bool:
@@ -80,19 +90,14 @@ def _mirror_header(url: str, file: Path) -> bool:
 
 def _get_range(url: str, start: int, count: int) -> tuple[bytes, int] | None:
     """Some bytes of a file and its whole size; None where it is not there. Raises SourceError."""
-    headers = {"Range": f"bytes={start}-{start + count - 1}"}
-    try:
-        with _open(url, headers) as answer:
-            total = _TOTAL.fullmatch(answer.headers.get("Content-Range", ""))
-            if answer.status != 206 or not total:
-                raise SourceError(f"{url}: the server does not answer range requests")
-            data = answer.read(count)
-    except urllib.error.HTTPError as error:
-        if error.code == 404:
-            return None
-        raise SourceError(f"{url} cannot be fetched: {error}") from None
-    except OSError as error:
-        raise SourceError(f"{url} cannot be fetched: {error}") from None
+    answer = open_url(url, {"Range": f"bytes={start}-{start + count - 1}"})
+    if answer is None:
+        return None
+    with answer:
+        total = _TOTAL.fullmatch(answer.headers.get("Content-Range", ""))
+        if answer.status != 206 or not total:
+            raise SourceError(f"{url}: the server does not answer range requests")
+        data = _read(answer, url, count)
     if len(data) != count:
         raise SourceError(f"{url}: {len(data)} of {count} bytes came")
     return data, int(total[1])
@@ -100,28 +105,26 @@ def _get_range(url: str, start: int, count: int) -> tuple[bytes, int] | None:
 
 def _get(url: str, limit: int) -> bytes:
     """A small file whole. Raises SourceError."""
-    found = _get_if_there(url, limit)
-    if found is None:
+    data = _get_if_there(url, limit)
+    if data is None:
         raise SourceError(f"{url} is not there")
-    return found
+    return data
 
 
 def _get_if_there(url: str, limit: int) -> bytes | None:
-    try:
-        with _open(url, {}) as answer:
-            data: bytes = answer.read(limit + 1)
-    except urllib.error.HTTPError as error:
-        if error.code == 404:
-            return None
-        raise SourceError(f"{url} cannot be fetched: {error}") from None
-    except OSError as error:
-        raise SourceError(f"{url} cannot be fetched: {error}") from None
+    answer = open_url(url, {})
+    if answer is None:
+        return None
+    with answer:
+        data = _read(answer, url, limit + 1)
     if len(data) > limit:
         raise SourceError(f"{url} is over {limit} bytes")
     return data
 
 
-def _open(url: str, headers: dict[str, str]) -> urllib.response.addinfourl:
-    request = urllib.request.Request(url, headers={"User-Agent": "glm4q", **headers})
-    answer: urllib.response.addinfourl = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
-    return answer
+def _read(answer: Any, url: str, count: int) -> bytes:
+    try:
+        data: bytes = answer.read(count)
+    except (OSError, HTTPException) as error:
+        raise SourceError(f"{url} cannot be fetched: {error}") from None
+    return data

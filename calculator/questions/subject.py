@@ -1,12 +1,13 @@
 """What `glm4q calc` is asked about: a preset, a config.json, a checkpoint, a Hugging Face id."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from calculator.checkpoint.kinds import what_it_is_instead
 from calculator.checkpoint.stored import StoredModel
-from calculator.errors import CheckpointError, ConfigError, OptionError
+from calculator.errors import CheckpointError, ConfigError, HubUnreachableError, OptionError
 from calculator.json_files import read_json_object
 from calculator.memory.plan import assign_formats
 from calculator.memory.scratch import ServedWeights
@@ -15,7 +16,9 @@ from calculator.model.architecture import Weight
 from calculator.model.config import ModelConfig
 from calculator.model.formats import BF16, GROUP_SIZES, LLM_INT8, NF4, WeightFormat, refuse_unfit
 from calculator.model.presets import PRESETS, find_preset
-from calculator.options import REPOSITORY, one_of, printable
+from calculator.options import one_of, printable
+
+logger = logging.getLogger(__name__)
 
 BITS = {"bf16": 16, "int8": 8, "int4": 4}
 BITSANDBYTES = {"nf4": NF4, "llm-int8": LLM_INT8}
@@ -101,15 +104,24 @@ def find_subject(
     asked = any(option is not None for option in (weights, group_size, lm_head))
     if path.exists():
         stored = StoredModel.open(path)
-    elif REPOSITORY.fullmatch(model):
-        from calculator.checkpoint.remote import open_remote  # urllib takes 50 ms to import
-
-        stored = open_remote(model)
-    else:
+    elif "/" not in model:
         raise OptionError(
             f"{model} is neither a directory, a config.json, a Hugging Face id such as "
             f"THUDM/glm-4-9b-chat-hf nor one of the presets {', '.join(PRESETS)}"
         )
+    else:
+        # What reaches the Hub takes long to import, and most questions are about presets.
+        from calculator.checkpoint.hub import refuse_path
+        from calculator.checkpoint.remote import open_remote
+
+        refuse_path(model)
+        try:
+            stored = open_remote(model)
+        except HubUnreachableError as error:
+            if (preset := _preset_of(model)) is None:
+                raise
+            logger.warning("%s; the preset of that name is used", error)
+            return Subject(model, preset, variant.formats(preset), "config", variant)
     name = printable(stored.name if path.exists() else model)
     if not asked:
         kept = None if stored.is_quantized else variant
@@ -119,6 +131,12 @@ def find_subject(
             f"{model} is quantized already; weights, group size and lm head are what its files say"
         )
     return Subject(name, stored.config, variant.formats(stored.config), "config", variant)
+
+
+def _preset_of(repository: str) -> ModelConfig | None:
+    """The preset whose name a repository has; the suffix of transformers' files may follow it."""
+    name = repository.rpartition("/")[2]
+    return find_preset(name) or find_preset(name.removesuffix("-hf"))
 
 
 def parse_format(weights: str, group_size: str, *, symmetric: bool = True) -> WeightFormat:

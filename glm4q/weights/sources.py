@@ -2,21 +2,23 @@
 
 from pathlib import Path
 
+from calculator.checkpoint.hub import refuse_path
 from calculator.checkpoint.stored import StoredModel
-from calculator.errors import OptionError, SourceError
-from calculator.options import REPOSITORY
+from calculator.errors import SourceError
 
 FETCHED = ["*.safetensors", "*.json", "tokenizer.model", "*.jinja", "LICENSE"]
 """Weights as safetensors and what lies beside them: no pickles and no code."""
 
 
 def open_source(source: str) -> StoredModel:
-    """A directory, or an id such as THUDM/glm-4-9b-chat. Raises OptionError or SourceError."""
+    """Open a directory, or an id such as THUDM/glm-4-9b-chat.
+
+    Raises OptionError, SourceError, ConfigError or CheckpointError.
+    """
     directory = Path(source)
     if directory.exists():
         return StoredModel.open(directory)
-    if not REPOSITORY.fullmatch(source):
-        raise OptionError(f"{source} is neither a directory nor a Hugging Face repository id")
+    refuse_path(source)
     return StoredModel.open(fetch(source))
 
 

@@ -7,6 +7,7 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from calculator.errors import OptionError, SourceError
+from calculator.questions.subject import find_subject
 from glm4q.weights.sources import open_source
 
 
@@ -38,7 +39,28 @@ def test_no_network_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         open_source("THUDM/glm-4-9b")
 
 
-@pytest.mark.parametrize("source", ["nowhere", "a/b/c", "../outside", "-x/y"])
-def test_neither_directory_nor_repository(source: str) -> None:
-    with pytest.raises(OptionError, match="neither a directory nor"):
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nowhere", "neither a directory nor a Hugging Face id"),
+        ("-x/y", "neither a directory nor a Hugging Face id"),
+        ("a/b/c", "a/b/c is not there: there is no such file or directory"),
+        ("../outside", "is not there"),
+        ("./models/glm", "is not there"),
+        ("~/glm", "is not there"),
+        ("models/", "is not there"),
+        ("owner/config.json", "is not there"),
+        ("here/glm", "is not there"),
+    ],
+)
+def test_what_looks_like_a_path_is_not_looked_up(
+    source: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("asked"))
+    monkeypatch.setattr("calculator.checkpoint.remote.open_url", lambda *_: pytest.fail("asked"))
+    with pytest.raises(OptionError, match=message):
         open_source(source)
+    with pytest.raises(OptionError):
+        find_subject(source, weights=None, group_size=None, lm_head=None)

@@ -1,1 +1,1 @@
-"""From messages to token ids and back: templates, sessions, the terminal."""
+"""Conversations: messages, chat templates, and sessions that keep a cache."""

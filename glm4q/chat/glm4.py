@@ -25,7 +25,7 @@ CALL_WITH_JSON = "在调用上述函数时，请使用 Json 格式表示调用�
 def render(
     messages: Sequence[Message], *, tools: Sequence[Tool] | None, add_generation_prompt: bool
 ) -> str:
-    """The prompt; a message without content says nothing, but its tools count."""
+    """Render the prompt. A message without content adds no text, but its tools count."""
     prompt = ["[gMASK]<sop>"]
     for message in with_tools(messages, tools):
         if "tools" in message:

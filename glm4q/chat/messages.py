@@ -26,20 +26,20 @@ _ESCAPE = re.compile("|".join(map(re.escape, _ESCAPED_MARKS)) + r"|\\.", re.DOTA
 def mark_messages(
     messages: Sequence[Message], control_tokens: re.Pattern[str]
 ) -> list[dict[str, Any]]:
-    """Marked copies of the messages, without what is None, which templates would print."""
+    """Return marked copies of the messages, without None, which templates would print."""
     for message in messages:
         role = message.get("role") if isinstance(message, Mapping) else None
         # Templates build control tokens from roles, as in <|{{ role }}|>, where no mark would help
         if not (isinstance(role, str) and re.fullmatch(r"[\w-]+", role)):
             raise TokenizerError(f"a message must have a role of one word, not {role!r}")
-    said = (
+    kept = (
         {key: item for key, item in message.items() if item is not None} for message in messages
     )
-    return [mark_control_tokens(message, control_tokens) for message in said]
+    return [mark_control_tokens(message, control_tokens) for message in kept]
 
 
 def mark_control_tokens(value: Any, control_tokens: re.Pattern[str]) -> Any:
-    """A plain copy of JSON data, with marks around the control tokens in its strings and keys."""
+    """Copy JSON data, with marks around the control tokens in its strings and keys."""
     if value is None or type(value) in (bool, int, float):
         return value
     if isinstance(value, str):

@@ -40,7 +40,7 @@ TEMPLATE_FAULTS = (
 
 
 class Renderer(Protocol):
-    """Turns messages and tools whose control tokens are marked into a prompt."""
+    """Renders a prompt from messages and tools whose control tokens are marked."""
 
     def __call__(
         self,
@@ -60,7 +60,7 @@ class ChatTemplate:
 
     @classmethod
     def from_directory(cls, path: Path, control_tokens: Iterable[str]) -> Self:
-        """The directory's template, or GLM-4's protocol where only the tokenizer is GLM-4's."""
+        """Read the directory's template, or take GLM-4's protocol if only the tokenizer is its."""
         control_tokens = frozenset(control_tokens)
         config = read_settings(path / "tokenizer_config.json")
         if source := find_source(path, config):
@@ -76,7 +76,7 @@ class ChatTemplate:
         tools: Sequence[Tool] | None = None,
         add_generation_prompt: bool = True,
     ) -> str:
-        """The prompt, with marks around the control tokens that the messages and tools hold."""
+        """Render the prompt, with marks around control tokens that messages and tools contain."""
         if not messages:
             raise TokenizerError("a chat needs at least one message")
         try:
@@ -179,7 +179,7 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """JSON as it is: jinja2's own filter escapes it for HTML."""
+    """Write plain JSON: jinja2's own filter escapes it for HTML."""
     return restore_marks(
         json.dumps(
             value,
@@ -211,7 +211,7 @@ class GenerationTag(Extension):
 
 
 class TemplateDict:
-    """What templates need of `dict`, whose `dict.update(message, ...)` slips past the sandbox."""
+    """The part of `dict` that templates need: `dict.update(...)` would slip past the sandbox."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
         return dict(*args, **kwargs)

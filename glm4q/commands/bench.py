@@ -125,14 +125,14 @@ def bench(
     )
     plan = plan_run(stored, machine, wish, reserve=0).question.plan
     with _status() as progress:
-        found = measure(stored, workload, plan, machine, progress=progress)
+        measured = measure(stored, workload, plan, machine, progress=progress)
     name = str(stored.directory)
     if as_json:
-        answer = report.record(found, name, machine)
+        answer = report.record(measured, name, machine)
         typer.echo(json.dumps({**answer, "random_weights": synthetic is not None}, indent=2))
     else:
         title = name if synthetic is None else f"{name}, random weights"
-        _show(title, report.sheets(found), report.sentences(found, machine))
+        _show(title, report.sheets(measured), report.sentences(measured, machine))
 
 
 def _open(model: Path | None, synthetic: str | None, shape: dict[str, Any]) -> StoredModel:

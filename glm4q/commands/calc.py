@@ -12,7 +12,9 @@ from calculator.options import one_of, parse_tokens
 from calculator.questions.answer import Answer, find_answer
 from calculator.questions.asked import Asked
 from calculator.questions.fit import Wish
+from calculator.questions.solve import KV_CHOICES
 from calculator.report import answers
+from glm4q.commands import options
 
 EXAMPLES = (
     "glm4q calc --gpu 4070",
@@ -20,6 +22,7 @@ EXAMPLES = (
     "glm4q calc --gpus 3090,3060 --users 8",
     "glm4q calc --gpu 4060 --as html -o calc.html",
 )
+BEST = "the best for the card"
 MODEL, CARD, OUTPUT, RUN = "The model", "The card", "The answer", "Compare with a run"
 
 
@@ -32,34 +35,15 @@ def calc(
         ),
     ] = "glm-4-9b-chat",
     weights: Annotated[
-        str | None,
-        typer.Option(
-            help="bf16, int8, int4, nf4 or llm-int8. The best for the card if not given; without "
-            "a card as published.",
-            rich_help_panel=MODEL,
-        ),
+        str | None, options.weights(f"{BEST}; without a card as published", panel=MODEL)
     ] = None,
-    group_size: Annotated[
-        str | None,
-        typer.Option(
-            help="Inputs that share a scale: 32, 64, 128 or channel. 128 if not given.",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
-    lm_head: Annotated[
-        str | None,
-        typer.Option(help="The output head: bf16 or int8.", rich_help_panel=MODEL),
-    ] = None,
+    group_size: Annotated[str | None, options.group_size(panel=MODEL)] = None,
+    lm_head: Annotated[str | None, options.lm_head(BEST, panel=MODEL)] = None,
     embedding: Annotated[
-        str | None,
-        typer.Option(help="Where embedding rows lie: gpu or host.", rich_help_panel=MODEL),
+        str | None, options.embedding(f"{BEST}; without a card gpu", panel=MODEL)
     ] = None,
     kv: Annotated[
-        str | None,
-        typer.Option(
-            help="KV cache: bf16, int8, k8v4 (keys INT8, values INT4) or int4.",
-            rich_help_panel=MODEL,
-        ),
+        str | None, options.kv(f"{BEST}; without a card bf16", KV_CHOICES, panel=MODEL)
     ] = None,
     context: Annotated[
         str | None,

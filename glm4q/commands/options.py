@@ -18,6 +18,7 @@ CHECKING = "Checking the plan"
 """Topics by which --help groups options."""
 
 SIZES = (*map(str, GROUP_SIZES), "channel")
+PLACES = ("gpu", "host")
 DTYPE_NAMES = ("auto", "bf16", "fp32")
 DEVICE_NAMES = ("auto", "cuda", "cpu")
 
@@ -50,29 +51,31 @@ def choice(text: str, names: Iterable[str], panel: str, *, default: str | bool =
     )
 
 
-def weights(text: str, names: Iterable[str] = (*BITS, *BITSANDBYTES), *, default: str) -> Any:
+def weights(
+    default: str, names: Iterable[str] = (*BITS, *BITSANDBYTES), *, panel: str = VARIANT
+) -> Any:
     """--weights: the format of the layers' matrices."""
-    return choice(text, names, VARIANT, default=default)
+    return choice("The format of the layers", names, panel, default=default)
 
 
-def group_size(default: str = "128") -> Any:
+def group_size(default: str = "128", *, panel: str = VARIANT) -> Any:
     """--group-size: how many inputs share a scale."""
-    return choice("Inputs that share a scale", SIZES, VARIANT, default=default)
+    return choice("Inputs that share a scale", SIZES, panel, default=default)
 
 
-def lm_head(default: str) -> Any:
+def lm_head(default: str, *, panel: str = VARIANT) -> Any:
     """--lm-head: the format of the output head."""
-    return choice("The format of the output head", HEADS, VARIANT, default=default)
+    return choice("The format of the output head", HEADS, panel, default=default)
 
 
-def kv(default: str, names: Iterable[str] = KV_FORMATS) -> Any:
+def kv(default: str, names: Iterable[str] = KV_FORMATS, *, panel: str = VARIANT) -> Any:
     """--kv: the format of the KV cache. k8v4 keeps keys in INT8 and values in INT4."""
-    return choice("The format of the KV cache", names, VARIANT, default=default)
+    return choice("The format of the KV cache", names, panel, default=default)
 
 
-def embedding(default: str) -> Any:
+def embedding(default: str, *, panel: str = MEMORY) -> Any:
     """--embedding: where the rows of the embedding are kept."""
-    return choice("Where the embedding's rows are kept", ("gpu", "host"), MEMORY, default=default)
+    return choice("Where the embedding's rows are kept", PLACES, panel, default=default)
 
 
 def size(text: str, *, default: str | bool = True) -> Any:

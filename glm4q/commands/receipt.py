@@ -22,12 +22,12 @@ def verify_plan(model: Path, wish: Wish, *, device: str, receipt: Path | None) -
 
 def show_receipt(llm: LLM, receipt: Path | None) -> int:
     """Compare, print, and write the receipt. Return 0 if the plan is true, 1 if it is not."""
-    found = verify(llm, f"glm4q {' '.join(sys.argv[1:])}")
-    _print(found)
+    compared = verify(llm, f"glm4q {' '.join(sys.argv[1:])}")
+    _print(compared)
     if receipt is not None:
-        receipt.write_text(json.dumps(found.record(), indent=2) + "\n", encoding="utf-8")
+        receipt.write_text(json.dumps(compared.record(), indent=2) + "\n", encoding="utf-8")
         print(f"receipt: {receipt}")
-    return 0 if found.is_true else 1
+    return 0 if compared.is_true else 1
 
 
 def _print(receipt: Receipt) -> None:
@@ -37,9 +37,9 @@ def _print(receipt: Receipt) -> None:
     for title in ("predicted", "held", "residual"):
         table.add_column(title, justify="right")
     for line in receipt.lines:
-        told = f"{line.residual:,}" if line.is_true else f"{line.residual:,} !"
+        residual = f"{line.residual:,}" if line.is_true else f"{line.residual:,} !"
         name = f"{line.term} (peak)" if line.is_peak else line.term
-        table.add_row(name, line.device, f"{line.predicted:,}", f"{line.held:,}", told)
+        table.add_row(name, line.device, f"{line.predicted:,}", f"{line.held:,}", residual)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     console.print(table)
     if receipt.process_bytes is not None:
@@ -47,5 +47,5 @@ def _print(receipt: Receipt) -> None:
             f"the driver says {human_bytes(receipt.process_bytes)} of this process; "
             f"planned {human_bytes(receipt.planned_bytes)}"
         )
-    said = "the plan is true" if receipt.is_true else "the plan is NOT true"
-    console.print(f"{said}: {receipt.device}, {receipt.dtype}, {receipt.threads} threads")
+    verdict = "the plan is true" if receipt.is_true else "the plan is NOT true"
+    console.print(f"{verdict}: {receipt.device}, {receipt.dtype}, {receipt.threads} threads")

@@ -30,7 +30,7 @@ class Terminal:
         }
 
     def run(self) -> None:
-        """Until /exit or Ctrl-D."""
+        """Read and answer questions until /exit or Ctrl-D."""
         self._say("/help lists what you can type.", style="dim")
         while (line := self._read()) is not None:
             if not line:
@@ -46,7 +46,7 @@ class Terminal:
                 self._answer(line)
 
     def _read(self) -> str | None:
-        """A line of input; empty after Ctrl-C, None at its end."""
+        """Read a line of input. It is empty after Ctrl-C, and None at the end of input."""
         try:
             return input("> ").strip()
         except KeyboardInterrupt:
@@ -72,7 +72,7 @@ class Terminal:
         self._say(status(self._session), style="dim")
 
     def _say(self, text: str, style: str = "") -> None:
-        """The terminal's own words: no Markdown, and no colours but the style's."""
+        """Print the program's own words: no Markdown, and no colours but the style's."""
         self._console.print(text, style=style, highlight=False, markup=False)
 
     def _reset(self) -> None:
@@ -85,7 +85,7 @@ class Terminal:
 
 
 def status(session: ChatSession) -> str:
-    """One line: tokens of the answer, speed, and how full the context is."""
+    """Say in one line: tokens of the answer, speed, and how full the context is."""
     answer = session.last_answer
     used = f"context {session.context_used:,} of {session.context_size:,}"
     if answer is None or not answer.tokens:

@@ -47,7 +47,7 @@ class MarkdownStream(ExitStack):
 
 
 def finished_blocks(text: str) -> int:
-    """How many characters, from the start, are blocks that no later text can change.
+    """Count the characters, from the start, of blocks that no later text can change.
 
     Blocks end at a blank line outside a code fence, before a line that starts a block of its own:
     an indented line, or an item, would continue a list above it.

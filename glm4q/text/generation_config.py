@@ -13,7 +13,7 @@ from glm4q.text.tokenizer import Tokenizer
 
 FILE = "generation_config.json"
 GLM4_STOP_TOKENS = ("<|endoftext|>", "<|user|>", "<|observation|>")
-"""GLM-4 has no end-of-turn token: the next role ends a turn, and some files forget to say so."""
+"""GLM-4 has no token for the end of an answer: the next role ends it. Some files lack these."""
 
 SAMPLED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 NO_LIMIT = -1

@@ -20,7 +20,7 @@ PATTERN = (
 
 
 def read_tiktoken(path: Path) -> tokenizers.Tokenizer:
-    """The tokenizer of the file's ranks alone: control tokens are not in it."""
+    """Read the tokenizer of the file's ranks. Control tokens are not among them."""
     vocab = read_ranks(path)
     # ignore_merges: a piece of text that is a token stays whole, even where no merges lead to it
     model = models.BPE(vocab=vocab, merges=recover_merges(vocab), ignore_merges=True)
@@ -36,7 +36,7 @@ def read_tiktoken(path: Path) -> tokenizers.Tokenizer:
 
 
 def read_ranks(path: Path) -> dict[str, int]:
-    """Every token, spelled in `byte_alphabet`, and its rank, which is its id."""
+    """Read every token, spelled in `byte_alphabet`, and its rank, which is its id."""
     alphabet = byte_alphabet()
     vocab: dict[str, int] = {}
     for number, line in enumerate(path.read_bytes().rstrip().splitlines(), start=1):
@@ -45,8 +45,8 @@ def read_ranks(path: Path) -> dict[str, int]:
             token = base64.b64decode(encoded, validate=True).decode("latin-1").translate(alphabet)
             vocab[token] = int(rank)
         except ValueError:
-            found = line[:40].decode("latin-1")
-            message = f"{path} line {number}: expected `base64 rank`, found {found!r}"
+            start = line[:40].decode("latin-1")
+            message = f"{path} line {number}: expected `base64 rank`, not {start!r}"
             raise TokenizerError(message) from None
     _check_ranks(vocab, path)
     return vocab
@@ -64,7 +64,7 @@ def _check_ranks(vocab: dict[str, int], path: Path) -> None:
 
 
 def recover_merges(vocab: dict[str, int]) -> list[tuple[str, str]]:
-    """All pairs of tokens that join into a token, in the order in which tiktoken joins them."""
+    """List all pairs of tokens that join into a token, in the order that tiktoken joins them."""
     by_rank = sorted(vocab, key=vocab.__getitem__)
     return [halves for token in by_rank for halves in _cuts(token, vocab)]
 

@@ -30,10 +30,10 @@ GLM4_CONTROL_TOKENS = (
 GLM4_RANKS = 151_329
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
-"""The first of them that a directory has is read."""
+"""The first of these files that a directory has is read."""
 
 UNFINISHED_TOKENS = 32
-"""More than any character takes: what is still no text after so many is not about to become it."""
+"""No character takes this many tokens: what is no text by then never becomes text."""
 
 
 class Tokenizer:
@@ -102,14 +102,14 @@ class Tokenizer:
         return self._backend.token_to_id(token)
 
     def encode(self, text: str) -> list[int]:
-        """Plain text: `<|user|>` in it stays text, and nothing is put in front."""
+        """Encode plain text: `<|user|>` in it stays text, and nothing is put in front."""
         # JSON can hold half a surrogate pair, which no tokenizer takes: U+FFFD, as in tiktoken
         valid = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         # "fast" leaves out each token's place in the text, which takes two thirds of the time
         return self._backend.encode_batch_fast([valid], add_special_tokens=False)[0].ids
 
     def encode_prompt(self, rendered: str) -> list[int]:
-        """A chat prompt: control tokens count, except those that a user typed."""
+        """Encode a chat prompt: control tokens count, except those that a user typed."""
         token_ids: list[int] = []
         text, end = "", 0
         for part in self._prompt_parts.finditer(rendered):
@@ -121,11 +121,11 @@ class Tokenizer:
         return token_ids + self.encode(text + rendered[end:])
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """The text, without control tokens and without ids outside the vocabulary (padding)."""
+        """Decode to text, without control tokens and without padding ids beyond the vocabulary."""
         return self._backend.decode(token_ids, skip_special_tokens=True)
 
     def stream(self, token_ids: Iterable[int]) -> Iterator[str]:
-        """Pieces of `decode`'s text, each as soon as its characters are whole."""
+        """Yield `decode`'s text in pieces, each as soon as its characters are whole."""
         decoder = DecodeStream(skip_special_tokens=True)
         unfinished: list[int] = []
         for token_id in token_ids:
@@ -143,7 +143,7 @@ class Tokenizer:
             yield rest
 
     def _settle(self, token_ids: list[int]) -> tuple[str, list[int]]:
-        """The text of as many tokens as no later one can change, and the others."""
+        """Return the text of the tokens that no later one can change, and the other tokens."""
         token_ids = [token_id for token_id in token_ids if self.decode([token_id])]
         text = self.decode(token_ids)
         for end in range(len(token_ids) - 1, 0, -1):
@@ -154,7 +154,7 @@ class Tokenizer:
 
 
 def control_token_pattern(tokens: Iterable[str]) -> str:
-    """A regex for any of the tokens; a longer one wins over those it starts with."""
+    """Make a regex for any of the tokens; a longer one wins over those it starts with."""
     longest_first = sorted(tokens, key=len, reverse=True)
     return "|".join(map(re.escape, longest_first)) or "(?!)"  # (?!) matches nothing
 

@@ -56,11 +56,11 @@ def evaluate(
     stored = [StoredModel.open(checkpoint) for checkpoint in checkpoints]
     measure = StoredModel.open(against) if against else None
     held_out = read_held_out(text, measure or stored[0], window)
-    found = evaluate_models(stored, held_out.windows, how, against=measure)
+    results = evaluate_models(stored, held_out.windows, how, against=measure)
     if as_json:
-        typer.echo(json.dumps([_record(each) for each in found], indent=2))
+        typer.echo(json.dumps([_record(each) for each in results], indent=2))
     else:
-        _print(found)
+        _print(results)
 
 
 def _record(result: Evaluation) -> dict[str, Any]:
@@ -84,8 +84,8 @@ def _print(results: list[Evaluation]) -> None:
             f"{result.perplexity:.3f}",
             f"{result.perplexity / first.perplexity - 1:+.2%}",
         ]
-        if found := result.divergence:
-            cells += [f"{found.kl_divergence:.4f}", f"{found.top_1_agreement:.1%}"]
+        if divergence := result.divergence:
+            cells += [f"{divergence.kl_divergence:.4f}", f"{divergence.top_1_agreement:.1%}"]
         elif compared:
             cells += ["", ""]
         table.add_row(*cells, f"{result.tokens:,}")

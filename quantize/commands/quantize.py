@@ -39,9 +39,7 @@ def quantize(
     overwrite: options.Overwrite = False,
     weights: Annotated[
         str | None,
-        options.weights(
-            "The format of the layers", ("int8", "int4", *BITSANDBYTES), default="the recipe's"
-        ),
+        options.weights("the recipe's", ("int8", "int4", *BITSANDBYTES)),
     ] = None,
     group_size: Annotated[str | None, options.group_size()] = None,
     asymmetric: Annotated[
@@ -56,7 +54,7 @@ def quantize(
     method: Annotated[
         str | None,
         options.choice(
-            "How codes are found",
+            "The method that chooses codes",
             METHODS,
             options.VARIANT,
             default="gptq for int4, rtn for int8",
@@ -126,12 +124,12 @@ def quantize(
     A run that was cut off continues where it was, if the same command is given again.
     """
     details = {"group_size": group_size, "lm_head": lm_head, "method": method}
-    said = {name: word for name, word in details.items() if word is not None}
+    given = {name: word for name, word in details.items() if word is not None}
     if weights in BITSANDBYTES:
-        if recipe or said or asymmetric:
+        if recipe or given or asymmetric:
             raise OptionError(f"weights {weights} has no other option: bitsandbytes fixes them")
         return _by_bitsandbytes(source, output, weights, overwrite)
-    asked = _recipe(recipe, weights, asymmetric, said)
+    asked = _recipe(recipe, weights, asymmetric, given)
     limit = parse_size(max_memory, "max memory") if max_memory else None
     where = choose_device(device)
     stored = open_source(source)
@@ -169,16 +167,16 @@ def _interrupts_named() -> Iterator[None]:
 
 
 def _recipe(
-    file: Path | None, weights: str | None, asymmetric: bool, said: dict[str, str]
+    file: Path | None, weights: str | None, asymmetric: bool, given: dict[str, str]
 ) -> Recipe:
     """Read the recipe file, or make a recipe of the options. Raises OptionError."""
     if file:
-        if weights or said or asymmetric:
+        if weights or given or asymmetric:
             raise OptionError("recipe says formats and method: leave out the options that also do")
         return read_recipe(file)
     if not weights:
         raise OptionError("weights or recipe must say what to make: int8, int4, nf4 or llm-int8")
-    return make_recipe(weights=weights, asymmetric=asymmetric, **said)
+    return make_recipe(weights=weights, asymmetric=asymmetric, **given)
 
 
 def _by_bitsandbytes(source: str, output: Path, weights: str, overwrite: bool) -> None:

@@ -42,7 +42,7 @@ def verify(
     if (checkpoint / CHECKSUMS).is_file():
         problems += check_files(stored)
     else:
-        typer.echo(f"{checkpoint} has no {CHECKSUMS}: its files are held against nothing")
+        typer.echo(f"{checkpoint} has no {CHECKSUMS}: its files are compared with nothing")
     problems += check_weights(stored)
     errors = list(weight_errors(stored, measure)) if measure and not problems else []
     problems += [
@@ -67,9 +67,9 @@ def _print_errors(errors: list[WeightError]) -> None:
         return error.module.rpartition(".")[2]
 
     for name, of_kind in groupby(sorted(errors, key=kind), key=kind):
-        found = list(of_kind)
-        mean = sum(each.relative_error for each in found) / len(found)
-        worst = max(found, key=lambda each: each.relative_error)
+        layers = list(of_kind)
+        mean = sum(each.relative_error for each in layers) / len(layers)
+        worst = max(layers, key=lambda each: each.relative_error)
         typer.echo(
             f"{name:14} error {mean:.3%} on average, {worst.relative_error:.3%} in {worst.module}"
         )

@@ -1,8 +1,6 @@
 """Calibration samples: text, conversations or token ids, cut into windows of one length."""
 
 import hashlib
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -13,14 +11,15 @@ import torch
 from torch import Tensor
 
 from calculator.checkpoint.stored import StoredModel
-from calculator.errors import OptionError
+from calculator.errors import OptionError, TokenizerError
+from calculator.units import counted
 from glm4q.chat.template import ChatTemplate
 from glm4q.text.tokenizer import Tokenizer
-from quantize.calibrate.texts import read_text
+from quantize.calibrate.conversations import for_glm4
+from quantize.calibrate.documents import Document, read_documents, read_lines
 
 BUILT_IN = files("quantize") / "data" / "calibration.jsonl"
 """English, Chinese, code and tool calls, written for this project."""
-SUFFIXES = (".txt", ".md", ".jsonl")
 DEFAULT_SAMPLES = 128
 DEFAULT_LENGTH = 512
 
@@ -60,81 +59,63 @@ def read_calibration(
     length: int = DEFAULT_LENGTH,
     seed: int = 0,
 ) -> Calibration:
-    """Windows of `length` tokens, `samples` at most, taken at random from a file or directory.
+    """Cut samples of `length` tokens, `samples` at most, at random places of a file or directory.
 
-    path: text, JSON lines ({"messages": [...]}, {"text": "..."} or {"token_ids": [...]}), or a
-    directory of these; the built-in set if None. The tokenizer and the chat template are those of
-    `stored`. Raises OptionError or TokenizerError.
+    path: text, JSON lines or a JSON array of documents (see documents.py), or a directory of such
+    files; the built-in set if None. The tokenizer and the chat template are those of `stored`.
+    Raises OptionError or TokenizerError.
     """
     encoder, vocabulary = _Encoder(stored), stored.config.vocab_size
+    documents = read_documents(path) if path else read_lines(_built_in(), "the built-in set")
     stream: list[int] = []
-    for document in _documents(path):
-        stream += encoder.encode(document)
-    if stream and not 0 <= min(stream) <= max(stream) < vocabulary:
-        raise OptionError(f"calibration has a token id outside of 0 to {vocabulary - 1}")
+    for document in documents:
+        token_ids = encoder.encode(document)
+        if token_ids and not 0 <= min(token_ids) <= max(token_ids) < vocabulary:
+            raise OptionError(f"{document.place}, has a token id outside of 0 to {vocabulary - 1}")
+        stream += token_ids
     windows = torch.tensor(stream[: len(stream) // length * length]).view(-1, length)
     if not len(windows):
         raise OptionError(
-            f"the calibration text has {len(stream)} tokens, and one sample needs {length}"
+            f"{path or 'the built-in set'} has {counted(len(stream), 'token')}, and one sample "
+            f"needs {length}"
         )
     chosen = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))[:samples]
     name = path.name if path else "built in"
     return Calibration(windows[chosen.sort().values], name, seed)
 
 
+def _built_in() -> str:
+    return BUILT_IN.read_text(encoding="utf-8")
+
+
 class _Encoder:
+    """Token ids of documents, by the tokenizer and the chat template of a model."""
+
     def __init__(self, stored: StoredModel) -> None:
         self._stored = stored
 
     @cached_property
-    def _tokenizer(self) -> Tokenizer:  # token ids need none
+    def _tokenizer(self) -> Tokenizer:  # documents of token ids need none
         return Tokenizer.for_model(self._stored.directory, self._stored.config)
 
     @cached_property
     def _template(self) -> ChatTemplate:
         return ChatTemplate.from_directory(self._stored.directory, self._tokenizer.control_tokens)
 
-    def encode(self, document: Any) -> list[int]:
-        if isinstance(document, str):
-            return [*self._tokenizer.prefix_ids, *self._tokenizer.encode(document)]
-        if not isinstance(document, dict):
-            raise OptionError(f"a line of calibration must be a JSON object, not {document!r:.60}")
-        if isinstance(document.get("text"), str):
-            return self.encode(document["text"])
-        ids = document.get("token_ids")
-        if isinstance(ids, list) and all(type(token) is int for token in ids):
-            return ids
-        messages = document.get("messages")
-        if isinstance(messages, list) and all(isinstance(each, dict) for each in messages):
-            return self._rendered(messages)
-        raise OptionError("a line of calibration must have messages, text or token_ids")
-
-    def _rendered(self, messages: list[dict[str, Any]]) -> list[int]:
-        text = self._template.render(messages, add_generation_prompt=False)
+    def encode(self, document: Document) -> list[int]:
+        """Raises OptionError with the document's place, and TokenizerError."""
+        content = document.content
+        if isinstance(content, str):
+            return [*self._tokenizer.prefix_ids, *self._tokenizer.encode(content)]
+        if isinstance(content, list):
+            return content
+        template = self._template
+        try:
+            messages = content.messages
+            if "<|observation|>" in self._tokenizer.control_tokens:
+                messages = tuple(for_glm4(messages))
+            tools = content.tools or None
+            text = template.render(messages, tools=tools, add_generation_prompt=False)
+        except (OptionError, TokenizerError) as error:
+            raise OptionError(f"{document.place}, {error}") from None
         return self._tokenizer.encode_prompt(text)
-
-
-def _documents(path: Path | None) -> Iterator[Any]:
-    if path is None:
-        yield from _json_lines(BUILT_IN.read_text(encoding="utf-8"), "built in")
-        return
-    found = [path]
-    if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
-        if not found:
-            raise OptionError(f"{path} has no file that ends in {', '.join(SUFFIXES)}")
-    for file in found:
-        text = read_text(file)
-        if file.suffix == ".jsonl":
-            yield from _json_lines(text, str(file))
-        else:
-            yield text
-
-
-def _json_lines(text: str, name: str) -> Iterator[Any]:
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise OptionError(f"{name}, line {number}, is not JSON: {error}") from None

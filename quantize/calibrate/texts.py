@@ -6,10 +6,14 @@ from calculator.errors import OptionError
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file. Raises OptionError."""
+    """Read a UTF-8 file, with or without a byte order mark. Raises OptionError."""
     try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise OptionError(f"{path} is not UTF-8 text") from None
+        data = path.read_bytes()
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise OptionError(
+            f"{path}, line {line}, is not UTF-8 text: byte 0x{data[error.start]:02x} cannot be read"
+        ) from None
     except OSError as error:
         raise OptionError(f"{path} cannot be read: {error.strerror}") from None

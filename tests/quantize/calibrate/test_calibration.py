@@ -59,11 +59,11 @@ def test_seed_chooses_the_samples(tiny_checkpoint: Path, tmp_path: Path) -> None
     ("content", "message"),
     [
         ('{"token_ids": [1, 2, 3]}', "has 3 tokens, and one sample needs 32"),
-        ("", "has 0 tokens"),
+        ("", r"samples\.jsonl has 0 tokens"),
         ('{"token_ids": [1, 97]}', "outside of 0 to 96"),
         ('{"token_ids": [1, -1]}', "outside of 0 to 96"),
-        ('{"token_ids": [1, 2.5]}', "must have messages, text or token_ids"),
-        ("[1, 2]", "must be a JSON object"),
+        ('{"token_ids": [1, 2.5]}', "line 1, must have messages, conversations"),
+        ("[1, 2]", "line 1, must be a JSON object"),
         ('{"token_ids": [1]}\n{', "line 2, is not JSON"),
     ],
 )

@@ -53,14 +53,14 @@ format: $(VENV)/test.done
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The native kernels' tests over a build that traps on every stray address and undefined result.
-# Python and torch leak on purpose, and are not what is examined.
+# The native kernels' tests over a build that stops at every access outside of a tensor and every
+# undefined result. Python and torch leak memory on purpose: leaks are not looked for.
 SANITIZED := build/sanitize/_native.abi3.so
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined
 sanitize: $(VENV)/test.done $(SANITIZED)
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 $(BIN)/python -m pytest -q --native $(SANITIZED) \
-	tests/glm4q/kernels/test_native.py tests/glm4q/model/test_layers.py tests/glm4q/kernels/test_fused.py \
+	tests/glm4q/kernels/test_native*.py tests/glm4q/model/test_layers.py tests/glm4q/kernels/test_fused.py \
 	tests/quantize/methods/test_native_methods.py
 
 $(SANITIZED): $(wildcard glm4q/native/*.*)

@@ -16,7 +16,9 @@ from torch.nn import functional as F
 
 from calculator.model.formats import NF4, WeightFormat
 from glm4q.kernels.choose import KERNELS
-from glm4q.kernels.cpu.native import MOST_DENSE_NUMBERS, extension, matmul_dense
+from glm4q.kernels.cpu.extension import extension
+from glm4q.kernels.cpu.native import matmul_dense
+from glm4q.kernels.cpu.records import LARGEST_DENSE_NUMBERS
 from glm4q.kernels.spec import LinearSpec, multiply
 from glm4q.weights.packing import QuantizedWeight, pack
 
@@ -88,7 +90,7 @@ def main() -> None:
     for rows in (1, 4, 8, 16, 512):
         x = torch.randn(rows, options.inputs, dtype=torch.bfloat16)
         times: dict[str, list[float]] = {name: [] for name in compared}
-        if x.numel() > MOST_DENSE_NUMBERS:
+        if x.numel() > LARGEST_DENSE_NUMBERS:
             times.pop("native bfloat16", None)
         for _ in range(RUNS + 1):
             for name in times:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from glm4q.kernels.cpu.native import extension
+from glm4q.kernels.cpu.extension import extension
 
 X86 = ("avx512_bf16", "avx512", "avx2", "scalar")
 ARM = ("neon", "scalar")
@@ -18,43 +18,43 @@ def require(name: str) -> str:
     native = extension()
     if native is None:
         pytest.skip("the native extension was not built")
-    if not native.find_path(name):
+    if not native.find_instruction_set(name):
         pytest.skip(f"this machine has no {name}")
     return name
 
 
 @pytest.fixture(params=NAMES)
 def instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each instruction set of this machine in its turn, as the one that "auto" finds."""
+    """Each instruction set of this machine, one after another, as the one that "auto" means."""
     name = require(request.param)
-    monkeypatch.setattr(extension(), "find_path", limited(name))
+    monkeypatch.setattr(extension(), "find_instruction_set", limited(name))
     return name
 
 
 def limited(newest: str) -> Callable[[str], int]:
-    """`find_path` of a machine like this one that has no newer instruction set than `newest`."""
-    find = getattr(extension(), "find_path", lambda name: 0)
+    """`find_instruction_set` as on this machine without instruction sets newer than `newest`."""
+    find = getattr(extension(), "find_instruction_set", lambda name: 0)
     order = next((sets for sets in (X86, ARM) if newest in sets), ())
     if not order or not find(newest):
         raise pytest.UsageError(f"this machine has no instruction set {newest}")
     there = order[order.index(newest) :]
 
-    def find_path(name: str) -> int:
+    def find_instruction_set(name: str) -> int:
         name = newest if name == "auto" else name
         return int(find(name)) if name in there else 0
 
-    return find_path
+    return find_instruction_set
 
 
 def limit_to(newest: str) -> None:
-    """Let this process take its machine for one that has no newer instruction set than `newest`.
+    """Let this process run as on a machine without instruction sets newer than `newest`.
 
     torch's own kernels are limited from outside, before torch is imported: `make test-avx2` sets
     ATEN_CPU_CAPABILITY and ONEDNN_MAX_CPU_ISA.
     """
-    find_path = limited(newest)
+    find_instruction_set = limited(newest)
     native = extension()
     assert native is not None
-    native.find_path = find_path  # type: ignore[attr-defined]
+    native.find_instruction_set = find_instruction_set  # type: ignore[attr-defined]
     if newest != "avx512_bf16":
         torch.cpu._is_avx512_bf16_supported = lambda: False

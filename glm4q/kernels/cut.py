@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Self
 
-WORD_BITS = 32
+from glm4q.weights.packing import WORD_BITS
+
 BLOCKS = 512
 """Blocks that fill a card: four for each multiprocessor of an RTX 4090."""
 VECTOR_WORDS = 16

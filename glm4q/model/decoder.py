@@ -182,7 +182,9 @@ class CausalLM(nn.Module):
     @torch.inference_mode()
     def logits(self, x: Tensor, step: Step) -> Tensor:
         """Of the last tokens of each sequence: x [B, T, C] -> float32 [B * T, V]."""
-        normed = self.model.norm(x, step, step["normed"][:, : x.shape[1]])
+        # Kernels take rows without gaps, also where only the last tokens of each sequence are here.
+        rows_of_x = step["normed"].flatten(0, 1)[: x.shape[0] * x.shape[1]].view(x.shape)
+        normed = self.model.norm(x, step, rows_of_x)
         rows = x.shape[0] * x.shape[1]
         output, logits = step["head_output"][:rows], step["logits"][:rows]
         if self.lm_head.widens(normed):  # bfloat16 would round near logits to one number

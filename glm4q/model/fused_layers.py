@@ -1,167 +1,220 @@
 """All layers of a device in one call of the native extension: glm4q/native/layers.cpp.
 
-The layers in glm4q/layers/ say what is computed; this is the same, buffer by buffer, without
-Python and torch between the steps. Small models wait for those more than for memory.
+The modules of glm4q/model/ say what is computed. C++ computes the same, buffer by buffer, without
+Python and torch between the steps: small models wait for those more than for memory.
 """
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from ctypes import Array
 from typing import Self
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
 
-from calculator.memory.workspace import BufferName
+from calculator.errors import KernelError
+from calculator.memory.workspace import BufferName, LentUse
 from calculator.model.config import ModelConfig
-from glm4q.kernels.cpu.attention import MOST_HEAD_DIM, format_number, side
-from glm4q.kernels.cpu.native import DTYPES, Native, extension
-from glm4q.memory.kv.spec import KVStore, room_of
+from glm4q.kernels.attention import LARGEST_HEAD
+from glm4q.kernels.cpu.attention import cache_record
+from glm4q.kernels.cpu.checks import address, room
+from glm4q.kernels.cpu.extension import required_extension
+from glm4q.kernels.cpu.native import Native, activations_bytes, linear_record
+from glm4q.kernels.cpu.records import (
+    DTYPES,
+    STEP_BUFFERS,
+    LayerRecord,
+    LinearRecord,
+    StepRecord,
+)
+from glm4q.memory.kv.spec import KVStore, places_of
 from glm4q.memory.workspace import Step
 from glm4q.model.linear import QuantLinear
 from glm4q.model.rope import has_attention_factor
-from glm4q.weights.packing import WORD_BITS
 
-LINEARS = (
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.o_proj",
-    "mlp.gate_up_proj",
-    "mlp.down_proj",
-)
-NORMS = (
-    "input_layernorm",
-    "post_attention_layernorm",
-    "post_self_attn_layernorm",
-    "post_mlp_layernorm",
-)
-"""The last two are glm4's."""
-BUFFERS: tuple[BufferName, ...] = (
-    "hidden_states",
-    "normed",
-    "q",
-    "k",
-    "v",
-    "queries",
-    "mixed",
-    "keys",
-)
-LATER_BUFFERS: tuple[BufferName, ...] = (
-    "attended",
-    "delta",
-    "gate_up",
-    "gated",
-    "scratch",
-    "rotation",
-    "frequencies",
-)
+LINEARS = {
+    "q": "self_attn.q_proj",
+    "k": "self_attn.k_proj",
+    "v": "self_attn.v_proj",
+    "o": "self_attn.o_proj",
+    "gate_up": "mlp.gate_up_proj",
+    "down": "mlp.down_proj",
+}
+"""Modules of a layer by their fields of LayerRecord."""
+NORMS = {
+    "input_norm": "input_layernorm",
+    "feed_forward_norm": "post_attention_layernorm",
+    "attended_norm": "post_self_attn_layernorm",
+    "fed_norm": "post_mlp_layernorm",
+}
+"""The last two are glm4's; other models lack them."""
 
 
 class FusedLayers:
-    """The addresses of what some layers read and write."""
+    """The layers and the cache as records of addresses, which C++ reads."""
 
     def __init__(
         self,
         config: ModelConfig,
         layers: Sequence[nn.Module],
         stores: tuple[KVStore, KVStore],
-        path: int,
+        instruction_set: int,
     ) -> None:
-        self._config, self._path = config, path
-        self._formats = [format_number(store) for store in stores]
-        entries = [_entry(layer, number, stores) for number, layer in enumerate(layers)]
-        self._layers = len(entries)
-        self._table = array("q", [number for entry in entries for number in entry])
-        self._held = layers, stores  # what the addresses point to
+        self._config, self._instruction_set = config, instruction_set
+        self._dtype = _activation_dtype(layers)
+        self._table = _table(config, layers, stores, self._dtype)
+        self._owners = layers, stores  # the records hold addresses of their memory
+        self._step: ref[Step] | None = None
+        self._record = StepRecord()
 
     @classmethod
     def of(
         cls, config: ModelConfig, layers: Sequence[nn.Module], stores: tuple[KVStore, KVStore]
     ) -> Self | None:
         """None where the layers must run one by one: the one place where that is decided."""
-        linears = [layer.get_submodule(name) for layer in layers for name in LINEARS]
+        linears = [layer.get_submodule(name) for layer in layers for name in LINEARS.values()]
         kernels = {linear.kernel if isinstance(linear, QuantLinear) else None for linear in linears}
-        if len(kernels) != 1 or config.head_dim > MOST_HEAD_DIM:
+        if len(kernels) != 1 or config.head_dim > LARGEST_HEAD:
             return None
         if stores[0].centers is not None and has_attention_factor(config):
             return None
         (kernel,) = kernels
-        return cls(config, layers, stores, kernel.path) if isinstance(kernel, Native) else None
+        if not isinstance(kernel, Native):
+            return None
+        return cls(config, layers, stores, kernel.instruction_set)
 
     def run(self, step: Step, sequences: Sequence[tuple[int, int]]) -> None:
-        """The step's "hidden_states" through all layers; its tokens into the cache.
+        """Take the step's "hidden_states" through all layers and append its tokens to the cache.
 
-        sequences: of each its place in the stores, and how many tokens it holds there. Where
-        positions are scaled, "rotation" and "frequencies" are filled before.
+        sequences: the place of each in the stores, and the number of its tokens there. If positions
+        are scaled, "rotation" and "frequencies" must be filled before.
         """
-        native, keys = extension(), step["keys"]
-        places = array("q", [place for place, _ in sequences])
-        lengths = array("q", [cached + step.shape.tokens for _, cached in sequences])
-        assert native is not None
-        native.run_layers(
-            self._path,
-            self._table.buffer_info()[0],
-            self._layers,
-            *self._shape(step),
-            self._config.rms_norm_eps,
-            0.0 if self._config.rope_scaling else self._config.rope_theta,  # 0: angles are there
-            *_addresses(step, BUFFERS),
-            keys.nbytes,
-            *_addresses(step, LATER_BUFFERS),
-            lengths.buffer_info()[0],
-            places.buffer_info()[0],
+        if self._step is None or self._step() is not step:
+            self._record = self._record_of(step)
+            self._step = ref(step)  # steps of one token follow each other: the record stays
+        tokens = step.shape.tokens
+        required_extension().run_layers(
+            self._instruction_set,
+            self._table,
+            self._record,
+            array("q", [cached + tokens for _, cached in sequences]),
+            array("q", [place for place, _ in sequences]),
             torch.get_num_threads(),
         )
 
-    def _shape(self, step: Step) -> tuple[int, ...]:
-        config = self._config
-        (room,) = {room_of(store) for store in self._held[1]}
-        return (
-            step.shape.batch,
-            step.shape.tokens,
-            config.hidden_size,
-            config.intermediate_size,
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            config.head_dim,
-            config.rotary_dim // 2,
-            room,
-            *self._formats,
-            DTYPES[step["hidden_states"].dtype],
+    def _record_of(self, step: Step) -> StepRecord:
+        """The step's sizes and buffers, after the buffers are checked. Raises KernelError."""
+        config, shape, scratch = self._config, step.shape, step["scratch"]
+        batch, _, cached_tokens = places_of(self._owners[1][0])
+        buffers = {
+            name: room(step[name], name, dtype, numbers)
+            for name, (dtype, numbers) in self._needed(shape.batch * shape.tokens).items()
+        }
+        return StepRecord(
+            batch=shape.batch,
+            tokens=shape.tokens,
+            hidden=config.hidden_size,
+            inner=config.intermediate_size,
+            heads=config.num_attention_heads,
+            kv_heads=config.num_key_value_heads,
+            head_size=config.head_dim,
+            pairs=config.rotary_dim // 2,
+            room=cached_tokens,
+            cache_rows=batch,
+            dtype=DTYPES[self._dtype],
+            partial_sums_bytes=step["partial_sums"].nbytes,
+            scratch_bytes=scratch.nbytes,
+            eps=config.rms_norm_eps,
+            theta=0.0 if config.rope_scaling else config.rope_theta,  # 0: angles are there
+            **buffers,
         )
 
+    def _needed(self, rows: int) -> dict[BufferName | LentUse, tuple[torch.dtype, int]]:
+        """The dtype of each buffer, and the numbers that it needs room for."""
+        config = self._config
+        hidden, inner = config.hidden_size, config.intermediate_size
+        pairs, size = config.rotary_dim // 2, config.head_dim
+        queries, keys = config.num_attention_heads * size, config.num_key_value_heads * size
+        scratch = max(
+            activations_bytes(rows, linear.inputs, linear.group)
+            for layer in self._table
+            for linear in (getattr(layer, name) for name in LINEARS)
+        )
+        needed: dict[BufferName | LentUse, tuple[torch.dtype, int]] = {
+            "hidden_states": (self._dtype, rows * hidden),
+            "normed": (self._dtype, rows * hidden),
+            "q": (self._dtype, rows * queries),
+            "k": (self._dtype, rows * keys),
+            "v": (self._dtype, rows * keys),
+            "queries": (torch.float32, rows * queries),
+            "mixed": (torch.float32, rows * queries),
+            "partial_sums": (torch.float32, 0),
+            "attended": (self._dtype, rows * queries),
+            "delta": (self._dtype, rows * hidden),
+            "gate_up": (self._dtype, rows * 2 * inner),
+            "gated": (self._dtype, rows * inner),
+            "scratch": (torch.uint8, scratch),
+            "rotation": (torch.float32, 2 * rows * pairs),
+            "frequencies": (torch.float64, pairs),
+        }
+        return {name: needed[name] for name in STEP_BUFFERS}
 
-def _addresses(step: Step, names: Iterable[BufferName]) -> list[int]:
-    return [step[name].data_ptr() for name in names]
 
-
-def _entry(layer: nn.Module, number: int, stores: tuple[KVStore, KVStore]) -> list[int]:
-    """A LayerEntry of layers.h."""
-    entry = [part for name in LINEARS for part in _linear(layer.get_submodule(name))]
-    entry += [_address(getattr(getattr(layer, name, None), "weight", None)) for name in NORMS]
-    for store in stores:
-        entry += side(store, number)
-    return entry
-
-
-def _linear(linear: nn.Module) -> list[int]:
-    """A LinearEntry of layers.h."""
-    assert isinstance(linear, QuantLinear)
-    parts, inputs = dict(linear.named_buffers()), linear.inputs
-    qweight, scales = parts["qweight"], parts["scales"]
-    return [
-        qweight.data_ptr(),
-        scales.data_ptr(),
-        _address(parts.get("qzeros")),
-        _address(parts.get("book")),
-        _address(linear.bias),
-        qweight.shape[1],
-        inputs,
-        qweight.shape[0] * WORD_BITS // inputs,
-        inputs // scales.shape[0],
-        scales.dtype == torch.float32,
+def _activation_dtype(layers: Sequence[nn.Module]) -> torch.dtype:
+    """The dtype of all norms and biases, which is that of the activations. Raises KernelError."""
+    tensors = [
+        tensor
+        for layer in layers
+        for tensor in (
+            *(_norm(layer, name) for name in NORMS.values()),
+            *(_linear(layer, name).bias for name in LINEARS.values()),
+        )
+        if tensor is not None
     ]
+    dtypes = {tensor.dtype for tensor in tensors}
+    if len(dtypes) != 1 or not dtypes <= DTYPES.keys():
+        raise KernelError(f"norms and biases must be all bfloat16 or all float32, not {dtypes}")
+    return tensors[0].dtype
 
 
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
+def _table(
+    config: ModelConfig,
+    layers: Sequence[nn.Module],
+    stores: tuple[KVStore, KVStore],
+    dtype: torch.dtype,
+) -> "Array[LayerRecord]":
+    records = [_layer_record(config, layer, dtype) for layer in layers]
+    places = places_of(stores[0])
+    for number, record in enumerate(records):
+        record.keys, record.values = (
+            cache_record(store, number, places, config.head_dim) for store in stores
+        )
+    return (LayerRecord * len(records))(*records)
+
+
+def _layer_record(config: ModelConfig, layer: nn.Module, dtype: torch.dtype) -> LayerRecord:
+    """The layer's weights, after their tensors are checked. Raises KernelError."""
+    record = LayerRecord()
+    for field, name in LINEARS.items():
+        setattr(record, field, _linear_record(_linear(layer, name)))
+    for field, name in NORMS.items():
+        weight = _norm(layer, name)
+        if weight is not None:
+            setattr(record, field, address(weight, name, dtype, (config.hidden_size,)))
+    return record
+
+
+def _linear(layer: nn.Module, name: str) -> QuantLinear:
+    linear = layer.get_submodule(name)
+    if not isinstance(linear, QuantLinear):
+        raise KernelError(f"{name} is no quantized layer")
+    return linear
+
+
+def _linear_record(linear: QuantLinear) -> LinearRecord:
+    return linear_record(dict(linear.named_buffers()), linear.inputs, linear.bias)
+
+
+def _norm(layer: nn.Module, name: str) -> Tensor | None:
+    return getattr(getattr(layer, name, None), "weight", None)

@@ -3,14 +3,14 @@
 #include <algorithm>
 
 #include "linear.h"
-#include "path.h"
+#include "instruction_set.h"
 #include "threads.h"
 
 namespace glm4q {
 namespace {
 
-// The cache of a head is looked at in ranges, by several threads. How many does not follow from the
-// number of threads, so that sums are the same for any.
+// Several threads read ranges of a head's cache. The number of ranges does not depend on the number
+// of threads, so that the sums have the same bits for any number of threads.
 constexpr int SPLIT_TOKENS = 512;
 constexpr int MOST_SPLITS = 16;
 constexpr int PIECE_ROWS = 32;
@@ -24,7 +24,7 @@ int split_count(const Attention& attention) {
 
 }  // namespace
 
-void attend(const Path& path, const Attention& attention, int threads) {
+void attend(const InstructionSet& set, const Attention& attention, int threads) {
     const int heads = attention.batch * attention.kv_heads;
     const int splits = split_count(attention);
     const Blocks blocks(attention.rows(), PIECE_ROWS);
@@ -32,10 +32,10 @@ void attend(const Path& path, const Attention& attention, int threads) {
         const int block = number / splits % blocks.count;
         const AttentionPiece piece = {number / splits / blocks.count, blocks.start(block),
                                       blocks.start(block + 1), number % splits, splits};
-        path.attend(attention, piece);
+        set.attend(attention, piece);
     });
     if (splits > 1)
-        parallel(threads, heads, [&](int head) { path.merge(attention, splits, head); });
+        parallel(threads, heads, [&](int head) { set.merge(attention, splits, head); });
 }
 
 }  // namespace glm4q

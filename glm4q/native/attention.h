@@ -4,57 +4,58 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "records.h"
 #include "rows.h"
 
 namespace glm4q {
 
-// How cached vectors lie: glm4q/kv/, one file each.
-enum KVFormat : int { KV_FLOAT32 = 0, KV_BFLOAT16 = 1, KV_INT8 = 2, KV_INT4 = 3 };
-
-// Keys or values of a layer.
-struct Side {
+// The cached keys or values of a layer.
+struct CachedVectors {
     KVFormat format;
     uint8_t* codes;    // [B, Hkv, room] vectors
-    uint16_t* scales;  // float16 beside each, where there are codes
-    float* centers;    // [B, Hkv, D], what keys are kept less of: glm4q/memory/kv/centers.py; else null
+    uint16_t* scales;  // float16 scales of each vector, for INT8 and INT4
+    // [B, Hkv, D]: keys are stored minus these (glm4q/memory/kv/centers.py). Null if there are none.
+    float* centers;
 };
 
-constexpr int MOST_HEAD_SIZE = 256;
+inline CachedVectors cached_vectors(const CacheRecord& record) {
+    return {static_cast<KVFormat>(record.format), record.codes, record.scales, record.centers};
+}
 
 struct Attention {
     int batch, tokens, kv_heads, shared, size, room;  // B, T, Hkv, G, D
-    int length;               // tokens of the longest sequence in the cache, new ones among them
-    const int64_t* lengths;   // of each sequence [B]; null where they are alike
-    const int64_t* places;    // in the cache of each sequence [B]; null where they lie in order
-    Side keys, values;
-    const double* frequencies;  // of the rotation [pairs], where keys have centres
+    int length;               // tokens of the longest sequence in the cache, new ones included
+    const int64_t* lengths;   // length of each sequence [B]; null if all have the same length
+    const int64_t* places;    // place of each sequence in the cache [B]; null if they are in order
+    CachedVectors keys, values;
+    const double* frequencies;  // of the rotation [pairs]; read only if keys have centres
     int pairs;
     float* queries;           // [B, Hkv, G * T, D]
-    float* mixed;             // the same
-    float* partials;          // room for what ranges of the cache come to
-    size_t partials_room;     // in floats
+    float* mixed;             // [B, Hkv, G * T, D]
+    float* partials;          // room for the partial results of ranges of the cache
+    size_t partials_room;     // numbers of that room
 
     int rows() const { return shared * tokens; }
     int cached(int sequence) const {
         return lengths ? static_cast<int>(lengths[sequence]) : length;
     }
-    // Of a head's vectors in the cache, or of its centre.
+    // Index of a head's vectors in the cache, and of its centre.
     size_t place(int head) const {
         const int64_t sequence = places ? places[head / kv_heads] : head / kv_heads;
         return static_cast<size_t>(sequence) * kv_heads + head % kv_heads;
     }
-    // Sums of a range, and behind them the largest score and the sum of weights.
+    // Numbers of a partial result: the sums of a range, its largest score, and its sum of weights.
     size_t partial_size() const { return static_cast<size_t>(size) + 2; }
 };
 
-// Rows of one KV head, and the range of the cache that is looked at.
+// A piece of the work: some rows of one KV head, and one range of the cache.
 struct AttentionPiece {
-    int head;                // of B * Hkv queries
-    int first, last;         // rows
-    int split, splits;
+    int head;           // from 0 to B * Hkv - 1
+    int first, last;    // rows
+    int split, splits;  // which range, and how many there are
 };
 
-// New vectors on their way to the cache, in the activations' dtype.
+// New vectors that are to be appended to the cache, in the activations' dtype.
 struct Fresh {
     const void *q, *k, *v;   // [B, T, heads, D]
     Dtype dtype;
@@ -62,9 +63,9 @@ struct Fresh {
     int pairs;
 };
 
-struct Path;
+struct InstructionSet;
 
-// queries -> mixed, from a cache that holds the new tokens already.
-void attend(const Path& path, const Attention& attention, int threads);
+// Attends from `queries` to `mixed`. The new tokens must be in the cache already.
+void attend(const InstructionSet& set, const Attention& attention, int threads);
 
 }  // namespace glm4q

@@ -1,23 +1,23 @@
 // Attention for any instruction set: the online softmax of https://arxiv.org/abs/1805.02867, in
-// float32. Included once by each path, inside its namespace, after attention_floats.inl.
+// float32. Included by instruction_set.inl.
 
-// A weight below e^-30 of a row's largest is lost when the sums are rounded.
-constexpr float SILENCE = 30;
+// A weight below e^-30 of a row's largest one changes no bit of the rounded sums.
+constexpr float NEGLIGIBLE = 30;
 
-// A row's state while tiles go by.
+// The state of a row after some tiles.
 struct Softmax {
-    float best = -INFINITY;  // score
-    Parts totals = {};       // of weights
+    float best = -INFINITY;  // largest score
+    Parts totals = {};       // sums of weights, lane by lane
 
     float total() const { return sum_of(totals); }
 
-    // From scores to weights of the visible tokens; what the sums so far shrink by. loudest: the
-    // largest weight; 0 where none counts.
-    float soften(float* scores, int visible, float& loudest) {
+    // Replaces scores by weights of the visible tokens, and returns the factor that the sums so far
+    // must be multiplied by. largest_weight: of the tile; 0 if all its weights are negligible.
+    float soften(float* scores, int visible, float& largest_weight) {
         if (visible < TILE) std::fill(scores + visible, scores + TILE, -INFINITY);
         const float most = largest(scores);
-        loudest = 0;
-        if (most < best - SILENCE || visible == 0) {
+        largest_weight = 0;
+        if (most < best - NEGLIGIBLE || visible == 0) {
             std::fill_n(scores, TILE, 0.0f);
             return 1;
         }
@@ -26,21 +26,21 @@ struct Softmax {
             shrink = exponential(best - most);
             best = most;
         }
-        Parts sums = {}, largest_weights = {};
+        Parts sums = {}, lane_largest = {};
         for (int at = 0; at < TILE; at += PARTS) {
             Parts weights = exponential(load_parts(scores + at) - best);
             if (visible < TILE) weights = zero_beyond(weights, visible - at);
             std::memcpy(scores + at, &weights, sizeof(weights));
             sums += weights;
-            largest_weights = larger(weights, largest_weights);
+            lane_largest = larger(weights, lane_largest);
         }
-        loudest = largest_of(largest_weights);
+        largest_weight = largest_of(lane_largest);
         totals = totals * shrink + sums;
         return shrink;
     }
 
 private:
-    // NaN is passed over.
+    // Ignores NaN.
     static float largest(const float* scores) {
         typename V::Floats most = V::fill(-INFINITY);
         for (int at = 0; at < TILE; at += V::LANES) most = V::larger(V::load(scores + at), most);
@@ -54,12 +54,12 @@ private:
     }
 };
 
-// One piece: scores of a tile of keys, their softmax, the sums of its values, and so on.
+// Computes one piece, tile by tile: scores of keys, their weights, sums of values.
 template <class Keys, class Values>
 void attend_by(const Attention& attention, const AttentionPiece& piece) {
     alignas(64) Scores scores;
     Softmax softmax[MOST_ROWS];
-    float loudest[MOST_ROWS];  // weight of a tile
+    float largest_weights[MOST_ROWS];  // of the current tile
     const int size = attention.size, rows = piece.last - piece.first;
     const size_t row = static_cast<size_t>(piece.head) * attention.rows() + piece.first;
     Keys keys(attention, piece.head, attention.queries + row * size, rows);
@@ -80,11 +80,11 @@ void attend_by(const Attention& attention, const AttentionPiece& piece) {
         for (int r = 0; r < rows; r++) {
             const int seen = past + (piece.first + r) % attention.tokens + 1 - token;
             const int visible = std::min(std::max(seen, 0), tokens);
-            const float shrink = softmax[r].soften(scores[r], visible, loudest[r]);
+            const float shrink = softmax[r].soften(scores[r], visible, largest_weights[r]);
             if (shrink != 1) values.shrink(r, shrink);
         }
-        if (any(loudest, 0, rows, rows))
-            values.mix(attention.values, place, tokens, rows, scores, loudest);
+        if (any(largest_weights, 0, rows, rows))
+            values.mix(attention.values, place, tokens, rows, scores, largest_weights);
     }
 
     for (int r = 0; r < rows; r++) {
@@ -119,7 +119,7 @@ void attend(const Attention& attention, const AttentionPiece& piece) {
     attend_piece(attention, piece);
 }
 
-// What the ranges of a head came to, as one.
+// Merges the partial results of all ranges of a head.
 void merge(const Attention& attention, int splits, int head) {
     const int size = attention.size, rows = attention.rows();
     const size_t step = attention.partial_size() * rows;
@@ -128,11 +128,12 @@ void merge(const Attention& attention, int splits, int head) {
                                 (static_cast<size_t>(head) * splits * rows + row);
         float* to = attention.mixed + (static_cast<size_t>(head) * rows + row) * size;
         float best = -INFINITY, total = 0;
-        for (int split = 0; split < splits; split++) best = std::max(best, part[split * step + size]);
+        for (int split = 0; split < splits; split++)
+            best = std::max(best, part[split * step + size]);
         std::memset(to, 0, size * sizeof(float));
         for (int split = 0; split < splits; split++) {
             const float* from = part + split * step;
-            if (from[size + 1] == 0) continue;  // all of the range is in the row's future
+            if (from[size + 1] == 0) continue;  // the row may see no token of this range
             const float factor = exponential(from[size] - best);
             total += from[size + 1] * factor;
             for (int at = 0; at < size; at++) to[at] += from[at] * factor;

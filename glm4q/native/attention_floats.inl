@@ -1,16 +1,15 @@
-// Scores and sums in float32, from vectors in any format. Included once by each path, inside its
-// namespace, after V and vectors.inl.
+// Scores and sums in float32, from cached vectors in any format. Included by instruction_set.inl.
 
-constexpr int TILE = 64;        // cached tokens that are looked at together
-constexpr int MOST_ROWS = 32;   // of queries
+constexpr int TILE = 64;       // cached tokens that are read at once
+constexpr int MOST_ROWS = 32;  // queries of a piece, at most
 
-// Rows are multiplied in blocks, the last of which may be filled up with others that mean nothing.
+// Rows are multiplied in blocks. The last block is padded with rows that nobody reads.
 constexpr int MOST_BLOCK_ROWS = 4;
 inline int whole_blocks(int rows) {
     return (rows + MOST_BLOCK_ROWS - 1) / MOST_BLOCK_ROWS * MOST_BLOCK_ROWS;
 }
 
-// Scores, then weights, of a tile.
+// The scores of a tile, which are replaced by its weights.
 using Scores = float[MOST_ROWS][TILE];
 
 inline size_t vector_bytes(KVFormat format, int size) {
@@ -18,22 +17,22 @@ inline size_t vector_bytes(KVFormat format, int size) {
          : format == KV_INT8 ? size : size / 2;
 }
 
-// Whether one of `count` rows from the `first` on is heard at all.
-inline bool any(const float* loudest, int first, int count, int rows) {
-    const float* last = loudest + std::min(first + count, rows);
-    return std::any_of(loudest + first, last, [](float weight) { return weight > 0; });
+// Whether any of `count` rows from `first` on has a weight that is not negligible.
+inline bool any(const float* largest_weights, int first, int count, int rows) {
+    const float* last = largest_weights + std::min(first + count, rows);
+    return std::any_of(largest_weights + first, last, [](float weight) { return weight > 0; });
 }
 
-// Asks for the vectors of a tile to come.
-inline void prefetch(const Side& side, size_t place, int tokens, int size) {
-    const size_t bytes = vector_bytes(side.format, size);
-    const uint8_t* codes = side.codes + place * bytes;
+// Prefetches the vectors of a later tile.
+inline void prefetch(const CachedVectors& vectors, size_t place, int tokens, int size) {
+    const size_t bytes = vector_bytes(vectors.format, size);
+    const uint8_t* codes = vectors.codes + place * bytes;
     for (size_t at = 0; at < tokens * bytes; at += 64) __builtin_prefetch(codes + at, 0, 2);
 }
 
-// A tile's vectors, each padded to whole V.
+// The vectors of a tile in float32, each padded to whole V.
 struct FloatTile {
-    alignas(64) float numbers[TILE * MOST_HEAD_SIZE];
+    alignas(64) float numbers[TILE * LARGEST_HEAD];
     int size, width;
 
     explicit FloatTile(int size) : size(size), width((size + V::LANES - 1) / V::LANES * V::LANES) {
@@ -42,17 +41,17 @@ struct FloatTile {
 
     float* of(int token) { return numbers + token * width; }
 
-    void read(const Side& side, size_t place, int tokens) {
-        prefetch(side, place + TILE, tokens, size);
+    void read(const CachedVectors& vectors, size_t place, int tokens) {
+        prefetch(vectors, place + TILE, tokens, size);
         for (int token = 0; token < tokens; token++)
-            read_vector(side, place + token, size, of(token));
+            read_vector(vectors, place + token, size, of(token));
     }
 };
 
-// Keys of a tile, and the queries that they are looked at by.
+// The keys of a tile, and the queries that are multiplied by them.
 struct FloatKeys {
     FloatTile tile;
-    alignas(64) float queries[MOST_ROWS * MOST_HEAD_SIZE];
+    alignas(64) float queries[MOST_ROWS * LARGEST_HEAD];
 
     FloatKeys(int size, int rows) : tile(size) {
         std::memset(queries, 0, whole_blocks(rows) * tile.width * sizeof(float));
@@ -65,9 +64,10 @@ struct FloatKeys {
                         tile.size * sizeof(float));
     }
 
-    // Of the tokens from `first` on, which lie from `place` on.
-    void score(const Side& side, size_t place, int, int tokens, int rows, Scores& scores) {
-        tile.read(side, place, tokens);
+    // Scores of the tokens from `first` on, whose vectors begin at `place`.
+    void score(const CachedVectors& vectors, size_t place, int, int tokens, int rows,
+               Scores& scores) {
+        tile.read(vectors, place, tokens);
         score_tile(tokens, rows, scores);
     }
 
@@ -103,10 +103,10 @@ struct FloatKeys {
     }
 };
 
-// Values of a tile, and the sums of all so far.
+// The values of a tile, and the weighted sums of all values so far.
 struct FloatValues {
     FloatTile tile;
-    alignas(64) float sums[MOST_ROWS * MOST_HEAD_SIZE];
+    alignas(64) float sums[MOST_ROWS * LARGEST_HEAD];
 
     FloatValues(int size, int rows) : tile(size) {
         std::memset(sums, 0, whole_blocks(rows) * tile.width * sizeof(float));
@@ -116,11 +116,11 @@ struct FloatValues {
         for (int at = 0; at < tile.width; at++) sums[row * tile.width + at] *= factor;
     }
 
-    void mix(const Side& side, size_t place, int tokens, int rows, const Scores& weights,
-             const float* loudest) {
-        tile.read(side, place, tokens);
+    void mix(const CachedVectors& vectors, size_t place, int tokens, int rows,
+             const Scores& weights, const float* largest_weights) {
+        tile.read(vectors, place, tokens);
         for (int row = 0; row < rows; row += V::HEAD_ROWS) {
-            if (!any(loudest, row, V::HEAD_ROWS, rows)) continue;
+            if (!any(largest_weights, row, V::HEAD_ROWS, rows)) continue;
             int at = 0;
             for (; at + 4 * V::LANES <= tile.width; at += 4 * V::LANES)
                 mix_rows<V::HEAD_ROWS, 4>(row, at, tokens, weights);
@@ -133,7 +133,7 @@ struct FloatValues {
         for (int at = 0; at < tile.size; at++) to[at] = sums[row * tile.width + at] * factor;
     }
 
-    // Sums of R rows, C vectors of numbers from `at` on.
+    // Adds to the sums of R rows, C vectors of numbers from `at` on.
     template <int R, int C>
     void mix_rows(int row, int at, int tokens, const Scores& weights) {
         typename V::Floats acc[R][C];

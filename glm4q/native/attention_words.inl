@@ -1,8 +1,7 @@
-// Scores and sums by dot products of words, four INT8 codes or two bfloat16 numbers: for paths that
-// have them in one instruction. Included once by such a path, inside its namespace, after
-// attention_floats.inl.
+// Scores and sums by dot products of words, which have four INT8 codes or two bfloat16 numbers.
+// Only for instruction sets with an instruction for such products. Included by instruction_set.inl.
 
-// The next tile's bytes, asked for one by one between products: to ask at once for all is to wait.
+// Prefetches the next tile line by line, between products: all requests at once would stall.
 struct Ahead {
     const uint8_t* place;
     size_t step;
@@ -13,26 +12,26 @@ struct Ahead {
     }
 };
 
-// INT8 codes. What meets them, queries and weights, is rounded to 15 bits, in two bytes.
+// INT8 codes. Queries and weights that are multiplied by them are rounded to 15 bits, in two bytes.
 struct Bytes {
     static constexpr int PER_WORD = 4, BYTES = 1;
     static constexpr bool SCALED = true;
     static constexpr int KEY_ROWS = 4, KEY_VECTORS = 2, VALUE_ROWS = 2, VALUE_VECTORS = 4;
-    static constexpr uint32_t FLIPPED = 0x80808080;  // codes count from -128 up
+    static constexpr uint32_t FLIPPED = 0x80808080;  // makes signed codes unsigned: code + 128
     static constexpr int LOW_BITS = 7;
     static constexpr float MOST_CODE = 127 << LOW_BITS;
-    static constexpr float LEAST = 0x1p-100f;  // below, the inverse of a code's step is infinite
+    static constexpr float LEAST = 0x1p-100f;  // the inverse of a smaller step would be infinite
 
-    // Numbers as code * scale, code = high * 128 + low.
+    // A row of numbers as code * scale, with code = high * 128 + low.
     struct Row {
-        alignas(64) uint32_t high[MOST_HEAD_SIZE / PER_WORD];
-        alignas(64) uint32_t low[MOST_HEAD_SIZE / PER_WORD];
+        alignas(64) uint32_t high[LARGEST_HEAD / PER_WORD];
+        alignas(64) uint32_t low[LARGEST_HEAD / PER_WORD];
         float scale;
         int32_t sum;  // of the codes
 
-        // count: whole PARTS.
+        // count: a multiple of PARTS.
         void take(const float* x, int count) {
-            Words most = {};  // by their bits, as NaN is larger than all
+            Words most = {};  // compared by their bits: those of NaN are the largest
             for (int at = 0; at < count; at += PARTS) {
                 const Words bits = (Words)load_parts(x + at) & 0x7fffffff;
                 most = bits > most ? bits : most;
@@ -40,7 +39,7 @@ struct Bytes {
             take(x, count, float_of_bits(V::largest((typename V::Ints)most)));
         }
 
-        // largest: that none is above.
+        // largest: at least the largest magnitude.
         void take(const float* x, int count, float largest) {
             const float inverse = largest > LEAST ? MOST_CODE / largest : 0;
             Codes sums = {};
@@ -63,7 +62,7 @@ struct Bytes {
         }
     };
 
-    // Products of words, [count, C] vectors, with R rows.
+    // Multiplies [count, C] vectors of words by R rows.
     template <int R, int C>
     static void dot(const uint32_t* words, int stride, int count, const Row* rows, Ahead& ahead,
                     typename V::Floats (&sums)[R][C]) {
@@ -97,7 +96,7 @@ struct Bytes {
     }
 };
 
-// bfloat16 numbers. What meets them is rounded to bfloat16 too.
+// bfloat16 numbers. Queries and weights that are multiplied by them are rounded to bfloat16 too.
 struct Pairs {
     static constexpr int PER_WORD = 2, BYTES = 2;
     static constexpr bool SCALED = false;
@@ -105,9 +104,9 @@ struct Pairs {
     static constexpr uint32_t FLIPPED = 0;
 
     struct Row {
-        alignas(64) uint32_t pairs[MOST_HEAD_SIZE / PER_WORD];
+        alignas(64) uint32_t pairs[LARGEST_HEAD / PER_WORD];
 
-        // count: whole PARTS.
+        // count: a multiple of PARTS.
         void take(const float* x, int count, float = 0) {
             using Halves = uint16_t __attribute__((vector_size(2 * PARTS)));
             for (int at = 0; at < count; at += PARTS) {
@@ -144,25 +143,26 @@ struct Pairs {
     }
 };
 
-// A tile's cached bytes, and the scales of its vectors. What lies behind the last token is 0.
+// The cached bytes of a tile, and the scales of its vectors; 0 for tokens behind the last one.
 template <class Format>
 struct WordTile {
-    alignas(64) uint32_t words[TILE * MOST_HEAD_SIZE / Format::PER_WORD];
-    alignas(64) uint8_t copy[TILE * MOST_HEAD_SIZE * Format::BYTES];
+    alignas(64) uint32_t words[TILE * LARGEST_HEAD / Format::PER_WORD];
+    alignas(64) uint8_t copy[TILE * LARGEST_HEAD * Format::BYTES];
     alignas(64) float scales[TILE];
     const uint8_t* codes;
 
-    // Of the tile behind this one, for so many products by words.
-    Ahead ahead(const Side& side, size_t place, int size, int products, int words) const {
+    // Prefetches the tile behind this one during so many products by words.
+    Ahead ahead(const CachedVectors& vectors, size_t place, int size, int products,
+                int words) const {
         const size_t bytes = static_cast<size_t>(size) * Format::BYTES;
         const size_t steps = static_cast<size_t>(products) * words;
-        return {side.codes + (place + TILE) * bytes, (TILE * bytes + steps - 1) / steps};
+        return {vectors.codes + (place + TILE) * bytes, (TILE * bytes + steps - 1) / steps};
     }
 
-    void read(const Side& side, size_t place, int tokens, int size) {
+    void read(const CachedVectors& vectors, size_t place, int tokens, int size) {
         const size_t bytes = static_cast<size_t>(size) * Format::BYTES;
-        codes = side.codes + place * bytes;
-        const uint16_t* halves = Format::SCALED ? side.scales + place : nullptr;
+        codes = vectors.codes + place * bytes;
+        const uint16_t* halves = Format::SCALED ? vectors.scales + place : nullptr;
         uint16_t padded[TILE] = {};
         if (tokens < TILE) {
             std::memcpy(copy, codes, tokens * bytes);
@@ -183,21 +183,22 @@ struct WordKeys {
     int size;
 
     WordKeys(const Attention& attention, int, const float* from, int rows) : size(attention.size) {
-        const float none[MOST_HEAD_SIZE] = {};
+        const float none[LARGEST_HEAD] = {};
         for (int row = 0; row < whole_blocks(rows); row++)
             queries[row].take(row < rows ? from + row * size : none, size);
     }
 
-    void score(const Side& side, size_t place, int, int tokens, int rows, Scores& scores) {
+    void score(const CachedVectors& vectors, size_t place, int, int tokens, int rows,
+               Scores& scores) {
         constexpr int R = Format::KEY_ROWS, C = Format::KEY_VECTORS;
-        tile.read(side, place, tokens, size);
+        tile.read(vectors, place, tokens, size);
         const int bytes = size * Format::BYTES, words = size / Format::PER_WORD;
         for (int token = 0; token < TILE; token += V::LANES)
             for (int at = 0; at < bytes; at += V::BYTES)
                 V::transpose(tile.codes + token * bytes + at, bytes, Format::FLIPPED,
                              tile.words + at / 4 * TILE + token, TILE);
         const int products = (rows + R - 1) / R * (TILE / (C * V::LANES));
-        Ahead ahead = tile.ahead(side, place, size, products, words);
+        Ahead ahead = tile.ahead(vectors, place, size, products, words);
         for (int row = 0; row < rows; row += R) {
             for (int token = 0; token < tokens; token += C * V::LANES) {
                 typename V::Floats sums[R][C];
@@ -216,7 +217,7 @@ template <class Format>
 struct WordValues {
     WordTile<Format> tile;  // words [TILE / PER_WORD, D], the numbers in the order of interleaving
     typename Format::Row weighed[MOST_ROWS];
-    alignas(64) float sums[MOST_ROWS * MOST_HEAD_SIZE];
+    alignas(64) float sums[MOST_ROWS * LARGEST_HEAD];
     int size;
 
     WordValues(int size, int rows) : size(size) {
@@ -228,10 +229,10 @@ struct WordValues {
         for (int at = 0; at < size; at++) sums[row * size + at] *= factor;
     }
 
-    void mix(const Side& side, size_t place, int tokens, int rows, const Scores& weights,
-             const float* loudest) {
+    void mix(const CachedVectors& vectors, size_t place, int tokens, int rows,
+             const Scores& weights, const float* largest_weights) {
         constexpr int R = Format::VALUE_ROWS, C = Format::VALUE_VECTORS;
-        tile.read(side, place, tokens, size);
+        tile.read(vectors, place, tokens, size);
         const int bytes = size * Format::BYTES;
         for (int token = 0; token < TILE; token += Format::PER_WORD)
             for (int at = 0; at < bytes; at += V::BYTES)
@@ -240,25 +241,25 @@ struct WordValues {
                     tile.words + token / Format::PER_WORD * size + at / Format::BYTES);
         const float largest = *std::max_element(tile.scales, tile.scales + TILE);
         for (int row = 0; row < rows; row++) {
-            if (!any(loudest, row / R * R, R, rows)) continue;
+            if (!any(largest_weights, row / R * R, R, rows)) continue;
             alignas(64) float scaled[TILE];
             for (int token = 0; token < TILE; token++)
                 scaled[token] = weights[row][token] * tile.scales[token];
-            weighed[row].take(scaled, TILE, loudest[row] * largest);
+            weighed[row].take(scaled, TILE, largest_weights[row] * largest);
         }
         const int words = (tokens + Format::PER_WORD - 1) / Format::PER_WORD;
         const int products = (rows + R - 1) / R * (size / (C * V::LANES));
-        Ahead ahead = tile.ahead(side, place, size, products, words);
+        Ahead ahead = tile.ahead(vectors, place, size, products, words);
         for (int row = 0; row < rows; row += R) {
-            if (!any(loudest, row, R, rows)) continue;
+            if (!any(largest_weights, row, R, rows)) continue;
             for (int at = 0; at < size; at += C * V::LANES) {
-                typename V::Floats found[R][C];
+                typename V::Floats products_of_words[R][C];
                 Format::template dot<R, C>(tile.words + at, size, words, weighed + row, ahead,
-                                           found);
+                                           products_of_words);
                 for (int r = 0; r < R; r++)
                     for (int c = 0; c < C; c++) {
                         float* place = sums + (row + r) * size + at + c * V::LANES;
-                        V::store(place, V::add(V::load(place), found[r][c]));
+                        V::store(place, V::add(V::load(place), products_of_words[r][c]));
                     }
             }
         }

@@ -8,7 +8,7 @@
 #include <cstring>
 
 #include "numbers.h"
-#include "path.h"
+#include "instruction_set.h"
 #include "target.h"
 GLM4Q_TARGET_BEGIN("avx2,fma,f16c")
 
@@ -51,7 +51,7 @@ struct V {
         return load_half(padded);
     }
 
-    // Of bytes 0 to 15: pairs come to 3,810 at most, so that eight of these fit in 16 bits.
+    // For codes from 0 to 15: a pair's sum is at most 2 * 15 * 127 = 3,810, which fits 16 bits.
     static __m256i pairs(__m256i nibbles, uint32_t x) {
         return _mm256_maddubs_epi16(nibbles, broadcast(static_cast<int32_t>(x)));
     }
@@ -61,7 +61,7 @@ struct V {
     static __m256i dot_nibbles(__m256i sum, __m256i codes, uint32_t x) {
         return add_pairs(sum, pairs(codes, x));
     }
-    // By nibbles: pairs of whole bytes would saturate.
+    // Multiplies nibble by nibble: pairs of whole bytes would saturate.
     static __m256i dot_bytes(__m256i sum, __m256i codes, uint32_t x) {
         const __m256i above = add_pairs(_mm256_setzero_si256(), pairs(high(codes), x));
         return add_pairs(_mm256_add_epi32(sum, _mm256_slli_epi32(above, 4)), pairs(low(codes), x));
@@ -102,12 +102,12 @@ struct V {
     }
 };
 
-#include "path.inl"
+#include "instruction_set.inl"
 
 }  // namespace
 
-extern const Path PATH;
-const Path PATH = path("avx2");
+extern const InstructionSet INSTRUCTION_SET;
+const InstructionSet INSTRUCTION_SET = instruction_set("avx2");
 
 }  // namespace glm4q::avx2
 

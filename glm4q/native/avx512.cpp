@@ -8,7 +8,7 @@
 #include <cstring>
 
 #include "numbers.h"
-#include "path.h"
+#include "instruction_set.h"
 #include "target.h"
 GLM4Q_TARGET_BEGIN(GLM4Q_AVX512 GLM4Q_WIDE)
 
@@ -16,12 +16,12 @@ namespace glm4q::avx512 {
 namespace {
 
 #include "avx512.inl"
-#include "path.inl"
+#include "instruction_set.inl"
 
 }  // namespace
 
-extern const Path PATH;
-const Path PATH = path("avx512");
+extern const InstructionSet INSTRUCTION_SET;
+const InstructionSet INSTRUCTION_SET = instruction_set("avx512");
 
 }  // namespace glm4q::avx512
 

@@ -34,8 +34,8 @@ struct V {
         return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(there, place));
     }
 
-    // In assembly, so that x is read as the instruction's own broadcast: gcc would keep x in
-    // registers and sums in memory.
+    // In assembly, so that the instruction itself broadcasts x from memory: gcc would keep x in
+    // registers and move sums to memory.
     static __m512i dot_bytes(__m512i sum, __m512i codes, const uint32_t& x) {
         asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(codes), "m"(x));
         return sum;
@@ -43,7 +43,7 @@ struct V {
     static __m512i dot_nibbles(__m512i sum, __m512i codes, const uint32_t& x) {
         return dot_bytes(sum, codes, x);
     }
-    // (high * 2^bits + low - less) * scale.
+    // Returns (high * 2^bits + low - less) * scale.
     static __m512 join(__m512i high, __m512i low, int bits, int32_t less, float scale) {
         const __m512i codes = _mm512_add_epi32(_mm512_slli_epi32(high, bits), low);
         return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(codes, broadcast(less))),
@@ -55,7 +55,8 @@ struct V {
     static __m512i flip(const uint8_t* from, uint32_t bits) {
         return _mm512_xor_si512(_mm512_loadu_si512(from), broadcast(static_cast<int32_t>(bits)));
     }
-    // Sixteen rows of 64 bytes, `stride` apart, as sixteen rows of words of all, `step` words apart.
+    // Transposes sixteen rows of sixteen words. Rows of `from` are `stride` bytes from each other,
+    // rows of `to` are `step` words from each other.
     static void transpose(const uint8_t* from, size_t stride, uint32_t flipped, uint32_t* to,
                           size_t step) {
         __m512i a[16], b[16];
@@ -87,8 +88,8 @@ struct V {
                                 _mm512_shuffle_i32x4(high, high_end, 0xdd));
         }
     }
-    // Rows of 64 bytes, as many as a word has numbers, as words of one number of each, in the order
-    // that `interleaved` tells.
+    // Makes words of one number of each row, from as many rows of 64 bytes as a word has numbers.
+    // `interleaved` gives the order of the words.
     template <int ROWS>
     static void interleave(const uint8_t* from, size_t stride, uint32_t flipped, uint32_t* to) {
         const __m512i first = flip(from, flipped), second = flip(from + stride, flipped);

@@ -8,7 +8,7 @@
 #include <cstring>
 
 #include "numbers.h"
-#include "path.h"
+#include "instruction_set.h"
 #include "target.h"
 GLM4Q_TARGET_BEGIN(GLM4Q_AVX512 ",avx512bf16" GLM4Q_WIDE)
 
@@ -17,12 +17,12 @@ namespace {
 
 #define GLM4Q_BFLOAT16
 #include "avx512.inl"
-#include "path.inl"
+#include "instruction_set.inl"
 
 }  // namespace
 
-extern const Path PATH;
-const Path PATH = path("avx512_bf16");
+extern const InstructionSet INSTRUCTION_SET;
+const InstructionSet INSTRUCTION_SET = instruction_set("avx512_bf16");
 
 }  // namespace glm4q::avx512_bf16
 

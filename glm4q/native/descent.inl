@@ -1,10 +1,10 @@
 // The blocks of GPTQ and of coordinate descent for any instruction set: PARTS rows side by side.
-// Included once by each path, inside its namespace, after parts.inl.
+// Included by instruction_set.inl.
 
 // Up to PARTS rows, one input after the other.
-using Strip = Parts[MOST_BLOCK];
+using Strip = Parts[LARGEST_BLOCK];
 
-// Columns `first` to `first + count` of `rows` rows of [N, stride].
+// Loads `count` columns of `rows` rows, which are `stride` numbers from each other.
 inline void load_strip(const float* from, size_t stride, int rows, int count, Strip& strip) {
     for (int at = 0; at < count; at++) {
         strip[at] = fill(0);
@@ -44,11 +44,11 @@ void compensate(const Compensation& block, int first, int last) {
     store_strip(errors, rows, count, block.errors + static_cast<size_t>(first) * count, count);
 }
 
-// The scale of least error for each row's codes, where it is better even as a float16; the slope
-// follows it.
+// Replaces each row's scale by the one of least error, if that is better even after it is rounded
+// to float16, and updates the slope.
 inline void rescale(const Descent& block, int count, const Strip& codes, Parts& scale,
                     Strip& slope) {
-    Strip product = {};  // of the block of the Hessian and the codes
+    Strip product = {};  // the block of the Hessian times the codes
     Parts curvature = {}, along = {};
     for (int from = 0; from < count; from++) {
         const float* row = block.hessian + static_cast<size_t>(block.first + from) * block.inputs;

@@ -1,4 +1,4 @@
-// Sums over tokens of products of two inputs: the Gram matrices that calibration is about.
+// Gram matrices: sums over tokens of products of two inputs. Calibration collects them.
 #pragma once
 
 #include <cstddef>
@@ -6,25 +6,26 @@
 
 namespace glm4q {
 
-struct Path;
+struct InstructionSet;
 
-// Tokens two by two, so that an instruction can sum a pair's products: of each column a word of two
-// bfloat16. Columns lie in panels that a core's nearest cache holds:
+// Pairs of tokens, so that one instruction sums the products of a pair: a word of each column has
+// the bfloat16 numbers of two tokens. Columns are grouped in panels that fit into a core's first
+// cache.
 //   words  [panels, token pairs, panel], zeros beyond the last column and token
 struct Panels {
     const uint32_t* words;
     int columns, pairs;
 };
 
-// Tokens of a pass: a panel of them stays in a core's cache.
+// Pairs of tokens that are summed in one pass: a panel of them stays in a core's cache.
 constexpr int MOST_PAIRS = 256;
 
-// Words of scratch for `gram`.
-size_t gram_scratch(const Path& path, int left_columns, int right_columns, int tokens);
+// Words of scratch that `gram` needs.
+size_t gram_scratch(const InstructionSet& set, int left_columns, int right_columns, int tokens);
 
-// out [M, K], float32, += left^T right, from bfloat16 left [tokens, M] and right [tokens, K]. Where
-// left is right, the sums are symmetric, and half of them are copied.
-void gram(const Path& path, const uint16_t* left, int left_columns, const uint16_t* right,
+// Adds left^T right to out, float32 [M, K]; left: bfloat16 [tokens, M], right: bfloat16 [tokens,
+// K]. If left is right, the sums are symmetric, and half of them are copied.
+void gram(const InstructionSet& set, const uint16_t* left, int left_columns, const uint16_t* right,
           int right_columns, int tokens, float* out, uint32_t* scratch, int threads);
 
 }  // namespace glm4q

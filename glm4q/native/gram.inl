@@ -1,9 +1,9 @@
-// Gram matrices for any instruction set. Included once by each path, inside its namespace, after V.
+// Gram matrices for any instruction set. Included by instruction_set.inl.
 
 constexpr int PANEL_VECTORS = 3;
 constexpr int PANEL = PANEL_VECTORS * V::LANES;
 
-// One panel of columns, from `first` on, of tokens [2 * pairs, columns].
+// Packs one panel of columns, from `first` on, of x [tokens, columns].
 void pack_panel(const uint16_t* x, int tokens, int columns, int first, uint32_t* words) {
     const int count = std::min(PANEL, columns - first);
     for (int token = 0; token < tokens; token += 2, words += PANEL) {
@@ -16,7 +16,7 @@ void pack_panel(const uint16_t* x, int tokens, int columns, int first, uint32_t*
     }
 }
 
-// R rows of sums by a panel, to [R, stride]; rows and columns that exist.
+// Adds R rows of sums of one panel to out [R, stride], as far as `rows` and `columns` say.
 void add_gram(const uint32_t* left, const uint32_t* right, int pairs, float* out, size_t stride,
               int rows, int columns) {
     constexpr int R = V::GRAM_ROWS;
@@ -45,7 +45,7 @@ void add_gram(const uint32_t* left, const uint32_t* right, int pairs, float* out
     }
 }
 
-// The rows of sums before `last`, in one panel of the right columns.
+// Adds the rows of sums before row `last`, in one panel of the right columns.
 void gram(const Panels& left, const Panels& right, int panel, int last, float* out) {
     const size_t panel_words = static_cast<size_t>(right.pairs) * PANEL;
     const int column = panel * PANEL, columns = std::min(PANEL, right.columns - column);

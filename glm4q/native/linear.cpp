@@ -3,13 +3,13 @@
 #include <algorithm>
 
 #include "numbers.h"
-#include "path.h"
+#include "instruction_set.h"
 #include "threads.h"
 
 namespace glm4q {
 namespace {
 
-// Outputs of a piece where there are many: short enough that threads end together.
+// The most outputs of one piece of work: small, so that all threads finish at about the same time.
 constexpr int PIECE_OUTPUTS = 4096;
 
 int piece_outputs(int outputs, int threads, int lanes) {
@@ -23,32 +23,33 @@ bool take_same_codes(const Weight& one, const Weight& other) {
     return one.bits == other.bits && segment_inputs(one.group) == segment_inputs(other.group);
 }
 
-Activations carve(const Weight& weight, int rows, void* scratch) {
-    Activations made;
-    made.rows = rows;
-    made.inputs = weight.inputs;
-    made.segment = segment_inputs(weight.group);
-    made.segments = segment_count(weight.inputs, weight.group);
-    made.codes = static_cast<uint32_t*>(scratch);
-    made.scales =
-        reinterpret_cast<float*>(made.codes + static_cast<size_t>(rows) * weight.inputs / 4);
-    made.sums =
-        reinterpret_cast<int32_t*>(made.scales + static_cast<size_t>(rows) * made.segments);
-    return made;
+Activations activations_in(const Weight& weight, int rows, void* scratch) {
+    Activations activations;
+    activations.rows = rows;
+    activations.inputs = weight.inputs;
+    activations.segment = segment_inputs(weight.group);
+    activations.segments = segment_count(weight.inputs, weight.group);
+    activations.codes = static_cast<uint32_t*>(scratch);
+    activations.scales =
+        reinterpret_cast<float*>(activations.codes + static_cast<size_t>(rows) * weight.inputs / 4);
+    activations.sums =
+        reinterpret_cast<int32_t*>(activations.scales +
+                                   static_cast<size_t>(rows) * activations.segments);
+    return activations;
 }
 
-// Products that take the same codes, as one job.
-void matmul_alike(const Path& path, const Product* products, int count, const void* x, int rows,
-                  Dtype dtype, void* scratch, int threads) {
-    const Activations codes = carve(products[0].weight, rows, scratch);
-    const Blocks blocks(rows, path.block_rows);
+// Computes products that use the same codes of the activations as one job.
+void matmul_alike(const InstructionSet& set, const Product* products, int count, const void* x,
+                  int rows, Dtype dtype, void* scratch, int threads) {
+    const Activations codes = activations_in(products[0].weight, rows, scratch);
+    const Blocks blocks(rows, set.block_rows);
     parallel(threads, blocks.count, [&](int block) {
-        path.quantize(x, dtype, products[0].weight.bits, codes, blocks.start(block),
+        set.quantize(x, dtype, products[0].weight.bits, codes, blocks.start(block),
                       blocks.start(block + 1));
     });
     int outputs = 0;
     for (int each = 0; each < count; each++) outputs += products[each].weight.outputs;
-    const int size = piece_outputs(outputs, threads, path.lanes);
+    const int size = piece_outputs(outputs, threads, set.lanes);
     const auto pieces = [&](int each) { return (products[each].weight.outputs + size - 1) / size; };
     int total = 0;
     for (int each = 0; each < count; each++) total += pieces(each);
@@ -58,41 +59,41 @@ void matmul_alike(const Path& path, const Product* products, int count, const vo
         const Product& product = products[each];
         const int start = piece * size, all = product.weight.outputs;
         const int stop = std::min(start + size, all);
-        path.multiply(product.weight, codes, product.out, product.out_dtype, start, stop);
+        set.multiply(product.weight, codes, product.out, product.out_dtype, start, stop);
         if (product.bias)
-            path.add_bias({0, rows, all, product.out_dtype, start, stop}, product.bias, product.out);
+            set.add_bias({0, rows, all, product.out_dtype, start, stop}, product.bias, product.out);
     });
 }
 
 }  // namespace
 
-void matmul(const Path& path, const Product* products, int count, const void* x, int rows,
-            Dtype dtype, void* scratch, int threads) {
+void matmul(const InstructionSet& set, const Product* products, int count, const void* x,
+            int rows, Dtype dtype, void* scratch, int threads) {
     for (int first = 0, last; first < count; first = last) {
         for (last = first + 1; last < count; last++)
             if (!take_same_codes(products[first].weight, products[last].weight)) break;
-        matmul_alike(path, products + first, last - first, x, rows, dtype, scratch, threads);
+        matmul_alike(set, products + first, last - first, x, rows, dtype, scratch, threads);
     }
 }
 
-void matmul_dense(const Path& path, const uint16_t* weight, int outputs, int inputs, const void* x,
-                  int rows, Dtype dtype, void* out, Dtype out_dtype, int threads) {
-    alignas(64) float numbers[MOST_DENSE_NUMBERS];
-    const int step = 2 * path.lanes, whole = inputs / step * step;
+void matmul_dense(const InstructionSet& set, const uint16_t* weight, int outputs, int inputs,
+                  const void* x, int rows, Dtype dtype, void* out, Dtype out_dtype, int threads) {
+    alignas(64) float numbers[LARGEST_DENSE_NUMBERS];
+    const int step = 2 * set.lanes, whole = inputs / step * step;
     for (int row = 0; row < rows; row++) {
         const size_t from = static_cast<size_t>(row) * inputs;
         for (int at = 0; at < inputs; at++) {
             const float number =
                 dtype == FLOAT32 ? static_cast<const float*>(x)[from + at]
                                  : from_bfloat16(static_cast<const uint16_t*>(x)[from + at]);
-            const int place = at % step / 2 + at % 2 * path.lanes + at / step * step;
+            const int place = at % step / 2 + at % 2 * set.lanes + at / step * step;
             numbers[from + (at < whole ? place : at)] = number;
         }
     }
     const DenseRows dense = {numbers, rows, inputs, outputs};
     const int size = piece_outputs(outputs, threads, 4);
     parallel(threads, (outputs + size - 1) / size, [&](int piece) {
-        path.multiply_dense(weight, dense, out, out_dtype, piece * size,
+        set.multiply_dense(weight, dense, out, out_dtype, piece * size,
                             std::min((piece + 1) * size, outputs));
     });
 }

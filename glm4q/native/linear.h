@@ -1,30 +1,28 @@
-// Linear layers by quantized weights: what is multiplied, and who multiplies.
+// Linear layers with quantized weights: the operands, and the functions that multiply them.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
+#include "records.h"
 #include "rows.h"
 
 namespace glm4q {
 
-// A weight of N outputs and K inputs as GPTQ lays it out. In a word of `qweight` lie 32 / bits
-// consecutive inputs of one output, so that neighbouring words are neighbouring outputs: a vector
-// of words is a vector of sums, and nothing is ever added across it.
+// A weight of N outputs and K inputs in GPTQ's layout. A word of `qweight` has 32 / bits
+// consecutive inputs of one output, and neighbouring words are neighbouring outputs. So a vector of
+// words gives a vector of sums, and the lanes of a vector are never added to each other.
 struct Weight {
     const uint32_t* qweight;  // [K * bits / 32, N]
-    const void* scales;       // [groups, N], float16, or float32 where they are wide
+    const void* scales;       // [groups, N], float16, or float32 if `wide`
     const uint32_t* qzeros;   // [groups, N * bits / 32], true zero points; null: the middle code
-    // float32 [16], whole numbers from -127 to 127 that 4-bit codes stand for; null: themselves
-    // less their zero points.
+    // float32 [16]: the whole numbers from -127 to 127 that 4-bit codes stand for. Null: a code
+    // stands for itself minus its zero point.
     const float* book;
     int outputs, inputs, bits;
     int group;  // inputs that share a scale
     bool wide;
 };
-
-// Inputs that share a scale of the activations.
-constexpr int SEGMENT = 32;
 
 inline int segment_inputs(int group) { return group < SEGMENT ? group : SEGMENT; }
 
@@ -34,11 +32,11 @@ inline int segment_count(int inputs, int group) {
 }
 
 // M rows of activations as int8, x = code * scale, in blocks of rows that are multiplied at once.
-// Of a block of R rows:
-//   codes   [K / 4, R] words of four inputs, for 4-bit weights of inputs 0 2 4 6, then 1 3 5 7, ...:
-//           the order in which masks take them out of a word of the weight
+// A block of R rows has:
+//   codes   [K / 4, R] words of four inputs. For 4-bit weights these are the inputs 0 2 4 6, then
+//           1 3 5 7, ...: the order in which masks extract them from a word of the weight
 //   scales  [segments, R]
-//   sums    [segments, R], of the segment's codes
+//   sums    [segments, R], each the sum of a segment's codes
 struct Activations {
     int rows, inputs, segment, segments;
     uint32_t* codes;
@@ -50,7 +48,7 @@ inline size_t activations_bytes(int rows, int inputs, int group) {
     return static_cast<size_t>(rows) * (inputs + 8 * segment_count(inputs, group));
 }
 
-// Blocks of nearly equal height, none above the most that a path multiplies at once.
+// Blocks of nearly equal numbers of rows, at most `most` each.
 struct Blocks {
     int rows, count;
 
@@ -58,31 +56,42 @@ struct Blocks {
     int start(int block) const { return static_cast<int>(static_cast<long>(rows) * block / count); }
 };
 
-// One of several weights that multiply the same activations, and where its products go.
+// One of several weights that multiply the same activations, and the place of its results.
 struct Product {
     Weight weight;
     const void* bias;  // [N] in the activations' dtype, or null
     void* out;         // [M, N]
-    Dtype out_dtype;   // float32 where sums are to leave unrounded, else the activations'
+    Dtype out_dtype;   // that of the activations, or float32 to keep the sums unrounded
 };
 
-struct Path;
+inline Product product_of(const LinearRecord& record, void* out, Dtype out_dtype) {
+    const Weight weight = {record.qweight,
+                           record.scales,
+                           record.qzeros,
+                           record.book,
+                           static_cast<int>(record.outputs),
+                           static_cast<int>(record.inputs),
+                           static_cast<int>(record.bits),
+                           static_cast<int>(record.group),
+                           record.wide_scales != 0};
+    return {weight, record.bias, out, out_dtype};
+}
 
-// x [M, K] by each weight. scratch: the `activations_bytes` of the largest.
-void matmul(const Path& path, const Product* products, int count, const void* x, int rows,
-            Dtype dtype, void* scratch, int threads);
+struct InstructionSet;
 
-// Activations for a dense weight, a few rows: [M, K] floats in the order in which a path multiplies
-// them, of each 2 * lanes inputs the even ones, then the odd ones.
+// Multiplies x [M, K] by each weight. scratch: the largest `activations_bytes` of all weights.
+void matmul(const InstructionSet& set, const Product* products, int count, const void* x,
+            int rows, Dtype dtype, void* scratch, int threads);
+
+// A few rows of activations for a bfloat16 weight: [M, K] floats. Each 2 * lanes inputs are
+// reordered: first the even ones, then the odd ones, as the multiplication reads them.
 struct DenseRows {
     const float* numbers;
     int rows, inputs, outputs;
 };
 
-constexpr int MOST_DENSE_NUMBERS = 1 << 16;
-
-// x [M, K] by a bfloat16 weight [N, K] into out [M, N].
-void matmul_dense(const Path& path, const uint16_t* weight, int outputs, int inputs, const void* x,
-                  int rows, Dtype dtype, void* out, Dtype out_dtype, int threads);
+// Multiplies x [M, K] by a bfloat16 weight [N, K] into out [M, N].
+void matmul_dense(const InstructionSet& set, const uint16_t* weight, int outputs, int inputs,
+                  const void* x, int rows, Dtype dtype, void* out, Dtype out_dtype, int threads);
 
 }  // namespace glm4q

@@ -1,18 +1,17 @@
-// The matmul for any instruction set. Included once by each path, inside its namespace, after V:
-// vectors of LANES outputs, and what can be done with them.
+// The matmul for any instruction set: vectors V of LANES outputs. Included by instruction_set.inl.
 
-// Sums that a thread keeps on its stack; rows of activations beyond come in another pass.
+// Sums that a thread keeps on its stack. More rows of activations than fit take another pass.
 constexpr int SUMS = 1 << 15;
 constexpr int LEAST_SPAN = 64;
 constexpr int MOST_SPAN = 4096;
 constexpr int PASS_ROWS = SUMS / LEAST_SPAN;
 
-// A segment of a narrow span is multiplied by many blocks: it is copied first, because its rows of
-// words lie so far apart that they drive each other out of the cache.
+// A segment of a narrow span is multiplied by many blocks. It is copied first: its rows of words
+// are a large power of two of bytes from each other, so they would evict each other from the cache.
 constexpr int COPIED_SPAN = 256;
 constexpr int SEGMENT_WORD_ROWS = SEGMENT / 4;
 
-// How codes lie in words, and what stands for 0 where no zero points are given.
+// The layout of codes in words, and the code that stands for 0 if there are no zero points.
 struct FourBits {
     static constexpr int BITS = 4, MIDDLE = 8;
     static constexpr bool NUMBERED = false, SMALL = true;  // small: below 16
@@ -21,20 +20,20 @@ struct EightBits {
     static constexpr int BITS = 8, MIDDLE = 128;
     static constexpr bool NUMBERED = false, SMALL = false;
 };
-// Nibbles that number the bytes of a book: a shuffle turns one into the other.
+// Nibbles that are indexes into the bytes of a book: a shuffle instruction looks them up.
 struct Numbered {
     static constexpr int BITS = 4, MIDDLE = 128;
     static constexpr bool NUMBERED = true, SMALL = false;
 };
 
-// One segment of inputs: its words of the weight, and what its sums become.
+// One segment of inputs: its words of the weight, and the scales of its sums.
 struct Segment {
     const uint32_t* words;   // its first row of words, [rows, N]
     int rows, stride;
-    size_t ahead;            // words from each to that of the next segment
-    const uint8_t* book;     // [16], of numbered codes
-    const uint16_t* scales;  // [N]; null where they are wide
-    const float* wide;
+    size_t ahead;            // words from here to the same place of the next segment
+    const uint8_t* book;     // [16], for Numbered codes
+    const uint16_t* scales;  // float16 [N]; null if the scales are float32
+    const float* wide;       // float32 [N]; null if the scales are float16
     const uint32_t* codes;   // of the activations
     const float* x_scales;   // [R]
     const int32_t* x_sums;   // [R]
@@ -52,9 +51,9 @@ inline typename V::Floats load_scales(const Segment& segment, int at, int count)
     return V::load(padded);
 }
 
-// sums [R, span] at output `at` += the products of a block of R rows and C vectors of outputs.
-// zeros: zero points, [span]; null where all are the middle code. count: outputs that exist, where
-// the vector is the last and not whole.
+// Adds the products of R rows and C vectors of outputs to sums [R, span], from output `at` on.
+// zeros: zero points [span]; null if all are the middle code. count: outputs of the last vector, if
+// that is not WHOLE.
 template <class Codes, int R, int C, bool WHOLE>
 inline void add_block(const Segment& segment, int at, const int32_t* zeros, float* sums, int span,
                       int first, int count) {
@@ -75,8 +74,8 @@ inline void add_block(const Segment& segment, int at, const int32_t* zeros, floa
         GLM4Q_UNROLL
         for (int c = 0; c < C; c++) {
             const uint32_t* place = words + c * V::LANES;
-            // Into the second cache, one segment before its use: twice as fast as to let the
-            // processor find out, which sees as many streams as rows and follows none.
+            // Prefetch into the second-level cache, one segment ahead. This is twice as fast as the
+            // processor's own prefetching, which follows none of so many streams.
             __builtin_prefetch(place + segment.ahead, 0, 2);
             word[c] = WHOLE ? V::load(place) : V::load_part(place, count);
         }
@@ -109,7 +108,7 @@ inline void add_block(const Segment& segment, int at, const int32_t* zeros, floa
     }
 }
 
-// One block of rows over the outputs `start` to `stop` of a span.
+// Adds one block of rows over the outputs `start` to `stop` of a span.
 template <class Codes, int R>
 inline void add_segment(const Segment& segment, const int32_t* zeros, float* sums, int span,
                         int start, int stop) {
@@ -144,7 +143,8 @@ void unpack_zeros(const Weight& weight, int group, int start, int stop, int32_t*
                                                  ((1u << BITS) - 1));
 }
 
-// The blocks `first` to `last` of rows, and the outputs `start` to `stop`, which sums have room for.
+// Multiplies the blocks `first` to `last` of rows by the outputs `start` to `stop`. SUMS has room
+// for all of these.
 template <class Codes>
 void multiply_span(const Weight& weight, const Activations& x, void* out, Dtype dtype,
                    const Blocks& blocks, int first, int last, int start, int stop) {
@@ -219,9 +219,9 @@ void multiply(const Weight& weight, const Activations& x, void* out, Dtype dtype
     }
 }
 
-// A segment of `count` floats as int8 codes, in order.
+// Rounds a segment of `count` floats to int8 codes, in order.
 inline void quantize_segment(const float* x, int count, int8_t* codes, float* scale, int32_t* sum) {
-    // The largest magnitude by its bits: NaN is larger than all, so it is not lost.
+    // Magnitudes are compared by their bits: those of NaN are the largest, so NaN is not lost.
     int32_t most = 0;
     for (int at = 0; at < count; at++)
         most = std::max(most, static_cast<int32_t>(bits_of_float(x[at]) & 0x7fffffff));
@@ -237,7 +237,7 @@ inline void quantize_segment(const float* x, int count, int8_t* codes, float* sc
     *sum = total;
 }
 
-// The words of a segment, [count / 4], one every `stride` words.
+// Stores the words of a segment, [count / 4], `stride` words from each other.
 template <int BITS>
 inline void store_codes(const int8_t* codes, int count, uint32_t* words, int stride) {
     for (int word = 0; word < count / 4; word++) {

@@ -1,7 +1,8 @@
-// glm4q._native: the kernels as functions of addresses and sizes. Callers see to their being right.
+// glm4q._native: the kernels as functions of records. The functions of glm4q/kernels/cpu/ and
+// quantize/methods/native.py check all tensors before they fill a record.
 #include "arguments.h"
 #include "layers.h"
-#include "path.h"
+#include "record_checks.h"
 
 namespace glm4q {
 extern PyMethodDef QUANTIZE_METHODS[];
@@ -11,161 +12,135 @@ namespace {
 
 using namespace glm4q;
 
-PyObject* py_find_path(PyObject*, PyObject* const* given, Py_ssize_t count) {
+PyObject* py_find_instruction_set(PyObject*, PyObject* const* given, Py_ssize_t count) {
     if (count != 1 || !PyUnicode_Check(given[0])) {
-        PyErr_SetString(PyExc_TypeError, "find_path takes a name");
+        PyErr_SetString(PyExc_TypeError, "find_instruction_set takes a name");
         return nullptr;
     }
     const char* name = PyUnicode_AsUTF8AndSize(given[0], nullptr);
-    return name ? PyLong_FromVoidPtr(const_cast<Path*>(find_path(name))) : nullptr;
+    return name ? PyLong_FromLong(find_instruction_set(name)) : nullptr;
 }
 
 PyObject* py_matmul(PyObject*, PyObject* const* given, Py_ssize_t count) {
-    Arguments next(given, count);
-    const Path* path = next;
-    Product product;
-    product.weight.qweight = next;
-    product.weight.scales = next;
-    product.weight.qzeros = next;
-    product.weight.book = next;
-    product.weight.outputs = next;
-    product.weight.inputs = next;
-    product.weight.bits = next;
-    product.weight.group = next;
-    product.weight.wide = next.integer() != 0;
-    product.bias = nullptr;
-    const void* x = next;
-    product.out = next;
-    const int rows = next;
-    const auto dtype = static_cast<Dtype>(next.integer());
-    product.out_dtype = static_cast<Dtype>(next.integer());
-    void* scratch = next;
-    return run(next, [&](int threads) { matmul(*path, &product, 1, x, rows, dtype, scratch, threads); });
+    return call_with<MatmulRecord>(
+        "matmul", given, count,
+        [](const InstructionSet& set, const MatmulRecord& call, int threads) {
+            Product product = product_of(call.weight, call.out, static_cast<Dtype>(call.out_dtype));
+            product.bias = nullptr;
+            matmul(set, &product, 1, call.x, static_cast<int>(call.rows),
+                   static_cast<Dtype>(call.dtype), call.scratch, threads);
+        });
 }
 
 PyObject* py_matmul_dense(PyObject*, PyObject* const* given, Py_ssize_t count) {
-    Arguments next(given, count);
-    const Path* path = next;
-    const uint16_t* weight = next;
-    const int outputs = next, inputs = next;
-    const void* x = next;
-    const int rows = next;
-    const auto dtype = static_cast<Dtype>(next.integer());
-    void* out = next;
-    const auto out_dtype = static_cast<Dtype>(next.integer());
-    return run(next, [&](int threads) { matmul_dense(*path, weight, outputs, inputs, x, rows, dtype, out, out_dtype, threads); });
-}
-
-Side side(Arguments& next) {
-    Side made;
-    made.format = static_cast<KVFormat>(next.integer());
-    made.codes = next;
-    made.scales = next;
-    made.centers = next;
-    return made;
+    return call_with<DenseMatmulRecord>(
+        "matmul_dense", given, count,
+        [](const InstructionSet& set, const DenseMatmulRecord& call, int threads) {
+            matmul_dense(set, call.weight, static_cast<int>(call.outputs),
+                         static_cast<int>(call.inputs), call.x, static_cast<int>(call.rows),
+                         static_cast<Dtype>(call.dtype), call.out,
+                         static_cast<Dtype>(call.out_dtype), threads);
+        });
 }
 
 PyObject* py_attend(PyObject*, PyObject* const* given, Py_ssize_t count) {
-    Arguments next(given, count);
-    const Path* path = next;
-    Attention attention;
-    attention.batch = next;
-    attention.tokens = next;
-    attention.kv_heads = next;
-    attention.shared = next;
-    attention.size = next;
-    attention.room = next;
-    attention.length = next;
-    attention.lengths = attention.places = nullptr;
-    attention.keys = side(next);
-    attention.values = side(next);
-    attention.frequencies = next;
-    attention.pairs = next;
-    attention.queries = next;
-    attention.mixed = next;
-    attention.partials = next;
-    attention.partials_room = static_cast<size_t>(next.integer());
-    return run(next, [&](int threads) { attend(*path, attention, threads); });
-}
-
-StepEntry step_entry(Arguments& next) {
-    StepEntry step;
-    step.hidden_states = next;
-    step.normed = next;
-    step.q = next;
-    step.k = next;
-    step.v = next;
-    step.queries = next;
-    step.mixed = next;
-    step.keys = next;
-    step.keys_bytes = next.integer();
-    step.attended = next;
-    step.delta = next;
-    step.gate_and_up = next;
-    step.gated = next;
-    step.scratch = next;
-    step.rotation = next;
-    step.frequencies = next;
-    return step;
-}
-
-Shape shape_entry(Arguments& next) {
-    Shape shape;
-    shape.batch = next;
-    shape.tokens = next;
-    shape.hidden = next;
-    shape.inner = next;
-    shape.heads = next;
-    shape.kv_heads = next;
-    shape.head_size = next;
-    shape.pairs = next;
-    shape.room = next;
-    shape.key_format = static_cast<KVFormat>(next.integer());
-    shape.value_format = static_cast<KVFormat>(next.integer());
-    shape.dtype = static_cast<Dtype>(next.integer());
-    shape.eps = static_cast<float>(next.number());
-    shape.theta = next.number();
-    return shape;
+    return call_with<AttentionRecord>(
+        "attend", given, count,
+        [](const InstructionSet& set, const AttentionRecord& call, int threads) {
+            Attention attention;
+            attention.batch = static_cast<int>(call.batch);
+            attention.tokens = static_cast<int>(call.tokens);
+            attention.kv_heads = static_cast<int>(call.kv_heads);
+            attention.shared = static_cast<int>(call.shared);
+            attention.size = static_cast<int>(call.head_size);
+            attention.room = static_cast<int>(call.room);
+            attention.length = static_cast<int>(call.length);
+            attention.lengths = attention.places = nullptr;
+            attention.keys = cached_vectors(call.keys);
+            attention.values = cached_vectors(call.values);
+            attention.frequencies = call.frequencies;
+            attention.pairs = static_cast<int>(call.pairs);
+            attention.queries = call.queries;
+            attention.mixed = call.mixed;
+            attention.partials = call.partial_sums;
+            attention.partials_room = static_cast<size_t>(call.partial_sums_bytes) / sizeof(float);
+            attend(set, attention, threads);
+        });
 }
 
 PyObject* py_norm(PyObject*, PyObject* const* given, Py_ssize_t count) {
-    Arguments next(given, count);
-    const Path* path = next;
-    const void *x = next, *weight = next;
-    const auto eps = static_cast<float>(next.number());
-    const int rows = next, size = next;
-    const auto dtype = static_cast<Dtype>(next.integer());
-    void* out = next;
-    return run(next, [&](int threads) { norm(*path, x, weight, eps, rows, size, dtype, out, threads); });
+    return call_with<NormRecord>(
+        "norm", given, count, [](const InstructionSet& set, const NormRecord& call, int threads) {
+            norm(set, call.x, call.weight, static_cast<float>(call.eps),
+                 static_cast<int>(call.rows), static_cast<int>(call.size),
+                 static_cast<Dtype>(call.dtype), call.out, threads);
+        });
+}
+
+// Each sequence needs a place in the cache and a length that the cache has room for.
+const char* fault_of_sequences(const StepRecord& step, const std::vector<int64_t>& lengths,
+                               const std::vector<int64_t>& places) {
+    const auto batch = static_cast<size_t>(step.batch);
+    if (lengths.size() != batch || places.size() != batch)
+        return "lengths and places are not as many as sequences";
+    for (size_t sequence = 0; sequence < batch; sequence++) {
+        if (lengths[sequence] < step.tokens || lengths[sequence] > step.room)
+            return "the cache has no room for so many tokens";
+        if (places[sequence] < 0 || places[sequence] >= step.cache_rows)
+            return "the cache has no such place for a sequence";
+    }
+    return nullptr;
 }
 
 PyObject* py_run_layers(PyObject*, PyObject* const* given, Py_ssize_t count) {
-    Arguments next(given, count);
-    const Path* path = next;
-    const LayerEntry* layers = next;
-    const int layer_count = next;
-    const Shape shape = shape_entry(next);
-    const StepEntry step = step_entry(next);
-    const int64_t *lengths = next, *places = next;
-    return run(next, [&](int threads) { run_layers(*path, layers, layer_count, shape, step, lengths, places, threads); });
+    Arguments arguments("run_layers", given, count, 6);
+    const InstructionSet* set = arguments.instruction_set();
+    const auto layers = arguments.array<LayerRecord>();
+    const auto step = arguments.record<StepRecord>();
+    const auto lengths = arguments.array<int64_t>();
+    const auto places = arguments.array<int64_t>();
+    const int threads = arguments.integer();
+    if (!arguments.failed()) arguments.check(fault(step));
+    if (!arguments.failed()) arguments.check(fault_of_sequences(step, lengths, places));
+    for (size_t layer = 0; layer < layers.size() && !arguments.failed(); layer++)
+        arguments.check(fault(layers[layer], step));
+    if (arguments.failed()) return nullptr;
+    return without_python([&] { run_layers(*set, layers, step, lengths, places, threads); });
 }
 
 PyMethodDef METHODS[] = {
-    method("find_path", py_find_path,
-           "find_path(name) -> the path's address; 0 where it cannot run here"),
-    method("matmul", py_matmul,
-           "matmul(path, qweight, scales, qzeros, book, outputs, inputs, bits, group, wide, x, out, "
-           "rows, dtype, out dtype, scratch, threads)"),
-    method("matmul_dense", py_matmul_dense,
-           "matmul_dense(path, weight, outputs, inputs, x, rows, dtype, out, out dtype, threads)"),
-    method("attend", py_attend,
-           "attend(path, batch, tokens, kv heads, shared, size, room, length, keys' format, "
-           "codes, scales, centers, values' format, codes, scales, centers, frequencies, pairs, "
-           "queries, mixed, partials, room, threads)"),
-    method("norm", py_norm, "norm(path, x, weight, eps, rows, size, dtype, out, threads)"),
+    method("find_instruction_set", py_find_instruction_set,
+           "find_instruction_set(name) -> its number on this machine; 0 if it cannot run here"),
+    method("matmul", py_matmul, "matmul(instruction_set, record, threads)"),
+    method("matmul_dense", py_matmul_dense, "matmul_dense(instruction_set, record, threads)"),
+    method("attend", py_attend, "attend(instruction_set, record, threads)"),
+    method("norm", py_norm, "norm(instruction_set, record, threads)"),
     method("run_layers", py_run_layers,
-           "run_layers(path, table, layers, *shape, *step, lengths, places, threads): see layers.h"),
+           "run_layers(instruction_set, layers, step, lengths, places, threads)"),
     {nullptr, nullptr, 0, nullptr},
+};
+
+const struct {
+    const char* name;
+    long value;
+} CONSTANTS[] = {
+    {"BFLOAT16", BFLOAT16},
+    {"FLOAT32", FLOAT32},
+    {"KV_FLOAT32", KV_FLOAT32},
+    {"KV_BFLOAT16", KV_BFLOAT16},
+    {"KV_INT8", KV_INT8},
+    {"KV_INT4", KV_INT4},
+    {"KV_GROUP", KV_GROUP},
+    {"LARGEST_INT8", LARGEST_INT8},
+    {"LARGEST_INT4", LARGEST_INT4},
+    {"SMALLEST_SCALE_EXPONENT", SMALLEST_SCALE_EXPONENT},
+    {"LARGEST_HEAD", LARGEST_HEAD},
+    {"SEGMENT", SEGMENT},
+    {"WORD_BITS", WORD_BITS},
+    {"BOOK_SIZE", BOOK_SIZE},
+    {"LARGEST_DENSE_NUMBERS", LARGEST_DENSE_NUMBERS},
+    {"LARGEST_BLOCK", LARGEST_BLOCK},
+    {"RECORDS_CHECKSUM", RECORDS_CHECKSUM},
 };
 
 PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "_native", "Kernels of the CPU.", 0, METHODS,
@@ -176,5 +151,8 @@ PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "_native", "Kernels of the CPU.", 0
 PyMODINIT_FUNC PyInit__native() {
     PyObject* module = PyModule_Create(&MODULE);
     if (module && PyModule_AddFunctions(module, QUANTIZE_METHODS) < 0) Py_CLEAR(module);
+    for (const auto& constant : CONSTANTS)
+        if (module && PyModule_AddIntConstant(module, constant.name, constant.value) < 0)
+            Py_CLEAR(module);
     return module;
 }

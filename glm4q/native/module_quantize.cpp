@@ -1,7 +1,7 @@
 // The functions of glm4q._native that quantize.
 #include "arguments.h"
 #include "gram.h"
-#include "path.h"
+#include "record_checks.h"
 #include "rounding.h"
 
 namespace glm4q {
@@ -10,102 +10,98 @@ extern PyMethodDef QUANTIZE_METHODS[];
 
 namespace {
 
+size_t scratch_bytes(const InstructionSet& set, int64_t left, int64_t right, int64_t tokens) {
+    return sizeof(uint32_t) * gram_scratch(set, static_cast<int>(left), static_cast<int>(right),
+                                           static_cast<int>(tokens));
+}
+
 PyObject* py_gram_scratch(PyObject*, PyObject* const* given, Py_ssize_t count) {
-    Arguments next(given, count);
-    const Path* path = next;
-    const int left = next, right = next, tokens = next;
-    if (next.failed()) return nullptr;
-    return PyLong_FromSize_t(4 * gram_scratch(*path, left, right, tokens));
+    Arguments arguments("gram_scratch", given, count, 4);
+    const InstructionSet* set = arguments.instruction_set();
+    const int left = arguments.integer(), right = arguments.integer();
+    const int tokens = arguments.integer();
+    if (arguments.failed()) return nullptr;
+    return PyLong_FromSize_t(scratch_bytes(*set, left, right, tokens));
 }
 
 PyObject* py_gram(PyObject*, PyObject* const* given, Py_ssize_t count) {
-    Arguments next(given, count);
-    const Path* path = next;
-    const uint16_t* left = next;
-    const int left_columns = next;
-    const uint16_t* right = next;
-    const int right_columns = next, tokens = next;
-    float* out = next;
-    uint32_t* scratch = next;
-    return run(next, [&](int threads) { gram(*path, left, left_columns, right, right_columns, tokens, out, scratch, threads); });
+    Arguments arguments("gram", given, count, 3);
+    const InstructionSet* set = arguments.instruction_set();
+    const auto call = arguments.record<GramRecord>();
+    const int threads = arguments.integer();
+    if (!arguments.failed()) arguments.check(fault(call));
+    if (arguments.failed()) return nullptr;
+    const size_t needed = scratch_bytes(*set, call.left_columns, call.right_columns, call.tokens);
+    if (static_cast<size_t>(call.scratch_bytes) < needed)
+        arguments.check("the scratch is too small");
+    if (arguments.failed()) return nullptr;
+    return without_python([&] {
+        gram(*set, call.left, static_cast<int>(call.left_columns), call.right,
+             static_cast<int>(call.right_columns), static_cast<int>(call.tokens), call.out,
+             call.scratch, threads);
+    });
 }
 
 PyObject* py_round_rows(PyObject*, PyObject* const* given, Py_ssize_t count) {
-    Arguments next(given, count);
-    const Path* path = next;
-    Rounding rounding;
-    rounding.weight = next;
-    rounding.dtype = static_cast<Dtype>(next.integer());
-    rounding.importance = next;
-    rounding.outputs = next;
-    rounding.inputs = next;
-    rounding.groups = next;
-    rounding.bits = next;
-    rounding.symmetric = next.integer() != 0;
-    rounding.clips = next;
-    rounding.clip_count = next;
-    rounding.words = next;
-    rounding.scales = next;
-    rounding.zeros = next;
-    rounding.stride = static_cast<size_t>(next.integer());
-    return run(next, [&](int threads) { round_rows(*path, rounding, threads); });
+    return call_with<RoundingRecord>(
+        "round_rows", given, count,
+        [](const InstructionSet& set, const RoundingRecord& call, int threads) {
+            Rounding rounding;
+            rounding.weight = call.weight;
+            rounding.dtype = static_cast<Dtype>(call.dtype);
+            rounding.importance = call.importance;
+            rounding.outputs = static_cast<int>(call.outputs);
+            rounding.inputs = static_cast<int>(call.inputs);
+            rounding.groups = static_cast<int>(call.groups);
+            rounding.bits = static_cast<int>(call.bits);
+            rounding.symmetric = call.symmetric != 0;
+            rounding.clips = call.clips;
+            rounding.clip_count = static_cast<int>(call.clip_count);
+            rounding.words = call.words;
+            rounding.scales = call.scales;
+            rounding.zeros = call.zero_points;
+            rounding.stride = static_cast<size_t>(call.stride);
+            round_rows(set, rounding, threads);
+        });
 }
 
-void read_place(Arguments& next, Block& block) {
-    block.outputs = next;
-    block.inputs = next;
-    block.groups = next;
-    block.bits = next;
-    block.first = next;
-    block.last = next;
+Block block_of(const BlockRecord& record) {
+    return {static_cast<int>(record.outputs), static_cast<int>(record.inputs),
+            static_cast<int>(record.groups),  static_cast<int>(record.bits),
+            static_cast<int>(record.first),   static_cast<int>(record.last)};
 }
 
 PyObject* py_compensate(PyObject*, PyObject* const* given, Py_ssize_t count) {
-    Arguments next(given, count);
-    const Path* path = next;
-    Compensation block;
-    block.left = next;
-    block.root = next;
-    block.group = next;
-    read_place(next, block);
-    block.scales = next;
-    block.zeros = next;
-    block.codes = next;
-    block.errors = next;
-    return run(next, [&](int threads) { compensate(*path, block, threads); });
+    return call_with<CompensationRecord>(
+        "compensate", given, count,
+        [](const InstructionSet& set, const CompensationRecord& call, int threads) {
+            compensate(set,
+                       {block_of(call.block), call.left, call.root, call.group, call.scales,
+                        call.zero_points, call.codes, call.errors},
+                       threads);
+        });
 }
 
 PyObject* py_descend(PyObject*, PyObject* const* given, Py_ssize_t count) {
-    Arguments next(given, count);
-    const Path* path = next;
-    Descent block;
-    block.centered = next;
-    block.scales = next;
-    block.zeros = next;
-    block.slope = next;
-    block.hessian = next;
-    read_place(next, block);
-    block.rescales = next.integer() != 0;
-    block.change = next;
-    return run(next, [&](int threads) { descend(*path, block, threads); });
+    return call_with<DescentRecord>(
+        "descend", given, count,
+        [](const InstructionSet& set, const DescentRecord& call, int threads) {
+            descend(set,
+                    {block_of(call.block), call.centered, call.scales, call.zero_points, call.slope,
+                     call.hessian, call.rescales != 0, call.change},
+                    threads);
+        });
 }
 
 }  // namespace
 
 PyMethodDef QUANTIZE_METHODS[] = {
     method("gram_scratch", py_gram_scratch,
-           "gram_scratch(path, left columns, right columns, tokens) -> bytes"),
-    method("gram", py_gram,
-           "gram(path, left, columns, right, columns, tokens, out, scratch, threads)"),
-    method("round_rows", py_round_rows,
-           "round_rows(path, weight, dtype, importance, outputs, inputs, groups, bits, symmetric, "
-           "clips, clip count, words, scales, zeros, stride, threads)"),
-    method("compensate", py_compensate,
-           "compensate(path, left, root, group, outputs, inputs, groups, bits, first, last, scales, "
-           "zeros, codes, errors, threads)"),
-    method("descend", py_descend,
-           "descend(path, centered, scales, zeros, slope, hessian, outputs, inputs, groups, bits, "
-           "first, last, rescales, change, threads)"),
+           "gram_scratch(instruction_set, left_columns, right_columns, tokens) -> bytes"),
+    method("gram", py_gram, "gram(instruction_set, record, threads)"),
+    method("round_rows", py_round_rows, "round_rows(instruction_set, record, threads)"),
+    method("compensate", py_compensate, "compensate(instruction_set, record, threads)"),
+    method("descend", py_descend, "descend(instruction_set, record, threads)"),
     {nullptr, nullptr, 0, nullptr},
 };
 

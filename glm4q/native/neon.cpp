@@ -8,7 +8,7 @@
 #include <cstring>
 
 #include "numbers.h"
-#include "path.h"
+#include "instruction_set.h"
 #include "target.h"
 GLM4Q_TARGET_BEGIN("arch=armv8.2-a+dotprod")
 
@@ -56,7 +56,7 @@ struct V {
     static int32x4_t dot_signed(int32x4_t sum, int32x4_t codes, uint32_t x) {
         return vdotq_s32(sum, vreinterpretq_s8_s32(codes), vreinterpretq_s8_u32(vdupq_n_u32(x)));
     }
-    // Bytes above 127 do not fit a signed dot product: by nibbles.
+    // Multiplies nibble by nibble: the dot product is signed, and bytes above 127 do not fit.
     static int32x4_t dot_bytes(int32x4_t sum, int32x4_t codes, uint32_t x) {
         const int32x4_t above = dot_signed(vdupq_n_s32(0), high(codes), x);
         return dot_signed(vaddq_s32(sum, vshlq_n_s32(above, 4)), low(codes), x);
@@ -97,12 +97,12 @@ struct V {
     }
 };
 
-#include "path.inl"
+#include "instruction_set.inl"
 
 }  // namespace
 
-extern const Path PATH;
-const Path PATH = path("neon");
+extern const InstructionSet INSTRUCTION_SET;
+const InstructionSet INSTRUCTION_SET = instruction_set("neon");
 
 }  // namespace glm4q::neon
 

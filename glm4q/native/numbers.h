@@ -1,4 +1,4 @@
-// bfloat16 and float16 as integers.
+// Conversions between float32 and the bits of bfloat16 and float16.
 #pragma once
 
 #include <cmath>
@@ -23,15 +23,15 @@ inline float from_bfloat16(uint16_t bits) {
     return float_of_bits(static_cast<uint32_t>(bits) << 16);
 }
 
-// To the nearest, ties to even; NaN stays NaN.
+// Rounds to the nearest, ties to even; NaN stays NaN.
 inline uint16_t to_bfloat16(float number) {
     const uint32_t bits = bits_of_float(number);
     const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
     return static_cast<uint16_t>((bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded);
 }
 
-// To the nearest integer, ties to even, of a number whose magnitude is far below 2^22; others, as
-// NaN, become some integer.
+// Rounds to the nearest integer, ties to even, if the magnitude is far below 2^22. Larger numbers
+// and NaN become some integer.
 inline int32_t round_code(float number) {
     constexpr float SHIFT = 0x1.8p23f;  // adding it pushes the fraction out of a float's 24 bits
     return static_cast<int32_t>(bits_of_float(number + SHIFT)) -
@@ -49,7 +49,7 @@ inline float from_float16(uint16_t bits) {
     return float_of_bits(sign | raised << 23 | static_cast<uint32_t>(fraction) << 13);
 }
 
-// To the nearest, ties to even.
+// Rounds to the nearest, ties to even.
 inline uint16_t to_float16(float number) {
     const uint32_t bits = bits_of_float(number), sign = bits >> 16 & 0x8000;
     const float magnitude = float_of_bits(bits & 0x7fffffff);

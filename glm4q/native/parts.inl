@@ -1,6 +1,5 @@
-// Numbers side by side, as vectors in plain arithmetic. No part ever meets another, so every path
-// finds the same, however wide its vectors are. Included once by each path, inside its namespace,
-// after V.
+// Vectors in plain arithmetic. Lanes are never combined with each other, so every instruction set
+// computes the same bits, whatever the width of its vectors. Included by instruction_set.inl.
 
 constexpr int PARTS = V::LANES < 4 ? 4 : V::LANES;
 
@@ -22,7 +21,8 @@ inline Parts within(Parts number, Parts lowest, Parts highest) {
     return smaller(larger(number, lowest), highest);
 }
 
-// To the nearest, ties to even, of a magnitude below 2^22; beyond, something as large.
+// Rounds to the nearest, ties to even, if the magnitude is below 2^22. The result of a larger
+// number is about as large.
 inline Parts nearest(Parts number) {
     constexpr float SHIFT = 0x1.8p23f;
     return (number + SHIFT) - SHIFT;
@@ -38,7 +38,7 @@ inline Parts half_scale(Parts scale) {
     return scale < 0 ? -nearest : nearest;
 }
 
-// In one rounding, where the path has vectors.
+// Rounds once if the instruction set has vectors, else twice.
 template <class Vector>
 inline Vector multiply_add(Vector a, Vector b, Vector c) {
     if constexpr (PARTS == V::LANES)
@@ -61,7 +61,7 @@ inline float sum_of(Parts numbers) {
     return sum;
 }
 
-// e^x to a few units in the last place; below -87 as at -87, above 88 as at 88.
+// e^x to a few units in the last place. x is limited to -87 from below and to 88 from above.
 inline Parts exponential(Parts x) {
     constexpr float SHIFT = 0x1.8p23f;
     x = x < -87.0f ? fill(-87.0f) : x;  // not `within`: NaN stays

@@ -1,11 +1,11 @@
-// Rounding to nearest for any instruction set: PARTS rows side by side. Included once
-// by each path, inside its namespace, after parts.inl.
+// Rounding to nearest for any instruction set: PARTS rows side by side. Included by
+// instruction_set.inl.
 
 struct Grids {
-    Parts scale, zero;  // zero: point
+    Parts scale, zero;  // zero: the zero point
 };
 
-// The grids of groups whose least and largest weights these are.
+// The grids of groups that have these least and largest weights.
 inline Grids make_grids(Parts low, Parts high, const Rounding& rounding, float clip) {
     const float largest = static_cast<float>((1 << rounding.bits) - 1);
     const float middle = static_cast<float>(1 << (rounding.bits - 1));
@@ -19,8 +19,8 @@ inline Grids make_grids(Parts low, Parts high, const Rounding& rounding, float c
     return {scale, within(nearest(-low / scale), fill(1), fill(largest))};
 }
 
-// gain: what the grids' codes q take off each group's squared error, (q w)^2 / (q q), weighed by
-// importance; with it the scale that fits the codes best takes the place of the grids'.
+// Replaces each group's scale by the one that fits its codes best. gain: by how much the codes q
+// reduce the group's squared error, (q w)^2 / (q q), weighed by importance.
 template <bool WEIGHED>
 inline void fit_scales(const Parts* weights, const float* importance, int size, float largest,
                        Grids& grids, Parts& gain) {
@@ -57,7 +57,7 @@ inline Grids find_grids(const Rounding& rounding, const Parts* weights, const fl
     return best;
 }
 
-// Codes of a group of `count` rows, as words.
+// Stores the codes of a group of `count` rows as words.
 inline void store_nearest(const Parts* weights, const Grids& grids, int size, int count, int bits,
                           uint32_t* words, size_t stride) {
     const Parts largest = fill(static_cast<float>((1 << bits) - 1));
@@ -71,8 +71,8 @@ inline void store_nearest(const Parts* weights, const Grids& grids, int size, in
     }
 }
 
-// A group of rows, `stride` bytes apart, each a lane; copied first, for rows that lie powers of two
-// apart drive each other out of the cache.
+// Loads a group of rows, which are `stride` bytes from each other: a lane for each row. The rows
+// are copied first: with a power of two as stride they would evict each other from the cache.
 inline void load_group(const char* x, Dtype dtype, size_t stride, int size, int count, char* copy,
                        Parts* to) {
     const size_t bytes = size * bytes_of(dtype);
@@ -89,7 +89,7 @@ inline void load_group(const char* x, Dtype dtype, size_t stride, int size, int 
     }
 }
 
-// `count` rows from the `first` on, side by side; scratch: [2, size].
+// Rounds `count` rows from `first` on, side by side; scratch: [2, size].
 void round_rows(const Rounding& rounding, void* scratch, int first, int count) {
     const int size = rounding.inputs / rounding.groups, bits = rounding.bits;
     const size_t stride = rounding.inputs * bytes_of(rounding.dtype);

@@ -1,20 +1,20 @@
-// Rows of numbers, and what is done to each number or row.
+// Rows of numbers, and their dtype.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
-namespace glm4q {
+#include "constants.h"
 
-enum Dtype : int { BFLOAT16 = 0, FLOAT32 = 1 };
+namespace glm4q {
 
 inline size_t bytes_of(Dtype dtype) { return dtype == FLOAT32 ? 4 : 2; }
 
 struct Rows {
-    int first, last;     // of the matrix
-    int size;            // numbers of a row
+    int first, last;  // rows of the matrix
+    int size;         // numbers of a row
     Dtype dtype;
-    int start, stop;     // columns, where not the whole row is meant
+    int start, stop;  // columns, for functions that take a part of each row
 };
 
 }  // namespace glm4q

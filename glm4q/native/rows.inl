@@ -1,6 +1,6 @@
-// What is done to each number or row, in plain loops that the compiler makes vectors of. Included
-// once by each path, inside its namespace. Results are rounded to the activations' dtype wherever
-// the layers in Python round them.
+// Functions of numbers or rows, in plain loops that the compiler turns into vector instructions.
+// Results are rounded to the activations' dtype wherever glm4q/model/ rounds them. Included by
+// instruction_set.inl.
 
 inline void load_floats(const void* x, Dtype dtype, size_t place, int count, float* to) {
     if (dtype == FLOAT32) {
@@ -27,9 +27,9 @@ inline void round_floats(float* x, Dtype dtype, int count) {
 
 constexpr int DENSE_AHEAD = 4096;  // numbers between a weight's prefetch and its use
 
-constexpr int STRETCH = 256;  // numbers that are on the stack at once
+constexpr int STRETCH = 256;  // numbers that are kept on the stack at once
 
-// x / rms(x) * weight.
+// out = x / rms(x) * weight.
 void norm(const Rows& rows, const void* x, const void* weight, float eps, void* out) {
     alignas(64) float numbers[STRETCH], factors[STRETCH];
     for (int row = rows.first; row < rows.last; row++) {
@@ -59,7 +59,8 @@ void norm(const Rows& rows, const void* x, const void* weight, float eps, void* 
     }
 }
 
-inline void add_stretch(const void* x, size_t from, void* to, size_t place, Dtype dtype, int count) {
+inline void add_stretch(const void* x, size_t from, void* to, size_t place, Dtype dtype,
+                        int count) {
     alignas(64) float numbers[STRETCH], sums[STRETCH];
     load_floats(x, dtype, from, count, numbers);
     load_floats(to, dtype, place, count, sums);
@@ -74,7 +75,7 @@ void add(const Rows& rows, const void* x, void* to) {
                     static_cast<int>(std::min<size_t>(STRETCH, stop - at)));
 }
 
-// The columns from start to stop of each row.
+// Adds the bias to the columns from start to stop of each row.
 void add_bias(const Rows& rows, const void* bias, void* to) {
     for (int row = rows.first; row < rows.last; row++)
         for (int at = rows.start; at < rows.stop; at += STRETCH)
@@ -82,8 +83,8 @@ void add_bias(const Rows& rows, const void* bias, void* to) {
                         std::min(STRETCH, rows.stop - at));
 }
 
-// silu(gate) * up, from rows of gate and up side by side; size is that of each. The columns from
-// start to stop.
+// out = silu(gate) * up, for the columns from start to stop. Each row of `gate_and_up` has `size`
+// numbers of gate, then `size` numbers of up.
 void gate(const Rows& rows, const void* gate_and_up, void* out) {
     alignas(64) float gates[STRETCH], ups[STRETCH];
     for (int row = rows.first; row < rows.last; row++) {
@@ -94,8 +95,8 @@ void gate(const Rows& rows, const void* gate_and_up, void* out) {
             load_floats(gate_and_up, rows.dtype, 2 * place + rows.size + start, count, ups);
             for (int at = 0; at < count; at += PARTS) {
                 const Parts gate = load_parts(gates + at);
-                const Parts made = gate / (1.0f + exponential(-gate));
-                std::memcpy(gates + at, &made, sizeof(made));
+                const Parts silu = gate / (1.0f + exponential(-gate));
+                std::memcpy(gates + at, &silu, sizeof(silu));
             }
             round_floats(gates, rows.dtype, count);
             for (int at = 0; at < count; at++) gates[at] *= ups[at];
@@ -104,7 +105,7 @@ void gate(const Rows& rows, const void* gate_and_up, void* out) {
     }
 }
 
-// The products of four outputs and R rows of activations.
+// Computes the products of four outputs and R rows of activations.
 template <int R>
 inline void multiply_four(const uint16_t* const (&weight)[4], int inputs, const float* x,
                           float (&sums)[R][4]) {

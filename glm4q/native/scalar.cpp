@@ -1,11 +1,11 @@
-// Plain C++, one output at a time: runs anywhere, and says what the others mean.
+// Plain C++, one output at a time. It runs on every machine, and shows what the others compute.
 #include <algorithm>
 #include <cmath>
 #include <complex>
 #include <cstring>
 
 #include "numbers.h"
-#include "path.h"
+#include "instruction_set.h"
 #include "target.h"
 
 namespace glm4q::scalar {
@@ -65,11 +65,11 @@ struct V {
     static float odd_bfloat16(const uint16_t* place) { return from_bfloat16(place[1]); }
 };
 
-#include "path.inl"
+#include "instruction_set.inl"
 
 }  // namespace
 
-extern const Path PATH;
-const Path PATH = path("scalar");
+extern const InstructionSet INSTRUCTION_SET;
+const InstructionSet INSTRUCTION_SET = instruction_set("scalar");
 
 }  // namespace glm4q::scalar

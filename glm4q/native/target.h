@@ -1,5 +1,6 @@
-// Instruction sets for a part of a file: one build holds the code of all, and the machine chooses.
-// Standard headers come before, so that none of their functions is compiled for the wrong machine.
+// Compiles a part of a file for an instruction set. One build has the code of all instruction sets,
+// and the machine chooses. Standard headers are included before that part, so that none of their
+// functions is compiled for instructions that the machine may lack.
 #pragma once
 
 #define GLM4Q_PRAGMA(text) _Pragma(#text)
@@ -9,7 +10,7 @@
 #define GLM4Q_UNROLL _Pragma("GCC unroll 16")
 #endif
 
-// gcc makes half as wide vectors of plain loops if it is not asked; clang knows no such word here.
+// Without this word gcc compiles plain loops to vectors of half the width; clang does not know it.
 #define GLM4Q_AVX512 "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni"
 #if defined(__clang__)
 #define GLM4Q_WIDE ""
@@ -22,7 +23,8 @@
     GLM4Q_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
 #define GLM4Q_TARGET_END _Pragma("clang attribute pop")
 #else
-// gcc takes its own intrinsics for uninitialized: https://gcc.gnu.org/bugzilla/show_bug.cgi?id=105593
+// gcc warns that its own intrinsics use uninitialized variables:
+// https://gcc.gnu.org/bugzilla/show_bug.cgi?id=105593
 #define GLM4Q_TARGET_BEGIN(features)                              \
     _Pragma("GCC push_options") GLM4Q_PRAGMA(GCC target(features)) \
         _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"") \

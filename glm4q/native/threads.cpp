@@ -11,8 +11,8 @@
 namespace glm4q {
 namespace {
 
-// How long a thread looks for work before it sleeps: longer than from one layer's matrix to the
-// next, shorter than anyone else on the machine would mind.
+// How long a thread polls for work before it sleeps: longer than the time between two matrices of a
+// layer, and too short to disturb other programs.
 constexpr std::chrono::microseconds PATIENCE{50};
 
 void pause() {
@@ -23,15 +23,16 @@ void pause() {
 #endif
 }
 
-// One job at a time. `ticket` is the job's number in its upper half, and in its lower half the next
-// piece that nobody has taken: a thread that is late can never take a piece of another job.
+// The pool runs one job at a time. The upper half of `ticket` is the job's number, and the lower
+// half is the next piece that no thread has taken. So a late thread cannot take a piece of another
+// job.
 class Pool {
 public:
     void run(int threads, int pieces, Task task, const void* job) {
         std::lock_guard<std::mutex> one_job(jobs_);
         while (workers_ < threads - 1) std::thread(&Pool::work, this, workers_++).detach();
         const uint32_t number = static_cast<uint32_t>(ticket_.load() >> 32) + 1;
-        // Between jobs no piece is to be had, so nobody reads these while they change.
+        // Between jobs there is no piece to take, so no thread reads these while they change.
         task_ = task;
         job_ = job;
         pieces_ = pieces;
@@ -44,7 +45,7 @@ public:
         if (asleep_.load() > 0) awake_.notify_all();
         take_pieces(number);
         wait_for_none(unfinished_);
-        // Until those who took no piece any more have looked, they may still read the job.
+        // A thread that found no piece may still be reading the job: wait until it has looked.
         ticket_.store(static_cast<uint64_t>(number) << 32 | NOTHING, std::memory_order_release);
         wait_for_none(looking_);
     }
@@ -52,7 +53,7 @@ public:
 private:
     static constexpr uint32_t NOTHING = 1u << 31;
 
-    // On a busy machine the thread that is waited for may need this very core.
+    // On a busy machine the other thread may need this very core: give it up after some polls.
     static void wait_for_none(const std::atomic<int>& count) {
         for (int spins = 0; count.load(std::memory_order_acquire) > 0; spins++)
             spins < 2000 ? pause() : std::this_thread::yield();
@@ -74,7 +75,7 @@ private:
         for (;;) {
             seen = wait_for_other_than(seen);
             looking_.fetch_add(1);
-            // Looked at again: the job may have ended before we said that we are looking.
+            // Read the ticket again: the job may have ended before `looking_` counted this thread.
             const uint64_t ticket = ticket_.load();
             if (ticket >> 32 == seen && !(ticket & NOTHING) && place < helpers_) take_pieces(seen);
             looking_.fetch_sub(1, std::memory_order_release);
@@ -114,17 +115,18 @@ private:
     std::atomic<int> asleep_{0};
 };
 
-// Never destroyed: its threads outlive main. A forked child has none of them and begins anew.
+// The pool is never destroyed, because its threads outlive main. A forked child has none of these
+// threads, so it makes a pool of its own.
 Pool& pool() {
-    static std::mutex making;
-    static Pool* made = nullptr;
+    static std::mutex mutex;
+    static Pool* instance = nullptr;
     static pid_t owner = 0;
-    std::lock_guard<std::mutex> lock(making);
-    if (made == nullptr || owner != getpid()) {
-        made = new Pool;
+    std::lock_guard<std::mutex> lock(mutex);
+    if (instance == nullptr || owner != getpid()) {
+        instance = new Pool;
         owner = getpid();
     }
-    return *made;
+    return *instance;
 }
 
 }  // namespace

@@ -9,6 +9,8 @@ from calculator.errors import CheckpointError
 from glm4q.memory.workspace import split_scratch
 
 WORD_BITS = 32
+BOOK_SIZE = 16
+"""Numbers that 4-bit codes can stand for."""
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:

@@ -1,22 +1,28 @@
 """The methods' inner loops in C++ (glm4q/native), for the CPU where they were built.
 
-Each does what the function of torch does that calls it, or the one beside that.
+Each function here computes what a function of torch computes, which its docstring names.
 """
-
-from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from calculator.model.formats import WeightFormat
-from glm4q.kernels.cpu.native import DTYPES, extension
+from glm4q.kernels.cpu.checks import address, require, room, sizes
+from glm4q.kernels.cpu.extension import extension, find_instruction_set, required_extension
+from glm4q.kernels.cpu.records import (
+    DTYPES,
+    LARGEST_BLOCK,
+    BlockRecord,
+    CompensationRecord,
+    DescentRecord,
+    GramRecord,
+    RoundingRecord,
+)
 from glm4q.weights.packing import WORD_BITS
 from quantize.methods.codes import Codes, Packed
 
-PATH = "auto"
-"""The instruction set: the best of this machine."""
-MOST_BLOCK = 128
-"""Inputs that `compensate` and `descend` take at once."""
+INSTRUCTION_SET = "auto"
+"""The best one of this machine."""
 
 
 def serves(tensor: Tensor) -> bool:
@@ -31,62 +37,83 @@ def round_rows(
     importance: Tensor | None,
     to: Packed,
 ) -> None:
-    """`rtn.quantize` of rows, bfloat16 or float32 [N, K], into columns of GPTQ's layout."""
-    outputs, inputs = weight.shape
-    assert inputs % weight_format.groups(inputs) == 0
-    assert inputs // weight_format.groups(inputs) * weight_format.bits % WORD_BITS == 0
-    weight, starts = weight.contiguous(), torch.tensor(clips)
-    importance = None if importance is None else importance.float().contiguous()
-    strides = {part.stride() for part in (to.qweight, to.scales, to.zero_points)}
-    ((stride, step),) = strides
-    assert step == 1
-    native = _extension()
-    native.round_rows(
-        native.find_path(PATH),
-        weight.data_ptr(),
-        DTYPES[weight.dtype],
-        0 if importance is None else importance.data_ptr(),
-        outputs,
-        inputs,
-        weight_format.groups(inputs),
-        weight_format.bits,
-        weight_format.symmetric,
-        starts.data_ptr(),
-        len(clips),
-        to.qweight.data_ptr(),
-        to.scales.data_ptr(),
-        to.zero_points.data_ptr(),
-        stride,
-        torch.get_num_threads(),
+    """Do what `rtn.quantize` does to rows, bfloat16 or float32 [N, K], in columns of `to`."""
+    outputs, inputs = sizes(weight, "the weight", 2)
+    groups, bits = weight_format.groups(inputs), weight_format.bits
+    require(weight.dtype in DTYPES, f"weights must be bfloat16 or float32, not {weight.dtype}")
+    require(
+        bits in (4, 8) and inputs % groups == 0 and inputs // groups * bits % WORD_BITS == 0,
+        f"groups must fill whole words of {WORD_BITS} bits, not {groups} of {inputs} inputs",
     )
+    require(len(clips) > 0, "there must be a clip to try")
+    weight, starts = weight.contiguous(), torch.tensor(clips, dtype=torch.float32)
+    importance = None if importance is None else importance.float().contiguous()
+    columns = {
+        "words": (to.qweight, torch.int32, inputs * bits // WORD_BITS),
+        "scales": (to.scales, torch.float16, groups),
+        "zero_points": (to.zero_points, torch.uint8, groups),
+    }
+    stride = to.scales.stride(0)
+    record = RoundingRecord(
+        weight=address(weight, "the weight", weight.dtype, (outputs, inputs)),
+        dtype=DTYPES[weight.dtype],
+        importance=None
+        if importance is None
+        else address(importance, "importance", torch.float32, (inputs,)),
+        outputs=outputs,
+        inputs=inputs,
+        groups=groups,
+        bits=bits,
+        symmetric=weight_format.symmetric,
+        clips=starts.data_ptr(),
+        clip_count=len(clips),
+        stride=stride,
+        **{
+            name: _columns(tensor, name, dtype, (rows, outputs), stride)
+            for name, (tensor, dtype, rows) in columns.items()
+        },
+    )
+    native = required_extension()
+    native.round_rows(find_instruction_set(INSTRUCTION_SET), record, torch.get_num_threads())
+
+
+def _columns(
+    tensor: Tensor, name: str, dtype: torch.dtype, shape: tuple[int, int], stride: int
+) -> int:
+    """The address of columns of a larger tensor, whose rows are `stride` numbers apart."""
+    require(
+        tensor.dtype == dtype
+        and tuple(tensor.shape) == shape
+        and tensor.is_cpu
+        and tensor.stride() == (stride, 1)
+        and stride >= shape[1],
+        f"{name} must be {dtype} {list(shape)} in rows {stride} numbers apart, not {tensor.dtype} "
+        f"{list(tensor.shape)} with strides {tensor.stride()}",
+    )
+    return address(tensor[:1], name, dtype, (1, shape[1]))
 
 
 def compensate(
-    left: Tensor, root: Tensor, group: Tensor, found: Codes, bits: int, first: int, last: int
+    left: Tensor, root: Tensor, group: Tensor, codes: Codes, bits: int, first: int, last: int
 ) -> Tensor:
-    """`gptq.round_block`; group: int32."""
-    outputs, inputs = left.shape
-    assert last - first <= MOST_BLOCK
-    errors = torch.empty(outputs, last - first)
-    assert all(each.is_contiguous() for each in (left, root, group, found.scales))
-    native = _extension()
-    native.compensate(
-        native.find_path(PATH),
-        left.data_ptr(),
-        root.data_ptr(),
-        group.data_ptr(),
-        outputs,
-        inputs,
-        found.scales.shape[1],
-        bits,
-        first,
-        last,
-        found.scales.data_ptr(),
-        found.zero_points.data_ptr(),
-        found.codes.data_ptr(),
-        errors.data_ptr(),
-        torch.get_num_threads(),
+    """Do what `gptq.round_block` does; group: int32."""
+    outputs, inputs = sizes(left, "the weight", 2)
+    _, groups = sizes(codes.scales, "scales", 2)
+    errors = torch.empty(outputs, max(last - first, 0))
+    record = CompensationRecord(
+        _block((outputs, inputs, groups), bits, first, last),
+        address(left, "the weight", torch.float32, (outputs, inputs)),
+        address(root, "the root", torch.float32, (inputs, inputs)),
+        address(group, "group", torch.int32, (inputs,)),
+        address(codes.scales, "scales", torch.float16, (outputs, groups)),
+        address(codes.zero_points, "zero points", torch.uint8, (outputs, groups)),
+        address(codes.codes, "codes", torch.uint8, (outputs, inputs)),
+        address(errors, "errors", torch.float32, (outputs, last - first)),
     )
+    low, high = (int(number) for number in group[first:last].aminmax())
+    require(low >= 0 and high < groups, f"group must be from 0 to {groups - 1}: {low} to {high}")
+    native = required_extension()
+    native.compensate(find_instruction_set(INSTRUCTION_SET), record, torch.get_num_threads())
     return errors
 
 
@@ -100,55 +127,55 @@ def descend(
     first: int,
     last: int,
 ) -> Tensor:
-    """`refine.round_block`; zeros: uint8."""
-    outputs, inputs = centered.shape
-    assert last - first <= MOST_BLOCK
-    change = torch.empty(outputs, last - first)
-    assert all(each.is_contiguous() for each in (centered, scales, zeros, slope, hessian))
-    native = _extension()
-    native.descend(
-        native.find_path(PATH),
-        centered.data_ptr(),
-        scales.data_ptr(),
-        zeros.data_ptr(),
-        slope.data_ptr(),
-        hessian.data_ptr(),
-        outputs,
-        inputs,
-        scales.shape[1],
-        bits,
-        first,
-        last,
-        last - first == inputs // scales.shape[1],
-        change.data_ptr(),
-        torch.get_num_threads(),
+    """Do what `refine.round_block` does; zeros: uint8."""
+    outputs, inputs = sizes(centered, "codes", 2)
+    _, groups = sizes(scales, "scales", 2)
+    change = torch.empty(outputs, max(last - first, 0))
+    record = DescentRecord(
+        _block((outputs, inputs, groups), bits, first, last),
+        address(centered, "codes", torch.float32, (outputs, inputs)),
+        address(scales, "scales", torch.float32, (outputs, groups)),
+        address(zeros, "zero points", torch.uint8, (outputs, groups)),
+        address(slope, "the slope", torch.float32, (outputs, inputs)),
+        address(hessian, "the Hessian", torch.float32, (inputs, inputs)),
+        last - first == inputs // groups,
+        address(change, "the change", torch.float32, (outputs, last - first)),
     )
+    native = required_extension()
+    native.descend(find_instruction_set(INSTRUCTION_SET), record, torch.get_num_threads())
     return change
 
 
+def _block(shape: tuple[int, int, int], bits: int, first: int, last: int) -> BlockRecord:
+    """The inputs `first` to `last` of a weight; shape: outputs, inputs, groups."""
+    outputs, inputs, groups = shape
+    require(bits in (4, 8), f"codes must have 4 or 8 bits, not {bits}")
+    require(inputs % groups == 0, f"{groups} groups do not share out {inputs} inputs")
+    require(
+        0 <= first < last <= min(inputs, first + LARGEST_BLOCK),
+        f"a block must be 1 to {LARGEST_BLOCK} of {inputs} inputs, not {first} to {last}",
+    )
+    return BlockRecord(outputs, inputs, groups, bits, first, last)
+
+
 def gram(left: Tensor, right: Tensor, out: Tensor) -> None:
-    """out [M, K] += left^T right, from bfloat16 left [n, M] and right [n, K]; symmetric where they
-    are one tensor."""
-    (tokens, columns), right_columns = left.shape, right.shape[1]
-    assert all(each.is_contiguous() for each in (left, right, out))
-    native = _extension()
-    path = native.find_path(PATH)
-    room = native.gram_scratch(path, columns, right_columns, tokens)
-    scratch = torch.empty(room, dtype=torch.uint8)
-    native.gram(
-        path,
-        left.data_ptr(),
+    """Add left^T right to `out`, float32 [M, K]; left: bfloat16 [n, M], right: bfloat16 [n, K].
+
+    If left and right are one tensor, the sums are symmetric, and half of them are copied.
+    """
+    tokens, columns = sizes(left, "left", 2)
+    _, right_columns = sizes(right, "right", 2)
+    native, instruction_set = required_extension(), find_instruction_set(INSTRUCTION_SET)
+    size = native.gram_scratch(instruction_set, columns, right_columns, tokens)
+    scratch = torch.empty(size, dtype=torch.uint8)
+    record = GramRecord(
+        address(left, "left", torch.bfloat16, (tokens, columns)),
         columns,
-        right.data_ptr(),
+        address(right, "right", torch.bfloat16, (tokens, right_columns)),
         right_columns,
         tokens,
-        out.data_ptr(),
-        scratch.data_ptr(),
-        torch.get_num_threads(),
+        address(out, "the sums", torch.float32, (columns, right_columns)),
+        room(scratch, "the scratch", torch.uint8, size),
+        size,
     )
-
-
-def _extension() -> ModuleType:
-    native = extension()
-    assert native
-    return native
+    native.gram(instruction_set, record, torch.get_num_threads())

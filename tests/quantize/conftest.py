@@ -2,7 +2,7 @@
 
 import pytest
 
-from glm4q.kernels.cpu.native import extension
+from glm4q.kernels.cpu.extension import extension
 from quantize.methods import native
 
 

@@ -1,9 +1,21 @@
-"""`attend` by the native extension: the cache is read as it lies, by all threads."""
+"""`attend` by the native extension: all threads read the cache in the format it is stored in."""
 
 import torch
 from torch import Tensor
 
-from glm4q.kernels.cpu.native import extension
+from calculator.errors import KernelError
+from glm4q.kernels.attention import LARGEST_HEAD
+from glm4q.kernels.cpu.checks import address, require, room, sizes
+from glm4q.kernels.cpu.extension import extension, find_instruction_set, required_extension
+from glm4q.kernels.cpu.records import (
+    KV_BFLOAT16,
+    KV_FLOAT32,
+    KV_GROUP,
+    KV_INT4,
+    KV_INT8,
+    AttentionRecord,
+    CacheRecord,
+)
 from glm4q.memory.kv.cache import LayerCache
 from glm4q.memory.kv.dense import Dense
 from glm4q.memory.kv.hadamard import hadamard_transform
@@ -12,57 +24,92 @@ from glm4q.memory.kv.int8 import Int8
 from glm4q.memory.kv.spec import KVStore
 from glm4q.memory.workspace import Step
 
-MOST_HEAD_DIM = 256
+DTYPES = {
+    KV_FLOAT32: torch.float32,
+    KV_BFLOAT16: torch.bfloat16,
+    KV_INT8: torch.int8,
+    KV_INT4: torch.uint8,
+}
+"""Dtypes of the codes, by the number of a format."""
 
 
 def format_number(store: KVStore) -> int:
-    """Of a store's format, as glm4q/native/attention.h counts them."""
+    """The number of a store's format in glm4q/native/constants.h."""
     if isinstance(store, Dense):
-        return 0 if store.tensors["numbers"].dtype == torch.float32 else 1
-    return {Int8: 2, Int4: 3}[type(store)]
+        dtype = store.tensors["numbers"].dtype
+        return KV_FLOAT32 if dtype == torch.float32 else KV_BFLOAT16
+    if isinstance(store, Int8):
+        return KV_INT8
+    if isinstance(store, Int4):
+        return KV_INT4
+    raise KernelError(f"the native extension knows no cache format {type(store).__name__}")
 
 
-def side(store: KVStore, layer: int) -> tuple[int, int, int]:
-    """The addresses of a layer's codes, scales and centres; 0 for what there is not."""
-    codes, *others = (tensor[layer].data_ptr() for tensor in store.tensors.values())
-    scales, centers = (*others, 0, 0)[:2]
-    return codes, scales, centers
+def cache_record(store: KVStore, layer: int, places: tuple[int, ...], size: int) -> CacheRecord:
+    """The keys or values of a layer, after their tensors are checked. Raises KernelError.
+
+    places: [B, Hkv, room]. size: numbers of a vector.
+    """
+    number = format_number(store)
+    tensors = list(store.tensors.values())
+    require(all(0 <= layer < len(tensor) for tensor in tensors), f"the cache has no layer {layer}")
+    codes, *others = (tensor[layer] for tensor in tensors)
+    stored = size // 2 if number == KV_INT4 else size
+    scales = {KV_INT8: places, KV_INT4: (*places, size // KV_GROUP, 2)}.get(number)
+    require(len(others) == (scales is not None) + (store.centers is not None), "no such cache")
+    return CacheRecord(
+        number,
+        address(codes, "the cache", DTYPES[number], (*places, stored)),
+        None if scales is None else address(others[0], "scales", torch.float16, scales),
+        None
+        if store.centers is None
+        else address(others[-1], "centres", torch.float32, (*places[:-1], 1, size)),
+    )
 
 
 def attends_natively(queries: Tensor) -> bool:
     """Whether `native_attend` takes a step's queries."""
-    fits = queries.shape[-1] <= MOST_HEAD_DIM
+    fits = queries.shape[-1] <= LARGEST_HEAD
     return extension() is not None and fits and queries.device.type == "cpu"
 
 
-def native_attend(step: Step, cache: LayerCache, path: str = "auto") -> None:
+def native_attend(step: Step, cache: LayerCache, instruction_set: str = "auto") -> None:
     """Causal attention of the newest T tokens to all cached ones: from "queries" to "mixed"."""
-    native, queries, mixed = extension(), step["queries"], step["mixed"]
-    assert native is not None
-    batch, kv_heads, rows, size = queries.shape
+    queries, mixed = step["queries"], step["mixed"]
     if cache.keys.hadamard:
         queries = hadamard_transform(queries, step, step["transformed_queries"])
-    partials = step["partial_sums"]
-    native.attend(
-        native.find_path(path),
+    record = attention_record(step, cache, queries)
+    native = required_extension()
+    native.attend(find_instruction_set(instruction_set), record, torch.get_num_threads())
+    if cache.values.hadamard:
+        mixed.copy_(hadamard_transform(mixed, step, step["mixed_hadamard"]))
+
+
+def attention_record(step: Step, cache: LayerCache, queries: Tensor) -> AttentionRecord:
+    """One call of `attend`, after all tensors are checked. Raises KernelError."""
+    batch, kv_heads, rows, size = shape = sizes(queries, "queries", 4)
+    tokens, partials, frequencies = step.shape.tokens, step["partial_sums"], step["frequencies"]
+    require(size <= LARGEST_HEAD, f"a head must have at most {LARGEST_HEAD} numbers, not {size}")
+    require(rows % tokens == 0, f"{rows} queries of a head are no multiple of {tokens} tokens")
+    require(
+        tokens <= cache.length <= cache.room,
+        f"{tokens} of {cache.length} tokens cannot be new in a cache for {cache.room}",
+    )
+    places = batch, kv_heads, cache.room
+    return AttentionRecord(
         batch,
-        step.shape.tokens,
+        tokens,
         kv_heads,
-        rows // step.shape.tokens,
+        rows // tokens,
         size,
         cache.room,
         cache.length,
-        format_number(cache.keys),
-        *side(cache.keys, cache.layer),
-        format_number(cache.values),
-        *side(cache.values, cache.layer),
-        step["frequencies"].data_ptr(),
-        step["frequencies"].numel(),
-        queries.data_ptr(),
-        mixed.data_ptr(),
-        partials.data_ptr(),
-        partials.numel(),
-        torch.get_num_threads(),
+        cache_record(cache.keys, cache.layer, places, size),
+        cache_record(cache.values, cache.layer, places, size),
+        address(frequencies, "frequencies", torch.float64, frequencies.shape),
+        frequencies.numel(),
+        address(queries, "queries", torch.float32, shape),
+        address(step["mixed"], "mixed", torch.float32, shape),
+        room(partials, "partial_sums", torch.float32, 0),
+        partials.nbytes,
     )
-    if cache.values.hadamard:
-        mixed.copy_(hadamard_transform(mixed, step, step["mixed_hadamard"]))

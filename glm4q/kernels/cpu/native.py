@@ -1,47 +1,47 @@
 """The project's own matmul for the CPU, in C++: glm4q/native/.
 
-Weights stay as GPTQ lays them out, so that a loaded file's pages serve as they are. Activations are
-rounded to 8-bit codes, each run of up to 32 inputs of a row by a scale of its own; products are
-summed as integers and scaled in float32.
+Weights keep GPTQ's layout, so that the pages of a loaded file serve as they are. Activations are
+rounded to 8-bit codes: up to 32 consecutive inputs of a row share a scale. Products are summed as
+integers and scaled in float32.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
-from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from calculator.memory.scratch import KernelNeeds
 from calculator.model.formats import WeightFormat
+from glm4q.kernels.cpu.checks import address, require, room, sizes
+from glm4q.kernels.cpu.extension import (
+    extension,
+    find_instruction_set,
+    refuses_extension,
+    required_extension,
+)
+from glm4q.kernels.cpu.records import (
+    DTYPES,
+    LARGEST_DENSE_NUMBERS,
+    SEGMENT,
+    DenseMatmulRecord,
+    LinearRecord,
+    MatmulRecord,
+    NormRecord,
+)
 from glm4q.kernels.spec import LinearSpec
-from glm4q.weights.packing import WORD_BITS, QuantizedWeight
+from glm4q.weights.packing import BOOK_SIZE, WORD_BITS, QuantizedWeight
 
-try:
-    from glm4q import _native
-except ImportError:  # installed where there was no C++ compiler
-    _native = None  # type: ignore[assignment]
-
-SEGMENT = 32
-"""Inputs that share a scale of the activations, at most. With 128 the demo at INT8 lost 0.55 %
-of perplexity to their rounding, with 32 it loses 0.33 % (the built-in held-out text)."""
 INPUTS_MULTIPLE = 8
 CODE_BYTES = 1
 SCALE_BYTES = 8
-"""Of each segment of a row: its scale, and the sum of its codes."""
+"""Each segment of a row takes so many bytes beside its codes: a scale, and the sum of the codes."""
 SCHEMES = ("groups", "nf4", "llm-int8")
 BOOK_STEPS = 112
-"""Of the largest number of a code book, which is 1: of all scales that make bytes of NF4's numbers
-the one that rounds them least (a test looks)."""
+"""NF4 values are stored as whole steps of 1/112 of the largest one. A test shows that 112 gives the
+least rounding error of all numbers of steps that fit into a byte."""
 MOST_DENSE_ROWS = 8
-"""At 16 torch's product of GLM-4-9B's layers is the faster one (benchmarks/kernels.py)."""
-MOST_DENSE_NUMBERS = 1 << 16
-DTYPES = {torch.bfloat16: 0, torch.float32: 1}
-
-
-def extension() -> ModuleType | None:
-    """The compiled functions; None where they were not built."""
-    return _native
+"""At 16 rows torch's product of GLM-4-9B's layers is the faster one (benchmarks/kernels.py)."""
 
 
 class Native:
@@ -50,15 +50,15 @@ class Native:
     name = "native"
     widens = True
 
-    def __init__(self, path: str = "auto") -> None:
-        """path: the instruction set: avx512, avx2, neon, scalar, or the best one."""
-        self._name = path
-        self.path = _native.find_path(path) if _native else 0
+    def __init__(self, instruction_set: str = "auto") -> None:
+        """instruction_set: avx512_bf16, avx512, avx2, neon, scalar, or "auto" for the best one."""
+        self._name = instruction_set
+        self.instruction_set = find_instruction_set(instruction_set)
 
     def refuses(self, spec: LinearSpec) -> str | None:
-        if _native is None:
-            return "was not built: the installation found no C++ compiler"
-        if not self.path:
+        if reason := refuses_extension():
+            return reason
+        if not self.instruction_set:
             return f"finds no {self._name} in this machine"
         if spec.device.type != "cpu":
             return "runs on the CPU only"
@@ -83,77 +83,107 @@ class Native:
         return weight_format
 
     def pack(self, weight: QuantizedWeight) -> dict[str, Tensor]:
-        if weight.book is not None:  # to the nearest whole numbers of steps
+        if weight.book is not None:  # rounded to whole numbers of steps
             book, scales = (weight.book * BOOK_STEPS).round(), weight.scales / BOOK_STEPS
             weight = replace(weight, book=book, scales=scales)
         parts = {name: getattr(weight, name) for name in ("qweight", "scales", "qzeros", "book")}
         return {name: tensor.contiguous() for name, tensor in parts.items() if tensor is not None}
 
     def needs(self, spec: LinearSpec, tokens: int, activation_bytes: int) -> KernelNeeds:
-        segment = min(spec.weight_format.group_size or spec.inputs, SEGMENT)
-        segments = -(-spec.inputs // segment)
-        return KernelNeeds(tokens * (spec.inputs * CODE_BYTES + segments * SCALE_BYTES))
+        group = spec.weight_format.group_size or spec.inputs
+        return KernelNeeds(activations_bytes(tokens, spec.inputs, group))
 
     def matmul(self, x: Tensor, packed: Mapping[str, Tensor], out: Tensor, scratch: Tensor) -> None:
-        qweight, scales = packed["qweight"], packed["scales"]
-        qzeros, book = packed.get("qzeros"), packed.get("book")
-        rows, inputs = x.shape
-        assert x.is_contiguous()
-        assert out.is_contiguous()
-        _native.matmul(
-            self.path,
-            qweight.data_ptr(),
-            scales.data_ptr(),
-            0 if qzeros is None else qzeros.data_ptr(),
-            0 if book is None else book.data_ptr(),
-            qweight.shape[1],
-            inputs,
-            qweight.shape[0] * WORD_BITS // inputs,
-            inputs // scales.shape[0],
-            scales.dtype == torch.float32,
-            x.data_ptr(),
-            out.data_ptr(),
+        rows, inputs = sizes(x, "activations", 2)
+        weight = linear_record(packed, inputs)
+        _require_dtypes(x, out)
+        scratch_bytes = activations_bytes(rows, inputs, weight.group)
+        record = MatmulRecord(
+            weight,
+            address(x, "activations", x.dtype, (rows, inputs)),
             rows,
             DTYPES[x.dtype],
+            address(out, "the result", out.dtype, (rows, weight.outputs)),
             DTYPES[out.dtype],
-            scratch.data_ptr(),
-            torch.get_num_threads(),
+            room(scratch, "the scratch", torch.uint8, scratch_bytes),
+            scratch.numel(),
         )
+        required_extension().matmul(self.instruction_set, record, torch.get_num_threads())
+
+
+def activations_bytes(rows: int, inputs: int, group: int) -> int:
+    """Bytes of scratch for the codes of rows of activations."""
+    segments = -(-inputs // min(group, SEGMENT))
+    return rows * (inputs * CODE_BYTES + segments * SCALE_BYTES)
+
+
+def linear_record(
+    packed: Mapping[str, Tensor], inputs: int, bias: Tensor | None = None
+) -> LinearRecord:
+    """A packed weight of so many inputs, after its tensors are checked. Raises KernelError."""
+    qweight, scales = packed["qweight"], packed["scales"]
+    qzeros, book = packed.get("qzeros"), packed.get("book")
+    (words, outputs), (groups, _) = sizes(qweight, "qweight", 2), sizes(scales, "scales", 2)
+    bits, rest = divmod(words * WORD_BITS, inputs)
+    require(bits in (4, 8) and not rest, f"{words} rows of words do not hold {inputs} inputs")
+    require(inputs % groups == 0, f"{groups} groups do not share out {inputs} inputs")
+    require(
+        scales.dtype in (torch.float16, torch.float32),
+        f"scales must be float16 or float32, not {scales.dtype}",
+    )
+    zeros = groups, outputs * bits // WORD_BITS
+    return LinearRecord(
+        address(qweight, "qweight", torch.int32, (words, outputs)),
+        address(scales, "scales", scales.dtype, (groups, outputs)),
+        None if qzeros is None else address(qzeros, "qzeros", torch.int32, zeros),
+        None if book is None else address(book, "book", torch.float32, (BOOK_SIZE,)),
+        None if bias is None else address(bias, "bias", bias.dtype, (outputs,)),
+        outputs,
+        inputs,
+        bits,
+        inputs // groups,
+        scales.dtype == torch.float32,
+    )
 
 
 def takes_dense(x: Tensor, weight: Tensor) -> bool:
-    """Whether `matmul_dense` multiplies by a weight of numbers: for a few rows, in bfloat16."""
+    """Whether `matmul_dense` multiplies by a bfloat16 weight: a few rows, on the CPU."""
     return (
-        _native is not None
+        extension() is not None
         and x.shape[0] <= MOST_DENSE_ROWS
-        and x.numel() <= MOST_DENSE_NUMBERS
+        and x.numel() <= LARGEST_DENSE_NUMBERS
         and weight.dtype == x.dtype == torch.bfloat16
         and weight.device.type == "cpu"
         and weight.is_contiguous()
     )
 
 
-def matmul_dense(x: Tensor, weight: Tensor, out: Tensor, path: str = "auto") -> None:
-    """[M, K] by the weight [N, K] into `out` [M, N], with sums in float32."""
-    outputs, inputs = weight.shape
-    _native.matmul_dense(
-        _native.find_path(path),
-        weight.data_ptr(),
+def matmul_dense(x: Tensor, weight: Tensor, out: Tensor, instruction_set: str = "auto") -> None:
+    """x [M, K] by the bfloat16 weight [N, K] into `out` [M, N], with sums in float32."""
+    (outputs, inputs), (rows, _) = sizes(weight, "weight", 2), sizes(x, "activations", 2)
+    require(
+        rows * inputs <= LARGEST_DENSE_NUMBERS,
+        f"activations must be at most {LARGEST_DENSE_NUMBERS} numbers, not {rows * inputs}",
+    )
+    _require_dtypes(x, out)
+    record = DenseMatmulRecord(
+        address(weight, "weight", torch.bfloat16, (outputs, inputs)),
         outputs,
         inputs,
-        x.data_ptr(),
-        x.shape[0],
+        address(x, "activations", x.dtype, (rows, inputs)),
+        rows,
         DTYPES[x.dtype],
-        out.data_ptr(),
+        address(out, "the result", out.dtype, (rows, outputs)),
         DTYPES[out.dtype],
-        torch.get_num_threads(),
     )
+    native = required_extension()
+    native.matmul_dense(find_instruction_set(instruction_set), record, torch.get_num_threads())
 
 
 def takes_norm(x: Tensor, weight: Tensor, out: Tensor) -> bool:
-    """Whether `norm` takes these."""
+    """Whether `norm` takes these tensors."""
     return (
-        _native is not None
+        extension() is not None
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == out.dtype
         and x.dtype in DTYPES
@@ -162,18 +192,30 @@ def takes_norm(x: Tensor, weight: Tensor, out: Tensor) -> bool:
     )
 
 
-def norm(x: Tensor, weight: Tensor, eps: float, out: Tensor, path: str = "auto") -> Tensor:
+def norm(
+    x: Tensor, weight: Tensor, eps: float, out: Tensor, instruction_set: str = "auto"
+) -> Tensor:
     """RMSNorm of x [..., C] into `out`, which may be x itself."""
-    size = x.shape[-1]
-    _native.norm(
-        _native.find_path(path),
-        x.data_ptr(),
-        weight.data_ptr(),
-        eps,
+    _require_dtypes(x, weight, out)
+    (size,) = sizes(weight, "weight", 1)
+    require(
+        x.dim() > 0 and x.shape[-1] == size, f"vectors must have {size} numbers: {list(x.shape)}"
+    )
+    record = NormRecord(
+        address(x, "vectors", x.dtype, x.shape),
+        address(weight, "weight", x.dtype, (size,)),
+        address(out, "the result", x.dtype, x.shape),
         x.numel() // size,
         size,
         DTYPES[x.dtype],
-        out.data_ptr(),
-        torch.get_num_threads(),
+        eps,
+    )
+    required_extension().norm(
+        find_instruction_set(instruction_set), record, torch.get_num_threads()
     )
     return out
+
+
+def _require_dtypes(*tensors: Tensor) -> None:
+    for tensor in tensors:
+        require(tensor.dtype in DTYPES, f"numbers must be bfloat16 or float32, not {tensor.dtype}")

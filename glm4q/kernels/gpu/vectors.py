@@ -1,15 +1,19 @@
-"""How vectors of the KV cache are written and read on a GPU: `glm4q.kv` in Triton, bit by bit.
+"""How vectors of the KV cache are written and read on a GPU: `glm4q.memory.kv` in Triton.
 
-Everything that knows how a format lies in memory is in this file.
+The bytes are the same as those of glm4q/memory/kv/. No other Triton file knows the formats' layout.
 """
 
 import triton
 import triton.language as tl
 
+from calculator.memory.workspace import KV_GROUP
 from glm4q.kernels.gpu.numbers import power_of_two, round_half_even
+from glm4q.memory.kv import int4, int8
 
-GROUP = tl.constexpr(64)
-SMALLEST_SCALE = tl.constexpr(2.0**-24)
+GROUP = tl.constexpr(KV_GROUP)
+SMALLEST_SCALE = tl.constexpr(int8.SMALLEST_SCALE)
+LARGEST_INT8 = tl.constexpr(float(int8.LARGEST_CODE))
+LARGEST_INT4 = tl.constexpr(float(int4.LARGEST_CODE))
 
 
 @triton.jit
@@ -19,21 +23,23 @@ def write_vector(x, codes, scales, place, KIND: tl.constexpr, D: tl.constexpr):
     if KIND == "dense":
         tl.store(codes + place * D + d, x)
     elif KIND == "int8":
-        scale = tl.maximum(tl.div_rn(tl.max(tl.abs(x), 0), 127.0), SMALLEST_SCALE).to(tl.float16)
+        scale = tl.maximum(tl.div_rn(tl.max(tl.abs(x), 0), LARGEST_INT8), SMALLEST_SCALE).to(
+            tl.float16
+        )
         tl.store(scales + place, scale)
         code = round_half_even(tl.div_rn(x, scale.to(tl.float32)))
-        code = tl.minimum(tl.maximum(code, -127.0), 127.0)
+        code = tl.minimum(tl.maximum(code, -LARGEST_INT8), LARGEST_INT8)
         tl.store(codes + place * D + d, code.to(tl.int8))
     else:
         groups = tl.reshape(x, (D // GROUP, GROUP))
         low, high = tl.min(groups, 1), tl.max(groups, 1)
-        scale = tl.maximum(tl.div_rn(high - low, 15.0), SMALLEST_SCALE).to(tl.float16)
+        scale = tl.maximum(tl.div_rn(high - low, LARGEST_INT4), SMALLEST_SCALE).to(tl.float16)
         least = low.to(tl.float16)
         grid = scales + place * (D // GROUP) * 2 + tl.arange(0, D // GROUP) * 2
         tl.store(grid, scale)
         tl.store(grid + 1, least)
         code = tl.div_rn(groups - least.to(tl.float32)[:, None], scale.to(tl.float32)[:, None])
-        code = tl.minimum(tl.maximum(round_half_even(code), 0.0), 15.0).to(tl.int32)
+        code = tl.minimum(tl.maximum(round_half_even(code), 0.0), LARGEST_INT4).to(tl.int32)
         halves = tl.reshape(code, (2, D // 2)) << (tl.arange(0, 2) * 4)[:, None]
         byte = tl.sum(halves, 0).to(tl.uint8)
         tl.store(codes + place * (D // 2) + tl.arange(0, D // 2), byte)
@@ -70,7 +76,7 @@ def read_vectors(codes, scales, place, there, KIND: tl.constexpr, D: tl.constexp
 
 @triton.jit
 def hadamard_transform(x, hadamard, D: tl.constexpr):
-    """Each run of 64 numbers of a vector, [D], times the matrix of `glm4q.kv.hadamard`."""
+    """Multiply each 64 numbers of a vector, [D], by the matrix of `glm4q.memory.kv.hadamard`."""
     i = tl.arange(0, GROUP)
     matrix = tl.load(hadamard + i[:, None] * GROUP + i[None, :])
     groups = tl.reshape(x, (D // GROUP, 1, GROUP))

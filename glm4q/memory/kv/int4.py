@@ -11,11 +11,10 @@ from torch import Tensor
 from calculator.memory.workspace import KV_GROUP
 from glm4q.memory.kv.centers import Centers
 from glm4q.memory.kv.hadamard import hadamard_transform
+from glm4q.memory.kv.int8 import SMALLEST_SCALE
 from glm4q.memory.workspace import Step
 
 LARGEST_CODE = 15
-SMALLEST_SCALE = 2.0**-24
-"""The least float16 above zero: equal numbers can be divided by their scale."""
 
 
 class Int4:

@@ -9,7 +9,8 @@ from glm4q.memory.kv.centers import Centers
 from glm4q.memory.workspace import Step
 
 LARGEST_CODE = 127
-SMALLEST_SCALE = 2.0**-24
+SMALLEST_SCALE_EXPONENT = -24
+SMALLEST_SCALE = 2.0**SMALLEST_SCALE_EXPONENT
 """The least float16 above zero: a vector of zeros can be divided by its scale."""
 
 

@@ -29,6 +29,12 @@ class KVStore(Protocol):
         """The vectors of one sequence alone; shares memory."""
 
 
+def places_of(store: KVStore) -> tuple[int, int, int]:
+    """The sequences, heads and tokens that a layer of it has room for: [B, Hkv, room]."""
+    _, batch, heads, room, *_ = next(iter(store.tensors.values())).shape
+    return batch, heads, room
+
+
 def room_of(store: KVStore) -> int:
-    """Tokens of each sequence that it can hold."""
-    return next(iter(store.tensors.values())).shape[3]
+    """Tokens of each sequence that it has room for."""
+    return places_of(store)[2]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.model.formats import KV_FORMATS, WeightFormat
+from glm4q.kernels.cpu.extension import extension
 from glm4q.kernels.cpu.native import Native
 from glm4q.memory.allocation import Memory
 from glm4q.model.decoder import CausalLM
@@ -31,7 +32,7 @@ CONFIG = replace(
     num_key_value_heads=2,
     max_position_embeddings=4096,
 )
-pytestmark = pytest.mark.skipif(not Native().path, reason="the native extension was not built")
+pytestmark = pytest.mark.skipif(extension() is None, reason="the native extension was not built")
 
 UNROUNDED = 1e-6
 """The largest relative error of a row's logits where no code differs: 16 units of 2^-24."""

@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn.functional import rms_norm
 
 from calculator.model.formats import LLM_INT8, NF4, WeightFormat
-from glm4q.kernels.cpu import native
-from glm4q.kernels.cpu.native import BOOK_STEPS, SEGMENT, Native
+from glm4q.kernels.cpu import extension, native
+from glm4q.kernels.cpu.native import BOOK_STEPS, Native
+from glm4q.kernels.cpu.records import SEGMENT
 from glm4q.kernels.spec import LinearSpec, multiply
 from glm4q.weights.packing import QuantizedWeight
 from tests.glm4q.random_weights import BOOK, random_weight
@@ -33,8 +34,8 @@ def _cases() -> Iterator[tuple[int, int, int, WeightFormat]]:
                 yield rows, outputs, inputs, weight_format
 
 
-def _kernel(path: str, spec: LinearSpec) -> Native:
-    kernel = Native(path)
+def _kernel(instruction_set: str, spec: LinearSpec) -> Native:
+    kernel = Native(instruction_set)
     if reason := kernel.refuses(spec):
         pytest.skip(f"{kernel.name} {reason}")
     return kernel
@@ -59,13 +60,13 @@ def emulate(x: Tensor, weight: QuantizedWeight) -> Tensor:
 
 
 @pytest.mark.parametrize("case", list(_cases()), ids=str)
-@pytest.mark.parametrize("path", NAMES)
+@pytest.mark.parametrize("instruction_set", NAMES)
 def test_every_instruction_set_does_the_arithmetic_that_is_written_out(
-    path: str, case: tuple[int, int, int, WeightFormat]
+    instruction_set: str, case: tuple[int, int, int, WeightFormat]
 ) -> None:
     rows, outputs, inputs, weight_format = case
     spec = LinearSpec(outputs, inputs, weight_format, CPU)
-    kernel, weight = _kernel(path, spec), random_weight(outputs, inputs, weight_format)
+    kernel, weight = _kernel(instruction_set, spec), random_weight(outputs, inputs, weight_format)
     x = torch.randn(rows, inputs)
     y = multiply(kernel, spec, kernel.pack(weight), x)
     expected = emulate(x, weight)
@@ -74,10 +75,10 @@ def test_every_instruction_set_does_the_arithmetic_that_is_written_out(
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-@pytest.mark.parametrize("path", NAMES)
-def test_bfloat16_is_the_float32_result_rounded(path: str, bits: int) -> None:
+@pytest.mark.parametrize("instruction_set", NAMES)
+def test_bfloat16_is_the_float32_result_rounded(instruction_set: str, bits: int) -> None:
     spec = LinearSpec(72, 256, WeightFormat(bits, 64), CPU)
-    kernel = _kernel(path, spec)
+    kernel = _kernel(instruction_set, spec)
     packed = kernel.pack(random_weight(72, 256, spec.weight_format))
     x = torch.randn(3, 256).bfloat16()
     wide = multiply(kernel, spec, packed, x.float())
@@ -110,10 +111,10 @@ def test_any_number_of_threads_makes_the_same_bits(rows: int) -> None:
     assert all(torch.equal(result, results[0]) for result in results)
 
 
-@pytest.mark.parametrize("path", NAMES)
-def test_zeros_stay_zero_and_what_is_no_number_is_not_hidden(path: str) -> None:
+@pytest.mark.parametrize("instruction_set", NAMES)
+def test_zeros_stay_zero_and_what_is_no_number_is_not_hidden(instruction_set: str) -> None:
     spec = LinearSpec(40, 128, WeightFormat(4, 64), CPU)
-    kernel = _kernel(path, spec)
+    kernel = _kernel(instruction_set, spec)
     packed = kernel.pack(random_weight(40, 128, spec.weight_format))
     x = torch.zeros(2, 128)
     x[1, 70] = torch.nan
@@ -136,34 +137,38 @@ def test_nothing_is_written_beyond_the_scratch_and_the_output() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 70), (37, 576), (130, 4096)], ids=str)
-@pytest.mark.parametrize("path", NAMES)
-def test_a_weight_of_numbers_meets_every_row_as_if_alone(path: str, shape: tuple[int, int]) -> None:
-    require(path)
+@pytest.mark.parametrize("instruction_set", NAMES)
+def test_a_weight_of_numbers_meets_every_row_as_if_alone(
+    instruction_set: str, shape: tuple[int, int]
+) -> None:
+    require(instruction_set)
     weight = torch.randn(shape).bfloat16()
     for rows in range(1, native.MOST_DENSE_ROWS + 1):
         x = torch.randn(rows, shape[1]).bfloat16()
         assert native.takes_dense(x, weight)
         out, alone = torch.full((2, rows, shape[0]), torch.nan)
-        native.matmul_dense(x, weight, out, path)
+        native.matmul_dense(x, weight, out, instruction_set)
         exact = x.double() @ weight.double().T
         assert (out - exact).abs().max() < 1e-6 * shape[1]
         for row in range(rows):
-            native.matmul_dense(x[row : row + 1], weight, alone[row : row + 1], path)
+            native.matmul_dense(x[row : row + 1], weight, alone[row : row + 1], instruction_set)
         assert torch.equal(out, alone)
     rounded = torch.empty_like(out, dtype=torch.bfloat16)
-    native.matmul_dense(x, weight, rounded, path)
+    native.matmul_dense(x, weight, rounded, instruction_set)
     assert torch.equal(rounded, out.bfloat16())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("rows", "size"), [(1, 4096), (3, 576), (9, 70)])
-@pytest.mark.parametrize("path", NAMES)
-def test_norm_equals_torch_s(path: str, rows: int, size: int, dtype: torch.dtype) -> None:
-    require(path)
+@pytest.mark.parametrize("instruction_set", NAMES)
+def test_norm_equals_torch_s(
+    instruction_set: str, rows: int, size: int, dtype: torch.dtype
+) -> None:
+    require(instruction_set)
     x, weight = (3 * torch.randn(rows, size)).to(dtype), torch.randn(size).to(dtype)
     expected = rms_norm(x.double(), (size,), weight.double(), 1e-5)
     assert native.takes_norm(x, weight, x)
-    native.norm(x, weight, 1e-5, x, path)
+    native.norm(x, weight, 1e-5, x, instruction_set)
     tolerance = 1e-5 if dtype == torch.float32 else 2**-7  # it is rounded twice
     torch.testing.assert_close(x.double(), expected, rtol=tolerance, atol=1e-6)
 
@@ -177,7 +182,7 @@ def test_no_other_steps_round_a_book_less() -> None:
 
 
 def test_without_the_extension_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_native", None)
+    monkeypatch.setattr(extension, "_native", None)
     reason = Native().refuses(LinearSpec(8, 8, WeightFormat(4, None), CPU))
     assert reason == "was not built: the installation found no C++ compiler"
 

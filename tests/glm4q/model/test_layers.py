@@ -74,15 +74,15 @@ def _cached(cache: LayerCache, memory: Memory) -> tuple[Tensor, Tensor]:
     return k, v
 
 
-@pytest.mark.parametrize("path", ["torch", *NAMES])
+@pytest.mark.parametrize("computed_by", ["torch", *NAMES])
 @pytest.mark.parametrize("kv", KV_FORMATS)
 @pytest.mark.parametrize("tokens", [1, 5, 300])
 @pytest.mark.parametrize("cached", [0, 300, DECODE_TILE + 100])
 def test_streaming_attention_equals_the_whole_matrix(
-    cached: int, tokens: int, kv: str, path: str
+    cached: int, tokens: int, kv: str, computed_by: str
 ) -> None:
-    if path != "torch":
-        require(path)
+    if computed_by != "torch":
+        require(computed_by)
     room = cached + tokens
     memory = memory_on_cpu(CONFIG, room, batch=2, chunk=300, kv=kv)
     cache = _fill(memory, *torch.randn(2, 2, 3, room, 128).unbind())
@@ -91,20 +91,20 @@ def test_streaming_attention_equals_the_whole_matrix(
     step = _step(memory, tokens, cached)
     queries = 3 * torch.randn(2, 3, 2 * tokens, 128)
     step["queries"].copy_(queries / 128**0.5)
-    if path == "torch":
+    if computed_by == "torch":
         attend(step, cache)
     else:
-        native_attend(step, cache, path)
+        native_attend(step, cache, computed_by)
     found = step["mixed"].clone()
     k, v = (each.repeat_interleave(2, dim=1) for each in _cached(cache, memory))
-    asked = _as_multiplied(queries / 128**0.5, path, kv).double().view(2, 6, tokens, 128)
+    asked = _as_multiplied(queries / 128**0.5, computed_by, kv).double().view(2, 6, tokens, 128)
     future = torch.ones(tokens, room).triu(cached + 1).bool()
     weights = (asked @ k.transpose(-1, -2)).masked_fill(future, -torch.inf).softmax(-1)
     expected = weights @ v
     wrong = torch.full_like(expected, 1e-5)
-    if path == "avx512_bf16" and kv == "bf16":  # each weight is off by 2^-8 of it at most
+    if computed_by == "avx512_bf16" and kv == "bf16":  # each weight is off by 2^-8 of it at most
         wrong += 2**-8 * (weights @ v.abs())
-    elif path.startswith("avx512") and kv == "int8":
+    elif computed_by.startswith("avx512") and kv == "int8":
         # Each weight is off by half a step of the largest: at random, seven standard deviations.
         largest, lengths = weights.amax(-1, keepdim=True), v.square().sum(-2, keepdim=True).sqrt()
         wrong += 7 * largest / (127 * 128) / 12**0.5 * lengths
@@ -112,11 +112,11 @@ def test_streaming_attention_equals_the_whole_matrix(
     assert (error <= wrong + 1e-4 * expected.abs()).all()
 
 
-def _as_multiplied(queries: Tensor, path: str, kv: str) -> Tensor:
+def _as_multiplied(queries: Tensor, computed_by: str, kv: str) -> Tensor:
     """Queries, [..., D], as they meet a cache that is multiplied by words of its own kind."""
-    if path == "avx512_bf16" and kv == "bf16":
+    if computed_by == "avx512_bf16" and kv == "bf16":
         return queries.bfloat16().float()
-    if path.startswith("avx512") and kv in ("int8", "k8v4"):
+    if computed_by.startswith("avx512") and kv in ("int8", "k8v4"):
         largest, most_code = queries.abs().amax(-1, keepdim=True), torch.tensor(127.0 * 128)
         return (queries * (most_code / largest)).round() * (largest / most_code)
     return queries
@@ -152,7 +152,7 @@ def test_appending_after_a_rewind_leaves_no_trace(kv: str) -> None:
 
 @pytest.mark.parametrize("kv", KV_FORMATS)
 def test_native_attention_makes_the_same_bits_by_any_number_of_threads(kv: str) -> None:
-    if not Native().path:
+    if not Native().instruction_set:
         pytest.skip("the native extension was not built")
     memory = memory_on_cpu(CONFIG, 1500, chunk=500, kv=kv)
     cache = _fill(memory, *torch.randn(2, 1, 3, 1500, 128).unbind())

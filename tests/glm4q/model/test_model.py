@@ -96,6 +96,19 @@ def test_bfloat16_stays_near_float32(tiny_checkpoint: Path) -> None:
     assert (rounded - exact).square().mean() < 1e-3 * exact.square().mean()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_prompts_that_run_together_end_with_the_logits_of_each(
+    tiny_checkpoint: Path, dtype: torch.dtype
+) -> None:
+    model = _load(tiny_checkpoint, dtype)
+    prompts = torch.randint(97, (3, 9))
+    memories = [memory_on_cpu(model.config, 9, dtype=dtype, batch=batch) for batch in (3, 1, 1, 1)]
+    together = model(prompts, memories[0])
+    for row, memory in enumerate(memories[1:]):
+        alone = model(prompts[row : row + 1], memory)
+        assert (together[row] - alone[0]).abs().max() < 0.02 * alone.abs().max()
+
+
 @pytest.mark.demo
 def test_demo_model_is_as_exact_as_transformers(demo_checkpoint: Path) -> None:
     """30 layers of float32 rounding: judged by the distance to transformers in float64."""

@@ -20,8 +20,8 @@ ROWS, INPUTS = 21, 288
 
 
 @pytest.fixture(autouse=True, params=NAMES)
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(native, "PATH", require(request.param))
+def instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(native, "INSTRUCTION_SET", require(request.param))
     return str(request.param)
 
 
@@ -53,12 +53,12 @@ def test_rounding_is_that_of_torch(
 
 
 @pytest.mark.parametrize("weight_format", FORMATS, ids=str)
-def test_every_path_finds_the_same(
-    weight_format: WeightFormat, path: str, monkeypatch: pytest.MonkeyPatch
+def test_every_instruction_set_rounds_alike(
+    weight_format: WeightFormat, instruction_set: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weight = torch.randn(ROWS, INPUTS)
     found = rtn.quantize(weight, weight_format)
-    monkeypatch.setattr(native, "PATH", "scalar")
+    monkeypatch.setattr(native, "INSTRUCTION_SET", "scalar")
     expected = rtn.quantize(weight, weight_format)
     assert torch.equal(found.codes, expected.codes)
     assert torch.equal(found.scales, expected.scales)

@@ -1,4 +1,5 @@
-// Everything that a path offers. Included once by each, inside its namespace, after V.
+// All kernels of one instruction set. Each of scalar.cpp, avx2.cpp ... includes this file once,
+// inside its namespace, after it has defined V, the vectors and what can be done with them.
 
 #include "parts.inl"
 #include "rows.inl"
@@ -15,7 +16,7 @@
 #include "rounding.inl"
 #include "descent.inl"
 
-constexpr Path path(const char* name) {
+constexpr InstructionSet instruction_set(const char* name) {
     return {name,   V::BLOCK_ROWS, V::LANES, PARTS, PANEL,      quantize, multiply, multiply_dense,
             attend, merge,         norm,     add,   gate,       add_bias, set_center, append,
             collect, gram,         pack_panel, round_rows, compensate, descend};

@@ -1,5 +1,5 @@
-// One instruction set's code: what each of scalar.cpp, avx2.cpp, avx512.cpp, avx512_bf16.cpp and
-// neon.cpp offers.
+// The kernels of one instruction set. Each of scalar.cpp, avx2.cpp, avx512.cpp, avx512_bf16.cpp and
+// neon.cpp compiles the same sources for another one.
 #pragma once
 
 #include "attention.h"
@@ -10,19 +10,19 @@
 
 namespace glm4q {
 
-struct Path {
+struct InstructionSet {
     const char* name;
     int block_rows;  // the most rows of activations that are multiplied at once
-    int lanes;       // outputs of a vector
+    int lanes;       // numbers of a vector
     int parts;       // groups or rows that are rounded side by side
     int panel;       // columns of a Gram matrix that are summed at once
-    // Rows `first` to `last`, one block of x [M, K], into `to`.
+    // Writes the codes of rows `first` to `last`, one block of x [M, K], into `to`.
     void (*quantize)(const void* x, Dtype dtype, int bits, const Activations& to, int first,
                      int last);
-    // Outputs `start` to `stop`, start a multiple of lanes, into out [M, N].
+    // Writes outputs `start` to `stop` into out [M, N]; start is a multiple of lanes.
     void (*multiply)(const Weight& weight, const Activations& x, void* out, Dtype dtype, int start,
                      int stop);
-    // Outputs `start` to `stop` of a dense bfloat16 weight [N, K], into out [M, N].
+    // Writes outputs `start` to `stop` of a bfloat16 weight [N, K] into out [M, N].
     void (*multiply_dense)(const uint16_t* weight, const DenseRows& x, void* out, Dtype dtype,
                            int start, int stop);
     void (*attend)(const Attention& attention, const AttentionPiece& piece);
@@ -41,7 +41,10 @@ struct Path {
     void (*descend)(const Descent& block, int first, int last);
 };
 
-// The named path, the best of this machine for "auto"; null where it cannot run here.
-const Path* find_path(const char* name);
+// The machine's instruction sets are numbered from 1 on, best first. Null where there are no more.
+const InstructionSet* instruction_set_of(int number);
+
+// The number of the named one, or of the best one for "auto"; 0 if this machine cannot run it.
+int find_instruction_set(const char* name);
 
 }  // namespace glm4q

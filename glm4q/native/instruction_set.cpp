@@ -1,0 +1,48 @@
+#include "instruction_set.h"
+
+#include <cstring>
+
+#if defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
+namespace glm4q {
+
+namespace scalar { extern const InstructionSet INSTRUCTION_SET; }
+#if defined(__x86_64__)
+namespace avx2 { extern const InstructionSet INSTRUCTION_SET; }
+namespace avx512 { extern const InstructionSet INSTRUCTION_SET; }
+namespace avx512_bf16 { extern const InstructionSet INSTRUCTION_SET; }
+#elif defined(__aarch64__)
+namespace neon { extern const InstructionSet INSTRUCTION_SET; }
+#endif
+
+const InstructionSet* instruction_set_of(int number) {
+    const InstructionSet* available[4] = {};
+    int count = 0;
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl")) {
+        if (__builtin_cpu_supports("avx512bf16"))
+            available[count++] = &avx512_bf16::INSTRUCTION_SET;
+        available[count++] = &avx512::INSTRUCTION_SET;
+    }
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        available[count++] = &avx2::INSTRUCTION_SET;
+#elif defined(__aarch64__) && defined(__linux__)
+    if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) available[count++] = &neon::INSTRUCTION_SET;
+#elif defined(__aarch64__)
+    available[count++] = &neon::INSTRUCTION_SET;  // all of Apple's chips have the dot product
+#endif
+    available[count++] = &scalar::INSTRUCTION_SET;
+    return number >= 1 && number <= count ? available[number - 1] : nullptr;
+}
+
+int find_instruction_set(const char* name) {
+    for (int number = 1; const InstructionSet* set = instruction_set_of(number); number++)
+        if (std::strcmp(name, "auto") == 0 || std::strcmp(name, set->name) == 0) return number;
+    return 0;
+}
+
+}  // namespace glm4q

@@ -10,8 +10,8 @@ import torch
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import MemoryFullError
+from calculator.host_memory import available_bytes
 from calculator.units import counted, human_bytes
-from glm4q.planning.machine import available_bytes
 from quantize.budget import CalibrationPass, MemoryNeed, estimate_memory, largest_batch
 from quantize.calibrate.samples import Calibration
 from quantize.examine import Examination, HeldOut

@@ -3,10 +3,10 @@
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
+from calculator.host_memory import available_bytes
 from calculator.memory.plan import CUDA_CONTEXT_BYTES
 from calculator.memory.settings import Device
 from glm4q import __version__
@@ -47,15 +47,6 @@ def choose_machine(device: str, dtype: str, kernel: str) -> Machine:
         dtype=choose_dtype(dtype, where),
         kernels=candidates(kernel),
     )
-
-
-def available_bytes() -> int:
-    """Host memory that a program can take without swapping, by the kernel's own estimate."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        name, _, size = line.partition(":")
-        if name == "MemAvailable":
-            return int(size.split()[0]) * 1024
-    raise OSError("/proc/meminfo says nothing of MemAvailable")
 
 
 def versions() -> dict[str, str]:

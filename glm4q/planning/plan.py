@@ -2,6 +2,7 @@
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
+from calculator.host_memory import available_bytes
 from calculator.memory.placement import placement
 from calculator.memory.plan import MemoryPlan
 from calculator.memory.settings import RESERVE, Settings
@@ -11,7 +12,7 @@ from calculator.questions.subject import Subject
 from calculator.units import human_bytes
 from glm4q.model.decoder import CausalLM
 from glm4q.model.loader import WeightCallback, load_model, serve
-from glm4q.planning.machine import Machine, available_bytes
+from glm4q.planning.machine import Machine
 
 
 def plan_run(

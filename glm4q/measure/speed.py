@@ -68,8 +68,16 @@ class Result:
     read_bandwidth: float
     """Bytes a second."""
 
+    @property
+    def beyond_plan_bytes(self) -> int:
+        """What the peak has beyond the plan: code of libraries, and what the heap keeps."""
+        return max(self.peak_bytes - self.planned_bytes, 0)
+
     def bandwidth_share(self, speed: Speed) -> float:
-        """The part of the machine's bandwidth that decoding reaches."""
+        """The part of the machine's bandwidth that decoding reaches.
+
+        Above 1 where what a token reads lies in a cache, or other programs slow the plain reads.
+        """
         return speed.decode_bytes / speed.decode_seconds / self.read_bandwidth
 
 

@@ -113,6 +113,20 @@ def test_screen_names_speed_memory_and_what_was_filled(
     assert "filled with random numbers, not by a prefill" in shown.out
 
 
+@pytest.mark.parametrize("bandwidth_measured", [1.0, 1e15])
+def test_a_share_above_all_says_why_and_the_heap_is_a_line(
+    bandwidth_measured: float,
+    tiny_checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("glm4q.measure.speed.measure_read_bandwidth", lambda on: bandwidth_measured)
+    assert main(["bench", str(tiny_checkpoint), *SHORT]) == 0
+    shown = capsys.readouterr().out
+    assert ("a share above 100 %: what a token reads lies in" in shown) == (bandwidth_measured == 1)
+    assert "libraries and heap, which no plan counts" in shown
+
+
 @pytest.mark.demo
 def test_peak_of_the_demo_is_near_its_plan(quantized_demo: Callable[[int], Path]) -> None:
     """In a process of its own: memory that an earlier test gave back would be used again.
@@ -124,6 +138,7 @@ def test_peak_of_the_demo_is_near_its_plan(quantized_demo: Callable[[int], Path]
     ran = subprocess.run([sys.executable, "-c", code, *asked], capture_output=True, check=True)
     found = json.loads(ran.stdout)
     assert 0 <= found["peak_bytes"] - found["planned_bytes"] < 400 << 20
+    assert found["beyond_plan_bytes"] == found["peak_bytes"] - found["planned_bytes"]
 
 
 @pytest.mark.parametrize("bits", [4, 8])

@@ -24,6 +24,9 @@ DTYPE_BYTES = {
     **{"F8_E4M3": 1, "F8_E5M2": 1},
 }
 
+BLOCK_BYTES = {"Q4_0": 18, "Q4_1": 20, "Q8_0": 34}
+"""Bytes of 32 numbers in the types of llama.cpp that are blocks."""
+
 
 @dataclass(frozen=True)
 class TensorHeader:
@@ -39,6 +42,8 @@ class TensorHeader:
 
     @property
     def nbytes(self) -> int:
+        if self.dtype in BLOCK_BYTES:
+            return prod(self.shape) // 32 * BLOCK_BYTES[self.dtype]
         return prod(self.shape) * DTYPE_BYTES[self.dtype]
 
     def read(self) -> bytes:

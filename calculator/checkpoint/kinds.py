@@ -30,8 +30,6 @@ def what_it_is_instead(path: Path) -> str | None:
 
 
 def _about_file(file: Path) -> str | None:
-    if _begins_with(file, GGUF_MAGIC):
-        return f"{file} is a GGUF file; a directory of safetensors is read"
     if is_lfs_pointer(file):
         return about_lfs_pointer(file)
     if file.suffix == ".safetensors":
@@ -48,7 +46,7 @@ def _about_directory(directory: Path) -> str | None:
         newest = next(iter(sorted((directory / "snapshots").iterdir())), directory / "snapshots")
         return f"{directory} is a folder of the Hub's cache: name the snapshot in it, {newest}"
     if files := sorted(directory.glob("*.gguf")):
-        return f"{directory} holds a GGUF file, {files[0].name}; a directory of safetensors is read"
+        return f"{directory} holds a GGUF file: name the file itself, {files[0]}"
     if pickles := sorted(path for pattern in PICKLES for path in directory.glob(pattern)):
         return _about_pickle(pickles[0])
     return None

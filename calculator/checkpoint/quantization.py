@@ -9,6 +9,7 @@ from calculator.checkpoint import (
     awq_headers,
     bitsandbytes_headers,
     compressed_headers,
+    gguf_model,
     gptq_headers,
 )
 from calculator.checkpoint.layout import ModuleLayout, Settings, StoredModule
@@ -16,7 +17,7 @@ from calculator.checkpoint.weight_files import QUANTIZE_CONFIG
 from calculator.errors import CheckpointError, ConfigError
 from calculator.json_files import read_json_object
 
-Method = Literal["gptq", "awq", "compressed-tensors", "bitsandbytes"]
+Method = Literal["gptq", "awq", "compressed-tensors", "bitsandbytes", "gguf"]
 
 ReadLayout = Callable[[StoredModule, int, Settings], ModuleLayout | None]
 LAYOUTS: dict[Method, ReadLayout] = {
@@ -24,7 +25,10 @@ LAYOUTS: dict[Method, ReadLayout] = {
     "awq": awq_headers.read_layout,
     "compressed-tensors": compressed_headers.read_layout,
     "bitsandbytes": bitsandbytes_headers.read_layout,
+    "gguf": gguf_model.read_layout,
 }
+METHODS: tuple[Method, ...] = ("gptq", "awq", "compressed-tensors", "bitsandbytes")
+"""What quantization_config may name; a GGUF file says what it is by itself."""
 CONVERT = (
     "start from the unquantized model: glm4q quantize SOURCE -o OUTPUT; or convert it, "
     "with the program that made it, to one of these"
@@ -70,12 +74,13 @@ def read_quantization(directory: Path) -> Quantization | None:
 
 
 def _quantization(raw: Any) -> Quantization:
-    method = raw.get("quant_method") if isinstance(raw, dict) else raw
-    if method in ("auto-round", "intel/auto-round") and isinstance(raw, dict):
+    name = raw.get("quant_method") if isinstance(raw, dict) else raw
+    if name in ("auto-round", "intel/auto-round") and isinstance(raw, dict):
         return _auto_round(raw)
-    if not isinstance(raw, dict) or not isinstance(method, str) or method not in LAYOUTS:
+    method = next((each for each in METHODS if each == name), None)
+    if not isinstance(raw, dict) or method is None:
         raise CheckpointError(
-            f"is quantized by {method!r}; {', '.join(LAYOUTS)} and auto-round are read. {CONVERT}"
+            f"is quantized by {name!r}; {', '.join(METHODS)} and auto-round are read. {CONVERT}"
         )
     if method == "gptq":
         gptq_headers.check_settings(raw)

@@ -6,13 +6,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-from calculator.checkpoint.headers import TensorHeader, read_headers
+from calculator.checkpoint import gguf_model
+from calculator.checkpoint.gguf_file import is_gguf, read_gguf
+from calculator.checkpoint.headers import BLOCK_BYTES, TensorHeader, read_headers
 from calculator.checkpoint.kinds import model_name, what_it_is_instead
 from calculator.checkpoint.layout import FLOATS, ModuleLayout, StoredModule
 from calculator.checkpoint.names import IGNORED, Piece, pieces
 from calculator.checkpoint.quantization import Quantization, read_quantization
 from calculator.checkpoint.tied import with_stored_head
-from calculator.errors import CheckpointError
+from calculator.errors import CheckpointError, ConfigError
 from calculator.model.architecture import EMBEDDING, Weight, weights
 from calculator.model.config import ModelConfig
 from calculator.model.formats import BF16, WeightFormat
@@ -35,6 +37,8 @@ class StoredModel:
     @classmethod
     def open(cls, directory: Path, *, has_data: bool = True) -> Self:
         """Read and check config and headers. Raises CheckpointError or ConfigError."""
+        if is_gguf(directory):
+            return cls._open_gguf(directory)
         if not (directory / "config.json").is_file():
             reason = what_it_is_instead(directory)
             if not reason and not directory.is_dir():
@@ -47,6 +51,20 @@ class StoredModel:
         stored = cls(directory, config, tensors, quantization, has_data)
         config = with_stored_head(config, directory, tensors, stored.modules, has_data=has_data)
         stored = replace(stored, config=config)
+        stored._check()
+        return stored
+
+    @classmethod
+    def _open_gguf(cls, path: Path) -> Self:
+        """Read and check a GGUF file, which is a whole model. `directory` is the file itself."""
+        file = read_gguf(path)
+        try:
+            config, tensors = gguf_model.read_config(file), gguf_model.renamed(file)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+        quantized = any(header.dtype in gguf_model.FORMATS for header in tensors.values())
+        quantization = Quantization("gguf", {}) if quantized else None
+        stored = cls(path, config, tensors, quantization)
         stored._check()
         return stored
 
@@ -184,7 +202,7 @@ class StoredModel:
 
     def _dense_rows(self, piece: Piece, weight: Weight) -> int:
         header = self.part(piece, weight.name.rpartition(".")[2])
-        if header.dtype not in FLOATS:
+        if header.dtype not in (*FLOATS, *BLOCK_BYTES):
             raise CheckpointError(
                 f"{header.name} has dtype {header.dtype}; {', '.join(FLOATS)} are read"
             )

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from calculator.checkpoint.gguf_file import is_gguf
 from calculator.checkpoint.kinds import what_it_is_instead
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import CheckpointError, ConfigError, HubUnreachableError, OptionError
@@ -95,7 +96,7 @@ def find_subject(
     path = Path(model)
     if preset := find_preset(model):
         return Subject(model, preset, variant.formats(preset), "config", variant)
-    if path.is_file():
+    if path.is_file() and not is_gguf(path):
         if reason := what_it_is_instead(path):
             raise CheckpointError(reason)
         config = _bare_config(path)

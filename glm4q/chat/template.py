@@ -19,9 +19,11 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
+from calculator.checkpoint.gguf_file import is_gguf, read_gguf
 from calculator.errors import TokenizerError
 from glm4q.chat import glm4
 from glm4q.chat.messages import Message, Tool, mark_control_tokens, mark_messages, restore_marks
+from glm4q.text.gguf_tokenizer import TEMPLATE
 from glm4q.text.tokenizer import control_token_pattern, read_settings
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
@@ -131,6 +133,9 @@ class JinjaRenderer:
 
 def find_source(path: Path, config: Mapping[str, Any]) -> str | None:
     """The default template; a .jinja file wins, as in transformers 5."""
+    if is_gguf(path):
+        template = read_gguf(path).metadata.get(TEMPLATE)
+        return template if isinstance(template, str) else None
     if (path / "chat_template.jinja").is_file():
         return _read_text(path / "chat_template.jinja")
     separate = read_settings(path / "chat_template.json")

@@ -12,10 +12,12 @@ from typing import Any, Self
 import tokenizers
 from tokenizers.decoders import DecodeStream
 
+from calculator.checkpoint.gguf_file import is_gguf, read_gguf
 from calculator.errors import TokenizerError
 from calculator.git_lfs import about_lfs_pointer, is_lfs_pointer
 from calculator.json_files import MAX_TOKENIZER_BYTES, read_json_object
 from calculator.model.config import ModelConfig
+from glm4q.text.gguf_tokenizer import read_gguf_tokenizer
 from glm4q.text.tiktoken_bpe import read_tiktoken
 
 # The last two private-use characters: fonts put their icons at the front of these planes.
@@ -56,6 +58,8 @@ class Tokenizer:
     @classmethod
     def from_directory(cls, path: Path) -> Self:
         """Read tokenizer.json, or GLM-4's original tokenizer.model and tokenizer_config.json."""
+        if is_gguf(path):
+            return cls(read_gguf_tokenizer(read_gguf(path)))
         if (path / "tokenizer.json").is_file():
             return cls(_read_tokenizer_json(path / "tokenizer.json"))
         if (path / "tokenizer.model").is_file():
@@ -71,7 +75,7 @@ class Tokenizer:
         tokenizer = cls.from_directory(path)
         largest, token = tokenizer.largest_id()
         if largest >= config.vocab_size:
-            name = next(name for name in TOKENIZER_FILES if (path / name).is_file())
+            name = next((name for name in TOKENIZER_FILES if (path / name).is_file()), "")
             raise TokenizerError(
                 f"{path / name} gives {token!r} the id {largest}, and the model has embedding rows "
                 f"for ids below {config.vocab_size} only (vocab_size in config.json)"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from calculator.checkpoint.headers import BLOCK_BYTES
 from calculator.checkpoint.names import Piece
 from calculator.checkpoint.quantization import Method
 from calculator.checkpoint.stored import StoredModel
@@ -14,6 +15,7 @@ from glm4q.weights.awq_tensors import read_awq
 from glm4q.weights.bitsandbytes_tensors import read_bitsandbytes
 from glm4q.weights.compressed_tensors import read_compressed
 from glm4q.weights.files import Files, opened
+from glm4q.weights.gguf_tensors import expand, read_gguf_module
 from glm4q.weights.gptq_tensors import read_gptq
 from glm4q.weights.module import ModuleTensors
 from glm4q.weights.packing import WORD_BITS, QuantizedWeight, join
@@ -42,7 +44,7 @@ def read_weight(
             if start < last and first < stop:
                 offset = piece.start - first
                 rows = files.read(header, max(start, first) + offset, min(stop, last) + offset)
-                parts.append(rows)
+                parts.append(expand(rows, header.dtype) if header.dtype in BLOCK_BYTES else rows)
             first = last
     rows = parts[0] if len(parts) == 1 else torch.cat(parts)
     # The extremes are finite only where every number is, and finding them copies none.
@@ -58,6 +60,7 @@ READERS: dict[Method, Callable[[ModuleTensors], QuantizedWeight]] = {
     "awq": read_awq,
     "compressed-tensors": read_compressed,
     "bitsandbytes": read_bitsandbytes,
+    "gguf": read_gguf_module,
 }
 
 

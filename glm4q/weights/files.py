@@ -1,45 +1,88 @@
-"""Safetensors files whose tensors are read one by one."""
+"""Files of weights, safetensors and GGUF, whose tensors are read one by one."""
 
+import mmap
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from calculator.checkpoint.headers import TensorHeader
+from calculator.checkpoint.gguf_file import is_gguf
+from calculator.checkpoint.headers import BLOCK_BYTES, TensorHeader
 from calculator.errors import CheckpointError
+
+DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+class OpenFile(Protocol):
+    """A file that is mapped: pages are read as they are touched."""
+
+    def rows(self, header: TensorHeader, start: int, stop: int | None) -> Tensor: ...
 
 
 class Files(ExitStack):
-    """Files that stay open while weights are read, for to open one is to parse all its header.
+    """Files that stay open while weights are read, because opening one parses its whole header.
 
-    They are mapped: pages are read as they are touched, and are let go of when the file is closed
-    and none of its tensors is left.
+    Their pages are freed when the file is closed and none of its tensors is left.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._open: dict[Path, Any] = {}
+        self._open: dict[Path, OpenFile] = {}
 
     def read(self, header: TensorHeader, start: int = 0, stop: int | None = None) -> Tensor:
-        """Rows of a stored tensor. Raises CheckpointError."""
+        """Rows of a tensor; blocks of GGUF as uint8, [rows, bytes]. Raises CheckpointError."""
         try:
             if header.file not in self._open:
-                opened = self.enter_context(safe_open(header.file, framework="pt"))
-                self._open[header.file] = opened
-            file = self._open[header.file]
-            if start == 0 and (stop is None or stop == header.shape[0]):
-                return file.get_tensor(header.name)
-            return file.get_slice(header.name)[start:stop]
+                self._open[header.file] = self._opened(header.file)
+            return self._open[header.file].rows(header, start, stop)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{header.file}: {header.name} cannot be read: {error}") from None
+
+    def _opened(self, path: Path) -> OpenFile:
+        if is_gguf(path):
+            return MappedFile(path)
+        return Safetensors(self.enter_context(safe_open(path, framework="pt")))
+
+
+class Safetensors:
+    """A safetensors file."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def rows(self, header: TensorHeader, start: int, stop: int | None) -> Tensor:
+        if start == 0 and (stop is None or stop == header.shape[0]):
+            tensor: Tensor = self._file.get_tensor(header.name)
+            return tensor
+        part: Tensor = self._file.get_slice(header.name)[start:stop]
+        return part
+
+
+class MappedFile:
+    """A file whose tensors lie where their headers say."""
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as stream:
+            # torch warns about memory that cannot be written; this copy is never written.
+            self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+
+    def rows(self, header: TensorHeader, start: int, stop: int | None) -> Tensor:
+        stop = header.shape[0] if stop is None else stop
+        row = header.nbytes // header.shape[0]
+        place, count = header.start + start * row, (stop - start) * row
+        data = torch.frombuffer(self._map, dtype=torch.uint8, offset=place, count=count)
+        if header.dtype in BLOCK_BYTES:
+            return data.view(stop - start, row)
+        return data.view(DTYPES[header.dtype]).view(stop - start, *header.shape[1:])
 
 
 @contextmanager
 def opened(files: Files | None) -> Iterator[Files]:
-    """Those, which stay open; or, where there are none, such as are closed behind one weight."""
+    """Yield `files` if given, and leave it open. Otherwise open a set that is closed afterwards."""
     if files is not None:
         yield files
         return

@@ -49,7 +49,7 @@ def _cache(directory: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (_gguf, "holds a GGUF file, model.gguf"),
+        (_gguf, "holds a GGUF file: name the file itself"),
         (_adapter, "is a LORA adapter of THUDM/glm-4-9b-chat, and no model: merge it first"),
         (_pickle, "holds pytorch_model.bin, a pickle"),
         (_one_shard, "is one file of a checkpoint: name its directory"),

@@ -101,7 +101,7 @@ def read_recipe(path: Path) -> Recipe:
     except OSError as error:
         raise OptionError(f"{path} cannot be read: {error.strerror}") from None
     if len(text) > LARGEST_FILE:
-        raise OptionError(f"{path} is no recipe: it has more than {LARGEST_FILE} bytes")
+        raise OptionError(f"{path} is no recipe: it has more than {LARGEST_FILE:,} bytes")
     try:
         return _from_toml(tomllib.loads(text.decode()))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

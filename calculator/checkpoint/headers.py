@@ -118,7 +118,9 @@ def _tensor_header(
 
 def _weight_map(index: Path) -> Mapping[str, str]:
     if index.stat().st_size > MAX_HEADER_BYTES:
-        raise CheckpointError(f"{index} is {index.stat().st_size} bytes, over {MAX_HEADER_BYTES}")
+        raise CheckpointError(
+            f"{index} has {index.stat().st_size:,} bytes, and at most {MAX_HEADER_BYTES:,} are read"
+        )
     try:
         weight_map = json.loads(index.read_bytes())["weight_map"]
         if all(isinstance(file, str) for file in weight_map.values()):

@@ -118,7 +118,7 @@ def _get_if_there(url: str, limit: int) -> bytes | None:
     with answer:
         data = _read(answer, url, limit + 1)
     if len(data) > limit:
-        raise SourceError(f"{url} is over {limit} bytes")
+        raise SourceError(f"{url} has more than {limit:,} bytes, the most that are read")
     return data
 
 

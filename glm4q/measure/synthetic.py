@@ -19,6 +19,7 @@ from calculator.errors import OptionError
 from calculator.model.architecture import Weight
 from calculator.model.config import ModelConfig
 from calculator.model.formats import PACK_BITS, WeightFormat
+from calculator.units import human_bytes
 
 SPREAD = 0.02
 """Standard deviation of the weights: activations stay as large as a trained model's."""
@@ -53,7 +54,9 @@ def _refuse_full_disk(directory: Path, formats: Mapping[Weight, WeightFormat]) -
     )
     free = shutil.disk_usage(directory).free
     if needed > free:
-        raise OptionError(f"{directory.parent} has {free} bytes free, and {needed} are needed")
+        raise OptionError(
+            f"{directory.parent} has {human_bytes(free)} free, and {human_bytes(needed)} are needed"
+        )
 
 
 def _write(directory: Path, config: ModelConfig, formats: Mapping[Weight, WeightFormat]) -> None:

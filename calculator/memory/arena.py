@@ -1,8 +1,9 @@
 """One block of memory for the steps of a model, and the place of each buffer in it."""
 
+from bisect import insort
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property, lru_cache
 
 from calculator.memory.workspace import (
     DECODE_TILE,
@@ -94,9 +95,10 @@ class Arena:
     @property
     def moments(self) -> tuple[Moment, ...]:
         """Every moment of both kinds of step. The block is as large as the fullest needs it."""
+        kinds = [("prefill", _largest(self.prefill)), ("decode", _largest(self.decode))]
         return tuple(
-            _moment(f"{kind} {name}", layout, name, self.activation_bytes)
-            for kind, layout in (("prefill", self.prefill), ("decode", self.decode))
+            _moment(f"{kind} {name}", buffers, name, self.activation_bytes)
+            for kind, buffers in kinds
             for name in MOMENTS
         )
 
@@ -112,19 +114,26 @@ def make_arena(
     draft: int = 0,
     head: bool = True,
 ) -> Arena:
-    """The block of a model that takes up to `chunk` tokens of each sequence at once.
+    """Return the block of a model that takes up to `chunk` tokens of each sequence at once.
 
-    room: tokens of each sequence that the cache has room for. scratch: bytes that the kernels need,
+    room: tokens of each sequence for which the cache has room. scratch: bytes that kernels need,
     for a chunk and for decoding. draft: drafted tokens that a decoding step verifies.
     """
     decoded = min(1 + draft, room)
     prefill = StepShape(batch, min(chunk, room), min(PREFILL_TILE, room))
     decode = StepShape(batch, decoded, min(DECODE_TILE, room), logits=decoded)
-    kinds = (
+    first, second = (
         StepKind(config, shape, scratch_bytes, head)
         for shape, scratch_bytes in zip((prefill, decode), scratch, strict=True)
     )
-    return Arena(config, activation_bytes, *(_place(kind, activation_bytes) for kind in kinds))
+    return _arena(first, second, activation_bytes)
+
+
+@lru_cache(maxsize=256)
+def _arena(prefill: StepKind, decode: StepKind, activation_bytes: int) -> Arena:
+    """Contexts beyond a chunk and a tile have the same steps, so plans of them share an arena."""
+    layouts = (_place(kind, activation_bytes) for kind in (prefill, decode))
+    return Arena(prefill.config, activation_bytes, *layouts)
 
 
 def _largest(kind: StepKind) -> list[StepBuffer]:
@@ -137,23 +146,27 @@ def _place(kind: StepKind, activation_bytes: int) -> Layout:
     Static memory planning, "greedy by size": https://arxiv.org/abs/2001.03288
     """
     sizes = {buffer: buffer.bytes(activation_bytes) for buffer in _largest(kind)}
-    placed: list[tuple[int, int, frozenset[str]]] = []  # start, end, moments
+    placed: list[tuple[int, int, int]] = []  # start, end, and moments as bits, by start
     offsets: dict[BufferName, int] = {}
     for buffer in sorted(sizes, key=lambda buffer: (-sizes[buffer], buffer.name)):
-        alive = frozenset(buffer.alive)
+        alive = _moment_bits(buffer.alive)
         start = _first_gap(sizes[buffer], alive, placed)
-        placed.append((start, start + sizes[buffer], alive))
+        insort(placed, (start, start + sizes[buffer], alive))
         offsets[buffer.name] = start
     size = max(end for _, end, _ in placed)
     return Layout(kind.config, kind.shape, kind.scratch_bytes, kind.head, offsets, size)
 
 
-def _first_gap(
-    size: int, alive: frozenset[str], placed: Iterable[tuple[int, int, frozenset[str]]]
-) -> int:
+@cache
+def _moment_bits(moments: tuple[str, ...]) -> int:
+    """Moments as bits of a number, which are compared much faster than sets of names."""
+    return sum(1 << MOMENTS.index(moment) for moment in set(moments))
+
+
+def _first_gap(size: int, alive: int, placed: Iterable[tuple[int, int, int]]) -> int:
     start = 0
-    for other_start, other_end, others in sorted(placed, key=lambda each: each[0]):
-        if alive.isdisjoint(others) or other_end <= start:
+    for other_start, other_end, others in placed:
+        if not alive & others or other_end <= start:
             continue
         if start + size <= other_start:
             break
@@ -161,11 +174,9 @@ def _first_gap(
     return start
 
 
-def _moment(name: str, layout: Layout, moment: str, activation_bytes: int) -> Moment:
+def _moment(name: str, buffers: list[StepBuffer], moment: str, activation_bytes: int) -> Moment:
     sizes = {
-        buffer.name: buffer.bytes(activation_bytes)
-        for buffer in _largest(layout)
-        if moment in buffer.alive
+        buffer.name: buffer.bytes(activation_bytes) for buffer in buffers if moment in buffer.alive
     }
     largest = sorted((each for each in sizes if sizes[each]), key=lambda each: -sizes[each])
     return Moment(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from operator import itemgetter
 
@@ -200,7 +200,7 @@ class Planner:
     def _workspace(self, settings: Settings, arenas: Mapping[Device, Arena]) -> Iterator[Term]:
         tokens = settings.batch * min(settings.prefill_chunk, settings.context)
         for device, arena in arenas.items():
-            yield Term.single("workspace", device, arena.bytes, arena.formula, "config")
+            yield Term.single("workspace", device, arena.bytes, partial(_sum_of, arena), "config")
             needs = self._served[device].needs
             kinds = tokens, _decoded(settings)
             if operator := max(needs(each).operator_bytes for each in kinds):
@@ -273,6 +273,10 @@ def _weights_slack(
         sizes = [size for _, size in tensors]
         requests += sizes if layer is None else [layer_block_bytes(sizes)]
     return reserved_bytes(requests) - sum(size for _, size in on_gpu)
+
+
+def _sum_of(arena: Arena) -> str:
+    return arena.formula
 
 
 def _decoded(settings: Settings) -> int:

@@ -37,8 +37,6 @@ class Settings:
     """Tokens for which the KV cache has room, in each sequence."""
     batch: int = 1
     """Sequences that run at once."""
-    shared_prefix: int = 0
-    """Tokens at the beginning of the context that all sequences share, and that are cached once."""
     prefill_chunk: int = PREFILL_CHUNK
     """Prompt tokens in one forward pass."""
     draft_tokens: int = 0
@@ -58,6 +56,8 @@ class Settings:
     """Bytes of the GPU left to the desktop and other programs."""
     margin: int = 0
     """Bytes of the GPU left free for safety."""
+    shared_prefix: int = 0
+    """Tokens at the beginning of the context that all sequences share, and that are cached once."""
 
     def __post_init__(self) -> None:
         if self.kv not in KV_FORMATS:

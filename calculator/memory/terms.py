@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from calculator.memory.settings import Device, Settings
 from calculator.model.architecture import Role, Weight
@@ -45,17 +45,30 @@ class Term:
 
     name: str
     device: Device
-    formula: str
+    formula_of: str | Callable[[], str]
+    """The formula, or what writes it: most plans are only asked for their bytes."""
     source: str
     """Where the operands come from: config, headers, measured elsewhere, assumed."""
     buffers: tuple[Buffer, ...]
+
+    @property
+    def formula(self) -> str:
+        """The sum that gives the bytes."""
+        return self.formula_of if isinstance(self.formula_of, str) else self.formula_of()
 
     @cached_property
     def bytes(self) -> int:
         return sum(buffer.bytes for buffer in self.buffers)
 
     @classmethod
-    def single(cls, name: str, device: Device, size: int, formula: str, source: str) -> "Term":
+    def single(
+        cls,
+        name: str,
+        device: Device,
+        size: int,
+        formula: str | Callable[[], str],
+        source: str,
+    ) -> "Term":
         """A term of one buffer of its own name."""
         return cls(name, device, formula, source, (Buffer(name, size),))
 
@@ -75,7 +88,7 @@ def weight_terms(
             by_bits = counts.setdefault(term, {})
             by_bits[bits] = by_bits.get(bits, 0) + count
     return tuple(
-        Term(name, device, _formula(counts[name, device]), source, tuple(held))
+        Term(name, device, partial(_formula, counts[name, device]), source, tuple(held))
         for (name, device), held in buffers.items()
     )
 

@@ -6,6 +6,7 @@ and a test demands the same names and shapes of the model's `state_dict()`.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from math import prod
 from typing import Literal
 
@@ -35,7 +36,7 @@ class Weight:
         """The module that owns it: the name without its last part."""
         return self.name.rpartition(".")[0]
 
-    @property
+    @cached_property
     def layer(self) -> int | None:
         """The decoder layer that it belongs to; None for the embedding, last norm and head."""
         return int(self.name.split(".", 3)[2]) if self.name.startswith("model.layers.") else None
@@ -46,8 +47,13 @@ class Weight:
         return self.role in ("linear", "head")
 
 
-def weights(config: ModelConfig) -> Iterator[Weight]:
-    """Every weight, in the order of the forward pass; a tied head is the embedding itself."""
+@lru_cache(maxsize=64)
+def weights(config: ModelConfig) -> tuple[Weight, ...]:
+    """List every weight in the order of the forward pass; a tied head is the embedding itself."""
+    return tuple(_all_weights(config))
+
+
+def _all_weights(config: ModelConfig) -> Iterator[Weight]:
     hidden, vocabulary = config.hidden_size, config.vocab_size
     yield Weight(EMBEDDING, (vocabulary, hidden), "embedding")
     for layer in range(config.num_hidden_layers):

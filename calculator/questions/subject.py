@@ -7,7 +7,6 @@ from pathlib import Path
 
 from calculator.checkpoint.gguf_file import is_gguf
 from calculator.checkpoint.kinds import what_it_is_instead
-from calculator.checkpoint.stored import StoredModel
 from calculator.errors import CheckpointError, ConfigError, HubUnreachableError, OptionError
 from calculator.json_files import read_json_object
 from calculator.memory.plan import assign_formats
@@ -104,6 +103,8 @@ def find_subject(
         return Subject(name, config, variant.formats(config), "config", variant)
     asked = any(option is not None for option in (weights, group_size, lm_head))
     if path.exists():
+        from calculator.checkpoint.stored import StoredModel  # a preset needs none of it
+
         stored = StoredModel.open(path)
     elif "/" not in model:
         raise OptionError(

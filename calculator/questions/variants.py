@@ -60,7 +60,13 @@ class Choice:
     """Speed at the beginning of a conversation."""
 
     @property
+    def longest(self) -> int:
+        """The longest context of the model."""
+        return self.question.subject.config.max_position_embeddings
+
+    @property
     def margin_bytes(self) -> int:
+        """What the card has left."""
         margin = self.question.margin_bytes
         return 0 if margin is None else margin
 
@@ -120,14 +126,19 @@ def best_by_card(question: Question, cards: Sequence[Card]) -> tuple[Choice | No
 
 
 def _best_on(card: Card, variants: list[Question], kvs: list[str]) -> Choice | None:
-    found = []
-    for variant in variants:
-        for kv in kvs:
+    """Try coarser caches only where the finest holds no conversation: it would come first."""
+    found: list[Choice] = []
+    for kv in kvs:
+        for variant in variants:
             asked = replace(variant, card=card).with_planner_of(variant)
             placed = asked.with_settings(replace(asked.settings, kv=kv))
             choice = _choice(placed, Fixed(), card.usable_bytes)
             if choice is not None:
                 found.append(choice)
+                if choice.max_context == choice.longest and choice.margin_bytes >= TIGHT_BYTES:
+                    break  # finer weights with the whole context and room to spare come first
+        if any(choice.max_context >= min(CONVERSATION, choice.longest) for choice in found):
+            break
     return max(found, key=_rank, default=None)
 
 

@@ -3,17 +3,13 @@
 import json
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
 from calculator.errors import OptionError
 from calculator.extras import require_packages
 from calculator.questions.answer import Answer
-from calculator.questions.grid import make_grid
-from calculator.questions.longest import longest_contexts
-from calculator.questions.solve import cards_that_fit
-from calculator.report import records, sheets
+from calculator.report import sheets
 from calculator.report.headline import headline
 from calculator.report.sentences import (
     assumptions,
@@ -96,6 +92,10 @@ def _rows_of(show: Show) -> str:
 
 
 def _record(answer: Answer, show: Show, every: bool) -> dict[str, Any]:
+    from calculator.questions.grid import make_grid
+    from calculator.questions.longest import longest_contexts
+    from calculator.report import records
+
     question = answer.question
     if show == "grid":
         return records.grid_record(question, make_grid(question))
@@ -149,8 +149,12 @@ def _sheets(answer: Answer, show: Show, every: bool) -> list[tuple[Sheet, bool]]
     if show == "chart":
         return []
     if show == "grid":
+        from calculator.questions.grid import make_grid
+
         return [(sheets.grid_sheet(question, make_grid(question)), question.card is not None)]
     if show == "cards":
+        from calculator.questions.longest import longest_contexts
+
         return [(sheets.cards_sheet(question, longest_contexts(question)), False)]
     if show == "recommended":
         return [(sheets.recommendations_sheet(question), False)]
@@ -163,6 +167,8 @@ def _sheets(answer: Answer, show: Show, every: bool) -> list[tuple[Sheet, bool]]
     if show == "explain":
         shown += [sheets.explain_sheet(question), sheets.moments_sheet(question)]
     if question.card is None:
+        from calculator.questions.solve import cards_that_fit
+
         shown.append(sheets.offers_sheet(cards_that_fit(question)))
     return [(sheet, False) for sheet in shown if sheet.rows]
 
@@ -182,6 +188,8 @@ def _command(answer: Answer, show: Show) -> str:
 
 def _write(path: Path, content: bytes) -> None:
     """Write the whole file or nothing: a file that exists stays until the new one is complete."""
+    import tempfile  # only for files
+
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}-")
         try:

@@ -1,17 +1,22 @@
 """An answer as tables of words, for a terminal and for Markdown alike."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from calculator.cards.card import Card
 from calculator.model.architecture import num_parameters
 from calculator.questions.answer import recommended
-from calculator.questions.grid import Cell, GridRow
-from calculator.questions.longest import Longest
 from calculator.questions.question import Question
 from calculator.questions.solve import Offer, verdict
 from calculator.questions.variants import Choice, Choices
 from calculator.report.words import DEVICES, KV, WEIGHTS, band_words
 from calculator.units import human_band, human_bytes, human_tokens
+
+if TYPE_CHECKING:
+    from calculator.questions.grid import Cell, GridRow
+    from calculator.questions.longest import Longest
 
 MARKS = {"fits": "", "tight": "~", "no": "!"}
 """Beside a margin in the grid, so that it reads without colour."""

@@ -11,7 +11,6 @@ from calculator.memory.workspace import PREFILL_CHUNK
 from calculator.options import one_of, parse_tokens
 from calculator.questions.answer import Answer, find_answer
 from calculator.questions.asked import Asked
-from calculator.questions.fit import Wish
 from calculator.questions.solve import KV_CHOICES
 from calculator.report import answers
 from glm4q.commands import options
@@ -277,6 +276,7 @@ def _verify(
     receipt: Path | None,
 ) -> int:
     # What runs a model stands above the calculator; only the command line reaches up to it.
+    from calculator.questions.fit import Wish
     from glm4q.commands.receipt import verify_plan
 
     tokens = None if context is None else parse_tokens(context)

@@ -9,6 +9,7 @@ import torch
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import CheckpointError
+from calculator.units import counted
 from glm4q import __version__
 from glm4q.measure.peaks import peak_bytes
 from quantize.budget import MemoryNeed
@@ -88,7 +89,7 @@ class Examination:
                 "peak_bytes": max(journal.peak_bytes, peak_bytes()),
                 "predicted_bytes": self.need.total,
                 "arithmetic": f"{str(how.dtype).removeprefix('torch.')} on {how.device.type}, "
-                f"{torch.get_num_threads()} threads",
+                f"{counted(torch.get_num_threads(), 'thread')}",
                 "versions": {"glm4q": __version__, "torch": torch.__version__},
             },
         }

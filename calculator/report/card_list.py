@@ -4,7 +4,7 @@ import json
 
 from calculator.cards.gpus import Gpu, matching_gpus
 from calculator.report.sheets import Sheet
-from calculator.units import human_bytes
+from calculator.units import counted, human_bytes
 
 
 def show_cards(word: str | None, form: str) -> int:
@@ -33,7 +33,7 @@ def cards_list_sheet(gpus: tuple[Gpu, ...]) -> Sheet:
     """The cards with what matters of them."""
     numbers = ("memory", "GB/s", "power", "launch price")
     return Sheet(
-        f"{len(gpus)} cards",
+        counted(len(gpus), "card"),
         ("card", "kind", *numbers, "year"),
         tuple(
             (

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.table import Table
 
 from calculator.questions.fit import Wish
-from calculator.units import human_bytes
+from calculator.units import counted, human_bytes
 from glm4q.engine import LLM
 from glm4q.measure.receipt import Receipt, verify
 from glm4q.terminal.console import Console
@@ -48,4 +48,6 @@ def _print(receipt: Receipt) -> None:
             f"planned {human_bytes(receipt.planned_bytes)}"
         )
     verdict = "the plan is true" if receipt.is_true else "the plan is NOT true"
-    console.print(f"{verdict}: {receipt.device}, {receipt.dtype}, {receipt.threads} threads")
+    console.print(
+        f"{verdict}: {receipt.device}, {receipt.dtype}, {counted(receipt.threads, 'thread')}"
+    )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from calculator.report.sheets import Sheet
-from calculator.units import human_bytes
+from calculator.units import counted, human_bytes
 from glm4q import __version__
 from glm4q.measure.speed import Result, Speed
 from glm4q.planning.devices import dtype_name
@@ -89,8 +89,9 @@ def sentences(result: Result, machine: Machine) -> list[str]:
         f"load: {result.load_seconds:.1f} s; first token: {result.speeds[0].prefill_seconds:.2f} s "
         f"after a prompt of {work.prompt} at depth {result.speeds[0].depth:,}",
         f"memory is read at {result.read_bandwidth / 1e9:.1f} GB/s by the best of several reads",
-        f"medians of {work.runs}; {work.decode} tokens decoded; {dtype_name(machine.dtype)} on "
-        f"{machine_name(machine.device)}, {torch.get_num_threads()} threads, glm4q {__version__}, "
+        f"medians of {work.runs}; {counted(work.decode, 'token')} decoded; "
+        f"{dtype_name(machine.dtype)} on {machine_name(machine.device)}, "
+        f"{counted(torch.get_num_threads(), 'thread')}, glm4q {__version__}, "
         f"torch {torch.__version__}",
     ]
     if any(round(result.bandwidth_share(speed), 2) > 1 for speed in result.speeds):

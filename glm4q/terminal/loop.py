@@ -6,6 +6,7 @@ from contextlib import closing
 from rich.console import Console
 
 from calculator.errors import Glm4qError
+from calculator.units import counted
 from glm4q.chat.session import ChatSession
 from glm4q.decode.sampling import SamplingParams
 from glm4q.terminal.markdown import MarkdownStream
@@ -92,6 +93,6 @@ def status(session: ChatSession) -> str:
         return used
     ended = ", cut at the limit" if answer.finish_reason == "length" else ""
     return (
-        f"{answer.tokens} tokens{ended}, {answer.tokens_per_second:.1f} tokens/s, "
+        f"{counted(answer.tokens, 'token')}{ended}, {answer.tokens_per_second:.1f} tokens/s, "
         f"first after {answer.prefill_seconds:.2f} s, {used}"
     )

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from calculator.checkpoint.stored import StoredModel
+from calculator.units import counted
 from quantize.output.checksums import CHECKSUMS
 from quantize.quality.checkpoint_check import (
     LARGEST_ERROR,
@@ -56,7 +57,7 @@ def verify(
     if problems:
         return 1
     count = len(stored.tensors)
-    typer.echo(f"{checkpoint}: {count} tensors are whole, finite and where they belong")
+    typer.echo(f"{checkpoint}: {counted(count, 'tensor')}: all whole, finite and where they belong")
     return 0
 
 

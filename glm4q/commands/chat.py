@@ -18,6 +18,7 @@ from glm4q.commands.signals import ending_at_once_on_interrupt
 from glm4q.commands.streams import read_question
 from glm4q.decode.sampling import SamplingParams
 from glm4q.engine import LLM
+from glm4q.kernels.cpu.extension import slow_note
 from glm4q.terminal.console import Console
 from glm4q.terminal.loop import Terminal
 from glm4q.terminal.markdown import MarkdownStream
@@ -156,6 +157,8 @@ def chat(
         model, {name: value for name, value in changes.items() if value is not None}
     )
     llm = _load(model, device, dtype, kernel, wish, kept)
+    if note := slow_note({tensor.device for tensor in llm.model.state_dict().values()}):
+        print(f"glm4q: {note}", file=sys.stderr)
     if sys.stderr.isatty():  # a pipe gets the answer and nothing else
         print(llm.fit.sentence(), file=sys.stderr)
     if question is None:

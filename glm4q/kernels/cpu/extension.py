@@ -1,6 +1,9 @@
 """The compiled extension `glm4q._native`, if it is there and was built from these sources."""
 
+from collections.abc import Iterable
 from types import ModuleType
+
+import torch
 
 from calculator.errors import KernelError
 from glm4q.kernels.cpu.records import checksum
@@ -12,6 +15,7 @@ except ImportError:
 
 NOT_BUILT = "was not built: the installation found no C++ compiler"
 OUTDATED = "was built from other sources: install glm4q again"
+REMEDY = "install a C++ compiler (g++ or clang++), then glm4q again with pip's --force-reinstall"
 
 
 def refuses_extension() -> str | None:
@@ -19,6 +23,17 @@ def refuses_extension() -> str | None:
     if _native is None:
         return NOT_BUILT
     return None if getattr(_native, "RECORDS_CHECKSUM", 0) == CHECKSUM else OUTDATED
+
+
+def slow_note(devices: Iterable[torch.device]) -> str | None:
+    """A line for users of these devices if the compiled functions are missed there, else None."""
+    reason = refuses_extension()
+    if reason is None or all(device.type != "cpu" for device in devices):
+        return None
+    return (
+        f"glm4q's fast code for the CPU {reason}. Answers are several times slower; "
+        f"to have it, {REMEDY}"
+    )
 
 
 def extension() -> ModuleType | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from glm4q.cli import main
+from glm4q.kernels.cpu import extension
 
 pytestmark = pytest.mark.demo
 QUESTION = "What is the capital of France?"
@@ -37,6 +38,18 @@ def test_pipe_gets_the_answer_and_nothing_else(quantized_demo: Callable[[int], P
     )
     assert ran.stdout == "The capital of France is Paris.\n"
     assert ran.stderr == ""
+
+
+def test_without_the_extension_one_line_says_that_answers_are_slow(
+    quantized_demo: Callable[[int], Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(extension, "_native", None)
+    question = ["--prompt", QUESTION, "--max-tokens", "1"]
+    assert main(["chat", str(quantized_demo(8)), *question]) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "slower" in line]
+    assert "C++ compiler" in line
 
 
 def test_guesses_leave_the_answer_as_it_is(

@@ -4,6 +4,7 @@ import re
 from ctypes import Structure, c_double, c_int64, c_void_p, sizeof
 
 import pytest
+import torch
 
 from glm4q.kernels.cpu import records
 from glm4q.kernels.cpu.extension import extension
@@ -83,6 +84,19 @@ def test_triton_has_the_constants() -> None:
     assert vectors.SMALLEST_SCALE.value == int8.SMALLEST_SCALE == int4.SMALLEST_SCALE
     assert vectors.LARGEST_INT8.value == int8.LARGEST_CODE
     assert vectors.LARGEST_INT4.value == int4.LARGEST_CODE
+
+
+def test_the_slow_way_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from glm4q.kernels.cpu import extension as module
+
+    monkeypatch.setattr(module, "_native", None)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    note = module.slow_note([gpu, cpu])
+    assert note is not None
+    assert "\n" not in note
+    assert "found no C++ compiler" in note
+    assert "--force-reinstall" in note
+    assert module.slow_note([gpu]) is None
 
 
 def test_an_extension_of_other_sources_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

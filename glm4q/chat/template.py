@@ -28,6 +28,13 @@ from glm4q.text.tokenizer import control_token_pattern, read_settings
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 
+CHATGLM3_TOKENS = {"[gMASK]", "sop", "<|user|>", "<|assistant|>"}
+CHATGLM3 = (
+    "[gMASK]sop{% for message in messages %}<|{{ message.role }}|>\n {{ message.content }}"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+"""The protocol of chatglm3-6b, whose tokenizer begins each text with a space."""
+
 # What a template can fail with: jinja2's own errors, and Python's in its expressions.
 TEMPLATE_FAULTS = (
     jinja2.TemplateError,
@@ -69,6 +76,8 @@ class ChatTemplate:
             return cls(JinjaRenderer(source, _special_tokens(config), name=path), control_tokens)
         if control_tokens >= glm4.CONTROL_TOKENS:
             return cls(glm4.render, control_tokens)
+        if control_tokens >= CHATGLM3_TOKENS:
+            return cls(JinjaRenderer(CHATGLM3, {}, name=path), control_tokens)
         raise TokenizerError(f"{path} has no chat template, and no control tokens of GLM-4's")
 
     def render(

@@ -18,6 +18,7 @@ from calculator.git_lfs import about_lfs_pointer, is_lfs_pointer
 from calculator.json_files import MAX_TOKENIZER_BYTES, read_json_object
 from calculator.model.config import ModelConfig
 from glm4q.text.gguf_tokenizer import read_gguf_tokenizer
+from glm4q.text.sentencepiece_bpe import is_sentencepiece, read_sentencepiece
 from glm4q.text.tiktoken_bpe import read_tiktoken
 
 # The last two private-use characters: fonts put their icons at the front of these planes.
@@ -98,9 +99,10 @@ class Tokenizer:
     @property
     def prefix_ids(self) -> list[int]:
         """What GLM-4 expects before a text that is no chat; nothing for other models."""
-        prefix = ("[gMASK]", "<sop>")
-        known = self.control_tokens.keys() >= set(prefix)
-        return [self.control_tokens[token] for token in prefix] if known else []
+        for prefix in (("[gMASK]", "<sop>"), ("[gMASK]", "sop")):
+            if self.control_tokens.keys() >= set(prefix):
+                return [self.control_tokens[token] for token in prefix]
+        return []
 
     def token_id(self, token: str) -> int | None:
         return self._backend.token_to_id(token)
@@ -189,6 +191,8 @@ def _read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
 def _read_original(path: Path) -> tokenizers.Tokenizer:
     if is_lfs_pointer(path / "tokenizer.model"):
         raise TokenizerError(about_lfs_pointer(path / "tokenizer.model"))
+    if is_sentencepiece(path / "tokenizer.model"):
+        return read_sentencepiece(path / "tokenizer.model")
     backend = read_tiktoken(path / "tokenizer.model")
     ranks = backend.get_vocab_size()
     if decoder := read_settings(path / "tokenizer_config.json").get("added_tokens_decoder"):

@@ -282,7 +282,7 @@ def test_a_directory_without_tokenizer_is_named_with_both_files(tmp_path: Path) 
         ([b"IQ== 0", b"Ig!== 1"], "line 2"),
         ([b"IQ== 0", b"Ig=="], "line 2"),
         ([b"IQ== zero"], "line 1"),
-        ([b"\x0a\x0e\x0a\x05<unk>\x15\x00"], "line 1"),  # as SentencePiece's files begin
+        ([b"\x0a\x0e\x0a\x05<unk>\x15\x00"], "is no whole SentencePiece model"),
         ([b"IQ== 0", b"Ig== 0"], "rank 0 belongs to more than one token"),
         ([b"IQ== 0", b"Ig== 2"], "no token has rank 1"),
         ([b"IQ== 0", b"Ig== 1"], "no token for the single byte 0x00"),

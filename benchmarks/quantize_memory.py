@@ -20,7 +20,7 @@ from calculator.model.architecture import weights
 from calculator.model.config import ModelConfig
 from calculator.model.presets import PRESETS
 from calculator.units import human_bytes
-from quantize.output.layout import Tensor
+from quantize.output.layout import PlannedTensor
 from quantize.output.shards import header
 
 LAYERS = (1, 2, 4)
@@ -28,7 +28,7 @@ LAYERS = (1, 2, 4)
 
 def write_synthetic(config: ModelConfig, directory: Path) -> int:
     """A bf16 checkpoint of zeros that takes no room on the disk. Returns its bytes."""
-    tensors = [Tensor(weight.name, "BF16", weight.shape) for weight in weights(config)]
+    tensors = [PlannedTensor(weight.name, "BF16", weight.shape) for weight in weights(config)]
     start = header(tensors)
     total = len(start) + sum(tensor.nbytes for tensor in tensors)
     with (directory / "model.safetensors").open("wb") as file:

@@ -35,7 +35,7 @@ from quantize.export.gguf import gguf_name
 from quantize.export.gguf_metadata import ARCHITECTURES, add_metadata
 from quantize.methods import rtn
 from quantize.methods.codes import Packed
-from quantize.output.layout import Tensor
+from quantize.output.layout import PlannedTensor
 from quantize.output.shards import header
 from quantize.quality.report import JSON_NAME
 
@@ -186,7 +186,7 @@ def one_layer(samples: int) -> None:
 
 def write_random(config: ModelConfig, directory: Path) -> None:
     """A bf16 checkpoint of small random numbers, a tensor at a time."""
-    tensors = [Tensor(each.name, "BF16", each.shape) for each in weights(config)]
+    tensors = [PlannedTensor(each.name, "BF16", each.shape) for each in weights(config)]
     with (directory / "model.safetensors").open("wb") as file:
         file.write(header(tensors))
         for tensor in tensors:

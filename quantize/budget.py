@@ -1,4 +1,4 @@
-"""What quantizing takes in memory and on disk, before it begins; the batch that fits a limit."""
+"""Estimate the memory and disk that quantizing takes, and find the batch that fits a limit."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,20 +18,20 @@ from quantize.output.tensors import NUMBERS_AT_ONCE
 from quantize.quality.evaluate import POSITIONS_AT_ONCE, WINDOW
 
 PROCESS_BYTES = 300 << 20
-"""Python with torch and no model: 225 MiB were measured (benchmarks/quantize_memory.py)."""
+"""Python with torch takes 225 MiB before a model is read (benchmarks/quantize_memory.py)."""
 ROUNDING_BYTES = NUMBERS_AT_ONCE * 12
-"""A run of rows, its codes and its words, while it is rounded: by torch, in C++ less."""
+"""Rows, their codes and their packed words while torch rounds them; C++ takes less."""
 
 
 @dataclass(frozen=True)
-class MemoryNeed:
+class MemoryEstimate:
     """Bytes at the fullest moment of a run."""
 
     terms: Mapping[str, int]
 
     @property
     def total(self) -> int:
-        """With what an allocator keeps between them: up to a quarter was seen on the demo model."""
+        """The sum, and a quarter more: the allocator kept up to that unused on the demo model."""
         return sum(self.terms.values()) * 5 // 4
 
 
@@ -42,7 +42,7 @@ class CalibrationPass:
     method: str
     batch: int
     tokens: int
-    """Of a sample; 0 where there are none."""
+    """Tokens of a sample; 0 where there are no samples."""
     dtype: torch.dtype
 
 
@@ -52,8 +52,8 @@ def estimate_memory(
     how: CalibrationPass,
     *,
     held_out: int = 0,
-) -> MemoryNeed:
-    """An upper bound of the memory that a run takes; host and GPU are not told apart.
+) -> MemoryEstimate:
+    """An upper bound of the memory that a run takes; host and GPU are counted together.
 
     held_out: tokens on which quality is measured at the end.
     """
@@ -65,8 +65,8 @@ def estimate_memory(
     return max(needs, key=lambda need: need.total)
 
 
-def _rounding(formats: Mapping[Weight, WeightFormat]) -> MemoryNeed:
-    return MemoryNeed({
+def _rounding(formats: Mapping[Weight, WeightFormat]) -> MemoryEstimate:
+    return MemoryEstimate({
         "Python and torch": PROCESS_BYTES,
         "rows at once": ROUNDING_BYTES,
         "largest weight": _largest(formats),
@@ -75,7 +75,7 @@ def _rounding(formats: Mapping[Weight, WeightFormat]) -> MemoryNeed:
 
 def _calibrating(
     formats: Mapping[Weight, WeightFormat], config: ModelConfig, how: CalibrationPass
-) -> MemoryNeed:
+) -> MemoryEstimate:
     layer = [weight for weight in formats if weight.layer == 0]
     numbers = sum(weight.numel for weight in layer)
     linears = {
@@ -93,12 +93,12 @@ def _calibrating(
     size = how.dtype.itemsize
     workspace = _workspace(config, how.batch, how.tokens, how.dtype, 0)
     kept = how.batch * how.tokens * config.num_key_value_heads * config.head_dim * 2 * 4
-    return MemoryNeed({
+    return MemoryEstimate({
         "Python and torch": PROCESS_BYTES,
         "a layer twice, and as it is read": numbers * (2 * size + 4),
         "codes of the layer": numbers,
         **fullest,
-        "both streams' workspaces": 2 * workspace + kept,
+        "workspaces of both streams": 2 * workspace + kept,
         "a batch": how.batch * how.tokens * config.intermediate_size * (2 * size + 8),
         "largest weight beside the layers": max(_largest(formats), ROUNDING_BYTES),
     })  # fmt: skip
@@ -109,13 +109,13 @@ def _measuring(
     config: ModelConfig,
     dtype: torch.dtype,
     tokens: int,
-) -> MemoryNeed:
+) -> MemoryEstimate:
     layer = sum(weight.numel for weight in formats if weight.layer == 0)
     window = min(tokens, WINDOW)
     needs = needs_of_dequantizing(formats)(window)
     workspace = _workspace(config, 1, window, dtype, needs.scratch_bytes)
     heads = 2 * config.vocab_size * config.hidden_size * dtype.itemsize
-    return MemoryNeed({
+    return MemoryEstimate({
         "Python and torch": PROCESS_BYTES,
         "a layer, and as it is read": layer * (dtype.itemsize + 4),
         "both heads, one as it is read, one reordered": heads + 2 * _largest(formats),
@@ -150,7 +150,7 @@ def _stage_terms(linears: list[Weight], config: ModelConfig, method: str) -> dic
     inputs = linears[0].shape[1]
     outputs = max(weight.shape[0] for weight in linears)
     sums = 2 * inputs * inputs + config.hidden_size * inputs
-    copies = 2 if method == "auto" else 1  # the held-out samples' sums
+    copies = 2 if method == "auto" else 1  # one for the samples that choose the method
     return {
         "sums over tokens": 4 * sums * copies,
         "factors of the Hessian": 4 * 6 * inputs * inputs,
@@ -168,7 +168,7 @@ def largest_batch(
     held_out: int,
     limit: int | None,
     limit_name: str,
-) -> tuple[int, MemoryNeed]:
+) -> tuple[int, MemoryEstimate]:
     """Find the most samples a pass, `how.batch` or fewer, whose need is within `limit` bytes.
 
     limit_name: the limit and where it comes from, for messages. Raises OptionError with the memory
@@ -190,6 +190,6 @@ def largest_batch(
 def calibration_disk_bytes(
     config: ModelConfig, *, samples: int, tokens: int, dtype: torch.dtype
 ) -> int:
-    """Hidden states and feeds of both streams: before and after a layer, and of two stages."""
+    """Bytes of both streams' hidden states before and after a layer, and of two stages' inputs."""
     widths = 2 * config.hidden_size + config.hidden_size + config.intermediate_size
     return 2 * samples * tokens * widths * dtype.itemsize

@@ -1,4 +1,4 @@
-"""NF4 and LLM.int8(): bitsandbytes quantizes, and the files are those that transformers loads."""
+"""Write NF4 and LLM.int8() checkpoints, which transformers loads; bitsandbytes quantizes."""
 
 import json
 from collections.abc import Iterator
@@ -19,8 +19,7 @@ from calculator.model.formats import LLM_INT8, NF4, NF4_BLOCK, WeightFormat
 from glm4q import __version__
 from glm4q.weights.bitsandbytes_package import bitsandbytes_functions
 from glm4q.weights.checkpoint import read_weight
-from quantize.output.layout import Tensor as Planned
-from quantize.output.layout import lay_out
+from quantize.output.layout import PlannedTensor, lay_out
 from quantize.output.tensors import NamedTensors, copied
 from quantize.parts import Listener, OutputPlan, file_stamps, write_checkpoint
 from quantize.pipeline import RoundedParts
@@ -95,17 +94,17 @@ class BitsandbytesParts(RoundedParts):
                 yield from copied(self._stored, weight)
 
 
-def _layout(weight: Weight, weight_format: WeightFormat) -> Iterator[Planned]:
+def _layout(weight: Weight, weight_format: WeightFormat) -> Iterator[PlannedTensor]:
     outputs, inputs = weight.shape
     if weight_format == LLM_INT8:
-        yield Planned(f"{weight.module}.weight", "I8", weight.shape)
-        yield Planned(f"{weight.module}.SCB", "F32", (outputs,))
-        yield Planned(f"{weight.module}.weight_format", "U8", ())
+        yield PlannedTensor(f"{weight.module}.weight", "I8", weight.shape)
+        yield PlannedTensor(f"{weight.module}.SCB", "F32", (outputs,))
+        yield PlannedTensor(f"{weight.module}.weight_format", "U8", ())
         return
-    yield Planned(f"{weight.module}.weight", "U8", (outputs * inputs // 2, 1))
-    yield Planned(f"{weight.module}.weight.absmax", "F32", (outputs * inputs // NF4_BLOCK,))
-    yield Planned(f"{weight.module}.weight.quant_map", "F32", (16,))
-    yield Planned(f"{weight.module}.{STATE}", "U8", (len(_state(weight)),))
+    yield PlannedTensor(f"{weight.module}.weight", "U8", (outputs * inputs // 2, 1))
+    yield PlannedTensor(f"{weight.module}.weight.absmax", "F32", (outputs * inputs // NF4_BLOCK,))
+    yield PlannedTensor(f"{weight.module}.weight.quant_map", "F32", (16,))
+    yield PlannedTensor(f"{weight.module}.{STATE}", "U8", (len(_state(weight)),))
 
 
 def _quantized(
@@ -115,18 +114,18 @@ def _quantized(
     rows = read_weight(stored, weight)
     if weight_format == LLM_INT8:
         codes, scales, _ = functional.int8_vectorwise_quant(rows.half())
-        made = [codes, scales.float(), torch.zeros((), dtype=torch.uint8)]
+        tensors = [codes, scales.float(), torch.zeros((), dtype=torch.uint8)]
     else:
         packed, state = functional.quantize_4bit(
             rows.bfloat16(), blocksize=NF4_BLOCK, quant_type="nf4", compress_statistics=False
         )
-        made = [packed, state.absmax, state.code, torch.tensor(list(_state(weight))).byte()]
-    for planned, tensor in zip(_layout(weight, weight_format), made, strict=True):
+        tensors = [packed, state.absmax, state.code, torch.tensor(list(_state(weight))).byte()]
+    for planned, tensor in zip(_layout(weight, weight_format), tensors, strict=True):
         yield planned.name, tensor
 
 
 def _state(weight: Weight) -> bytes:
-    """What bitsandbytes' QuantState packs beside the tensors."""
+    """The JSON that bitsandbytes' QuantState stores beside the tensors."""
     state = {
         "quant_type": "nf4",
         "blocksize": NF4_BLOCK,

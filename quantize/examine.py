@@ -1,4 +1,4 @@
-"""What a finished checkpoint goes through before it takes its name: checks, and the report."""
+"""Check a finished checkpoint and write its report, before it takes its name."""
 
 from dataclasses import dataclass
 from importlib.resources import files
@@ -12,12 +12,12 @@ from calculator.errors import CheckpointError
 from calculator.units import counted
 from glm4q import __version__
 from glm4q.measure.peaks import peak_bytes
-from quantize.budget import MemoryNeed
+from quantize.budget import MemoryEstimate
 from quantize.calibrate.samples import Calibration
 from quantize.calibrate.texts import read_text
 from quantize.output.target import Journal
 from quantize.quality.checkpoint_check import check_weights
-from quantize.quality.evaluate import WINDOW, Listener, evaluate
+from quantize.quality.evaluate import WINDOW, LayerListener, evaluate
 from quantize.quality.predictor import ComputeSettings, Windows, read_windows
 from quantize.quality.report import held_out_record, write_report
 from quantize.recipe import Recipe
@@ -28,7 +28,7 @@ BUILT_IN = files("quantize") / "data" / "held-out.txt"
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A text that no model was calibrated on."""
+    """A text on which quality is measured; no calibration sample is in it."""
 
     name: str
     windows: Windows
@@ -43,33 +43,33 @@ def read_held_out(path: Path | None, stored: StoredModel, window: int = WINDOW) 
 
 @dataclass(frozen=True)
 class Examination:
-    """Checks of a checkpoint made of `source`, and what its report is to say."""
+    """Checks a checkpoint that was made of `source`, and writes its report."""
 
     source: StoredModel
     recipe: Recipe
     calibration: Calibration | None
     held_out: HeldOut | None
-    need: MemoryNeed
+    need: MemoryEstimate
     how: ComputeSettings
-    listener: Listener
+    listener: LayerListener
 
     def __call__(self, directory: Path, journal: Journal) -> None:
-        """Check and report. Raises CheckpointError where a weight is not what it should be."""
-        made = StoredModel.open(directory)
-        for problem in check_weights(made):
+        """Check the weights and write the report. Raises CheckpointError where one is wrong."""
+        output = StoredModel.open(directory)
+        for problem in check_weights(output):
             raise CheckpointError(problem)
-        held_out = self._measured(made) if self.held_out else None
-        write_report(directory, self._record(made, journal, held_out))
+        held_out = self._measured(output) if self.held_out else None
+        write_report(directory, self._record(output, journal, held_out))
 
-    def _measured(self, made: StoredModel) -> dict[str, Any]:
+    def _measured(self, output: StoredModel) -> dict[str, Any]:
         assert self.held_out
         source, result = evaluate(
-            [made], self.held_out.windows, self.how, against=self.source, listener=self.listener
+            [output], self.held_out.windows, self.how, against=self.source, listener=self.listener
         )
         return held_out_record(self.held_out.name, source, result)
 
     def _record(
-        self, made: StoredModel, journal: Journal, held_out: dict[str, Any] | None
+        self, output: StoredModel, journal: Journal, held_out: dict[str, Any] | None
     ) -> dict[str, Any]:
         recipe, how = self.recipe, self.how
         return {
@@ -79,7 +79,7 @@ class Examination:
                 "weights": str(recipe.linear),
                 "lm_head": str(recipe.head),
                 "rules": [[*rule.match, str(rule.weight_format)] for rule in recipe.rules],
-                "bytes": _bytes(made),
+                "bytes": _bytes(output),
             },
             "calibration": self.calibration.record if self.calibration else None,
             "held_out": held_out,

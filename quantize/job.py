@@ -12,7 +12,7 @@ from calculator.checkpoint.stored import StoredModel
 from calculator.errors import MemoryFullError
 from calculator.host_memory import available_bytes
 from calculator.units import counted, human_bytes
-from quantize.budget import CalibrationPass, MemoryNeed, estimate_memory, largest_batch
+from quantize.budget import CalibrationPass, MemoryEstimate, estimate_memory, largest_batch
 from quantize.calibrate.samples import Calibration
 from quantize.examine import Examination, HeldOut
 from quantize.output.target import read_journal
@@ -40,7 +40,7 @@ class Job:
     max_memory: int | None = None
 
     @cached_property
-    def _batch_and_need(self) -> tuple[int, MemoryNeed]:
+    def _batch_and_need(self) -> tuple[int, MemoryEstimate]:
         """Samples in one forward pass, and the memory that they need. Raises OptionError."""
         formats, config = self.recipe.formats(self.stored), self.stored.config
         tokens = self.calibration.token_ids.shape[1] if self.calibration else 0

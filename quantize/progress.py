@@ -55,7 +55,7 @@ class QuantizeProgress(ExitStack):
             self._print(f"{place}, {line}{self._time_left(progress)}")
 
     def measure(self, done: int, of: int) -> None:
-        """Show through how many layers the held-out text has gone."""
+        """Show through how many layers the held-out text has passed."""
         self._bar.update(self._task, completed=done, total=of, description="measuring quality")
         if self._bar.disable and done * QUALITY_LINES // of > (done - 1) * QUALITY_LINES // of:
             self._print(f"measuring quality: layer {done} of {of}")

@@ -1,13 +1,13 @@
-"""What every layer becomes: a method, a format, and rules for the layers that differ.
+"""A recipe: the method and the format of all layers, and rules for the layers that differ.
 
-As TOML:
+A recipe file is TOML:
 
     method = "gptq"        # rtn, gptq, awq or auto; gptq for int4 and rtn for int8 if left out
     weights = "int4"       # int8, int4
     group_size = 128       # 32, 64, 128 or "channel"
     lm_head = "int8"       # bf16 or int8
 
-    [[layers]]             # the last rule that matches a module holds
+    [[layers]]             # of several rules that match a module, the last one counts
     match = ["model.layers.0.*", "model.layers.39.*"]
     weights = "int8"       # int8, int4 or bf16
 """
@@ -35,7 +35,7 @@ DEFAULT_GROUP_SIZE = "128"
 
 @dataclass(frozen=True)
 class Rule:
-    """Modules that differ, by glob patterns of their names."""
+    """A format for the modules whose names match glob patterns."""
 
     match: tuple[str, ...]
     weight_format: WeightFormat
@@ -46,7 +46,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What every layer becomes."""
+    """The method and formats of a checkpoint."""
 
     linear: WeightFormat
     head: WeightFormat = BF16
@@ -79,9 +79,9 @@ def make_recipe(
     lm_head: str = "bf16",
     method: str | None = None,
 ) -> Recipe:
-    """A recipe of the command line's words. Raises OptionError.
+    """Make a recipe of the command line's words. Raises OptionError.
 
-    method: GPTQ for int4 if None, and for int8, which loses next to nothing, rounding to nearest.
+    method: if None, GPTQ for int4, and rounding to nearest for int8, which loses next to nothing.
     """
     one_of("weights", weights, WEIGHTS)
     one_of("lm head", lm_head, ("bf16", "int8"))
@@ -94,7 +94,7 @@ def make_recipe(
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read a TOML file. Raises OptionError where it is not one of ours."""
+    """Read a recipe file. Raises OptionError."""
     try:
         with path.open("rb") as file:
             text = file.read(LARGEST_FILE + 1)

@@ -1,4 +1,4 @@
-"""Hidden states of the calibration samples, in files: memory holds one batch at a time.
+"""Hidden states of the calibration samples in files, so that memory holds one batch at a time.
 
 Where there is room the operating system keeps the files in memory anyway; where there is none, they
 are read back. What a killed run had finished is still there for the next.
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Activations(ExitStack):
-    """[samples, tokens, width] numbers of one dtype in a file of just these bytes.
+    """Numbers of one dtype, [samples, tokens, width], in a file of nothing else.
 
     Leaving the context closes the file.
     """
@@ -31,7 +31,7 @@ class Activations(ExitStack):
         return self.shape[1] * self.shape[2] * self.dtype.itemsize
 
     def read(self, start: int, stop: int) -> Tensor:
-        """Samples `start` to `stop`, [stop - start, tokens, width]."""
+        """Read samples `start` to `stop`, [stop - start, tokens, width]."""
         rows = torch.empty(stop - start, *self.shape[1:], dtype=self.dtype)
         buffer = _bytes(rows)
         got = 0
@@ -43,7 +43,7 @@ class Activations(ExitStack):
         return rows
 
     def write(self, start: int, rows: Tensor) -> None:
-        """Put samples, [n, tokens, width], in the places from `start` on."""
+        """Write samples, [n, tokens, width], at `start` and after it."""
         buffer = _bytes(rows.to("cpu", self.dtype).contiguous())
         put = 0
         while put < len(buffer):

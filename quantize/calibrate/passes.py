@@ -1,4 +1,4 @@
-"""The workspace of passes through layers that stand alone, each from position 0."""
+"""The workspace of forward passes through single layers, each from position 0."""
 
 import torch
 
@@ -18,7 +18,7 @@ def pass_workspace(
     device: torch.device,
     needs: KernelNeeds = KernelNeeds(),  # noqa: B008 - immutable
 ) -> Workspace:
-    """For up to `batch` sequences of up to `tokens` tokens through layers without a head."""
+    """Allocate a workspace for `batch` sequences of `tokens` tokens at most, without a head."""
     arena = make_arena(
         config,
         batch=batch,
@@ -32,7 +32,7 @@ def pass_workspace(
 
 
 def ready_step(config: ModelConfig, workspace: Workspace, tokens: int, batch: int) -> Step:
-    """A step from position 0, prepared for all layers."""
+    """Prepare a step from position 0 for all layers."""
     step = workspace.step(tokens, batch)
     step["cached"].zero_()
     prepare_attention(config, step)

@@ -1,4 +1,4 @@
-"""Calibration samples: text, conversations or token ids, cut into windows of one length."""
+"""Calibration samples: documents as token ids, joined and cut into windows of one length."""
 
 import hashlib
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ DEFAULT_LENGTH = 512
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the model is shown while it is quantized."""
+    """The samples with which a model is quantized."""
 
     token_ids: Tensor
     """int64 [samples, length]."""
@@ -35,12 +35,12 @@ class Calibration:
 
     @property
     def digest(self) -> str:
-        """sha256 of the token ids: another set has another one."""
+        """The sha256 of the token ids, which tells sets of samples from each other."""
         return hashlib.sha256(self.token_ids.numpy().tobytes()).hexdigest()
 
     @property
     def record(self) -> dict[str, Any]:
-        """What the quality report says of it."""
+        """The entry of the quality report."""
         samples, length = self.token_ids.shape
         return {
             "source": self.source,

@@ -1,4 +1,4 @@
-"""A decoder layer as four stages: linears that share an input, and how that input comes about.
+"""A decoder layer as four stages: each has linears that share an input, and computes that input.
 
 Walking the stages one by one runs the layer exactly once, and lets each stage be calibrated on what
 the quantized stages before it make of the samples (GPTQ's "true sequential").
@@ -26,11 +26,11 @@ class Stage:
     """Their modules within the layer."""
     feed: Feed
     adds_to_stream: bool = False
-    """What the linear returns is added to the residual stream, as it is unless it is normed."""
+    """The linear's output is added to the residual stream, normed first in `glm4` models."""
     moves_stream: bool = False
-    """To make its feed, the stage before is added to the stream."""
+    """The stage before is added to the stream before this one's input is computed."""
     norm: str | None = None
-    """The norm that makes the feed, into which scales of the inputs can be folded."""
+    """The norm that computes the feed; scales of the inputs can be folded into its weight."""
 
 
 def _attention_input(
@@ -78,7 +78,7 @@ STAGES = (
 
 
 def leave(layer: DecoderLayer, x: Tensor, gated: Tensor, step: Step) -> Tensor:
-    """The residual stream after the layer, [B, T, C], from the last stage's feed."""
+    """Compute the residual stream after the layer, [B, T, C], from the last stage's feed."""
     step["hidden_states"].copy_(x)
     layer.add_fed(layer.mlp.down_proj(gated, step, step["delta"]), step)
     return step["hidden_states"]

@@ -1,4 +1,4 @@
-"""One model's calibration samples on their way through a decoder layer, stage by stage."""
+"""Take the calibration samples of one model through a decoder layer, stage by stage."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,7 +16,7 @@ from quantize.calibrate.stages import STAGES, leave
 
 
 def states_path(directory: Path, name: str, layer: int) -> Path:
-    """The file of a stream's hidden states before a layer."""
+    """Name the file of a stream's hidden states before a layer."""
     return directory / f"{name}-{layer}.states"
 
 
@@ -58,7 +58,7 @@ class Stream(ExitStack):
     def advance(
         self, place: int, batches: list[tuple[int, int]]
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batch by batch, the residual stream [B, T, C] and the feed [B, T, K] of a stage."""
+        """Yield the residual stream [B, T, C] and the feed [B, T, K] of a stage, batch by batch."""
         stage, before = STAGES[place], self._feed
         for start, stop in batches:
             x = self._read(self._before if self._is_before(place) else self._after, start, stop)

@@ -1,7 +1,7 @@
 """Walk the calibration samples through the layers, quantizing each layer on the way.
 
-Two streams of hidden states go side by side: the source model's, and that of the model quantized so
-far. What separates them is what the next linear may make up for.
+Two streams of hidden states advance side by side: that of the source model, and that of the model
+as far as it is quantized. The next linear can make up for the difference between them.
 """
 
 from collections.abc import Mapping
@@ -31,12 +31,12 @@ from quantize.methods.moments import Moments
 
 STREAMS = ("source", "quantized")
 HELD_OUT_PART = 8
-"""With method auto, one sample in so many chooses between methods and calibrates none."""
+"""With method auto, one sample in eight chooses between methods, and calibrates none."""
 
 
 @dataclass(frozen=True)
 class LinearReport:
-    """How one linear came out."""
+    """The error of one quantized linear."""
 
     module: str
     format: str
@@ -47,17 +47,17 @@ class LinearReport:
 
 @dataclass
 class QuantizedLayer:
-    """What a layer's tensors become."""
+    """The codes, norms and errors of a quantized layer."""
 
     codes: dict[str, Codes] = field(default_factory=dict)
-    """By the linear's module."""
+    """The codes of each linear, by its module."""
     replaced: dict[str, Tensor] = field(default_factory=dict)
-    """Norms that took in scales, by name."""
+    """Norms into which scales were folded, by name."""
     reports: list[LinearReport] = field(default_factory=list)
 
 
 class CalibrationWalk:
-    """The samples' hidden states before a layer, as files, and the walk through it."""
+    """Takes the samples' hidden states, which are files, through one layer after the other."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class CalibrationWalk:
         }
         self._held_out = range(samples - samples // HELD_OUT_PART, samples)
         calibrating = self._held_out.start if method == "auto" else samples
-        # No batch is partly held out.
+        # A batch either calibrates or chooses the method, as a whole.
         self._batches = [
             (start, min(start + batch, end))
             for begin, end in ((0, calibrating), (calibrating, samples))
@@ -106,7 +106,7 @@ class CalibrationWalk:
             states_path(self._directory, name, layer).unlink(missing_ok=True)
 
     def clean(self) -> None:
-        """Delete all states and feeds, those that a killed run left as well."""
+        """Delete all files of states and feeds, also those that a killed run left."""
         for kind in ("*.states", "*.feed"):
             for file in self._directory.glob(kind):
                 file.unlink()
@@ -149,7 +149,7 @@ class CalibrationWalk:
         )
 
     def _moments(self, place: int, ahead: Stream, behind: Stream) -> tuple[Moments, Moments | None]:
-        """Sums over the calibrating and the held-out samples, both streams a stage further."""
+        """Take both streams a stage further, and sum over calibrating and over choosing samples."""
         stage, config = STAGES[place], self._stored.config
         # What is normed before it is added cannot make up for the stream by a linear's weights.
         joins = stage.adds_to_stream and config.model_type == "glm"
@@ -191,21 +191,21 @@ class CalibrationWalk:
         # A norm can take in scales only where all that read it are quantized.
         foldable = stage.norm is not None and len(linears) == len(weights)
         norm = stream.module.get_parameter(f"{stage.norm}.weight") if foldable else None
-        found = quantize_stage(self._method, linears, sums, held_out, norm)
+        quantized = quantize_stage(self._method, linears, sums, held_out, norm)
         for name, linear in linears.items():
-            done.reports.append(_report(f"{prefix}{name}", name, linear, found, sums))
-            weights[name].data = found.weights[name].to(self._dtype)
-            done.codes[f"{prefix}{name}"] = found.codes[name]
-        if found.scales is not None and norm is not None:
-            folded = (norm.float() / found.scales).to(norm.dtype)
+            done.reports.append(_report(f"{prefix}{name}", name, linear, quantized, sums))
+            weights[name].data = quantized.weights[name].to(self._dtype)
+            done.codes[f"{prefix}{name}"] = quantized.codes[name]
+        if quantized.scales is not None and norm is not None:
+            folded = (norm.float() / quantized.scales).to(norm.dtype)
             done.replaced[f"{prefix}{stage.norm}.weight"] = folded
 
 
 def _report(
-    module: str, name: str, linear: Linear, found: QuantizedStage, sums: Moments
+    module: str, name: str, linear: Linear, quantized: QuantizedStage, sums: Moments
 ) -> LinearReport:
-    error = sums.relative_error(linear.weight, found.weights[name])
-    return LinearReport(module, str(linear.weight_format), found.method, error)
+    error = sums.relative_error(linear.weight, quantized.weights[name])
+    return LinearReport(module, str(linear.weight_format), quantized.method, error)
 
 
 def _refuse_infinite(sums: Moments, module: str) -> None:

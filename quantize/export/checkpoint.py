@@ -15,8 +15,7 @@ from glm4q.weights.checkpoint import read_quantized
 from glm4q.weights.packing import QuantizedWeight
 from quantize.output.checksums import write_checksums
 from quantize.output.companions import write_companions
-from quantize.output.layout import Tensor as Planned
-from quantize.output.layout import lay_out, total_bytes
+from quantize.output.layout import PlannedTensor, lay_out, total_bytes
 from quantize.output.shards import ShardWriter, write_index
 from quantize.output.target import appearing_whole
 from quantize.output.tensors import copied
@@ -26,12 +25,12 @@ from quantize.quality.report import JSON_NAME, TEXT_NAME
 class ExportFormat(Protocol):
     """How a format stores a quantized weight."""
 
-    def planned(self, weight: Weight, weight_format: WeightFormat) -> Iterator[Planned]:
-        """Its tensors, in file order. Raises OptionError where it cannot be stored so."""
+    def planned(self, weight: Weight, weight_format: WeightFormat) -> Iterator[PlannedTensor]:
+        """Yield its tensors, in file order. Raises OptionError where it cannot be stored so."""
         ...
 
     def tensors(self, weight: Weight, quantized: QuantizedWeight) -> Iterator[Tensor]:
-        """The same tensors with their data."""
+        """Yield the data of the tensors that `planned` yields, in the same order."""
         ...
 
     def settings(self, formats: Mapping[Weight, WeightFormat]) -> dict[str, Any]:
@@ -52,9 +51,9 @@ def export_checkpoint(
         with ShardWriter.open(directory, shards) as writer:
             for weight, weight_format in formats.items():
                 if weight_format.is_quantized:
-                    made = layout.tensors(weight, read_quantized(stored, weight))
+                    tensors = layout.tensors(weight, read_quantized(stored, weight))
                     for planned, tensor in zip(
-                        layout.planned(weight, weight_format), made, strict=True
+                        layout.planned(weight, weight_format), tensors, strict=True
                     ):
                         writer.write(planned.name, tensor)
                 else:

@@ -15,13 +15,13 @@ from calculator.errors import OptionError
 from calculator.model.architecture import Weight
 from calculator.model.formats import PACK_BITS, WeightFormat
 from glm4q.weights.packing import QuantizedWeight, pack
-from quantize.output.layout import Tensor as Planned
+from quantize.output.layout import PlannedTensor
 
 
 class CompressedTensors:
     """weight_packed, weight_scale, weight_shape, and weight_zero_point where there is one."""
 
-    def planned(self, weight: Weight, weight_format: WeightFormat) -> Iterator[Planned]:
+    def planned(self, weight: Weight, weight_format: WeightFormat) -> Iterator[PlannedTensor]:
         if weight_format.act_order:
             raise OptionError(
                 f"{weight.module} orders its inputs by activation (desc_act), which "
@@ -29,11 +29,13 @@ class CompressedTensors:
             )
         outputs, inputs = weight.shape
         groups, pack_ = weight_format.groups(inputs), PACK_BITS // weight_format.bits
-        yield Planned(f"{weight.module}.weight_packed", "I32", (outputs, inputs // pack_))
-        yield Planned(f"{weight.module}.weight_scale", "F16", (outputs, groups))
-        yield Planned(f"{weight.module}.weight_shape", "I64", (2,))
+        yield PlannedTensor(f"{weight.module}.weight_packed", "I32", (outputs, inputs // pack_))
+        yield PlannedTensor(f"{weight.module}.weight_scale", "F16", (outputs, groups))
+        yield PlannedTensor(f"{weight.module}.weight_shape", "I64", (2,))
         if not weight_format.symmetric:
-            yield Planned(f"{weight.module}.weight_zero_point", "I32", (outputs // pack_, groups))
+            yield PlannedTensor(
+                f"{weight.module}.weight_zero_point", "I32", (outputs // pack_, groups)
+            )
 
     def tensors(self, weight: Weight, quantized: QuantizedWeight) -> Iterator[Tensor]:
         yield quantized.qweight.T.contiguous()  # both pack eight inputs of a row into a word

@@ -79,23 +79,23 @@ def export_gguf(stored: StoredModel, output: Path, *, overwrite: bool = False) -
 
 
 @dataclass(frozen=True)
-class PlannedTensor:
+class GgufTensor:
     name: str
     kind: str
     """llama.cpp's name of the type."""
     dtype: torch.dtype
     shape: tuple[int, ...]
-    """Of the data as they are written: matrices as bytes, [rows, bytes of a row]."""
+    """The shape of the data as they are written: a matrix is bytes, [rows, bytes of a row]."""
 
     @property
     def nbytes(self) -> int:
         return prod(self.shape) * self.dtype.itemsize
 
 
-def _plan(stored: StoredModel, weight: Weight, weight_format: WeightFormat) -> PlannedTensor:
+def _plan(stored: StoredModel, weight: Weight, weight_format: WeightFormat) -> GgufTensor:
     name = gguf_name(weight)
     if len(weight.shape) == 1:  # norms and biases: llama.cpp computes with them in float32
-        return PlannedTensor(name, "F32", torch.float32, weight.shape)
+        return GgufTensor(name, "F32", torch.float32, weight.shape)
     outputs, inputs = weight.shape
     if weight_format.is_quantized:
         refuse_unfit_block(weight, weight_format)
@@ -106,11 +106,11 @@ def _plan(stored: StoredModel, weight: Weight, weight_format: WeightFormat) -> P
     else:
         kind = source_header(stored, weight).dtype
         width = inputs * DENSE[kind]
-    return PlannedTensor(name, kind, torch.uint8, (outputs, width))
+    return GgufTensor(name, kind, torch.uint8, (outputs, width))
 
 
 def _data(stored: StoredModel) -> Iterator[Tensor]:
-    """The tensors' bytes in the planned order, each held only while it is written."""
+    """Yield the tensors' bytes in the planned order; each is in memory while it is written."""
     for weight, weight_format in stored.formats().items():
         if weight_format.is_quantized:
             yield as_blocks(read_quantized(stored, weight))
@@ -121,7 +121,7 @@ def _data(stored: StoredModel) -> Iterator[Tensor]:
 
 
 def gguf_name(weight: Weight) -> str:
-    """As llama.cpp's own converter names it."""
+    """Name a weight as llama.cpp's own converter does."""
     part = weight.name.rpartition(".")[2]
     if weight.module in NAMES:
         return f"{NAMES[weight.module]}.{part}"

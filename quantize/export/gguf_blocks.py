@@ -1,6 +1,6 @@
 """llama.cpp's blocks of 32 weights with one scale, from the same codes and scales.
 
-Q4_0 and Q8_0 are symmetric, so their blocks say exactly what a symmetric group says; the scale of a
+Q4_0 and Q8_0 are symmetric, so a block holds exactly what a symmetric group holds; the scale of a
 longer group is repeated. https://github.com/ggml-org/llama.cpp, ggml/src/ggml-common.h.
 """
 
@@ -35,12 +35,12 @@ def refuse_unfit_block(weight: Weight, weight_format: WeightFormat) -> None:
 
 
 def block_bytes(bits: int) -> int:
-    """Of one block: a float16 scale and 32 codes."""
+    """The bytes of one block: a float16 scale and 32 codes."""
     return 2 + BLOCK * bits // 8
 
 
 def as_blocks(quantized: QuantizedWeight) -> Tensor:
-    """uint8 [N, K / 32 * block bytes]."""
+    """Pack a weight into blocks, uint8 [N, K / 32 * block bytes]."""
     return torch.cat(list(_runs(quantized)))
 
 
@@ -55,7 +55,7 @@ def _runs(quantized: QuantizedWeight) -> Iterator[Tensor]:
 
 
 def _packed(codes: Tensor, bits: int) -> Tensor:
-    """uint8 [n, blocks, 32 * bits / 8]."""
+    """Pack the codes of each block, uint8 [n, blocks, 32 * bits / 8]."""
     if bits == 8:
         return (codes - middle(bits)).to(torch.int8).view(torch.uint8)
     first, second = codes.split(BLOCK // 2, -1)

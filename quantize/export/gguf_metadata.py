@@ -126,5 +126,5 @@ def _pre_tokenizer(path: Path, raw: dict[str, Any]) -> str:
 
 
 def _template(directory: Path, tokens: list[str]) -> str | None:
-    found = find_source(directory, read_settings(directory / "tokenizer_config.json"))
-    return found or (GLM4_TEMPLATE if "[gMASK]" in tokens else None)
+    template = find_source(directory, read_settings(directory / "tokenizer_config.json"))
+    return template or (GLM4_TEMPLATE if "[gMASK]" in tokens else None)

@@ -11,14 +11,13 @@ from calculator.model.architecture import Weight
 from calculator.model.formats import WeightFormat
 from glm4q.weights.packing import QuantizedWeight, pack
 from quantize.output.companions import gptq_settings
-from quantize.output.layout import Tensor as Planned
-from quantize.output.layout import gptq_layout
+from quantize.output.layout import PlannedTensor, gptq_layout
 
 
 class Gptq:
     """qweight, qzeros, scales and g_idx."""
 
-    def planned(self, weight: Weight, weight_format: WeightFormat) -> Iterator[Planned]:
+    def planned(self, weight: Weight, weight_format: WeightFormat) -> Iterator[PlannedTensor]:
         return gptq_layout(weight, weight_format)
 
     def tensors(self, weight: Weight, quantized: QuantizedWeight) -> Iterator[Tensor]:

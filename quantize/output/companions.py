@@ -81,7 +81,7 @@ def _check_companions(stored: StoredModel) -> None:
 
 
 def gptq_settings(formats: Mapping[Weight, WeightFormat]) -> dict[str, Any]:
-    """GPTQ v1's settings, in the words that AutoGPTQ, GPTQModel, vLLM and transformers read."""
+    """GPTQ v1's settings, under the names that AutoGPTQ, GPTQModel, vLLM and transformers read."""
     act_order = any(weight_format.act_order for weight_format in formats.values())
     # Readers believe desc_act for all modules, and the order of each is in its g_idx.
     formats = {each: replace(kind, act_order=False) for each, kind in formats.items()}
@@ -104,7 +104,7 @@ def gptq_settings(formats: Mapping[Weight, WeightFormat]) -> dict[str, Any]:
 
 
 def usual_format(formats: Mapping[Weight, WeightFormat]) -> WeightFormat:
-    """The format that most linears have."""
+    """The format of most linears; a quantized one if there is any."""
     kinds = Counter(
         weight_format for weight, weight_format in formats.items() if weight.role == "linear"
     )
@@ -114,7 +114,7 @@ def usual_format(formats: Mapping[Weight, WeightFormat]) -> WeightFormat:
 def _differing(
     linear: WeightFormat, formats: Mapping[Weight, WeightFormat]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """GPTQModel's and vLLM's way to say that modules differ: a pattern of them, and how."""
+    """Yield a pattern of the modules that differ, and their settings, as vLLM reads them."""
     modules: dict[WeightFormat, list[str]] = {}
     for weight, weight_format in formats.items():
         differs = weight_format != linear and (
@@ -132,7 +132,7 @@ def _differing(
 
 
 def _convert_tokenizer(directory: Path) -> None:
-    """Give a tokenizer that came as code and a tiktoken file the form that all readers know."""
+    """Write tokenizer.json for a tokenizer of code and a tiktoken file: all readers know it."""
     if (directory / "tokenizer.model").is_file() and not (directory / "tokenizer.json").is_file():
         Tokenizer.from_directory(directory).save(directory)
     path = directory / "tokenizer_config.json"

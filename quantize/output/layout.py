@@ -14,12 +14,12 @@ SHARD_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
-class Tensor:
+class PlannedTensor:
     """One tensor of the output."""
 
     name: str
     dtype: str
-    """safetensors' word: BF16, F16, I32."""
+    """The dtype as safetensors names it: BF16, F16, I32."""
     shape: tuple[int, ...]
 
     @property
@@ -35,21 +35,21 @@ class Shard:
     """One output file and its tensors in file order."""
 
     file_name: str
-    tensors: tuple[Tensor, ...]
+    tensors: tuple[PlannedTensor, ...]
 
 
-QuantizedLayout = Callable[[Weight, WeightFormat], Iterator[Tensor]]
+QuantizedLayout = Callable[[Weight, WeightFormat], Iterator[PlannedTensor]]
 """The tensors that store a quantized weight, in file order."""
 
 
-def gptq_layout(weight: Weight, weight_format: WeightFormat) -> Iterator[Tensor]:
-    """GPTQ v1's four."""
+def gptq_layout(weight: Weight, weight_format: WeightFormat) -> Iterator[PlannedTensor]:
+    """Yield the four tensors of GPTQ v1."""
     outputs, inputs = weight.shape
     groups, pack = weight_format.groups(inputs), PACK_BITS // weight_format.bits
-    yield Tensor(f"{weight.module}.qweight", "I32", (inputs // pack, outputs))
-    yield Tensor(f"{weight.module}.qzeros", "I32", (groups, outputs // pack))
-    yield Tensor(f"{weight.module}.scales", "F16", (groups, outputs))
-    yield Tensor(f"{weight.module}.g_idx", "I32", (inputs,))
+    yield PlannedTensor(f"{weight.module}.qweight", "I32", (inputs // pack, outputs))
+    yield PlannedTensor(f"{weight.module}.qzeros", "I32", (groups, outputs // pack))
+    yield PlannedTensor(f"{weight.module}.scales", "F16", (groups, outputs))
+    yield PlannedTensor(f"{weight.module}.g_idx", "I32", (inputs,))
 
 
 def lay_out(
@@ -62,13 +62,15 @@ def lay_out(
 
     A weight that is not quantized is stored as it is, in the source's dtype.
     """
-    runs: list[list[Tensor]] = [[]]
+    runs: list[list[PlannedTensor]] = [[]]
     filled = 0
     for weight, weight_format in formats.items():
         if weight_format.is_quantized:
             tensors = list(layout(weight, weight_format))
         else:
-            tensors = [Tensor(weight.name, source_header(stored, weight).dtype, weight.shape)]
+            tensors = [
+                PlannedTensor(weight.name, source_header(stored, weight).dtype, weight.shape)
+            ]
         for tensor in tensors:
             if runs[-1] and filled + tensor.nbytes > shard_bytes:
                 runs.append([])
@@ -79,12 +81,12 @@ def lay_out(
 
 
 def source_header(stored: StoredModel, weight: Weight) -> TensorHeader:
-    """The stored tensor that a weight, or its first rows, come from."""
+    """Find the stored tensor that a weight, or its first rows, come from."""
     return stored.part(stored.pieces(weight)[0], weight.name.rpartition(".")[2])
 
 
 def total_bytes(shards: Iterable[Shard]) -> int:
-    """All tensors of all shards."""
+    """The bytes of all tensors of all shards."""
     return sum(tensor.nbytes for shard in shards for tensor in shard.tensors)
 
 

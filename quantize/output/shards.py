@@ -1,6 +1,6 @@
-"""Write safetensors files a run of rows at a time: the header first, then data as it is made.
+"""Write safetensors files some rows at a time: the header first, then data as it is computed.
 
-The safetensors library saves tensors that are all in memory; here none is held longer than needed.
+The safetensors library saves tensors that are all in memory; here none stays longer than needed.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from typing import BinaryIO
 import torch
 
 from calculator.checkpoint.weight_files import INDEX
-from quantize.output.layout import Shard, Tensor, total_bytes
+from quantize.output.layout import PlannedTensor, Shard, total_bytes
 
 DTYPES = {
     "BF16": torch.bfloat16,
@@ -28,18 +28,18 @@ DTYPES = {
 }
 
 LENGTH_BYTES = 8
-"""Of a header, before it."""
+"""Bytes before a header, which hold its length."""
 ALIGNMENT = 64
 """A mapped file's pages are what is multiplied by: at 8, each load of 64 bytes touches two lines of
 the cache. The format asks for 8."""
 
 
 class ShardWriter:
-    """Takes every tensor of every shard in the planned order, each in one or more runs of rows.
+    """Takes every tensor of every shard in the planned order, each in one or more pieces of rows.
 
     finished: tensors that an earlier run has written; what follows them in a file is dropped.
 
-    sums: of the files that were written to their end, the sha256 by name.
+    sums: the sha256 of each file that was written to its end, by name.
     """
 
     def __init__(self, directory: Path, shards: Iterable[Shard], finished: int = 0) -> None:
@@ -108,7 +108,7 @@ class ShardWriter:
         self._left = tensor.nbytes
 
     def _put(self, data: memoryview) -> None:
-        """Append bytes. To sum them takes as long as to write them, so another thread does."""
+        """Append bytes. A thread of its own hashes them, which takes as long as writing them."""
         assert self._file
         summed = self._hashing.submit(self._hash.update, data)
         self._file.write(data)
@@ -121,7 +121,7 @@ class ShardWriter:
             self._file.close()
 
 
-def header(tensors: Iterable[Tensor]) -> bytes:
+def header(tensors: Iterable[PlannedTensor]) -> bytes:
     """A safetensors header: its length in 8 bytes, then JSON padded with spaces so that data
     begins where vectors of a CPU do.
     """
@@ -141,7 +141,7 @@ def header(tensors: Iterable[Tensor]) -> bytes:
 
 
 def write_index(directory: Path, shards: list[Shard]) -> None:
-    """The index that says which shard holds what; a single file needs none."""
+    """Write the index from tensors to shards; a single file needs none."""
     if len(shards) == 1:
         return
     weight_map = {tensor.name: shard.file_name for shard in shards for tensor in shard.tensors}

@@ -34,7 +34,7 @@ class Journal:
     """Tensors that are whole in the shards."""
     seconds: float = 0.0
     peak_bytes: int = 0
-    """The most memory that any process held which worked on this output."""
+    """The peak memory of all processes that worked on this output."""
     reports: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -119,8 +119,8 @@ class Target:
         journal = read_journal(self._output)
         if journal is None:
             return self.commit()
-        wanted = json.loads(json.dumps(self.journal.asked))
-        for name, value in wanted.items():
+        expected = json.loads(json.dumps(self.journal.asked))
+        for name, value in expected.items():
             if journal.asked.get(name) != value:
                 raise OptionError(
                     f"{self.directory} was begun with {name} {journal.asked.get(name)}, not "

@@ -1,4 +1,4 @@
-"""The tensors that a weight becomes in the output, made a run of rows at a time."""
+"""Compute the output's tensors of a weight, some rows at a time."""
 
 from collections.abc import Iterator
 
@@ -20,13 +20,13 @@ NamedTensors = Iterator[tuple[str, Tensor]]
 
 
 def copied(stored: StoredModel, weight: Weight) -> NamedTensors:
-    """The weight as it is."""
+    """Copy a weight as it is."""
     for start, stop in row_runs(weight):
         yield weight.name, read_weight(stored, weight, start, stop)
 
 
 def rounded(stored: StoredModel, weight: Weight, weight_format: WeightFormat) -> NamedTensors:
-    """The weight rounded to nearest, as GPTQ v1's tensors."""
+    """Round a weight to nearest, and yield GPTQ v1's tensors of it."""
     packed = Packed.empty(weight.shape, weight_format)
     for start, stop in row_runs(weight):
         rows = read_weight(stored, weight, start, stop)
@@ -35,7 +35,7 @@ def rounded(stored: StoredModel, weight: Weight, weight_format: WeightFormat) ->
 
 
 def coded(weight: Weight, weight_format: WeightFormat, codes: Codes) -> NamedTensors:
-    """GPTQ v1's tensors of codes that were found before."""
+    """Yield GPTQ v1's tensors of the codes that a method has chosen."""
     packed = Packed.empty(weight.shape, weight_format)
     packed.fill(codes, weight_format.bits)
     return _gptq_tensors(weight, weight_format, packed)
@@ -52,7 +52,7 @@ def _gptq_tensors(weight: Weight, weight_format: WeightFormat, packed: Packed) -
 
 
 def row_runs(weight: Weight) -> Iterator[tuple[int, int]]:
-    """Runs of rows that hold NUMBERS_AT_ONCE numbers at most."""
+    """Divide the rows so that each run of them has NUMBERS_AT_ONCE numbers at most."""
     rows = max(NUMBERS_AT_ONCE * weight.shape[0] // weight.numel, 1)
     for start in range(0, weight.shape[0], rows):
         yield start, min(start + rows, weight.shape[0])

@@ -1,4 +1,4 @@
-"""Read a quantized checkpoint once more, and say all that is wrong with it."""
+"""Read a quantized checkpoint again, and list all that is wrong with it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ NORMS = {
 
 @dataclass(frozen=True)
 class WeightError:
-    """How far a weight is from the one that it was made of."""
+    """How far a quantized weight is from its source."""
 
     module: str
     relative_error: float
@@ -58,11 +58,11 @@ def check_weights(stored: StoredModel) -> Iterator[str]:
 def _check_order(weight: Weight, g_idx: Tensor, groups: int) -> Iterator[str]:
     """Activation order puts the same number of inputs into each group."""
     counts = torch.bincount(g_idx.int(), minlength=groups)
-    wanted = g_idx.numel() // groups
-    for group in torch.nonzero(counts != wanted).flatten()[:1].tolist():
+    expected = g_idx.numel() // groups
+    for group in torch.nonzero(counts != expected).flatten()[:1].tolist():
         yield (
             f"{weight.module}.g_idx puts {int(counts[group])} inputs into group {group}, "
-            f"and {wanted} belong there"
+            f"and {expected} belong there"
         )
 
 
@@ -91,14 +91,14 @@ def weight_errors(stored: StoredModel, source: StoredModel) -> Iterator[WeightEr
 
 
 def _error(stored: StoredModel, source: StoredModel, weight: Weight) -> float:
-    found = read_quantized(stored, weight).dequantize().T
-    found *= _norm(stored, weight)
+    quantized = read_quantized(stored, weight).dequantize().T
+    quantized *= _norm(stored, weight)
     before = _norm(source, weight)
     wrong = whole = 0.0
     for start, stop in row_runs(weight):
-        wanted = read_weight(source, weight, start, stop).float() * before
-        wrong += float((found[start:stop] - wanted).double().square().sum())
-        whole += float(wanted.double().square().sum())
+        original = read_weight(source, weight, start, stop).float() * before
+        wrong += float((quantized[start:stop] - original).double().square().sum())
+        whole += float(original.double().square().sum())
     return wrong / whole if whole else 0.0
 
 

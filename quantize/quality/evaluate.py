@@ -1,4 +1,4 @@
-"""How well checkpoints predict a text, and how far they are from the model they were made of."""
+"""Measure how well checkpoints predict a text, and how far they are from their source."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from calculator.errors import OptionError
 from quantize.quality.predictor import ComputeSettings, Predictor, Windows
 
 WINDOW = 512
-"""Tokens predicted from one start, if not said otherwise."""
+"""Tokens predicted from one start, unless another number is asked for."""
 POSITIONS_AT_ONCE = 32
 """Positions whose logits are in memory at once."""
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """How far a checkpoint is from the one it is held against."""
+    """How far a checkpoint is from the one that it is compared with."""
 
     kl_divergence: float
-    """Of its next-token distribution from the other's, nats, mean over tokens."""
+    """The divergence of its next-token distribution from the other's, in nats; mean of tokens."""
     top_1_agreement: float
-    """The share of places where both would say the same token."""
+    """The share of places where both find the same token likeliest."""
     layer_errors: tuple[float, ...]
     """|h' - h|^2 / |h|^2 of the hidden states after each layer."""
 
@@ -35,15 +35,15 @@ class Evaluation:
 
     directory: Path
     weights_bytes: int
-    """What its weights take in memory."""
+    """Bytes that its weights take in memory."""
     tokens: int
     """Tokens that were predicted."""
     perplexity: float
     divergence: Divergence | None = None
 
 
-Listener = Callable[[int, int], None]
-"""(layers done, layers of all)."""
+LayerListener = Callable[[int, int], None]
+"""Is called after each layer with the number of layers done, and of all layers."""
 
 
 def evaluate(
@@ -52,9 +52,9 @@ def evaluate(
     how: ComputeSettings,
     *,
     against: StoredModel | None = None,
-    listener: Listener = lambda done, of: None,
+    listener: LayerListener = lambda done, of: None,
 ) -> list[Evaluation]:
-    """Predict the windows by each; `against` comes first in the answer if it is given.
+    """Predict the windows by each checkpoint; `against` comes first in the answer if it is given.
 
     One layer of one model is in memory at a time, and at the end the heads. Raises OptionError
     where `against` is a model of another shape.
@@ -72,18 +72,20 @@ def evaluate(
     layers = max(stored.config.num_hidden_layers for stored in subjects)
     errors: list[list[float]] = [[] for _ in subjects]
     for layer in range(layers):
-        for predictor, found in zip(predictors, errors, strict=True):
+        for predictor, layer_errors in zip(predictors, errors, strict=True):
             if layer < predictor.stored.config.num_hidden_layers:
                 predictor.advance(layer)
                 if against:
-                    found.append(_relative_error(predictors[0].states, predictor.states))
+                    layer_errors.append(_relative_error(predictors[0].states, predictor.states))
         listener(layer + 1, layers)
     for predictor in predictors:
         predictor.finish()
     measure = predictors[0] if against else None
     return [
-        _evaluation(predictor, windows, None if predictor is measure else measure, tuple(found))
-        for predictor, found in zip(predictors, errors, strict=True)
+        _evaluation(
+            predictor, windows, None if predictor is measure else measure, tuple(layer_errors)
+        )
+        for predictor, layer_errors in zip(predictors, errors, strict=True)
     ]
 
 
@@ -92,32 +94,34 @@ def _evaluation(
 ) -> Evaluation:
     loss = divergence = agreed = 0.0
     for window, start, stop in _runs(windows):
-        said = predictor.log_probabilities(window, start, stop)
-        wanted = windows.token_ids[window][start + 1 : stop + 1].to(said.device)
-        loss -= said.gather(1, wanted[:, None]).double().sum().item()
+        log_probabilities = predictor.log_probabilities(window, start, stop)
+        wanted = windows.token_ids[window][start + 1 : stop + 1].to(log_probabilities.device)
+        loss -= log_probabilities.gather(1, wanted[:, None]).double().sum().item()
         if measure:
-            truth = measure.log_probabilities(window, start, stop)
-            divergence += (truth.exp() * (truth - said)).sum(-1).double().sum().item()
-            agreed += (truth.argmax(-1) == said.argmax(-1)).sum().item()
+            reference = measure.log_probabilities(window, start, stop)
+            divergence += (
+                (reference.exp() * (reference - log_probabilities)).sum(-1).double().sum().item()
+            )
+            agreed += (reference.argmax(-1) == log_probabilities.argmax(-1)).sum().item()
     tokens = windows.tokens
-    found = Divergence(divergence / tokens, agreed / tokens, errors) if measure else None
+    difference = Divergence(divergence / tokens, agreed / tokens, errors) if measure else None
     directory = predictor.stored.directory
-    return Evaluation(directory, predictor.weights_bytes, tokens, exp(loss / tokens), found)
+    return Evaluation(directory, predictor.weights_bytes, tokens, exp(loss / tokens), difference)
 
 
 def _runs(windows: Windows) -> Iterator[tuple[int, int, int]]:
-    """(window, start, stop) of places whose next token is predicted."""
+    """Yield (window, start, stop) for places whose next token is predicted."""
     for window, token_ids in enumerate(windows.token_ids):
         last = len(token_ids) - 1
         for start in range(windows.first - 1, last, POSITIONS_AT_ONCE):
             yield window, start, min(start + POSITIONS_AT_ONCE, last)
 
 
-def _relative_error(wanted: list[Tensor], found: list[Tensor]) -> float:
+def _relative_error(expected: list[Tensor], actual: list[Tensor]) -> float:
     wrong = sum(
-        (x.double() - y.double()).square().sum() for x, y in zip(wanted, found, strict=True)
+        (x.double() - y.double()).square().sum() for x, y in zip(expected, actual, strict=True)
     )
-    return float(wrong / sum(x.double().square().sum() for x in wanted))
+    return float(wrong / sum(x.double().square().sum() for x in expected))
 
 
 def _refuse_another(stored: StoredModel, against: StoredModel) -> None:
@@ -125,6 +129,6 @@ def _refuse_another(stored: StoredModel, against: StoredModel) -> None:
         ours, theirs = getattr(stored.config, name), getattr(against.config, name)
         if ours != theirs:
             raise OptionError(
-                f"{stored.directory} cannot be held against {against.directory}: its {name} is "
+                f"{stored.directory} cannot be compared with {against.directory}: its {name} is "
                 f"{ours}, not {theirs}"
             )

@@ -1,4 +1,4 @@
-"""A model that predicts a text layer by layer: memory holds one of its layers at a time."""
+"""Predict a text layer by layer, so that one layer of the model is in memory at a time."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +25,7 @@ class Windows:
     """A text in windows, each predicted from its own start."""
 
     token_ids: tuple[Tensor, ...]
-    """int64 [T] each: the model's prefix, then the window."""
+    """Each is int64 [T]: the model's prefix, then the window."""
     first: int
     """The place of the first token that is predicted."""
 
@@ -73,9 +73,9 @@ class Predictor:
 
     def __init__(self, stored: StoredModel, windows: Windows, how: ComputeSettings) -> None:
         self.stored, self._how = stored, how
-        held = held_formats(stored, device=how.device, dtype=how.dtype, kernels=how.kernels)
+        formats = held_formats(stored, device=how.device, dtype=how.dtype, kernels=how.kernels)
         self.weights_bytes = sum(
-            sum(weight_format.parts(weight).values()) for weight, weight_format in held.items()
+            sum(weight_format.parts(weight).values()) for weight, weight_format in formats.items()
         )
         with torch.device("meta"):
             self._ends = CausalLM(stored.config)
@@ -122,7 +122,7 @@ class Predictor:
 
     @torch.inference_mode()
     def log_probabilities(self, window: int, start: int, stop: int) -> Tensor:
-        """Of what comes after places `start` to `stop` of a window, float32 [n, V]."""
+        """The log probabilities of the next token at places `start` to `stop`, float32 [n, V]."""
         x = self.states[window][:, start:stop]
         logits = x.new_empty(1, stop - start, self.stored.config.vocab_size)
         self._ends.lm_head(x, self._workspace.step(stop - start), logits)

@@ -16,38 +16,39 @@ SCHEMA = "glm4q.quality/1"
 
 
 def write_report(directory: Path, record: dict[str, Any]) -> None:
-    """Write both files."""
+    """Write quality.json and QUALITY.md."""
     text = json.dumps({"schema": SCHEMA, **record}, indent=2, ensure_ascii=False)
     (directory / JSON_NAME).write_text(text + "\n", encoding="utf-8")
     (directory / TEXT_NAME).write_text("\n".join(_lines(record)) + "\n", encoding="utf-8")
 
 
 def read_report(directory: Path) -> dict[str, Any]:
-    """What quality.json says. Raises ConfigError."""
+    """Read quality.json. Raises ConfigError."""
     return read_json_object(directory / JSON_NAME, limit=LARGEST_REPORT)
 
 
-def held_out_record(text: str, source: Evaluation, made: Evaluation) -> dict[str, Any]:
-    """What two evaluations on the same text say of the one that was made of the other."""
-    assert made.divergence
+def held_out_record(text: str, source: Evaluation, output: Evaluation) -> dict[str, Any]:
+    """The record of a checkpoint's evaluation beside its source's on the same text."""
+    assert output.divergence
     return {
         "text": text,
-        "tokens": made.tokens,
+        "tokens": output.tokens,
         "source_perplexity": source.perplexity,
-        "perplexity": made.perplexity,
-        "perplexity_change": made.perplexity / source.perplexity - 1,
-        **asdict(made.divergence),
+        "perplexity": output.perplexity,
+        "perplexity_change": output.perplexity / source.perplexity - 1,
+        **asdict(output.divergence),
     }
 
 
 def _lines(record: dict[str, Any]) -> list[str]:
-    source, made, run = record["source"], record["checkpoint"], record["run"]
+    source, checkpoint, run = record["source"], record["checkpoint"], record["run"]
     lines = [
-        f"# {made['weights']} of {source['name']}",
+        f"# {checkpoint['weights']} of {source['name']}",
         "",
-        f"- Method {made['method']}; weights {made['weights']}, head {made['lm_head']}; "
-        f"{human_bytes(made['bytes'])}, from {human_bytes(source['bytes'])}",
-        *(f"- {', '.join(rule[:-1])}: {rule[-1]}" for rule in made["rules"]),
+        f"- Method {checkpoint['method']}; weights {checkpoint['weights']}, "
+        f"head {checkpoint['lm_head']}; "
+        f"{human_bytes(checkpoint['bytes'])}, from {human_bytes(source['bytes'])}",
+        *(f"- {', '.join(rule[:-1])}: {rule[-1]}" for rule in checkpoint["rules"]),
         *_of_calibration(record["calibration"]),
         *_of_held_out(record["held_out"]),
         f"- {run['seconds']:.0f} s; at most {human_bytes(run['peak_bytes'])} of memory, "

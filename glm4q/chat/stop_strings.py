@@ -1,0 +1,43 @@
+"""Strings that end an answer, wherever the stream is cut."""
+
+from collections.abc import Iterable, Sequence
+
+
+def unfinished(text: str, strings: Iterable[str]) -> int:
+    """How many last characters of `text` may be the beginning of one of the strings."""
+    longest = max((len(string) - 1 for string in strings), default=0)
+    return next(
+        (
+            size
+            for size in range(min(longest, len(text)), 0, -1)
+            if any(string.startswith(text[-size:]) for string in strings)
+        ),
+        0,
+    )
+
+
+class StopStrings:
+    """Holds back what may be the beginning of a stop string, and drops what follows one."""
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self._stop = [string for string in stop if string]
+        self._text = ""
+        self.found = False
+
+    def feed(self, text: str) -> str:
+        """What is certainly part of the answer."""
+        if self.found or not self._stop:
+            return "" if self.found else text
+        self._text += text
+        places = [place for string in self._stop if (place := self._text.find(string)) >= 0]
+        if places:
+            self.found, certain, self._text = True, self._text[: min(places)], ""
+            return certain
+        size = len(self._text) - unfinished(self._text, self._stop)
+        certain, self._text = self._text[:size], self._text[size:]
+        return certain
+
+    def rest(self) -> str:
+        """What was held back, where the answer has ended."""
+        rest, self._text = self._text, ""
+        return rest

@@ -1,6 +1,7 @@
 """Replies in every dialect, cut at every place: the same answer, thoughts and calls."""
 
 from itertools import groupby, pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -25,14 +26,14 @@ def merged(events: list[ReplyEvent]) -> list[ReplyEvent]:
     return result
 
 
-def parse(pieces: list[str], *, whole: bool = True, **options: object) -> list[ReplyEvent]:
-    parser = ReplyParser(**options)  # type: ignore[arg-type]
+def parse(pieces: list[str], *, whole: bool = True, **options: Any) -> list[ReplyEvent]:
+    parser = ReplyParser(**options)
     events = [event for piece in pieces for event in parser.feed(piece)]
     return merged(events + parser.finish(whole=whole))
 
 
-THINKS = {"thinking": True, "role_line": False}
-REPLIES: list[tuple[str, dict[str, object], list[ReplyEvent]]] = [
+THINKS: dict[str, Any] = {"thinking": True, "role_line": False}
+REPLIES: list[tuple[str, dict[str, Any], list[ReplyEvent]]] = [
     ("\nHello.\nBye.\n", {}, [Text("Hello.\nBye.\n")]),
     ("Hello.", {}, [Text("Hello.")]),
     ("\nget_weather\n{}", {"tools": ()}, [Text("get_weather\n{}")]),
@@ -101,7 +102,7 @@ REPLIES: list[tuple[str, dict[str, object], list[ReplyEvent]]] = [
 
 @pytest.mark.parametrize(("reply", "options", "expected"), REPLIES)
 def test_a_reply_is_the_same_wherever_it_is_cut(
-    reply: str, options: dict[str, object], expected: list[ReplyEvent]
+    reply: str, options: dict[str, Any], expected: list[ReplyEvent]
 ) -> None:
     options = {"tools": TOOLS, **options}
     assert parse([reply], **options) == expected
@@ -120,7 +121,7 @@ def test_any_text_is_the_same_wherever_it_is_cut(
 ) -> None:
     places = sorted({0, len(reply), *(cut for cut in cuts if cut < len(reply))})
     pieces = [reply[a:b] for a, b in pairwise(places)]
-    options = {"tools": ("get", "the"), "thinking": thinking, "stop": ["ab", "b\n"]}
+    options: dict[str, Any] = {"tools": ("get", "the"), "thinking": thinking, "stop": ["ab", "b\n"]}
     assert parse(pieces, **options) == parse([reply], **options)
 
 

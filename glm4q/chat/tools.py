@@ -1,0 +1,150 @@
+"""Python functions that a model may call: what they are offered as, and how a call is run.
+
+A tool is an ordinary function with type hints and a docstring. pydantic makes the JSON Schema that
+the model reads from its signature, and checks what the model sends.
+"""
+
+import importlib.util
+import inspect
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
+
+import pydantic
+
+from calculator.errors import OptionError
+from glm4q.chat.calls import ToolCall
+
+MOST_CHARACTERS = 20_000
+"""Characters of a result that the model is shown; a longer one would fill the context."""
+
+TOOL_SECONDS = 60.0
+"""How long a call may take, unless something else is said."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A function as it is offered, and as it runs."""
+
+    name: str
+    schema: Mapping[str, Any]
+    """OpenAI's function object: name, description, parameters."""
+    function: Callable[..., object]
+    arguments: type[pydantic.BaseModel]
+
+    @classmethod
+    def from_function(cls, function: Callable[..., object]) -> Self:
+        """Read the signature and the docstring. Raises OptionError where one is missing."""
+        name, description = function.__name__, inspect.getdoc(function)
+        if not description:
+            raise OptionError(
+                f"the tool {name} has no docstring, which tells the model what it does"
+            )
+        fields: dict[str, Any] = {}
+        for parameter in inspect.signature(function, eval_str=True).parameters.values():
+            if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                raise OptionError(f"the tool {name} takes *{parameter.name}; name each argument")
+            if parameter.annotation is parameter.empty:
+                raise OptionError(f"the tool {name} has no type for its argument {parameter.name}")
+            given = parameter.default is not parameter.empty
+            fields[parameter.name] = (parameter.annotation, parameter.default if given else ...)
+        config = pydantic.ConfigDict(extra="forbid")
+        arguments = pydantic.create_model(name, __config__=config, **fields)
+        parameters = arguments.model_json_schema()
+        parameters.pop("title", None)
+        schema = {"name": name, "description": description, "parameters": parameters}
+        return cls(name, schema, function, arguments)
+
+    def run(self, arguments: Mapping[str, Any], seconds: float = TOOL_SECONDS) -> str:
+        """Call the function. What the model is to read: the result, or what went wrong."""
+        try:
+            checked = self.arguments.model_validate(arguments)
+        except pydantic.ValidationError as error:
+            return f"error: {_first_problem(error)}"
+        named = {name: getattr(checked, name) for name in self.arguments.model_fields}
+        failures: list[BaseException] = []
+        pool = ThreadPool(
+            1
+        )  # its thread is a daemon: a call without end does not hold the exit
+        call = pool.apply_async(self.function, kwds=named, error_callback=failures.append)
+        call.wait(seconds)
+        pool.close()
+        if not call.ready():
+            return f"error: {self.name} took more than {seconds:g} seconds"
+        if not call.successful():
+            (failure,) = failures
+            return f"error: {type(failure).__name__}: {failure}"
+        return _as_text(call.get())
+
+
+class Toolbox:
+    """The tools of a conversation, by name."""
+
+    def __init__(self, tools: Iterable[Tool]) -> None:
+        self._tools: dict[str, Tool] = {}
+        for tool in tools:
+            if tool.name in self._tools:
+                raise OptionError(f"two tools are called {tool.name}")
+            self._tools[tool.name] = tool
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(self._tools)
+
+    @property
+    def offers(self) -> list[dict[str, Any]]:
+        """The tools as OpenAI's API and chat templates take them."""
+        return [{"type": "function", "function": tool.schema} for tool in self._tools.values()]
+
+    def run(self, call: ToolCall) -> str:
+        """What the model is to read about the call."""
+        return self._tools[call.name].run(call.arguments)
+
+
+def load_tools(path: Path) -> list[Tool]:
+    """The public functions that a Python file defines. Its code runs. Raises OptionError."""
+    if not path.is_file():
+        raise OptionError(f"--tools {path}: there is no such file")
+    module = _import_file(path)
+    functions = [
+        value
+        for name, value in vars(module).items()
+        if inspect.isfunction(value)
+        and value.__module__ == module.__name__
+        and not name.startswith("_")
+    ]
+    if not functions:
+        raise OptionError(f"--tools {path}: it defines no public function")
+    return [Tool.from_function(function) for function in functions]
+
+
+def _import_file(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"glm4q_tools_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise OptionError(f"--tools {path}: it is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (SyntaxError, ImportError, AttributeError, NameError, TypeError, ValueError) as error:
+        raise OptionError(f"--tools {path}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _first_problem(error: pydantic.ValidationError) -> str:
+    problem = error.errors()[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    return f"{place}: {problem['msg']}" if place else problem["msg"]
+
+
+def _as_text(result: object) -> str:
+    text = result
+    if not isinstance(text, str):
+        text = json.dumps(result, ensure_ascii=False, default=str)
+    if len(text) <= MOST_CHARACTERS:
+        return text
+    left_out = len(text) - MOST_CHARACTERS
+    return f"{text[:MOST_CHARACTERS]}\n[{left_out:,} characters more are left out]"

@@ -7,7 +7,8 @@ on how the stream was cut into pieces.
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from glm4q.chat.calls import (
+from glm4q.chat.stop_strings import StopStrings, unfinished
+from glm4q.tools.calls import (
     NAME,
     OBJECT_WITH_NAME,
     BadCall,
@@ -16,7 +17,6 @@ from glm4q.chat.calls import (
     read_named_call,
     read_object_call,
 )
-from glm4q.chat.stop_strings import StopStrings, unfinished
 
 THINK, END_THINK = "<think>", "</think>"
 

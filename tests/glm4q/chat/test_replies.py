@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glm4q.chat.calls import BadCall, ToolCall
 from glm4q.chat.replies import ReplyEvent, ReplyParser, Text, Thinking
+from glm4q.tools.calls import BadCall, ToolCall
 
 TOOLS = ("get_weather", "get_weather_map", "python")
 PARIS = ToolCall("get_weather", {"city": "Paris"})

@@ -17,7 +17,7 @@ from typing import Any, Self
 import pydantic
 
 from calculator.errors import OptionError
-from glm4q.chat.calls import ToolCall
+from glm4q.tools.calls import ToolCall
 
 MOST_CHARACTERS = 20_000
 """Characters of a result that the model is shown; a longer one would fill the context."""
@@ -67,9 +67,7 @@ class Tool:
             return f"error: {_first_problem(error)}"
         named = {name: getattr(checked, name) for name in self.arguments.model_fields}
         failures: list[BaseException] = []
-        pool = ThreadPool(
-            1
-        )  # its thread is a daemon: a call without end does not hold the exit
+        pool = ThreadPool(1)  # its thread is a daemon: a call without end does not hold the exit
         call = pool.apply_async(self.function, kwds=named, error_callback=failures.append)
         call.wait(seconds)
         pool.close()

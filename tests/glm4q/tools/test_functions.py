@@ -7,8 +7,8 @@ from typing import Literal
 import pytest
 
 from calculator.errors import OptionError
-from glm4q.chat.calls import ToolCall
-from glm4q.chat.tools import MOST_CHARACTERS, Tool, Toolbox, load_tools
+from glm4q.tools.calls import ToolCall
+from glm4q.tools.functions import MOST_CHARACTERS, Tool, Toolbox, load_tools
 
 FILE = '''
 """Tools of a test."""

@@ -2,6 +2,7 @@
 
 import readline  # noqa: F401  # gives input() editing and history
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -19,9 +20,9 @@ from glm4q.commands.streams import read_question
 from glm4q.decode.sampling import SamplingParams
 from glm4q.engine import LLM
 from glm4q.kernels.cpu.extension import slow_note
+from glm4q.terminal.answer import AnswerWriter
 from glm4q.terminal.console import Console
 from glm4q.terminal.loop import Terminal
-from glm4q.terminal.markdown import MarkdownStream
 from glm4q.text.generation_config import read_sampling_params
 
 DEFAULT_MAX_TOKENS = 1024
@@ -201,13 +202,6 @@ def _converse(llm: LLM, system: str | None, params: SamplingParams) -> None:
 
 def _answer_once(llm: LLM, system: str | None, params: SamplingParams, question: str) -> None:
     pieces = llm.chat(system, params).ask(question, params)
-    console = Console()
-    if console.is_terminal:
-        with MarkdownStream(console) as stream:
-            for piece in pieces:
-                stream.write(piece)
-        return
-    for piece in pieces:
-        sys.stdout.write(piece)
-        sys.stdout.flush()
-    sys.stdout.write("\n")
+    with closing(AnswerWriter(Console(), raw=not sys.stdout.isatty())) as writer:
+        for piece in pieces:
+            writer.write(piece)

@@ -9,7 +9,7 @@ from calculator.errors import Glm4qError
 from calculator.units import counted
 from glm4q.chat.session import ChatSession
 from glm4q.decode.sampling import SamplingParams
-from glm4q.terminal.markdown import MarkdownStream
+from glm4q.terminal.answer import AnswerWriter
 
 HELP = """\
 /help            this list
@@ -61,10 +61,10 @@ class Terminal:
         try:
             with (
                 closing(self._session.ask(question, self._params)) as pieces,
-                MarkdownStream(self._console) as stream,
+                closing(AnswerWriter(self._console)) as writer,
             ):
                 for piece in pieces:
-                    stream.write(piece)
+                    writer.write(piece)
         except KeyboardInterrupt:
             self._say("stopped", style="dim")
         except Glm4qError as error:

@@ -1,66 +1,86 @@
-"""Streamed Markdown: finished blocks are those that later text cannot change."""
+"""Styles of streamed Markdown: no character is lost or moved, however the stream is cut."""
 
-import io
+from hypothesis import given
+from hypothesis import strategies as st
 
-import pytest
-from rich.console import Console
-
-from glm4q.terminal.markdown import MarkdownStream, finished_blocks
+from glm4q.terminal.markdown import CODE, EMPHASIS, HEADING, MARK, STRONG, MarkdownStyler, Span
 
 ANSWER = """# Title
 
-A paragraph with **bold** words.
+A **bold** word, *one* more, `co*de`, 2*3*4, __init__, snake_case, List<String>, <div>, \\*x\\*.
 
-- one
-- two
-
-  still two
-
-- three
-
+- item *x*
+12. twelve
+> quote
+---
 ```python
-x = 1
-
-y = 2
+# no heading
+x = 1 ** 2
 ```
-
-The end.
+~~~
+```
+~~~
+***both*** and **open
+end
 """
 
 
-def _rendered(pieces: list[str]) -> str:
-    console = Console(file=io.StringIO(), width=60, force_terminal=False)
-    with MarkdownStream(console) as stream:
-        for piece in pieces:
-            stream.write(piece)
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
+def characters(pieces: list[str]) -> list[tuple[str, str]]:
+    """Each character with its style."""
+    styler = MarkdownStyler()
+    spans: list[Span] = [span for piece in pieces for span in styler.feed(piece)]
+    return [(character, span.style) for span in spans + styler.finish() for character in span.text]
 
 
-@pytest.mark.parametrize("size", [1, 3, 17, 1000])
-def test_any_split_renders_the_same(size: int) -> None:
-    pieces = [ANSWER[place : place + size] for place in range(0, len(ANSWER), size)]
-    assert _rendered(pieces) == _rendered([ANSWER])
+def styles(text: str, part: str) -> set[str]:
+    """The styles of a part of the text."""
+    place = text.index(part)
+    return {style for _, style in characters([text])[place : place + len(part)]}
 
 
-@pytest.mark.parametrize(
-    ("text", "finished"),
-    [
-        ("one\n\ntwo", ""),
-        ("one\n\ntwo\n", "one\n\n"),
-        ("one\n\ntwo\n\nthree\n", "one\n\ntwo\n\n"),
-        ("- a\n\n- b\n", ""),
-        ("- a\n\n  more\n", ""),
-        ("```\na\n\nb\n", ""),
-        ("```\na\n\nb\n```\n\nend\n", "```\na\n\nb\n```\n\n"),
-        ("~~~\n```\n\nx\n", ""),
-    ],
-)
-def test_finished_blocks(text: str, finished: str) -> None:
-    assert text[: finished_blocks(text)] == finished
+def test_every_character_stays() -> None:
+    assert "".join(character for character, _ in characters([ANSWER])) == ANSWER
 
 
-def test_everything_is_shown_once() -> None:
-    shown = _rendered(list(ANSWER))
-    for word in ("Title", "bold", "three", "x = 1", "y = 2", "The end."):
-        assert shown.count(word) == 1
+def test_a_cut_changes_no_style() -> None:
+    whole = characters([ANSWER])
+    assert characters([*ANSWER]) == whole
+    for place in range(1, len(ANSWER), 7):
+        assert characters([ANSWER[:place], ANSWER[place:]]) == whole
+
+
+@given(st.text(alphabet="ab \n#*_`~->1.\\|", max_size=80), st.integers(0, 80))
+def test_any_text_stays_and_no_cut_changes_it(text: str, place: int) -> None:
+    whole = characters([text])
+    assert "".join(character for character, _ in whole) == text
+    assert characters([text[:place], text[place:]]) == whole
+    assert characters([*text]) == whole
+
+
+def test_styles_are_those_of_markdown() -> None:
+    assert styles(ANSWER, " Title") == {HEADING}
+    assert styles(ANSWER, "bold") == {STRONG}
+    assert styles(ANSWER, "one") == {EMPHASIS}
+    assert styles(ANSWER, "**bold"[:2]) == {MARK}
+    assert styles(ANSWER, "co*de") == {CODE}
+    assert styles(ANSWER, "# no heading\nx = 1 ** 2") == {CODE, ""}
+    assert styles(ANSWER, "```python") == {MARK}
+    assert styles(ANSWER, "both") == {f"{STRONG} {EMPHASIS}"}
+
+
+def test_arithmetic_and_names_have_no_style() -> None:
+    for part in ("2*3*4", "snake_case", "List<String>, <div>", "\\*x\\*"):
+        assert styles(ANSWER, part) == {""}
+
+
+def test_what_is_left_open_ends_with_its_line() -> None:
+    assert styles(ANSWER, "open") == {STRONG}
+    assert styles(ANSWER, "end\n") == {""}
+
+
+def test_text_waits_for_one_character_at_most() -> None:
+    styler = MarkdownStyler()
+    assert styler.feed("Hello") == [Span("Hello")]
+    assert styler.feed(" wor") == [Span(" wor")]
+    assert styler.feed("*") == []
+    assert styler.feed(" ") == [Span("*"), Span(" ")]

@@ -9,10 +9,12 @@ struct Grids {
 inline Grids make_grids(Parts low, Parts high, const Rounding& rounding, float clip) {
     const float largest = static_cast<float>((1 << rounding.bits) - 1);
     const float middle = static_cast<float>(1 << (rounding.bits - 1));
-    if (rounding.symmetric) {  // the sign puts the largest weight on the longer side, at -middle
+    if (rounding.symmetric && rounding.bits == 4) {  // the sign puts the largest weight at -8
         const Parts furthest = high > -low ? high : low;
         return {half_scale(-furthest * clip / middle), fill(middle)};
     }
+    if (rounding.symmetric)
+        return {half_scale(larger(high, -low) * clip / (middle - 1)), fill(middle)};
     high = larger(high, fill(0)) * clip;
     low = smaller(low * clip, -high / (largest - 1));
     const Parts scale = half_scale((high - low) / largest);

@@ -91,15 +91,18 @@ def grid(
     """Scale (exact in float16) and zero point of groups whose least and largest weights these are.
 
     A group's scale is what its extreme weights need, times a clip. float32, of their shape. The
-    scale of a symmetric grid has a sign: its codes reach from -middle to middle - 1, and the sign
-    puts the weight of largest magnitude on the longer side, as llama.cpp's Q4_0 does
-    (https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml-quants.c).
+    scale of a symmetric 4-bit grid has a sign: its codes reach from -8 to 7, and the sign puts the
+    weight of largest magnitude on the longer side, as llama.cpp's Q4_0 does
+    (https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml-quants.c). Of 255 steps, one
+    more is not worth that a weight of the other sign may be cut off.
     """
     largest_code = 2**weight_format.bits - 1
     if weight_format.symmetric:
-        furthest = torch.where(high > -low, high, low)
         zero = torch.full_like(low, float(middle(weight_format.bits)))
-        return half(-furthest * clip / middle(weight_format.bits)), zero
+        if weight_format.bits == 4:
+            furthest = torch.where(high > -low, high, low)
+            return half(-furthest * clip / middle(4)), zero
+        return half(torch.maximum(high, -low) * clip / (middle(weight_format.bits) - 1)), zero
     high = high.clamp(min=0) * clip
     # v1 files store the zero point less one, and readers disagree on how 0 wraps: so it is 1 or
     # more, which takes a grid that reaches at least one step below zero.

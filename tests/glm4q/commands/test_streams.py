@@ -6,14 +6,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from calculator.errors import OptionError
 from glm4q.commands.streams import read_question
+from glm4q.terminal.answer import AnswerWriter
 from glm4q.terminal.console import Console
-from glm4q.terminal.markdown import MarkdownStream
 
 HIDE_CURSOR = "\x1b[?25l"
 
@@ -140,7 +141,7 @@ def test_nothing_hides_the_cursor() -> None:
     """A process that is killed could not show it again."""
     shown = io.StringIO()
     console = Console(file=shown, force_terminal=True)
-    with console.status("loading"), MarkdownStream(console) as stream:
-        stream.write("some *text*")
+    with console.status("loading"), closing(AnswerWriter(console)) as writer:
+        writer.write("some *text*")
     assert "text" in shown.getvalue()
     assert HIDE_CURSOR not in shown.getvalue()

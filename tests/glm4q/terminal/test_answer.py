@@ -46,7 +46,7 @@ def test_wide_characters_wrap_anywhere() -> None:
 
 @pytest.mark.parametrize("options", [{"terminal": False}, {"raw": True}])
 def test_a_pipe_and_raw_output_are_the_answer_itself(options: dict[str, bool]) -> None:
-    assert shown(PROSE + "\n\n" + CODE, **options) == PROSE + "\n\n" + CODE  # type: ignore[arg-type]
+    assert shown(PROSE + "\n\n" + CODE, **options) == PROSE + "\n\n" + CODE
 
 
 def test_a_model_cannot_command_the_terminal() -> None:

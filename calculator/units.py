@@ -30,6 +30,19 @@ def human_band(low: float, high: float) -> str:
     return f"{low:.{digits}f} to {high:.{digits}f}"
 
 
+def human_duration(low: float, high: float) -> str:
+    """A band of seconds.
+
+    >>> human_duration(12, 80), human_duration(4000, 9000), human_duration(100, 3000)
+    ('12 to 80 s', '1.1 to 2.5 hours', '2 to 50 minutes')
+    """
+    for seconds, name in ((3600, "hours"), (60, "minutes")):
+        if high >= 1.5 * seconds:
+            digits = 1 if low / seconds < 10 and seconds == 3600 else 0
+            return f"{low / seconds:.{digits}f} to {high / seconds:.{digits}f} {name}"
+    return f"{low:.0f} to {high:.0f} s"
+
+
 def counted(count: int, noun: str) -> str:
     """A number and its noun, in the singular where there is one of it.
 

@@ -9,15 +9,15 @@ import torch
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import CheckpointError
+from calculator.memory.making import WINDOW, MemoryEstimate
 from calculator.units import counted
 from glm4q import __version__
 from glm4q.measure.peaks import peak_bytes
-from quantize.budget import MemoryEstimate
 from quantize.calibrate.samples import Calibration
 from quantize.calibrate.texts import read_text
 from quantize.output.target import Journal
 from quantize.quality.checkpoint_check import check_weights
-from quantize.quality.evaluate import WINDOW, LayerListener, evaluate
+from quantize.quality.evaluate import LayerListener, evaluate
 from quantize.quality.predictor import ComputeSettings, Windows, read_windows
 from quantize.quality.report import held_out_record, write_report
 from quantize.recipe import Recipe

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -11,8 +11,8 @@ import torch
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import MemoryFullError
 from calculator.host_memory import available_bytes
+from calculator.memory.making import CalibrationPass, MemoryEstimate, estimate_memory, largest_batch
 from calculator.units import counted, human_bytes
-from quantize.budget import CalibrationPass, MemoryEstimate, estimate_memory, largest_batch
 from quantize.calibrate.samples import Calibration
 from quantize.examine import Examination, HeldOut
 from quantize.output.target import read_journal
@@ -44,11 +44,11 @@ class Job:
         """Samples in one forward pass, and the memory that they need. Raises OptionError."""
         formats, config = self.recipe.formats(self.stored), self.stored.config
         tokens = self.calibration.token_ids.shape[1] if self.calibration else 0
-        calibration = CalibrationPass(self.recipe.method, BATCH, tokens, self.how.dtype)
+        calibration = CalibrationPass(self.recipe.method, BATCH, tokens, self.how.dtype.itemsize)
         held_out = sum(map(len, self.held_out.windows.token_ids)) if self.held_out else 0
         if begun := self._begun_batch():
             # The output's bytes depend on the batch, so a run that goes on cannot choose another.
-            calibration = CalibrationPass(self.recipe.method, begun, tokens, self.how.dtype)
+            calibration = replace(calibration, batch=begun)
             return begun, estimate_memory(formats, config, calibration, held_out=held_out)
         limit, name = self._memory_limit()
         return largest_batch(

@@ -9,10 +9,10 @@ import torch
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
+from calculator.memory.making import calibration_disk_bytes
 from calculator.model.architecture import EMBEDDING, Weight
 from calculator.model.formats import WeightFormat
 from glm4q import __version__
-from quantize.budget import calibration_disk_bytes
 from quantize.calibrate.samples import Calibration
 from quantize.calibrate.walk import CalibrationWalk
 from quantize.output.companions import gptq_settings
@@ -48,7 +48,7 @@ class CalibrationSettings:
         """Bytes of hidden states on the disk."""
         samples, tokens = self.calibration.token_ids.shape
         return calibration_disk_bytes(
-            stored.config, samples=samples, tokens=tokens, dtype=self.dtype
+            stored.config, samples=samples, tokens=tokens, number_bytes=self.dtype.itemsize
         )
 
 

@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from calculator.cards.card import Card, card_of
 from calculator.cards.gpus import Gpu, find_gpu, load_gpus
@@ -15,6 +16,9 @@ from calculator.questions.variants import (
     find_choices,
     with_host_layers,
 )
+
+if TYPE_CHECKING:
+    from calculator.memory.making import MakingCost
 
 REPOSITORIES = {
     "glm-4-9b-chat": "THUDM/glm-4-9b-chat",
@@ -69,6 +73,17 @@ def smallest_card(question: Question) -> Gpu | None:
         key=lambda gpu: (not gpu.runs_glm4q, gpu.reported_bytes, gpu.tdp_watts or 0),
         default=None,
     )
+
+
+def answer_cost(question: Question) -> "MakingCost | None":
+    """Return what it takes to make the variant; None where `glm4q quantize` does not round it."""
+    variant = question.subject.variant
+    if variant is None or variant.weights not in ("int8", "int4"):
+        return None
+    from calculator.memory.making import making_cost
+
+    subject = question.subject
+    return making_cost(subject.formats, subject.config, calibrated=variant.weights == "int4")
 
 
 def making_commands(question: Question) -> tuple[str, ...]:

@@ -3,7 +3,12 @@
 from dataclasses import dataclass, replace
 
 from calculator.cards.roofline import SHORT_CONTEXT
-from calculator.questions.answer import Answer, making_commands, smallest_card
+from calculator.questions.answer import (
+    Answer,
+    answer_cost,
+    making_commands,
+    smallest_card,
+)
 from calculator.questions.question import Question
 from calculator.questions.solve import (
     Verdict,
@@ -13,7 +18,7 @@ from calculator.questions.solve import (
     verdict,
 )
 from calculator.report.words import band_words, card_words, context_words, variant_words
-from calculator.units import counted, human_bytes
+from calculator.units import counted, human_bytes, human_duration
 
 VERDICTS: dict[Verdict, str] = {"fits": "fits", "tight": "tight", "no": "does not fit"}
 THEN: dict[Verdict, str] = {"fits": "fits", "tight": "fits, and is tight", "no": "does not fit"}
@@ -65,6 +70,13 @@ def _runs(question: Question) -> str:
 def _below(answer: Answer) -> list[str]:
     question = answer.question
     lines = [f"make and run it: {' && '.join(making_commands(question))}"]
+    cost = answer_cost(question)
+    if cost is not None:
+        lines.append(
+            f"to make it: {human_duration(*cost.seconds)} on two CPU cores, "
+            f"{human_bytes(cost.memory_bytes)} of memory, {human_bytes(cost.disk_bytes)} of disk, "
+            f"{human_bytes(cost.download_bytes)} to download"
+        )
     if verdict(question.margin_bytes or 0) == "tight":
         lines.append(
             "tight: a driver may move the last GiB of a card to host memory, which is slow; "

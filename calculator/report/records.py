@@ -5,7 +5,7 @@ from typing import Any
 
 from calculator.cards.roofline import SHORT_CONTEXT, Band, prefill_band
 from calculator.model.architecture import num_parameters
-from calculator.questions.answer import Answer, making_commands, recommended
+from calculator.questions.answer import Answer, answer_cost, making_commands, recommended
 from calculator.questions.grid import GridRow
 from calculator.questions.longest import Longest
 from calculator.questions.question import Question
@@ -31,6 +31,8 @@ def answer_record(answer: Answer, *, every: bool = False) -> dict[str, Any]:
         record["left_out"] = list(answer.choices.left_out)
         if record["verdict"] != "no":
             record["commands"] = list(making_commands(answer.question))
+            cost = answer_cost(answer.question)
+            record["cost_to_make"] = asdict(cost) if cost else None
     return record
 
 

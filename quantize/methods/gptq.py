@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from calculator.errors import CheckpointError
+from calculator.memory.making import ROWS
 from calculator.model.formats import WeightFormat
 from quantize.methods import native, rtn
 from quantize.methods.codes import Codes, join
 from quantize.methods.refine import refine
 
-ROWS = 1024
-"""Rows at once, so that a block of columns stays in a core's cache."""
 BLOCK = 64
 """Columns after which the columns still to come are made up for in one product."""
 DAMP_PERCENT = 1.0

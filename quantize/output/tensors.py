@@ -6,15 +6,13 @@ import torch
 from torch import Tensor
 
 from calculator.checkpoint.stored import StoredModel
+from calculator.memory.making import NUMBERS_AT_ONCE
 from calculator.model.architecture import Weight
 from calculator.model.formats import WeightFormat
 from glm4q.weights.checkpoint import read_weight
 from glm4q.weights.packing import pack
 from quantize.methods import rtn
 from quantize.methods.codes import Codes, Packed
-
-NUMBERS_AT_ONCE = 1 << 23
-"""Numbers of a source weight that are in memory at once."""
 
 NamedTensors = Iterator[tuple[str, Tensor]]
 

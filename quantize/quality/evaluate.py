@@ -9,12 +9,8 @@ from torch import Tensor
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
+from calculator.memory.making import POSITIONS_AT_ONCE
 from quantize.quality.predictor import ComputeSettings, Predictor, Windows
-
-WINDOW = 512
-"""Tokens predicted from one start, unless another number is asked for."""
-POSITIONS_AT_ONCE = 32
-"""Positions whose logits are in memory at once."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
-"""Estimate the memory and disk that quantizing takes, and find the batch that fits a limit."""
+"""What quantizing takes in memory, on disk and in time, before it begins.
+
+`glm4q quantize` plans its run with it, and `glm4q calc` says what a checkpoint costs to make.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-
-import torch
 
 from calculator.errors import OptionError
 from calculator.memory.arena import make_arena
@@ -12,11 +13,22 @@ from calculator.model.architecture import Weight
 from calculator.model.config import ModelConfig
 from calculator.model.formats import WeightFormat
 from calculator.units import human_bytes
-from quantize.calibrate.stages import STAGES
-from quantize.methods.gptq import ROWS
-from quantize.output.tensors import NUMBERS_AT_ONCE
-from quantize.quality.evaluate import POSITIONS_AT_ONCE, WINDOW
 
+ROWS = 1024
+"""GPTQ rounds so many rows at once: a block of their columns stays in a core's cache."""
+NUMBERS_AT_ONCE = 1 << 23
+"""Rounding without samples takes runs of rows of so many numbers."""
+POSITIONS_AT_ONCE = 32
+"""Quality compares logits of so many positions at once."""
+WINDOW = 512
+"""Quality is measured on windows of so many tokens."""
+STAGE_LINEARS = (
+    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    ("self_attn.o_proj",),
+    ("mlp.gate_up_proj",),
+    ("mlp.down_proj",),
+)
+"""Linears of a layer that share an input, in the order in which they are calibrated."""
 PROCESS_BYTES = 300 << 20
 """Python with torch takes 225 MiB before a model is read (benchmarks/quantize_memory.py)."""
 ROUNDING_BYTES = NUMBERS_AT_ONCE * 12
@@ -42,8 +54,9 @@ class CalibrationPass:
     method: str
     batch: int
     tokens: int
-    """Tokens of a sample; 0 where there are no samples."""
-    dtype: torch.dtype
+    """Of a sample; 0 where there are none."""
+    number_bytes: int
+    """Bytes of a number that is computed with: 2 for bfloat16, 4 for float32."""
 
 
 def estimate_memory(
@@ -61,7 +74,7 @@ def estimate_memory(
     if how.tokens:
         needs.append(_calibrating(formats, config, how))
     if held_out:
-        needs.append(_measuring(formats, config, how.dtype, held_out))
+        needs.append(_measuring(formats, config, how.number_bytes, held_out))
     return max(needs, key=lambda need: need.total)
 
 
@@ -85,13 +98,13 @@ def _calibrating(
     }
     fullest = max(
         (
-            _stage_terms([linears[name] for name in stage.linears], config, how.method)
-            for stage in STAGES
+            _stage_terms([linears[name] for name in stage], config, how.method)
+            for stage in STAGE_LINEARS
         ),
         key=lambda terms: sum(terms.values()),
     )
-    size = how.dtype.itemsize
-    workspace = _workspace(config, how.batch, how.tokens, how.dtype, 0)
+    size = how.number_bytes
+    workspace = _workspace(config, how.batch, how.tokens, size, 0)
     kept = how.batch * how.tokens * config.num_key_value_heads * config.head_dim * 2 * 4
     return MemoryEstimate({
         "Python and torch": PROCESS_BYTES,
@@ -107,33 +120,33 @@ def _calibrating(
 def _measuring(
     formats: Mapping[Weight, WeightFormat],
     config: ModelConfig,
-    dtype: torch.dtype,
+    number_bytes: int,
     tokens: int,
 ) -> MemoryEstimate:
     layer = sum(weight.numel for weight in formats if weight.layer == 0)
     window = min(tokens, WINDOW)
     needs = needs_of_dequantizing(formats)(window)
-    workspace = _workspace(config, 1, window, dtype, needs.scratch_bytes)
-    heads = 2 * config.vocab_size * config.hidden_size * dtype.itemsize
+    workspace = _workspace(config, 1, window, number_bytes, needs.scratch_bytes)
+    heads = 2 * config.vocab_size * config.hidden_size * number_bytes
     return MemoryEstimate({
         "Python and torch": PROCESS_BYTES,
-        "a layer, and as it is read": layer * (dtype.itemsize + 4),
+        "a layer, and as it is read": layer * (number_bytes + 4),
         "both heads, one as it is read, one reordered": heads + 2 * _largest(formats),
-        "hidden states of both models": 2 * tokens * config.hidden_size * dtype.itemsize,
+        "hidden states of both models": 2 * tokens * config.hidden_size * number_bytes,
         "both models' workspaces": 2 * workspace,
         "logits of both": POSITIONS_AT_ONCE * config.vocab_size * 4 * 9,
     })  # fmt: skip
 
 
 def _workspace(
-    config: ModelConfig, batch: int, tokens: int, dtype: torch.dtype, scratch_bytes: int
+    config: ModelConfig, batch: int, tokens: int, number_bytes: int, scratch_bytes: int
 ) -> int:
     arena = make_arena(
         config,
         batch=batch,
         chunk=tokens,
         room=tokens,
-        activation_bytes=dtype.itemsize,
+        activation_bytes=number_bytes,
         scratch=(scratch_bytes, scratch_bytes),
         head=False,
     )
@@ -188,8 +201,66 @@ def largest_batch(
 
 
 def calibration_disk_bytes(
-    config: ModelConfig, *, samples: int, tokens: int, dtype: torch.dtype
+    config: ModelConfig, *, samples: int, tokens: int, number_bytes: int
 ) -> int:
     """Bytes of both streams' hidden states before and after a layer, and of two stages' inputs."""
     widths = 2 * config.hidden_size + config.hidden_size + config.intermediate_size
-    return 2 * samples * tokens * widths * dtype.itemsize
+    return 2 * samples * tokens * widths * number_bytes
+
+
+CALIBRATION = CalibrationPass("gptq", batch=4, tokens=512, number_bytes=2)
+"""What `glm4q quantize` does for INT4 weights if nothing else is asked for."""
+CALIBRATION_SAMPLES = 40
+"""The built-in calibration text makes about as many samples."""
+HELD_OUT_TOKENS = 2304
+"""The built-in text that quality is measured on has about as many tokens."""
+
+ROUNDING_RATE = (0.3e9, 1.5e9)
+"""Bytes of bf16 weights that two cores round a second, from file to file
+(benchmarks/RESULTS.md: 0.57 and 1.10 GB/s, and half of that is the file system)."""
+GPTQ_NUMBERS_RATE = 1.4e6
+"""Numbers of weights that GPTQ rounds a second on two cores, whatever the samples."""
+GPTQ_PRODUCTS_RATE = 1.1e10
+"""Numbers of weights x tokens of samples that calibration takes a second on two cores. Both rates
+follow from 221 s for a layer of 204 million numbers and 8 x 512 tokens, a third of it for the
+samples as on the demo model (benchmarks/RESULTS.md)."""
+QUALITY_RATE = (2e10, 1e11)
+"""Numbers of weights x tokens that two cores take a second while quality is measured: assumed."""
+GPTQ_BAND = (0.5, 1.5)
+"""Machines differ from the one that was measured."""
+
+
+@dataclass(frozen=True)
+class MakingCost:
+    """What quantizing a model takes, from the same plan that `glm4q quantize` prints."""
+
+    memory_bytes: int
+    disk_bytes: int
+    """The checkpoint, and hidden states while it is made."""
+    download_bytes: int
+    seconds: tuple[float, float]
+    """A band, for two cores of a server."""
+
+
+def making_cost(
+    formats: Mapping[Weight, WeightFormat], config: ModelConfig, *, calibrated: bool
+) -> MakingCost:
+    """Return the cost of making a checkpoint in these formats from bf16 files."""
+    numbers = sum(weight.numel for weight in formats)
+    how = CALIBRATION if calibrated else replace(CALIBRATION, tokens=0)
+    need = estimate_memory(formats, config, how, held_out=HELD_OUT_TOKENS)
+    output = sum(sum(each.parts(weight).values()) for weight, each in formats.items())
+    layers = sum(weight.numel for weight in formats if weight.layer is not None)
+    # Quality is measured at the end: the source and the result each read the held-out text.
+    quality = [2 * layers * HELD_OUT_TOKENS / rate for rate in reversed(QUALITY_RATE)]
+    rounding = [2 * numbers / rate for rate in reversed(ROUNDING_RATE)]
+    disk = output
+    if calibrated:
+        disk += calibration_disk_bytes(
+            config, samples=CALIBRATION_SAMPLES, tokens=how.tokens, number_bytes=2
+        )
+        products = layers * CALIBRATION_SAMPLES * how.tokens
+        whole = layers / GPTQ_NUMBERS_RATE + products / GPTQ_PRODUCTS_RATE
+        rounding = [whole * share for share in GPTQ_BAND]
+    seconds = rounding[0] + quality[0], rounding[1] + quality[1]
+    return MakingCost(need.total, disk, 2 * numbers, seconds)

@@ -77,7 +77,7 @@ class Gpu:
 
     @property
     def pcie_bytes_per_second(self) -> float | None:
-        """Of its link to the host, one way."""
+        """Bytes a second that the link to the host moves in one direction."""
         if self.pcie is None:
             return None
         generation, _, lanes = self.pcie.partition(" x")
@@ -90,7 +90,7 @@ class Gpu:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What of this card changes the answer, in words."""
+        """Properties of this card that change the answer, in words."""
         notes = []
         if self.fp16_tflops < self.fp32_tflops:
             notes.append("fp16 at 1/64 of the rate: it computes in float32")

@@ -1,4 +1,4 @@
-"""What the authors of GLM-4-9B-Chat measured of their own stack, to stand beside ours.
+"""Memory peaks that the authors of GLM-4-9B-Chat measured with their own stack.
 
 Peaks of an A100 with transformers, one prompt at once, INT4 by bitsandbytes:
 https://github.com/THUDM/GLM-4/blob/0423d7c/basic_demo/README_en.md
@@ -10,11 +10,11 @@ PEAK_MIB: dict[str, dict[int, int]] = {
     "bf16": {1_000: 19_047, 8_000: 20_629, 32_000: 27_779, 128_000: 57_379},
     "int4": {1_000: 8_251, 8_000: 9_613, 32_000: 16_065},
 }
-"""By weights: MiB after a prompt of so many tokens."""
+"""Tokens of the prompt and MiB at the peak, for each kind of weights."""
 
 
 def published_context(weights: str, usable_bytes: int) -> int:
-    """The longest prompt within these bytes, along lines between what was measured.
+    """Return the longest prompt within these bytes, along lines between measurements.
 
     0 below the shortest measured; beyond the longest along the last line.
     """

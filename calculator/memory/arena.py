@@ -62,7 +62,7 @@ class StepKind:
 
 @dataclass(frozen=True)
 class Layout(StepKind):
-    """Where the buffers of one kind of step lie. Smaller steps use the same places."""
+    """The places of the buffers of one kind of step. Smaller steps use the same places."""
 
     offsets: Mapping[BufferName, int]
     bytes: int

@@ -54,7 +54,7 @@ class CalibrationPass:
     method: str
     batch: int
     tokens: int
-    """Of a sample; 0 where there are none."""
+    """Tokens of a sample; 0 where there are no samples."""
     number_bytes: int
     """Bytes of a number that is computed with: 2 for bfloat16, 4 for float32."""
 

@@ -1,4 +1,4 @@
-"""Which device holds and runs what."""
+"""The device of each weight and of each layer."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from calculator.model.config import ModelConfig
 
 
 def placement(config: ModelConfig, settings: Settings) -> Callable[[Weight], Device]:
-    """Where each weight lies."""
+    """Return the device of each weight."""
     host_layers = _host_layers(config, settings)
 
     def device_of(weight: Weight) -> Device:
@@ -21,14 +21,14 @@ def placement(config: ModelConfig, settings: Settings) -> Callable[[Weight], Dev
 
 
 def layers_of(config: ModelConfig, settings: Settings) -> dict[Device, range]:
-    """Which layers each device runs, in the order of the forward pass."""
+    """Return the layers that each device runs, in the order of the forward pass."""
     first = _host_layers(config, settings)
     on_host: dict[Device, range] = {"host": range(first)} if first else {}
     return {**on_host, settings.compute: range(first, config.num_hidden_layers)}
 
 
 def _host_layers(config: ModelConfig, settings: Settings) -> int:
-    """How many layers run on the host though the rest is on the GPU: the first ones."""
+    """Return how many layers, the first ones, run on the host while the rest is on the GPU."""
     if settings.compute == "host" or settings.gpu_layers is None:
         return 0
     return config.num_hidden_layers - settings.gpu_layers

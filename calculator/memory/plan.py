@@ -23,19 +23,19 @@ from calculator.model.config import ModelConfig
 from calculator.model.formats import BF16, KV_FORMATS, WeightFormat, refuse_unfit_kv
 
 CUDA_CONTEXT_BYTES = 457 << 20
-"""What a process takes on a GPU before its first tensor: ollama's constant; llama.cpp's users saw
-451 to 456 MiB on an RTX 4090. Not yet measured by this project."""
-
+"""A process takes these bytes of a GPU before its first tensor. It is ollama's constant; users of
+llama.cpp saw 451 to 456 MiB on an RTX 4090. This project has not measured it yet."""
 
 SAMPLING_BYTES = 44
-"""Of each logit while a token is chosen: copies without the unlikely, a sorted one with its order,
-probabilities and their sums (measured by tests/glm4q/memory/test_workspace.py)."""
+"""Bytes of each logit while a token is chosen: copies without the unlikely, a sorted copy with its
+order, probabilities and their sums (measured by tests/glm4q/memory/test_workspace.py)."""
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """All terms. What the runtime holds it allocates from here; only operators and sampling, which
-    the workspace lists too, come and go.
+    """All terms. The runtime allocates from here whatever it keeps.
+
+    Operators and sampling, which the workspace lists too, come and go.
     """
 
     config: ModelConfig
@@ -44,7 +44,7 @@ class MemoryPlan:
     kv_cache: tuple[Term, ...]
     workspace: tuple[Term, ...]
     overhead: tuple[Term, ...]
-    """What is no buffer of ours: CUDA context, allocator slack, reserves."""
+    """Terms that are no buffer of ours: CUDA context, allocator slack, reserves."""
     arenas: Mapping[Device, Arena]
     """The one block of memory for steps on each device."""
 
@@ -87,7 +87,7 @@ class MemoryPlan:
 
     @property
     def bus_bytes_per_token(self) -> int:
-        """What crosses between host and GPU for each token: its hidden state, once."""
+        """Bytes that cross between host and GPU for each token: its hidden state, once."""
         if all(term.device == self.settings.compute for term in self.weights):
             return 0
         return self.config.hidden_size * self.settings.activation_bits // 8
@@ -99,7 +99,7 @@ class MemoryPlan:
 
 @dataclass(frozen=True)
 class _Placed:
-    """What does not change with the context: the weights in one placement."""
+    """The weights in one placement, which do not change with the context."""
 
     terms: tuple[Term, ...]
     slack: int
@@ -232,7 +232,7 @@ def make_plan(
     *,
     source: str = "config",
 ) -> MemoryPlan:
-    """The plan of a model whose weights lie in memory in `formats`. Raises OptionError."""
+    """Return the plan of a model whose weights are in these formats. Raises OptionError."""
     return Planner(config, formats, source=source).plan(settings)
 
 
@@ -250,7 +250,7 @@ def assign_formats(
 
 
 def kv_bytes_per_token(config: ModelConfig, kv: str) -> int:
-    """Bytes that one token takes in the cache, keys and values, all layers."""
+    """Return the bytes that one token takes in the cache: keys and values of all layers."""
     vectors = sum(weight_format.head_bytes(config.head_dim) for weight_format in KV_FORMATS[kv])
     return config.num_hidden_layers * config.num_key_value_heads * vectors
 
@@ -280,7 +280,7 @@ def _sum_of(arena: Arena) -> str:
 
 
 def _decoded(settings: Settings) -> int:
-    """Tokens of all sequences in one decoding step."""
+    """Return the tokens of all sequences in one decoding step."""
     return settings.batch * min(1 + settings.draft_tokens, settings.context)
 
 

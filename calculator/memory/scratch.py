@@ -1,4 +1,4 @@
-"""What multiplying by quantized weights needs of the workspace, where they are dequantized."""
+"""Workspace for multiplying by quantized weights, which are dequantized tile by tile."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,33 +10,33 @@ from calculator.model.formats import WeightFormat
 DEQUANTIZED_NUMBERS = 1 << 21
 """Weights dequantized at once."""
 NUMBER_BYTES = 8
-"""Of each of them: its code as int32, and its value as float32."""
+"""Bytes of each of them: its code as int32, and its value as float32."""
 OUTPUTS_MULTIPLE = 32
 
 
 def dequantized_outputs(inputs: int) -> int:
-    """Outputs of a layer of that many inputs that are dequantized at once."""
+    """Return how many outputs of a layer of that many inputs are dequantized at once."""
     return max(DEQUANTIZED_NUMBERS // inputs // OUTPUTS_MULTIPLE, 1) * OUTPUTS_MULTIPLE
 
 
 def tile_bytes(outputs: int, inputs: int, groups: int) -> int:
-    """One tile of a weight on its way: codes, values, and each group's scale and zero point."""
+    """Return the bytes of one tile: codes, values, and each group's scale and zero point."""
     rows = min(outputs, dequantized_outputs(inputs))
     return rows * (inputs * NUMBER_BYTES + groups * NUMBER_BYTES)
 
 
 @dataclass(frozen=True)
 class KernelNeeds:
-    """What the kernels of a model need while they multiply."""
+    """Bytes that the kernels of a model need while they multiply."""
 
     scratch_bytes: int = 0
-    """Of the workspace."""
+    """Bytes of the workspace."""
     operator_bytes: int = 0
-    """Beside it: what operators of torch allocate by themselves."""
+    """Bytes that operators of torch allocate by themselves, in addition to the workspace."""
 
 
 KernelNeedsOf = Callable[[int], KernelNeeds]
-"""Of a step of so many tokens."""
+"""Returns the needs of a step of so many tokens."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class ServedWeights:
 
     @classmethod
     def dequantizing(cls, formats: Mapping[Weight, WeightFormat]) -> Self:
-        """By kernels that keep weights as they are stored, and dequantize them tile by tile."""
+        """Return the weights as kernels keep them that dequantize them tile by tile."""
         return cls(formats, needs_of_dequantizing(formats))
 
 
 def needs_of_dequantizing(formats: Mapping[Weight, WeightFormat]) -> KernelNeedsOf:
-    """Of kernels that dequantize a weight tile by tile."""
+    """Return the needs of kernels that dequantize a weight tile by tile."""
     # Layers are alike: one weight of each shape and format is looked at.
     kinds = {
         (weight.shape, weight_format)

@@ -18,7 +18,7 @@ PREFILL_CHUNK = 512
 PREFILL_TILE = 256
 """Cached tokens attended to at once, so that scores do not grow with the context either."""
 DECODE_TILE = 2048
-"""The same for decoding, whose scores are few."""
+"""Cached tokens attended to at once while decoding, whose scores are few."""
 
 KV_GROUP = 64
 """Numbers of a cached vector that share a scale, where the cache is INT4."""
@@ -137,7 +137,7 @@ def buffer_for(name: BufferName | LentUse) -> BufferName:
 
 @dataclass(frozen=True)
 class StepShape:
-    """How much goes through the model at once."""
+    """The number of sequences and tokens that go through the model at once."""
 
     batch: int
     tokens: int

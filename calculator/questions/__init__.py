@@ -1,1 +1,1 @@
-"""What is asked of the plan: what fits, how long a context, which variant."""
+"""Questions to the plan: what fits, how long a context, which variant."""

@@ -1,8 +1,8 @@
-"""What a run becomes where not all is said: cache format, placement, chunk and context, by what is
-free on the device.
+"""Choose what a user leaves open in a run: cache format, placement, chunk and context.
 
-The finest cache that holds the whole context comes first. Where none does, INT8, whose loss is next
-to nothing (docs/kv-cache.md), with as much context as fits; INT4 only where that is hardly any.
+The finest cache that holds the whole context comes first. Where none does, the cache is INT8, which
+loses next to nothing (docs/kv-cache.md), with as much context as fits. It is INT4 only where that
+is hardly any.
 """
 
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ CONVERSATION = 8192
 
 @dataclass(frozen=True)
 class Wish:
-    """What a user asks of a run. None leaves it to `fit`."""
+    """The wishes of a user for a run. None leaves the choice to `fit`."""
 
     context: int | None = None
     kv: str | None = None
@@ -43,7 +43,7 @@ class Wish:
     gpu_layers: int | Literal["auto"] | None = None
     """None: all, or as many as fit where not even a short context does with all."""
     draft_tokens: int = 0
-    """Guesses from the context that a step verifies; they pay where answers repeat it."""
+    """Tokens guessed from the context that a step verifies; they pay where answers repeat it."""
     batch: int = 1
     """Sequences at once, each with a context of its own."""
 
@@ -54,7 +54,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class Fit:
-    """What was chosen, and of how many bytes."""
+    """The chosen run, and the bytes that it may use."""
 
     question: Question
     usable_bytes: int
@@ -64,7 +64,7 @@ class Fit:
         return self.question.settings
 
     def sentence(self) -> str:
-        """One line: what was chosen, and what the next step up would cost."""
+        """Say in one line what was chosen, and what the next step up would cost."""
         settings = self.settings
         where = "GPU" if settings.compute == "gpu" else "host"
         parts = [f"context {settings.context:,}", f"{settings.kv} KV cache"]
@@ -78,7 +78,7 @@ class Fit:
         return f"{', '.join(parts)}: {taken} of {free} on the {where}{self._next_step()}"
 
     def _next_step(self) -> str:
-        """The first thing that is not at its best, and what it lacks."""
+        """Say what is not at its best, and how many bytes it lacks."""
         question, settings = self.question, self.settings
         longest = question.subject.config.max_position_embeddings
         finer = _finer(question)
@@ -140,7 +140,7 @@ def _fixed(question: Question, wish: Wish) -> Question:
 
 
 def _kvs(question: Question, wish: Wish) -> tuple[str, ...]:
-    """Cache formats to choose from, finest first."""
+    """Return the cache formats to choose from, the finest first."""
     if wish.kv:
         return (wish.kv,)
     finest, *others = kv_choices(question.subject.config)
@@ -155,8 +155,8 @@ def _embeddings(question: Question, wish: Wish) -> tuple[Device, ...]:
 
 
 def _candidates(question: Question, wish: Wish, context: int) -> Iterator[Question]:
-    """Runs with that context, the finest first; a smaller chunk before a coarser cache is not
-    worth its slowness."""
+    """Yield runs with that context, the finest first. A coarser cache comes before a smaller chunk,
+    which is slow."""
     for chunk in (question.settings.prefill_chunk, *([] if wish.prefill_chunk else [SMALL_CHUNK])):
         for kv in _kvs(question, wish):
             for embedding in _embeddings(question, wish):
@@ -182,7 +182,7 @@ def _with_largest_chunk(question: Question, wish: Wish, usable_bytes: int) -> Qu
 
 
 def _longest(question: Question, wish: Wish, usable_bytes: int) -> Question | None:
-    """With as much context as fits, not all of it; None where that is next to nothing."""
+    """Return the run with as much context as fits; None where that is next to nothing."""
     embedding = _embeddings(question, wish)[-1]
     kvs = [kv for kv in _kvs(question, wish) if wish.kv or kv not in ("fp32", "bf16")]
     for kv in kvs:
@@ -195,7 +195,7 @@ def _longest(question: Question, wish: Wish, usable_bytes: int) -> Question | No
 
 
 def _with_host_layers(question: Question, wish: Wish, usable_bytes: int) -> Question | None:
-    """As many layers on the GPU as fit, for a context to talk in; None where not one part does."""
+    """Return the run with as many layers on the GPU as fit, for a context to talk in, or None."""
     if question.settings.compute == "host" or isinstance(wish.gpu_layers, int):
         return None
     if wish.context and wish.gpu_layers is None:
@@ -213,7 +213,7 @@ def _with_host_layers(question: Question, wish: Wish, usable_bytes: int) -> Ques
 
 
 def _refusal(question: Question, wish: Wish, context: int, usable_bytes: int) -> str:
-    """The finest run that was asked for does not fit: what it lacks, and what would do."""
+    """Say how much the last candidate lacks, and which change would do."""
     *_, last = _candidates(question, wish, context)
     where = "GPU" if last.settings.compute == "gpu" else "host"
     told = (
@@ -228,7 +228,7 @@ def _refusal(question: Question, wish: Wish, context: int, usable_bytes: int) ->
 
 
 def _finer(question: Question) -> str | None:
-    """The next finer cache, if there is one."""
+    """Return the next finer cache, None where there is none."""
     kvs = _kvs(question, Wish())
     place = kvs.index(question.settings.kv) if question.settings.kv in kvs else 0
     return kvs[place - 1] if place else None

@@ -1,4 +1,4 @@
-"""Weights x KV x context on one card: what fits, and with what margin."""
+"""Every combination of weights, cache and context on one card, with its margin."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -34,13 +34,13 @@ class GridRow:
 
 
 def grid_contexts(longest: int) -> tuple[int, ...]:
-    """1K, 2K, 4K ... up to the model's own limit, or 128K where that is longer."""
+    """Return 1K, 2K, 4K ... up to the model's own limit, at most 128K."""
     powers = [1 << power for power in range(10, 18) if 1 << power <= longest]
     return tuple(powers) or (longest,)
 
 
 def make_grid(question: Question) -> tuple[GridRow, ...]:
-    """All rows, finest weights first. A stored quantized model has only its own formats."""
+    """Return all rows, finest weights first. A quantized checkpoint has only its own formats."""
     return tuple(
         GridRow(str(weights), kv, tuple(_cells(variant, kv)))
         for weights, variant in grid_variants(question)
@@ -49,7 +49,7 @@ def make_grid(question: Question) -> tuple[GridRow, ...]:
 
 
 def grid_variants(question: Question) -> Iterator[tuple[str, Question]]:
-    """The question in each kind of weights that its shapes allow, by the name of the kind."""
+    """Yield each kind of weights that the shapes allow, and the question in that kind."""
     asked = question.subject.variant
     if asked is None:
         yield "as stored", question

@@ -1,4 +1,4 @@
-"""Card x variant -> longest context, ours beside the authors' stack."""
+"""The longest context of each variant on each card, beside the authors' stack."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from calculator.questions.solve import kv_choices, max_context
 from calculator.questions.subject import Variant
 
 CARDS = ("4060", "3060 12GB", "4070", "4060 Ti 16GB", "3090", "4090", "5090")
-"""What most people own, and what they think of buying: 8 to 32 GB."""
+"""Cards of 8 to 32 GB that most people own, or think of buying."""
 
 SHOWN_KV = ("bf16", "int8", "int4")
 VARIANTS = (
@@ -29,7 +29,7 @@ class LongestRow:
 
     name: str
     contexts: tuple[int, ...]
-    """Of each card; 0 where not one token fits."""
+    """The longest context on each card; 0 where not one token fits."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,10 @@ class Longest:
 
 
 def longest_contexts(question: Question) -> Longest:
-    """For well-known cards, or the one asked about; the embedding lies on the host."""
+    """Return the table for well-known cards, or for the card of the question.
+
+    The embedding is on the host.
+    """
     asked = question.card.gpu if question.card else None
     cards = (asked,) if asked else tuple(find_gpu(name) for name in CARDS)
     rows = list(_ours(question, cards))

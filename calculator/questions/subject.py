@@ -1,4 +1,4 @@
-"""What `glm4q calc` is asked about: a preset, a config.json, a checkpoint, a Hugging Face id."""
+"""The model of a question: a preset, a config.json, a checkpoint, or a Hugging Face id."""
 
 import logging
 from collections.abc import Mapping
@@ -49,13 +49,13 @@ class Variant:
         return parse_format(self.lm_head, self.group_size)
 
     def formats(self, config: ModelConfig) -> dict[Weight, WeightFormat]:
-        """The format of every weight. Raises OptionError where a shape cannot be stored so."""
+        """Return the format of every weight. Raises OptionError where a shape does not allow it."""
         formats = assign_formats(config, self.linear, self.head)
         refuse_unfit(formats)
         return formats
 
     def arguments(self) -> tuple[str, ...]:
-        """The options that ask for it."""
+        """Return the options that ask for this variant."""
         size = ("--group-size", self.group_size) if self.group_size != "128" else ()
         head = ("--lm-head", self.lm_head) if self.lm_head != "bf16" else ()
         return ("--weights", self.weights, *size, *head)
@@ -74,12 +74,12 @@ class Subject:
     formats: Mapping[Weight, WeightFormat]
     source: str
     variant: Variant | None
-    """None where the files are quantized already: they are what they are."""
+    """None where the files are quantized already, and so cannot be stored otherwise."""
     served: Mapping[Device, ServedWeights] | None = None
-    """What the kernels of a machine make of the weights, where it is known which those are."""
+    """How the kernels of a machine keep the weights; None where the machine is not known."""
 
     def with_variant(self, variant: Variant) -> "Subject":
-        """The same model in another variant. Raises OptionError where its shapes refuse."""
+        """Return this model in another variant. Raises OptionError where its shapes refuse."""
         formats = variant.formats(self.config)
         return replace(self, formats=formats, source="config", variant=variant, served=None)
 
@@ -142,7 +142,7 @@ def _preset_of(repository: str) -> ModelConfig | None:
 
 
 def parse_format(weights: str, group_size: str, *, symmetric: bool = True) -> WeightFormat:
-    """A weight format from the words of the command line. Raises OptionError."""
+    """Return the weight format that the command line names. Raises OptionError."""
     bits = BITS[one_of("weights", weights, tuple(BITS))]
     known = {**{str(size): size for size in GROUP_SIZES}, "channel": None}
     one_of("group size", group_size, tuple(known))
@@ -152,7 +152,7 @@ def parse_format(weights: str, group_size: str, *, symmetric: bool = True) -> We
 
 
 def _bare_config(path: Path) -> ModelConfig:
-    """A config.json without its weights. Raises ConfigError where it says they are quantized."""
+    """Read a config.json without weights. Raises ConfigError where they are quantized."""
     config = ModelConfig.from_json(path)
     raw = read_json_object(path)
     if raw.get("quantization_config") or raw.get("compression_config"):

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def records_as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows under their keys. A cell that a spreadsheet would run is quoted as text."""
+    """Write the rows under their keys. A cell that a spreadsheet would run is quoted as text."""
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()

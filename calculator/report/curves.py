@@ -1,4 +1,4 @@
-"""What the charts show: memory over context, a curve for each kind of weights, the card's limit."""
+"""Curves of memory over context, one for each kind of weights, and the card's limit."""
 
 from dataclasses import dataclass, replace
 
@@ -24,7 +24,7 @@ class Curves:
     contexts: tuple[int, ...]
     curves: tuple[Curve, ...]
     limit: int | None
-    """What the card holds."""
+    """Bytes of the card."""
     limit_name: str
 
     @property

@@ -11,7 +11,7 @@ from calculator.units import GIB, human_tokens
 WIDTH, HEIGHT = 860, 500
 LEFT, RIGHT, TOP, BOTTOM = 70, 130, 50, 60
 INK, FAINT, LIMIT = "#333333", "#dddddd", "#c02020"
-# Okabe and Ito's colours, told apart by colour-blind eyes; black is the ink's.
+# Okabe and Ito's colours, which colour-blind people can distinguish; black is for the ink.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
 LABEL_GAP = 16
 
@@ -41,7 +41,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Drawing:
-    """What there is to paint, on a white plane of WIDTH x HEIGHT."""
+    """The lines and labels to paint on a white plane of WIDTH x HEIGHT."""
 
     lines: tuple[Line, ...]
     labels: tuple[Label, ...]

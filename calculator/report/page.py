@@ -30,7 +30,7 @@ CONFIG = (
     *("num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings"),
     *("attention_bias", "tie_word_embeddings"),
 )
-"""What plan.js needs of a configuration."""
+"""Fields of a configuration that plan.js needs."""
 
 
 def as_page(question: Question) -> str:

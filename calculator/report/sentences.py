@@ -1,4 +1,4 @@
-"""What stands below an answer: assumptions, the speed in detail, what several cards do."""
+"""Sentences below an answer: assumptions, the speed in detail, what several cards do."""
 
 from calculator.cards.roofline import (
     DECODE_EFFICIENCY,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from calculator.questions.longest import Longest
 
 MARKS = {"fits": "", "tight": "~", "no": "!"}
-"""Beside a margin in the grid, so that it reads without colour."""
+"""Marks beside a margin in the grid, so that it reads without colour."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def explain_sheet(question: Question) -> Sheet:
 
 
 def moments_sheet(question: Question) -> Sheet:
-    """What shares the workspace."""
+    """The moments of a step, which share the workspace."""
     rows = [
         (moment.name, f"{moment.bytes:,}", human_bytes(moment.bytes), moment.formula)
         for moment in question.plan.arenas[question.settings.compute].moments

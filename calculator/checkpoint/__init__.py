@@ -1,1 +1,1 @@
-"""What a checkpoint's files say: headers, names, stored formats; on disk or on a hub."""
+"""Read what a checkpoint's files say, on disk or on a hub: headers, names and stored formats."""

@@ -52,7 +52,7 @@ def _check_group(group: dict[str, Any]) -> None:
 
 
 def _says_something(value: Any) -> bool:
-    """Whether a config of transforms or sparsity is more than the empty one."""
+    """Return whether a config of transforms or sparsity asks for any."""
     if not isinstance(value, dict):
         return bool(value)
     dense = value.get("format") in (None, "dense")

@@ -54,7 +54,7 @@ class GgufFile:
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether the path is a file that begins as GGUF files do."""
+    """Return whether the path is a file that begins with the magic bytes of GGUF."""
     if not path.is_file():
         return False
     with path.open("rb") as stream:

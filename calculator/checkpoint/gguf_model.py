@@ -34,12 +34,12 @@ INNER = {
 }
 IGNORED = ("rope_freqs.weight",)
 FORMATS = {"Q4_0": WeightFormat(4, 32), "Q8_0": WeightFormat(8, 32)}
-"""Blocks that are held as they are. Those of Q4_1 have a minimum that is no integer."""
+"""Blocks that are held as they are. Q4_1 is not among them: its minimum is no integer step."""
 END_TOKENS = ("eos_token_id", "eot_token_id", "eom_token_id")
 
 
 def read_config(file: GgufFile) -> ModelConfig:
-    """What metadata and shapes say of the architecture. Raises CheckpointError or ConfigError."""
+    """Read the architecture from metadata and shapes. Raises CheckpointError or ConfigError."""
     architecture = file.get("general.architecture", str)
     if architecture not in MODEL_TYPES:
         raise CheckpointError(
@@ -82,7 +82,7 @@ def read_config(file: GgufFile) -> ModelConfig:
 
 def _scaling(file: GgufFile, architecture: str, positions: int) -> Any:
     prefix = f"{architecture}.rope.scaling."
-    said = {
+    settings = {
         name: file.metadata[prefix + key]
         for key, name in (
             ("type", "rope_type"),
@@ -91,7 +91,11 @@ def _scaling(file: GgufFile, architecture: str, positions: int) -> Any:
         )
         if prefix + key in file.metadata
     }
-    return read_scaling(said, positions) if said.get("rope_type") not in (None, "none") else None
+    return (
+        read_scaling(settings, positions)
+        if settings.get("rope_type") not in (None, "none")
+        else None
+    )
 
 
 def _end_tokens(metadata: Mapping[str, Any]) -> tuple[int, ...]:

@@ -74,7 +74,7 @@ def read_layout(module: StoredModule, inputs: int, settings: Settings) -> Module
 
 
 def _is_symmetric(module: StoredModule, bits: int, settings: Settings) -> bool:
-    """Whether every zero point is the middle code.
+    """Return whether every zero point is the middle code.
 
     Settings are believed where they speak of all modules: as weights are read, zero points are
     checked against them. `dynamic` of GPTQModel may speak of some modules only.

@@ -1,4 +1,4 @@
-"""What a file or directory is that holds no checkpoint of ours, and what its owner can do."""
+"""Name what a file or directory is that holds no checkpoint of ours, and what its owner can do."""
 
 import json
 import re
@@ -12,7 +12,7 @@ _SNAPSHOT = re.compile(r"models--(.+)")
 
 
 def model_name(directory: Path) -> str:
-    """What to call a checkpoint: its directory's name, or the model's in the cache of the Hub.
+    """Return what to call a checkpoint: its directory's name, or the model's in the Hub's cache.
 
     There a directory is named by a commit: models--THUDM--glm-4-9b-chat/snapshots/0123...
     """

@@ -71,7 +71,7 @@ def group_size(module: StoredModule, part: str, groups: int, inputs: int) -> int
 
 
 def is_act_order(module: StoredModule, part: str, inputs: int, groups: int, *, said: bool) -> bool:
-    """Whether groups are other than runs of inputs, by the stored group of each input.
+    """Return whether groups differ from runs of inputs, by the stored group of each input.
 
     Settings are often wrong or silent about it, and weights read in the wrong order are noise. They
     are believed (`said`) only where no data are there to look at.

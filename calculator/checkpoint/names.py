@@ -1,4 +1,4 @@
-"""Where a module's rows are stored: under `glm` names, the authors' native ones, or split halves.
+"""Find where a module's rows are stored: under `glm` names, native names, or in split halves.
 
 transformers' table of the native names:
 https://github.com/huggingface/transformers/blob/eaed17f4467e2956ee690f37f32842a9ac0c1fd2/src/transformers/models/glm/convert_glm_weights_to_hf.py
@@ -33,7 +33,7 @@ _LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 
 @dataclass(frozen=True)
 class Piece:
-    """A run of rows (outputs) of a stored module; `stop` None is all of them."""
+    """Successive rows (outputs) of a stored module. `stop` is None where the piece is all rows."""
 
     module: str
     start: int = 0
@@ -41,7 +41,7 @@ class Piece:
 
 
 def pieces(config: ModelConfig, module: str, stored: Container[str]) -> tuple[Piece, ...]:
-    """The stored pieces that make up `module`, first rows first; none where it is not stored."""
+    """Return the stored pieces of `module`, first rows first; none if it is not stored."""
     if module in stored:
         return (Piece(module),)
     if module.endswith("gate_up_proj"):  # GPTQModel stores the halves apart

@@ -70,7 +70,7 @@ class StoredModel:
 
     @property
     def name(self) -> str:
-        """What to call the model in reports and on the screen."""
+        """The name of the model in reports and on the screen."""
         return model_name(self.directory)
 
     @property

@@ -1,4 +1,4 @@
-"""Whether a stored output head is the embedding once more, or one of its own."""
+"""Decide whether a stored output head is a copy of the embedding or a head of its own."""
 
 import logging
 from collections.abc import Set
@@ -23,7 +23,7 @@ def with_stored_head(
     *,
     has_data: bool,
 ) -> ModelConfig:
-    """The config, untied if the file holds another head than the embedding, which is then told.
+    """Return the config, untied with a warning if the stored head differs from the embedding.
 
     transformers would drop such a head and answer by the embedding, without a word.
     """
@@ -45,7 +45,7 @@ def with_stored_head(
 
 
 def _is_same(one: TensorHeader, other: TensorHeader, *, has_data: bool) -> bool:
-    """Whether two tensors hold the same numbers; without data, whether they could."""
+    """Return whether two tensors hold the same numbers; without data, whether they could."""
     if (one.dtype, one.shape) != (other.dtype, other.shape):
         return False
     if not has_data:

@@ -1,1 +1,1 @@
-"""What a model is: its config, its weights, the formats of its weights."""
+"""Describe a model: its config, its weights and their formats."""

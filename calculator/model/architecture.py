@@ -28,12 +28,12 @@ class Weight:
 
     @property
     def numel(self) -> int:
-        """How many numbers it holds."""
+        """The count of numbers that it holds."""
         return prod(self.shape)
 
     @property
     def module(self) -> str:
-        """The module that owns it: the name without its last part."""
+        """The name of the module that owns it: the tensor's name without its last part."""
         return self.name.rpartition(".")[0]
 
     @cached_property
@@ -64,7 +64,7 @@ def _all_weights(config: ModelConfig) -> Iterator[Weight]:
 
 
 def num_parameters(config: ModelConfig) -> int:
-    """How many numbers the unquantized model holds."""
+    """Count the numbers that the unquantized model holds."""
     return sum(weight.numel for weight in weights(config))
 
 

@@ -36,7 +36,7 @@ LIMITS = {
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What config.json says of the architecture. `glm4` has two norms more per layer than `glm`."""
+    """The architecture in config.json. `glm4` has two more norms per layer than `glm`."""
 
     model_type: str
     vocab_size: int
@@ -80,7 +80,7 @@ class ModelConfig:
 
     @property
     def rotary_dim(self) -> int:
-        """How many dimensions of each head the rotary embedding rotates."""
+        """The count of dimensions that the rotary embedding rotates in each head."""
         return int(self.head_dim * self.partial_rotary_factor)
 
     @classmethod
@@ -126,7 +126,7 @@ class ModelConfig:
         }
 
     def untied(self) -> Self:
-        """The same model with a head of its own, as it is after the head alone is quantized."""
+        """Return this model with a head of its own, as it is after the head alone is quantized."""
         return replace(self, tie_word_embeddings=False)
 
     def _with_trained_rope(self) -> Self:
@@ -222,7 +222,7 @@ def _from_native(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _head_width(hidden_size: Any, heads: Any) -> int:
-    """What transformers takes for a head_dim of null."""
+    """Return what transformers takes for a head_dim of null."""
     _check_type("hidden_size", hidden_size, int)
     _check_type("num_attention_heads", heads, int)
     return int(hidden_size // max(heads, 1))

@@ -16,9 +16,10 @@ PACK_BITS = 32
 
 
 Scheme = Literal["groups", "int4pack", "nf4", "nf4-double", "llm-int8"]
-"""Who lays the codes out: this project and GPTQ by groups of a row's inputs; torch's packed
-operator, in memory only, with a bf16 zero beside each scale; or bitsandbytes, whose NF4 knows no
-rows (blocks of the flattened weight; "double" quantizes their scales once more)."""
+"""Layouts of codes. "groups": GPTQ and this project, by groups of a row's inputs. "int4pack":
+torch's packed operator, in memory only, with a bf16 zero beside each scale. The others are those of
+bitsandbytes, whose NF4 knows no rows but blocks of the flattened weight; "double" quantizes their
+scales once more."""
 
 NF4_BLOCK = 64
 NF4_NESTED_BLOCK = 256
@@ -113,7 +114,7 @@ class KVFormat:
     group_bytes: int = 0
     """Scale, and zero point where there is one, of each group."""
     centered: bool = False
-    """Whether each head's vectors are kept less one that is theirs all, in float32."""
+    """Whether vectors are stored minus the centre of their head, which is kept in float32."""
 
     def head_bytes(self, head_dim: int) -> int:
         """Bytes of one head's vector of one token."""
@@ -129,7 +130,7 @@ class KVFormat:
         return groups * self.group_bytes
 
     def center_bytes(self, head_dim: int) -> int:
-        """Bytes that one head's vectors have in common."""
+        """Bytes of the centre of one head; 0 where vectors have none."""
         return head_dim * CENTER_BYTES if self.centered else 0
 
 
@@ -146,7 +147,7 @@ KV_FORMATS: dict[str, tuple[KVFormat, KVFormat]] = {
     "k8v4": (INT8_KV, INT4_KV),
     "int4": (INT4_KEYS, INT4_KV),
 }
-"""Of keys and of values. Keys suffer more from few bits than values do."""
+"""The formats of keys and of values by name. Keys suffer more from few bits than values do."""
 
 
 def refuse_unfit_kv(kv: str, head_dim: int) -> None:

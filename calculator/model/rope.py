@@ -24,14 +24,14 @@ KEYS = {
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """How positions beyond `original_positions` are brought into the range of training."""
+    """A way to bring positions beyond `original_positions` into the range of training."""
 
     rope_type: str
     """linear or yarn."""
     factor: float
     original_positions: int
     attention_factor: float = 1.0
-    """What cos and sin are multiplied by, of queries and of keys."""
+    """The factor of cos and sin, of queries and of keys alike."""
     beta_fast: float = 32.0
     """Pairs that revolve so often within the original positions are not scaled."""
     beta_slow: float = 1.0
@@ -41,7 +41,7 @@ class RopeScaling:
 
     @property
     def positions(self) -> int:
-        """How many positions the scaled model reads."""
+        """The count of positions that the scaled model reads."""
         return int(self.original_positions * self.factor)
 
     @property

@@ -1,7 +1,7 @@
 """The part of a model that each of several GPUs holds when its matrices are split among them.
 
-Split as vLLM splits it: attention heads, feed-forward columns, vocabulary rows. Norms are on every
-GPU; so is a key/value head that there is none apiece of.
+The split is vLLM's: attention heads, feed-forward columns, vocabulary rows. Norms are on every GPU,
+and where there are fewer key/value heads than GPUs, each head is on several.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ def split(
 
 
 def notes(config: ModelConfig, gpus: int) -> tuple[str, ...]:
-    """What is on every GPU whole, in words."""
+    """Say in words what is whole on every GPU."""
     if gpus == 1:
         return ()
     heads = config.num_key_value_heads

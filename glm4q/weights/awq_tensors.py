@@ -8,8 +8,8 @@ from glm4q.weights.module import ModuleTensors, half_scales
 from glm4q.weights.packing import QuantizedWeight, pack
 
 PLACES = (0, 4, 1, 5, 2, 6, 3, 7)
-"""Where a word keeps each of its eight codes, counted from the lowest bits: AWQ writes codes 0, 2,
-4, 6, 1, 3, 5, 7 of a row one after the other."""
+"""The place of each of a word's eight codes, counted from the lowest bits: AWQ writes the codes
+0, 2, 4, 6, 1, 3, 5, 7 of a row one after the other."""
 WORDS_AT_ONCE = 128
 
 

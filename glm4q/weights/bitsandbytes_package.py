@@ -1,4 +1,4 @@
-"""bitsandbytes' functions, and no code but what was installed."""
+"""Import bitsandbytes without letting it fetch and run code that was not installed."""
 
 import logging
 import sys

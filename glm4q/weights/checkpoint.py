@@ -91,7 +91,7 @@ def read_quantized(
 
 
 def _outputs(module: QuantizedWeight, piece: Piece) -> QuantizedWeight:
-    """The outputs of a module that a piece is made of."""
+    """Return the outputs of a module that a piece consists of."""
     if piece.stop is None:
         return module
     per_word = WORD_BITS // module.bits

@@ -24,7 +24,7 @@ def pack(codes: Tensor, bits: int) -> Tensor:
 
 
 def unpack(words: Tensor, bits: int) -> Tensor:
-    """The exact inverse of `pack`: int32 codes."""
+    """Undo `pack` exactly: int32 codes."""
     shifts = torch.arange(0, WORD_BITS, bits, dtype=torch.int32, device=words.device)
     shifts = shifts.view(1, -1, *[1] * (words.dim() - 1))
     return (words.unsqueeze(1) >> shifts).bitwise_and_(2**bits - 1).flatten(0, 1)
@@ -44,8 +44,8 @@ class QuantizedWeight:
     g_idx: Tensor | None = None
     """int32 [K], each input's group; None where groups are runs of inputs."""
     book: Tensor | None = None
-    """float32 [2**bits], the numbers that codes stand for; None where they stand for themselves,
-    less their zero point."""
+    """float32 [2**bits], the numbers that codes stand for; None where a code minus its zero point
+    is the number itself."""
 
     @property
     def inputs(self) -> int:
@@ -68,7 +68,7 @@ class QuantizedWeight:
         return unpack(self.qzeros.T, self.bits).T
 
     def to(self, device: torch.device) -> "QuantizedWeight":
-        """The same weight on another device."""
+        """Copy the weight to another device."""
         return replace(
             self,
             qweight=self.qweight.to(device),

@@ -1,4 +1,4 @@
-"""Where a model comes from: a local directory, or a Hugging Face repository, fetched first."""
+"""Open a model from a local path, or from a Hugging Face repository that is fetched first."""
 
 from pathlib import Path
 

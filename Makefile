@@ -14,7 +14,7 @@ WHEEL_DONE := $(WHEEL)/$(WHEEL_VERSION).done
 LAYERS := build/peers/models/glm-int4-4-layers
 QUESTION := What is the capital of France?
 
-.PHONY: demo chat test test-avx2 check format sanitize peers clean
+.PHONY: demo chat wheel test test-avx2 check format sanitize peers clean
 .PHONY: bench-load bench-calc bench-kernels bench-kv bench-quality bench-speed bench-llama
 .PHONY: bench-transformers bench-context bench-batch bench-llama-wheel
 
@@ -68,6 +68,13 @@ $(SANITIZED): $(wildcard glm4q/native/*.*)
 	$(CXX) -std=c++17 -O1 -g -fPIC -shared -ffp-contract=off $(SANITIZE) -DPy_LIMITED_API=0x030B0000 \
 	-I$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('include'))") \
 	$(filter %.cpp,$^) -o $@
+
+# One wheel for every Python from 3.11 on, on Linux for x86-64: built, its contents compared with the
+# sources, installed in an empty environment, and asked a question.
+wheel: demo
+	rm -rf build/lib* build/bdist* build/temp* build/wheel
+	$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(BIN)/python tests/check_wheel.py build/wheel/*.whl $(DEMO)/int8
 
 # Peak memory of quantizing true GLM-4-9B layer shapes: flat, however many layers.
 bench-load: $(VENV)/demo.done

@@ -3,7 +3,7 @@
 import shlex
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from calculator.cards.card import Card
 from calculator.cards.roofline import Band, decode_band
@@ -14,6 +14,9 @@ from calculator.model.tensor_parallel import MAX_GPUS, split
 from calculator.options import printable
 from calculator.questions.shares import LayerSplit, Share
 from calculator.questions.subject import Subject, Variant
+
+if TYPE_CHECKING:
+    from calculator.checkpoint.quality import MeasuredLoss
 
 Split = Literal["tensor", "layers"]
 """Several cards divide every matrix among them (tensor), or each card runs a range of layers."""
@@ -123,6 +126,15 @@ class Question:
     def with_variant(self, variant: Variant) -> "Question":
         """Return this question in other formats. Raises OptionError where the shapes refuse."""
         return replace(self, subject=self.subject.with_variant(variant))
+
+    @cached_property
+    def measured_loss(self) -> "MeasuredLoss | None":
+        """The loss that a quantized checkpoint reports of itself; None where it has no report."""
+        if self.subject.variant is not None:
+            return None
+        from calculator.checkpoint.quality import measured_loss
+
+        return measured_loss(self.model)
 
     @property
     def model_argument(self) -> str:

@@ -91,6 +91,8 @@ def _models(question: Question) -> tuple[str, dict[str, Any]]:
     if subject.variant is None:
         model["stored"] = [_stored(*each) for each in subject.formats.items()]
         model["tied"] = question.planner.tied
+        if question.measured_loss:
+            model["quality"] = f"Of this checkpoint: {question.measured_loss}."
     return "asked", {"asked": model, **models}
 
 

@@ -74,6 +74,7 @@ def question_record(question: Question) -> dict[str, Any]:
         "runtime_overhead_bytes": plan.overhead_bytes,
         "total_gpu_bytes": plan.device_bytes("gpu"),
         "total_host_bytes": plan.device_bytes("host"),
+        "measured_loss": asdict(question.measured_loss) if question.measured_loss else None,
         "command": question.command(),
     }
     if settings.shared_prefix:

@@ -59,9 +59,10 @@ def details(answer: Answer) -> list[str]:
     """Speed, several cards, and notes on the card."""
     question = answer.question
     card = question.card
+    measured = [str(question.measured_loss)] if question.measured_loss else []
     if card is None:
-        return []
-    lines = [f"{card.name}: {human_bytes(card.usable_bytes)} {card.source}"]
+        return measured
+    lines = [*measured, f"{card.name}: {human_bytes(card.usable_bytes)} {card.source}"]
     lines += _speed(question, card.rates) if card.rates else ["speed: not known without a card"]
     lines += _several_cards(answer)
     return [*lines, *(card.gpu.notes if card.gpu else ())]

@@ -85,6 +85,7 @@ def test_json_has_its_schema(capsys: pytest.CaptureFixture[str]) -> None:
         "runtime_overhead_bytes": answer["runtime_overhead_bytes"],
         "total_gpu_bytes": sum(term["bytes"] for term in terms if term["device"] == "gpu"),
         "total_host_bytes": 1_241_513_984 + 512 * 4096 * 2,
+        "measured_loss": None,
         "command": "glm4q calc glm-4-9b-chat --weights int4 --kv bf16 --context 8192 "
         "--embedding host",
     }

@@ -28,7 +28,7 @@ def main(directory: str, depths: str, *numbers: str) -> None:
     workload = Workload(parse_depths(depths), *map(int, numbers))
     stored = StoredModel.open(Path(directory))
     wish = Wish(context=workload.context, kv=dtype_name(machine.dtype))
-    plan = plan_run(stored, machine, wish).question.plan
+    plan = plan_run(stored, machine, wish)
     found = measure(stored, workload, plan, machine, clock=time.process_time)
     print(json.dumps(record(found, directory, machine)))
 

@@ -25,7 +25,7 @@ from benchmarks.gpu_launches import (
 from calculator.cards.gpus import Gpu, find_gpu
 from calculator.model.architecture import Weight
 from calculator.model.formats import KV_FORMATS, NF4, WeightFormat
-from glm4q.kernels.cut import VECTOR_WORDS
+from glm4q.kernels.gpu.cut import VECTOR_WORDS
 
 FILE = Path(__file__).with_name("gpu_kernels.md")
 CARDS = ("RTX 2060", "3060", "RTX 4060", "RTX 4070", "RTX 4090", "RTX 5070")

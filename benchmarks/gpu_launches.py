@@ -10,8 +10,8 @@ from calculator.memory.plan import assign_formats, make_plan
 from calculator.memory.settings import Settings
 from calculator.model.formats import NF4, WeightFormat
 from calculator.model.presets import PRESETS
-from glm4q.kernels.cut import Cut
 from glm4q.kernels.gpu.attention_launches import AttentionLaunches
+from glm4q.kernels.gpu.cut import Cut
 from glm4q.kernels.gpu.launch import Launch
 from glm4q.kernels.gpu.linear import Product
 from glm4q.kernels.gpu.norm import norm

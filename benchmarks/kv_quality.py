@@ -21,15 +21,13 @@ from calculator.memory.plan import kv_bytes_per_token
 from calculator.model.formats import KV_FORMATS
 from calculator.model.presets import PRESETS
 from calculator.questions.fit import Wish
-from glm4q.memory.allocation import Memory
-from glm4q.model.decoder import CausalLM
-from glm4q.model.loader import load_model
+from glm4q.decode.runner import Runner
+from glm4q.engine import load_as_planned, new_runner
 from glm4q.planning.machine import choose_machine
 from glm4q.planning.plan import plan_run
 from glm4q.text.tokenizer import Tokenizer
 from quantize.demo_model import write_demo_model
 
-CPU = torch.device("cpu")
 CHUNK = 512
 
 
@@ -49,7 +47,7 @@ class Prediction:
 
 @torch.inference_mode()
 def predict(
-    model: CausalLM, token_ids: Tensor, memory: Memory, exact: list[Tensor] | None
+    runner: Runner, token_ids: Tensor, exact: list[Tensor] | None
 ) -> tuple[Prediction, list[Tensor]]:
     """exact: log-probabilities of the float32 cache in float16, chunk by chunk, as returned."""
     losses, divergence, said = [], 0.0, []
@@ -57,7 +55,7 @@ def predict(
     for chunk, (now, wanted) in enumerate(
         zip(token_ids.split(CHUNK), following.split(CHUNK), strict=True)
     ):
-        step = model.run_layers(now[None], memory)
+        model, step = runner.model, runner.hidden_states(now[None])
         normed = model.model.norm(step["hidden_states"], step, step["normed"])
         spoken = (normed[0] @ model.lm_head.weight.T).log_softmax(-1)
         losses.append(-spoken.gather(1, wanted[:, None])[:, 0].double())
@@ -89,17 +87,16 @@ def main() -> None:
 def report(stored: StoredModel, tokens: int, formats: list[str]) -> None:
     """Print a row for each format as it is done; float32 is what they are held against."""
     machine = choose_machine("cpu", "fp32", "auto")
-    model = load_model(stored, place=lambda weight: CPU, dtype=torch.float32)
     token_ids = held_out(stored, tokens)
     print(f"{len(token_ids):,} tokens")
     print("| KV cache | bytes a token, GLM-4-9B | perplexity | change | first half | KL, nats |")
     print("|---|---:|---:|---:|---:|---:|")
-    base, exact = None, None
+    model, base, exact = None, None, None
     for kv in ["fp32", *formats]:
         wish = Wish(context=len(token_ids), kv=kv, prefill_chunk=CHUNK)
-        plan = plan_run(stored, machine, wish).question.plan
-        memory = Memory.allocate(plan, machine.places, machine.dtype)
-        found, said = predict(model, token_ids, memory, exact)
+        plan = plan_run(stored, machine, wish)
+        model = model or load_as_planned(stored, plan)
+        found, said = predict(new_runner(model, plan, machine), token_ids, exact)
         base, exact = base or found, exact or said
         worse = found.losses - base.losses
         half = worse[: len(worse) // 2]

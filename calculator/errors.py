@@ -6,6 +6,7 @@ Glm4qError
 ├── CheckpointError    a checkpoint that is missing, damaged, or not what its config says
 ├── TokenizerError     a tokenizer or chat template that cannot be read or applied
 ├── KernelError        no kernel takes a layer
+├── NumericError       a model whose numbers overflow or are not numbers
 ├── MemoryFullError    the device has no memory left while a model runs
 └── SourceError        a model that could not be fetched
     └── HubUnreachableError    there is no way to the Hugging Face Hub
@@ -34,6 +35,17 @@ class TokenizerError(Glm4qError):
 
 class KernelError(Glm4qError):
     """No kernel takes a layer."""
+
+
+class NumericError(Glm4qError):
+    """A model whose numbers overflow, or are not numbers."""
+
+    def __init__(self, place: str) -> None:
+        """place: where the numbers begin not to be finite, such as "layer 3"."""
+        super().__init__(
+            f"the model's numbers overflow: {place} is the first place where they are not finite; "
+            "its weights are damaged, or too large for this dtype"
+        )
 
 
 class MemoryFullError(Glm4qError):

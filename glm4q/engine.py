@@ -1,22 +1,25 @@
 """The Python API: a checkpoint directory in, chats out (docs/python.md shows how)."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
+from calculator.memory.placement import placement
 from calculator.memory.plan import MemoryPlan
 from calculator.questions.fit import Fit, Wish
 from glm4q.chat.session import ChatSession
 from glm4q.chat.template import ChatTemplate
 from glm4q.decode.batch import Batch
+from glm4q.decode.runner import Runner
 from glm4q.decode.sampling import SamplingParams
 from glm4q.memory.allocation import Memory
 from glm4q.model.decoder import CausalLM
-from glm4q.model.loader import WeightCallback
+from glm4q.model.loader import WeightCallback, load_model
 from glm4q.planning.machine import Machine, choose_machine
-from glm4q.planning.plan import load_as_planned, plan_run
+from glm4q.planning.plan import RunPlan, plan_run
 from glm4q.text.generation_config import read_sampling_params, read_stop_token_ids
 from glm4q.text.tokenizer import Tokenizer
 
@@ -29,7 +32,7 @@ class LLM:
     model: CausalLM
     tokenizer: Tokenizer
     machine: Machine
-    fit: Fit
+    run_plan: RunPlan
     stop_token_ids: frozenset[int]
 
     @classmethod
@@ -52,55 +55,79 @@ class LLM:
         """
         machine = choose_machine(device, dtype, kernel)
         stored = StoredModel.open(Path(directory))
-        found = plan_run(stored, machine, wish, reserve=reserve)
-        return cls.load_as_planned(stored, machine, found, progress=progress)
+        run_plan = plan_run(stored, machine, wish, reserve=reserve)
+        return cls.load_as_planned(stored, machine, run_plan, progress=progress)
 
     @classmethod
     def load_as_planned(
         cls,
         stored: StoredModel,
         machine: Machine,
-        found: Fit,
+        run_plan: RunPlan,
         *,
         progress: WeightCallback = lambda weight: None,
     ) -> Self:
-        """Load each weight to the place that the plan gives it."""
+        """Load each weight to the place, and behind the kernel, that the plan gives it."""
         tokenizer = Tokenizer.for_model(stored.directory, stored.config)
         stop_token_ids = read_stop_token_ids(stored.directory, stored.config, tokenizer)
-        model = load_as_planned(stored, found.question.plan, machine, progress=progress)
-        return cls(stored.directory, model, tokenizer, machine, found, stop_token_ids)
+        model = load_as_planned(stored, run_plan, progress=progress)
+        return cls(stored.directory, model, tokenizer, machine, run_plan, stop_token_ids)
+
+    @property
+    def fit(self) -> Fit:
+        """What the run became where the wish left it open."""
+        return self.run_plan.fit
 
     @property
     def plan(self) -> MemoryPlan:
-        return self.fit.question.plan
+        """Every buffer of the run."""
+        return self.run_plan.memory
 
-    def new_memory(self) -> Memory:
-        """A KV cache and a workspace, as planned: what one conversation needs."""
-        return Memory.allocate(self.plan, self.machine.places, self.machine.dtype)
+    def new_runner(self) -> Runner:
+        """Allocate a KV cache and a workspace as planned, and bind the model to them."""
+        return new_runner(self.model, self.run_plan, self.machine)
 
+    @cached_property
     def batch(self) -> Batch:
-        """Answers that are decoded together: as many as the wish's batch, and others after them."""
-        return Batch(self.model, self.new_memory())
+        """The rows in which answers are decoded: as many at once as the wish's batch.
+
+        All conversations share them, and the one planned memory.
+        """
+        return Batch(self.new_runner())
 
     def chat(self, system: str | None = None, params: SamplingParams | None = None) -> ChatSession:
-        """Begin a conversation with a cache of its own.
+        """Begin a conversation, in whatever row of the batch is free when it asks.
 
         params: how questions are answered that name nothing else; the authors' own if None. Raises
         TokenizerError without a template, ConfigError where the authors' settings are wrong, and
-        OptionError where the run was planned for several sequences.
+        OptionError.
         """
-        if self.plan.settings.batch > 1:
-            raise OptionError(f"batch must be 1 for a conversation, not {self.plan.settings.batch}")
         if system is not None and not system.strip():
             raise OptionError("the system prompt is empty")
         params = read_sampling_params(self.directory) if params is None else params
         template = ChatTemplate.from_directory(self.directory, self.tokenizer.control_tokens)
         return ChatSession(
-            self.model,
+            self.batch,
             self.tokenizer,
             template,
-            self.new_memory(),
             stop_token_ids=self.stop_token_ids,
             system=system,
             params=params,
         )
+
+
+def load_as_planned(
+    stored: StoredModel,
+    run_plan: RunPlan,
+    *,
+    progress: WeightCallback = lambda weight: None,
+) -> CausalLM:
+    """Load a model without its tokenizer. Raises CheckpointError."""
+    device_of = placement(stored.config, run_plan.memory.settings)
+    return load_model(stored, lambda weight: run_plan.weights[device_of(weight)], progress=progress)
+
+
+def new_runner(model: CausalLM, run_plan: RunPlan, machine: Machine) -> Runner:
+    """Allocate the memory of a run, and bind a loaded model to it."""
+    memory = Memory.allocate(run_plan.memory, machine.places, machine.dtype)
+    return Runner(model, memory, tuple(run_plan.layers.values()))

@@ -98,16 +98,9 @@ class StoredModel:
         return layouts
 
     @cached_property
-    def _formats(self) -> Mapping[Weight, WeightFormat]:
+    def formats(self) -> Mapping[Weight, WeightFormat]:
+        """The format of every weight in memory, derived once; dense weights count as bf16."""
         return {weight: self._read_format(weight) for weight in weights(self.config)}
-
-    def formats(self) -> dict[Weight, WeightFormat]:
-        """How every weight is held in memory; dense weights of any width are held as bf16."""
-        return dict(self._formats)
-
-    def format(self, weight: Weight) -> WeightFormat:
-        """How the weight is held in memory."""
-        return self._formats[weight]
 
     def pieces(self, weight: Weight) -> tuple[Piece, ...]:
         """The stored pieces of the weight's module. Raises CheckpointError where there is none.
@@ -157,7 +150,7 @@ class StoredModel:
     def _check(self) -> None:
         """Raise CheckpointError unless every weight is there, whole, and nothing else is."""
         self._check_names()
-        for weight in self._formats:
+        for weight in self.formats:
             rows = sum(self._rows(piece, weight) for piece in self.pieces(weight))
             if rows != weight.shape[0]:
                 raise CheckpointError(

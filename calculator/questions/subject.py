@@ -127,7 +127,7 @@ def find_subject(
     name = printable(stored.name if path.exists() else model)
     if not asked:
         kept = None if stored.is_quantized else variant
-        return Subject(name, stored.config, stored.formats(), "headers", kept)
+        return Subject(name, stored.config, stored.formats, "headers", kept)
     if stored.is_quantized:
         raise OptionError(
             f"{model} is quantized already; weights, group size and lm head are what its files say"

@@ -123,9 +123,9 @@ def bench(
         kv=dtype_name(machine.dtype) if kv is None else kv,
         prefill_chunk=prefill_chunk,
     )
-    plan = plan_run(stored, machine, wish, reserve=0).question.plan
+    run_plan = plan_run(stored, machine, wish, reserve=0)
     with _status() as progress:
-        measured = measure(stored, workload, plan, machine, progress=progress)
+        measured = measure(stored, workload, run_plan, machine, progress=progress)
     name = str(stored.directory)
     if as_json:
         answer = report.record(measured, name, machine)

@@ -1,116 +1,158 @@
-"""Several answers at once: each prompt is run alone, and all answers are decoded together.
+"""The one decoding loop: several answers at once, in steps that read every weight once for all.
 
-A step of many rows reads every weight once for all of them. Sequences join and leave between steps;
-each has its own length, its own sampling and its own random state.
+Answers join and leave between steps. Each has its own length, its own sampling and its own random
+state. A row keeps its tokens when an answer ends: the next prompt that begins with them is not run
+from its start, so several conversations share one loaded model and one planned memory.
 """
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
-from calculator.errors import OptionError
-from glm4q.decode.generate import LanguageModel
-from glm4q.decode.sampling import Sampler, SamplingParams
+from calculator.errors import NumericError, OptionError
+from glm4q.decode.answer import Answer, Event
+from glm4q.decode.row import Row
+from glm4q.decode.sampling import Constraint, SamplingParams
 from glm4q.memory.allocation import Memory
+from glm4q.memory.kv.cache import KVCache
 
 
-@dataclass(eq=False)
-class Row:
-    """A sequence of a batch."""
+class TokenRunner(Protocol):
+    """What decoding needs of a model: a `Runner`, or a test's script."""
 
     memory: Memory
-    params: SamplingParams
-    sampler: Sampler
-    unrun: deque[int]
-    """Tokens that are not in the cache yet; one, the newest, while the answer is decoded."""
-    left: int
-    """Tokens that the answer may still have."""
+
+    def __call__(
+        self, input_ids: Tensor, caches: Sequence[KVCache], /, last: int = 1
+    ) -> Tensor: ...
+
+    def find_overflow(self, token_ids: Sequence[int], cache: KVCache, /) -> NumericError:
+        """Say where the numbers of a sequence begin not to be finite."""
 
 
 class Batch:
-    """Sequences that share steps. They join while a row of the cache is free."""
+    """Answers that share steps. They join while a row of the cache is free."""
 
-    def __init__(self, model: LanguageModel, memory: Memory) -> None:
-        self._model, self._memory = model, memory
-        self._free = [memory.row(row) for row in range(memory.cache.batch)]
-        self._rows: list[Row] = []
+    def __init__(self, runner: TokenRunner) -> None:
+        self._runner, memory = runner, runner.memory
+        self.rows = tuple(Row(memory.cache.row(number)) for number in range(memory.cache.batch))
+        self._free = list(self.rows)  # the row that was left longest ago comes first
+        self._answers: list[Answer] = []
 
     @property
     def free(self) -> int:
-        """Sequences that may join."""
+        """How many answers may join."""
         return len(self._free)
 
-    def join(self, prompt: Sequence[int], params: SamplingParams) -> Row:
-        """Add a sequence. Raises OptionError where it does not fit."""
-        if not self._free:
-            raise OptionError(f"all {len(self._rows)} rows of the batch are taken")
-        room = self._free[-1].cache.max_seq_len - len(prompt)
-        if not prompt or room <= 0:
-            raise OptionError(
-                f"the prompt takes {len(prompt)} tokens, and a row holds 1 to {room + len(prompt)}"
-            )
-        left = room if params.max_tokens is None else min(params.max_tokens, room)
-        sampler = Sampler(params, self._memory.device, prompt)
-        row = Row(self._free.pop(), params, sampler, deque(prompt), left)
-        self._rows.append(row)
-        return row
+    @property
+    def room(self) -> int:
+        """Tokens that a row holds: those of a prompt and its answer."""
+        return self.rows[0].room
 
-    def leave(self, row: Row) -> None:
-        """Drop a sequence, whether its answer has ended or not."""
-        self._rows.remove(row)
-        row.memory.cache.truncate(0)
-        self._free.append(row.memory)
+    def join(
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        *,
+        constraint: Constraint | None = None,
+    ) -> Answer:
+        """Begin an answer, in the row that holds most of the prompt already.
 
-    def step(self) -> list[tuple[Row, int | None]]:
-        """Run a chunk of one prompt, and one token of every answer.
-
-        Returns the new tokens, and None where an answer has ended: its sequence has left.
+        Raises OptionError where no row is free, or where the prompt leaves no room for an answer.
         """
-        if prompted := next((row for row in self._rows if len(row.unrun) > 1), None):
-            count = min(len(prompted.unrun) - 1, self._memory.chunk)
-            chunk = [prompted.unrun.popleft() for _ in range(count)]
-            self._model(torch.tensor([chunk]), prompted.memory)
-        ready = [row for row in self._rows if len(row.unrun) == 1]
-        if not ready:
-            return []
-        input_ids = torch.tensor([[row.unrun.popleft()] for row in ready])
-        logits = self._model(input_ids, self._memory.together([row.memory for row in ready]))
-        picked = [(row, row.sampler(own)) for row, own in zip(ready, logits, strict=True)]
-        return [event for row, token in picked for event in self._count(row, token)]
+        if not self._free:
+            raise OptionError(f"all {len(self.rows)} rows of the batch are taken")
+        row, memory = self._choose_row(prompt), self._runner.memory
+        answer = Answer(
+            row,
+            prompt,
+            params,
+            device=memory.device,
+            draft_tokens=memory.draft_tokens,
+            constraint=constraint,
+        )
+        self._free.remove(row)
+        self._answers.append(answer)
+        return answer
 
-    def _count(self, row: Row, token: int) -> Iterator[tuple[Row, int | None]]:
-        stopped = token in row.params.stop_token_ids
-        if not stopped:
-            row.unrun.append(token)
-            row.left -= 1
-            yield row, token
-        if stopped or not row.left:
-            self.leave(row)
-            yield row, None
+    def cancel(self, answer: Answer) -> None:
+        """End an answer, unless it has ended; its row is free at once."""
+        if answer.finish_reason is None:
+            answer.end("cancelled")
+            self._leave(answer)
 
+    def step(self) -> list[tuple[Answer, Event]]:
+        """Run one token of every answer that has begun, and a chunk of one prompt.
 
-def generate_batch(
-    model: LanguageModel,
-    memory: Memory,
-    prompts: Sequence[Sequence[int]],
-    params: Sequence[SamplingParams],
-) -> Iterator[tuple[int, int]]:
-    """Yield the index of a prompt and the next token of its answer, as tokens come.
+        So a long prompt holds up the other answers by one chunk at most. Returns what has happened
+        to which answer.
+        """
+        going = [answer for answer in self._answers if answer.unrun == 1]
+        prompted = [answer for answer in self._answers if answer.unrun > 1][:1]
+        before = {answer: len(answer.events) for answer in (*going, *prompted)}
+        if going:
+            # Guesses are verified in steps of one answer alone.
+            self._run(going, 1, going[0].draft() if len(going) == 1 else [])
+        if prompted:
+            self._run(prompted, min(prompted[0].unrun, self._runner.memory.chunk))
+        return [
+            (answer, event) for answer, count in before.items() for event in answer.events[count:]
+        ]
 
-    As many run at once as the cache has rows; the others follow as these end. Each answer is what
-    `generate` gives for its prompt and its params.
-    """
-    batch = Batch(model, memory)
-    waiting = deque(enumerate(zip(prompts, params, strict=True)))
-    running: dict[Row, int] = {}
-    while waiting or running:
-        while waiting and batch.free:
-            index, request = waiting.popleft()
-            running[batch.join(*request)] = index
-        for row, token in batch.step():
-            if token is None:
-                del running[row]
-            else:
-                yield running[row], token
+    def stream(self, answer: Answer) -> Generator[Event]:
+        """Yield an answer's events to its end, running steps as needed. Closing it cancels.
+
+        Other answers go on in the same steps; their events wait for whoever streams them.
+        """
+        number = 0
+        try:
+            while answer.finish_reason is None or number < len(answer.events):
+                if number == len(answer.events):
+                    self.step()
+                for event in answer.events[number:]:
+                    number += 1
+                    yield event
+        finally:
+            self.cancel(answer)
+
+    def _run(self, answers: Sequence[Answer], tokens: int, draft: Sequence[int] = ()) -> None:
+        """Run so many tokens of each answer, and a guess; pick from what comes after them."""
+        input_ids = torch.tensor([[*answer.next_tokens(tokens), *draft] for answer in answers])
+        last = 1 + len(draft)
+        try:
+            caches = [answer.row.cache for answer in answers]
+            logits = self._runner(input_ids, caches, last).unflatten(0, (len(answers), last))
+            picking = [
+                (answer, own)
+                for answer, own in zip(answers, logits, strict=True)
+                if answer.unrun <= 0  # of a prompt that goes on nothing is picked
+            ]
+            failed = [answer for answer, own in picking if not answer.take(own, draft)]
+        finally:
+            for answer in answers:
+                answer.settle()
+        for answer in failed:
+            self._fail(answer)
+        for answer in answers:
+            if answer.finish_reason is not None:
+                self._leave(answer)
+
+    def _fail(self, answer: Answer) -> None:
+        """End an answer whose logits are not finite; its row keeps nothing."""
+        error = self._runner.find_overflow(answer.row.token_ids, answer.row.cache)
+        answer.row.forget()
+        answer.end("error", error)
+
+    def _leave(self, answer: Answer) -> None:
+        self._answers.remove(answer)
+        self._free.append(answer.row)
+
+    def _choose_row(self, prompt: Sequence[int]) -> Row:
+        """The free row that shares most with the prompt, if at least half of what it holds is kept;
+        otherwise the one that was left longest ago.
+        """
+        shared = {row: row.shared(prompt) for row in self._free}
+        kept = [row for row in self._free if 2 * shared[row] >= row.cache.length]
+        return max(kept, key=lambda row: shared[row]) if kept else self._free[0]

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -27,10 +29,12 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     """Divide the logits of tokens already in the context by this (https://arxiv.org/abs/1909.05858)."""
     seed: int | None = None
-    """The same seed gives the same answer."""
+    """One seed always gives one answer; None takes a new seed each time."""
     max_tokens: int | None = None
     """Tokens to produce at most; None is what the context has room for."""
     stop_token_ids: frozenset[int] = frozenset()
+    log_probabilities: int | None = None
+    """So many of the likeliest tokens come with each token, with their log-probabilities."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= 100:
@@ -49,20 +53,56 @@ class SamplingParams:
             raise OptionError(f"seed must be 0 to 2**63 - 1, not {self.seed}")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise OptionError(f"max_tokens must be at least 1, not {self.max_tokens}")
+        if self.log_probabilities is not None and self.log_probabilities < 0:
+            raise OptionError(f"log_probabilities must be 0 or more, not {self.log_probabilities}")
+
+
+class Constraint(Protocol):
+    """Which tokens may come next, such as those of a grammar. It knows what came before."""
+
+    def mask(self, logits: Tensor) -> Tensor:
+        """Return logits, float32 [V], in which tokens that may not come next are -inf."""
+
+    def accept(self, token: int) -> None:
+        """Go on behind a token that was picked."""
+
+
+@dataclass(frozen=True)
+class LogProbabilities:
+    """How likely a token was by the model's own logits, and which others were likely."""
+
+    picked: float
+    """The natural logarithm of the picked token's probability."""
+    top: tuple[tuple[int, float], ...]
+    """The likeliest tokens and the logarithms of theirs, the likeliest first."""
+
+
+@dataclass(frozen=True)
+class Pick:
+    """A token that was picked."""
+
+    token: int
+    finite: bool
+    """Whether all of the model's logits were finite; if not, the token means nothing."""
+    log_probabilities: LogProbabilities | None
 
 
 class Sampler:
     """Picks tokens one after another; owns the random state of one answer, and what it has seen.
 
-    It works where the logits lie; only the token that was picked leaves their device.
+    It works where the logits lie; only the picked token leaves their device.
     """
 
     def __init__(
-        self, params: SamplingParams, device: torch.device, context: Sequence[int] = ()
+        self,
+        params: SamplingParams,
+        device: torch.device,
+        context: Sequence[int] = (),
+        constraint: Constraint | None = None,
     ) -> None:
         """context: all token ids so far."""
         self.params = params
-        self._context = context
+        self._context, self._constraint = context, constraint
         self._seen: Tensor | None = None
         self._generator = torch.Generator(device)
         if params.seed is None:
@@ -70,22 +110,41 @@ class Sampler:
         else:
             self._generator.manual_seed(params.seed)
 
-    def __call__(self, logits: Tensor) -> int:
-        """The next token. logits: float32 [V]."""
+    def __call__(self, logits: Tensor) -> Pick:
+        """Pick the next token. logits: the model's, float32 [V]; they are not changed."""
+        allowed = logits if self._constraint is None else self._constraint.mask(logits.clone())
+        picked = self._pick(self._penalized(allowed))
+        # One copy from the device brings the token and the sum of all logits, which is finite
+        # only where each of them is.
+        number, total = torch.stack([picked.double(), logits.sum().double()]).tolist()
+        token, finite = int(number), isfinite(total)
+        if self._seen is not None:
+            self._seen[token] = True
+        if self._constraint is not None and finite:
+            self._constraint.accept(token)
+        return Pick(token, finite, self._log_probabilities(logits, token) if finite else None)
+
+    def _penalized(self, logits: Tensor) -> Tensor:
         if self.params.repetition_penalty == 1.0:
-            return int(self._pick(logits))
+            return logits
         if self._seen is None:
             self._seen = torch.zeros_like(logits, dtype=torch.bool)
             self._seen[torch.tensor(self._context, dtype=torch.int64)] = True
-        token = int(self._pick(penalize(logits, self._seen, self.params.repetition_penalty)))
-        self._seen[token] = True
-        return token
+        return penalize(logits, self._seen, self.params.repetition_penalty)
 
     def _pick(self, logits: Tensor) -> Tensor:
         if self.params.temperature < GREEDY_BELOW:
             return logits.argmax()
         kept = keep_likely(logits / self.params.temperature, self.params)
         return draw(kept.softmax(-1), self._generator)
+
+    def _log_probabilities(self, logits: Tensor, token: int) -> LogProbabilities | None:
+        if self.params.log_probabilities is None:
+            return None
+        every = logits.log_softmax(-1)
+        values, tokens = every.topk(min(self.params.log_probabilities, len(every)))
+        top = zip(tokens.tolist(), values.tolist(), strict=True)
+        return LogProbabilities(float(every[token]), tuple(top))
 
 
 def draw(probabilities: Tensor, generator: torch.Generator) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from calculator.memory.scratch import KernelNeeds
 from calculator.model.formats import GROUP_SIZES, WeightFormat
 from glm4q.kernels.cuda import AMPERE, matrix_dtype, refuses_triton
-from glm4q.kernels.cut import FEW_ROWS, Cut
+from glm4q.kernels.gpu.cut import FEW_ROWS, Cut
 from glm4q.kernels.spec import LinearSpec
 from glm4q.weights.packing import QuantizedWeight
 

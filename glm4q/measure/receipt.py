@@ -8,7 +8,8 @@ import torch
 
 from calculator.memory.plan import MemoryPlan
 from calculator.memory.settings import Device
-from glm4q.decode.generate import generate
+from glm4q.decode.batch import Batch
+from glm4q.decode.runner import Runner
 from glm4q.decode.sampling import SamplingParams
 from glm4q.engine import LLM
 from glm4q.measure.driver import process_bytes
@@ -85,11 +86,11 @@ class Receipt:
 
 def verify(llm: LLM, command: str) -> Receipt:
     """Allocate as planned, run a full prefill chunk at the end of the context, decode, compare."""
-    memory = llm.new_memory()
+    runner = llm.new_runner()
     lines = [
         *_weights(llm),
-        *_cache(llm.plan, memory),
-        *_workspace(llm, memory),
+        *_cache(llm.plan, runner.memory),
+        *_workspace(llm, runner),
     ]
     device = llm.machine.device
     return Receipt(
@@ -129,9 +130,9 @@ def _cache(plan: MemoryPlan, memory: Memory) -> Iterator[ReceiptLine]:
             yield ReceiptLine(term.name, device, term.bytes, found)
 
 
-def _workspace(llm: LLM, memory: Memory) -> Iterator[ReceiptLine]:
+def _workspace(llm: LLM, runner: Runner) -> Iterator[ReceiptLine]:
     """The blocks are exact; what operators and sampling take beside them is a peak."""
-    plan = llm.plan
+    plan, memory = llm.plan, runner.memory
     for device, part in zip(plan.layers, memory.parts, strict=True):
         yield ReceiptLine(
             "workspace", device, _bytes(plan, "workspace", device), part.workspace.nbytes
@@ -141,22 +142,27 @@ def _workspace(llm: LLM, memory: Memory) -> Iterator[ReceiptLine]:
         planned = _bytes(plan, "embedding rows", embedding)
         yield ReceiptLine("embedding rows", embedding, planned, memory.rows.nbytes)
     transient = [term for term in plan.workspace if term.name in ("operators", "sampling")]
-    peak = peak_of(lambda: _fill_context(llm, memory), llm.machine.device)
+    peak = peak_of(lambda: _fill_context(runner), llm.machine.device)
     planned = sum(term.bytes for term in transient)
     yield ReceiptLine("operators, sampling", plan.settings.compute, planned, peak, is_peak=True)
 
 
-def _fill_context(llm: LLM, memory: Memory) -> None:
-    """A full chunk at the end of the context, then single tokens up to its last place."""
-    cache, context = memory.cache, memory.cache.max_seq_len
-    for tensor in cache.tensors:
+def _fill_context(runner: Runner) -> None:
+    """Run a full chunk at the end of the context, then single tokens up to its last place."""
+    memory = runner.memory
+    for tensor in memory.cache.tensors:
         tensor.zero_()  # touched, so that the system must really give it, and never infinite
+    context = memory.cache.max_seq_len
     prompt = max(context - DECODED, 1)
-    cache.length = max(prompt - memory.chunk, 0)
+    batch = Batch(runner)
+    batch.rows[0].hold([0] * max(prompt - memory.chunk, 0))
+    if prompt == context:
+        runner(torch.zeros(1, prompt, dtype=torch.int64), [batch.rows[0].cache])
+        return
     params = SamplingParams(
         temperature=1.0, top_p=0.9, top_k=50, min_p=0.01, max_tokens=DECODED, seed=0
     )
-    for _ in generate(llm.model, memory, [0] * prompt, params):
+    for _ in batch.stream(batch.join([0] * prompt, params)):
         pass
 
 

@@ -10,18 +10,19 @@ import torch
 from calculator.cards.roofline import step_bytes
 from calculator.checkpoint.stored import StoredModel
 from calculator.memory.plan import MemoryPlan
-from glm4q.decode.generate import generate
+from glm4q.decode.batch import Batch
+from glm4q.decode.generate import token_ids
+from glm4q.decode.row import Row
+from glm4q.decode.runner import Runner
 from glm4q.decode.sampling import SamplingParams
+from glm4q.engine import load_as_planned, new_runner
 from glm4q.measure.bandwidth import measure_read_bandwidth
 from glm4q.measure.peaks import peak_bytes, reset_peak
 from glm4q.measure.workload import Workload
-from glm4q.memory.allocation import Memory
-from glm4q.memory.kv.cache import KVCache
-from glm4q.model.decoder import CausalLM
 from glm4q.model.loader import held_tensors
 from glm4q.planning.machine import Machine
-from glm4q.planning.plan import load_as_planned
-from glm4q.planning.serving import ServedLayers, find_serving
+from glm4q.planning.plan import RunPlan
+from glm4q.planning.serving import ServedLayers, list_serving
 
 TOKEN = 1
 """Every prompt is made of it: which token it is makes no difference to speed."""
@@ -84,7 +85,7 @@ class Result:
 def measure(
     stored: StoredModel,
     workload: Workload,
-    plan: MemoryPlan,
+    run_plan: RunPlan,
     machine: Machine,
     *,
     progress: Callable[[str], None] = lambda doing: None,
@@ -95,26 +96,26 @@ def measure(
     clock: of seconds; `time.process_time` on one thread tells what others on the machine disturb
     little.
     """
-    device = machine.device
+    device, plan = machine.device, run_plan.memory
     before = _reset_peak(device)
     progress("loading")
     begun = clock()
-    model = load_as_planned(stored, plan, machine)
+    model = load_as_planned(stored, run_plan)
     _wait(device)
     load_seconds = clock() - begun
-    memory = Memory.allocate(plan, machine.places, machine.dtype)
-    runner, speeds = _SpeedRun(model, memory, plan, clock), []
+    runner = new_runner(model, run_plan, machine)
+    run, speeds = _SpeedRun(Batch(runner), plan, clock), []
     for depth in workload.depths:
         progress(f"depth {depth:,}")
-        speeds.append(runner.speed(workload, depth))
+        speeds.append(run.speed(workload, depth))
     peak = _peak(device) - before
-    held = _held(model, memory, plan)
-    del runner, model, memory
+    held = _held(runner, plan)
+    del run, runner, model
     progress("reading memory")
     return Result(
         plan=plan,
         workload=workload,
-        serving=find_serving(stored, device, machine.kernels),
+        serving=list_serving(run_plan.weights[machine.compute], run_plan.layers[machine.compute]),
         load_seconds=load_seconds,
         speeds=tuple(speeds),
         held=held,
@@ -124,9 +125,9 @@ def measure(
     )
 
 
-def fill(cache: KVCache, depth: int) -> None:
-    """Make the cache hold random tokens of a size that keys have: prefill would take long."""
-    for tensor in cache.tensors:
+def fill(row: Row, depth: int) -> None:
+    """Make a row hold random tokens of a size that keys have: prefill would take long."""
+    for tensor in row.cache.tensors:
         block = tensor[:, :, :, : min(ROWS, depth)]
         if tensor.dtype == torch.float16:
             block.uniform_(0.005, 0.015)  # scales
@@ -137,21 +138,19 @@ def fill(cache: KVCache, depth: int) -> None:
         for start in range(ROWS, depth, ROWS):
             stop = min(start + ROWS, depth)
             tensor[:, :, :, start:stop] = block[:, :, :, : stop - start]
-    cache.truncate(0)
-    cache.advance(depth)
+    row.hold([TOKEN] * depth)
 
 
 @dataclass(frozen=True)
 class _SpeedRun:
     """Runs a model at depths that its cache is filled to."""
 
-    model: CausalLM
-    memory: Memory
+    batch: Batch
     plan: MemoryPlan
     clock: Callable[[], float]
 
     def speed(self, workload: Workload, depth: int) -> Speed:
-        fill(self.memory.cache, depth)
+        fill(self.batch.rows[0], depth)
         prompt, decode, runs = workload.prompt, workload.decode, range(workload.runs)
         prefills = [self._seconds(depth, prompt, 1) for _ in runs]
         decodes = [self._seconds(depth, 1, decode) for _ in runs]
@@ -165,25 +164,25 @@ class _SpeedRun:
 
     def _seconds(self, depth: int, prompt: int, tokens: int) -> float:
         """Of running in so many tokens after the depth, and choosing so many."""
-        self.memory.cache.truncate(depth)
+        self.batch.rows[0].hold([TOKEN] * depth)
         context = [TOKEN] * (depth + prompt)
         params = SamplingParams(temperature=GREEDY, max_tokens=tokens)
         begun = self.clock()
         # Choosing a token waits for the GPU.
-        made = list(generate(self.model, self.memory, context, params))
+        chosen = list(token_ids(self.batch.stream(self.batch.join(context, params))))
         seconds = self.clock() - begun
-        if len(made) != tokens:
-            raise RuntimeError(f"{len(made)} tokens were made, not {tokens}")
+        if len(chosen) != tokens:
+            raise RuntimeError(f"{len(chosen)} tokens were made, not {tokens}")
         return seconds
 
 
-def _held(model: CausalLM, memory: Memory, plan: MemoryPlan) -> tuple[HeldMemory, ...]:
-    weights = sum(tensor.nbytes for tensor in held_tensors(model).values())
-    workspaces = sum(part.workspace.nbytes for part in memory.parts)
+def _held(runner: Runner, plan: MemoryPlan) -> tuple[HeldMemory, ...]:
+    weights = sum(tensor.nbytes for tensor in held_tensors(runner.model).values())
+    workspaces = sum(part.workspace.nbytes for part in runner.memory.parts)
     planned = sum(arena.bytes for arena in plan.arenas.values())
     return (
         HeldMemory("weights", weights, plan.weights_bytes),
-        HeldMemory("KV cache", memory.cache.nbytes, plan.kv_cache_bytes),
+        HeldMemory("KV cache", runner.memory.cache.nbytes, plan.kv_cache_bytes),
         HeldMemory("workspace", workspaces, planned),
     )
 

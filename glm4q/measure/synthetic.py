@@ -43,7 +43,7 @@ def open_synthetic(
         _write(making, config, formats)
         making.rename(directory)
     stored = StoredModel.open(directory)
-    if stored.config != config or stored.formats() != dict(formats):
+    if stored.config != config or stored.formats != dict(formats):
         raise OptionError(f"{directory} holds another model than the one asked for; remove it")
     return stored
 

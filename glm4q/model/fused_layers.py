@@ -7,7 +7,6 @@ Python and torch between the steps: small models wait for those more than for me
 from array import array
 from collections.abc import Sequence
 from ctypes import Array
-from typing import Self
 from weakref import ref
 
 import torch
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 from calculator.errors import KernelError
 from calculator.memory.workspace import BufferName, LentUse
 from calculator.model.config import ModelConfig
-from glm4q.kernels.attention import LARGEST_HEAD
 from glm4q.kernels.cpu.attention import cache_record
 from glm4q.kernels.cpu.checks import address, room
 from glm4q.kernels.cpu.extension import required_extension
@@ -31,7 +29,6 @@ from glm4q.kernels.cpu.records import (
 from glm4q.memory.kv.spec import KVStore, places_of
 from glm4q.memory.workspace import Step
 from glm4q.model.linear import QuantLinear
-from glm4q.model.rope import has_attention_factor
 
 LINEARS = {
     "q": "self_attn.q_proj",
@@ -59,30 +56,15 @@ class FusedLayers:
         config: ModelConfig,
         layers: Sequence[nn.Module],
         stores: tuple[KVStore, KVStore],
-        instruction_set: int,
     ) -> None:
-        self._config, self._instruction_set = config, instruction_set
+        """layers: one native kernel multiplies in all their linears. Raises KernelError."""
+        self._config = config
+        self._instruction_set = _native_kernel(layers).instruction_set
         self._dtype = _activation_dtype(layers)
         self._table = _table(config, layers, stores, self._dtype)
         self._owners = layers, stores  # the records hold addresses of their memory
         self._step: ref[Step] | None = None
         self._record = StepRecord()
-
-    @classmethod
-    def of(
-        cls, config: ModelConfig, layers: Sequence[nn.Module], stores: tuple[KVStore, KVStore]
-    ) -> Self | None:
-        """None where the layers must run one by one: the one place where that is decided."""
-        linears = [layer.get_submodule(name) for layer in layers for name in LINEARS.values()]
-        kernels = {linear.kernel if isinstance(linear, QuantLinear) else None for linear in linears}
-        if len(kernels) != 1 or config.head_dim > LARGEST_HEAD:
-            return None
-        if stores[0].centers is not None and has_attention_factor(config):
-            return None
-        (kernel,) = kernels
-        if not isinstance(kernel, Native):
-            return None
-        return cls(config, layers, stores, kernel.instruction_set)
 
     def run(self, step: Step, sequences: Sequence[tuple[int, int]]) -> None:
         """Take the step's "hidden_states" through all layers and append its tokens to the cache.
@@ -159,6 +141,15 @@ class FusedLayers:
             "frequencies": (torch.float64, pairs),
         }
         return {name: needed[name] for name in STEP_BUFFERS}
+
+
+def _native_kernel(layers: Sequence[nn.Module]) -> Native:
+    """The one kernel that multiplies in all linears. Raises KernelError."""
+    kernels = {_linear(layer, name).kernel for layer in layers for name in LINEARS.values()}
+    kernel = kernels.pop()
+    if kernels or not isinstance(kernel, Native):
+        raise KernelError("fused layers need one native kernel in all their linears")
+    return kernel
 
 
 def _activation_dtype(layers: Sequence[nn.Module]) -> torch.dtype:

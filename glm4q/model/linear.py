@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from glm4q.kernels.cpu.native import matmul_dense, takes_dense
+from glm4q.kernels.dense import DenseKernel, TorchDense
 from glm4q.kernels.spec import Kernel
 from glm4q.memory.workspace import Step
 from glm4q.weights.packing import QuantizedWeight
@@ -16,30 +16,17 @@ class Linear(nn.Module):
         super().__init__()
         self.weight: Tensor = nn.Parameter(torch.empty(outputs, inputs))
         self.bias: Tensor | None = nn.Parameter(torch.empty(outputs)) if bias else None
+        self.kernel: DenseKernel = TorchDense()
+        """How it multiplies: by torch, until the loader sets the kernel of the plan."""
 
     def widens(self, x: Tensor) -> bool:
-        """Whether `out` may be float32 where x is not: sums then leave unrounded."""
-        return self.bias is None and takes_dense(x.view(-1, x.shape[-1]), self.weight)
+        """Whether `out` may be float32 where x is not: sums are then not rounded."""
+        return self.kernel.widens(x.shape[:-1].numel(), x.shape[-1])
 
     def forward(self, x: Tensor, step: Step, out: Tensor) -> Tensor:  # [..., K] -> [..., N]
         rows, y = x.view(-1, x.shape[-1]), out.view(-1, out.shape[-1])
-        if self.widens(x):
-            matmul_dense(rows, self.weight, y)
-        elif self.bias is None:
-            torch.mm(rows, self.weight.T, out=y)
-        else:
-            torch.addmm(self.bias, rows, self.weight.T, out=y)
+        self.kernel.matmul(rows, self.weight, self.bias, y)
         return out
-
-
-def matmul_bytes(tokens: int, dtype: torch.dtype, device: torch.device) -> int:
-    """What torch.mm takes for itself: on a CPU oneDNN copies tiles of bfloat16, thread by thread.
-
-    Between 65 KiB for 1 token and 456 B a token for 2,048 were seen, whatever the weight's shape.
-    """
-    if device.type != "cpu" or dtype != torch.bfloat16:
-        return 0
-    return torch.get_num_threads() * ((192 << 10) + 512 * tokens)
 
 
 class QuantLinear(nn.Module):
@@ -55,7 +42,7 @@ class QuantLinear(nn.Module):
         self.bias: Tensor | None = None
 
     def widens(self, x: Tensor) -> bool:
-        """As of `Linear`."""
+        """Whether `out` may be float32 where x is not: sums are then not rounded."""
         return self.kernel.widens and self.bias is None
 
     def forward(self, x: Tensor, step: Step, out: Tensor) -> Tensor:  # [..., K] -> [..., N]

@@ -1,31 +1,57 @@
-"""From a checkpoint, a machine and a wish to the plan of a run, and to the model that it loads."""
+"""From a checkpoint, a machine and a wish to the plan of a run: what it holds, and who computes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
 from calculator.host_memory import available_bytes
-from calculator.memory.placement import placement
 from calculator.memory.plan import MemoryPlan
-from calculator.memory.settings import RESERVE, Settings
+from calculator.memory.settings import RESERVE, Device, Settings
 from calculator.questions.fit import Fit, Wish, fit
 from calculator.questions.question import Question
 from calculator.questions.subject import Subject
 from calculator.units import human_bytes
-from glm4q.model.decoder import CausalLM
-from glm4q.model.loader import WeightCallback, load_model, serve
+from glm4q.kernels.choose import (
+    LayersKernels,
+    WeightKernels,
+    choose_layers_kernels,
+    choose_weight_kernels,
+)
 from glm4q.planning.machine import Machine
+from glm4q.planning.serving import served_weights
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run is and holds, and the kernels that compute it on each device."""
+
+    fit: Fit
+    weights: Mapping[Device, WeightKernels]
+    layers: Mapping[Device, LayersKernels]
+    """One entry for each device that has layers, in the order of the forward pass."""
+
+    @property
+    def memory(self) -> MemoryPlan:
+        """Every buffer of the run."""
+        return self.fit.question.plan
 
 
 def plan_run(
     stored: StoredModel, machine: Machine, wish: Wish, *, reserve: int | None = None
-) -> Fit:
-    """What a run of the checkpoint will be, and hold, by the kernels that will serve it.
+) -> RunPlan:
+    """Choose the kernels of a checkpoint, and what a run of it will be and hold.
 
-    reserve: bytes of the computing device that stay free. Raises OptionError where it does not fit.
+    reserve: bytes of the computing device that stay free. Raises OptionError where the run does not
+    fit, and KernelError.
     """
-    served = {
-        device: serve(stored, device=place, dtype=machine.dtype, kernels=machine.kernels)
+    weights = {
+        device: choose_weight_kernels(
+            stored.formats, device=place, dtype=machine.dtype, kernels=machine.kernels
+        )
         for device, place in machine.places.items()
     }
+    served = {device: served_weights(stored.formats, each) for device, each in weights.items()}
     formats = served[machine.compute].formats
     name = stored.name
     subject = Subject(name, stored.config, formats, "headers", None, served)
@@ -36,32 +62,30 @@ def plan_run(
         activation_bits=8 * machine.dtype.itemsize,
     )
     kept = RESERVE[machine.compute] if reserve is None else reserve
-    found = fit(Question(subject, settings), wish, machine.usable_bytes() - kept)
+    fitted = fit(Question(subject, settings), wish, machine.usable_bytes() - kept)
     if machine.compute == "gpu":
-        _refuse_full_host(found)
-    return found
+        _refuse_full_host(fitted)
+    return RunPlan(fitted, weights, layers_kernels(fitted.question.plan, weights))
 
 
-def load_as_planned(
-    stored: StoredModel,
-    plan: MemoryPlan,
-    machine: Machine,
-    *,
-    progress: WeightCallback = lambda weight: None,
-) -> CausalLM:
-    """Load each weight to the place that the plan gives it. Raises CheckpointError, KernelError."""
-    device_of = placement(stored.config, plan.settings)
-    return load_model(
-        stored,
-        place=lambda weight: machine.places[device_of(weight)],
-        dtype=machine.dtype,
-        kernels=machine.kernels,
-        progress=progress,
-    )
+def layers_kernels(
+    plan: MemoryPlan, weights: Mapping[Device, WeightKernels]
+) -> dict[Device, LayersKernels]:
+    """Choose what runs the layers of each device."""
+    return {
+        device: choose_layers_kernels(
+            plan.config,
+            kv=plan.settings.kv,
+            room=plan.settings.context,
+            device=weights[device].device,
+            linears=weights[device].layer_linears(layers),
+        )
+        for device, layers in plan.layers.items()
+    }
 
 
-def _refuse_full_host(found: Fit) -> None:
-    need, free = found.question.plan.device_bytes("host"), available_bytes()
+def _refuse_full_host(fitted: Fit) -> None:
+    need, free = fitted.question.plan.device_bytes("host"), available_bytes()
     if need > free:
         raise OptionError(
             f"the host is to hold {human_bytes(need)}, and {human_bytes(free)} of it are free"

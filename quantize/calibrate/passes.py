@@ -5,8 +5,13 @@ import torch
 from calculator.memory.arena import make_arena
 from calculator.memory.scratch import KernelNeeds
 from calculator.model.config import ModelConfig
+from glm4q.kernels.attention.append_tokens import prepare_attention
+from glm4q.kernels.attention.attention_spec import AttentionSpec
+from glm4q.kernels.choice import choose_first
+from glm4q.kernels.choose import ATTENTION
+from glm4q.memory.kv.cache import LayerCache
 from glm4q.memory.workspace import Step, Workspace
-from glm4q.model.attention import prepare_attention
+from glm4q.model.attention import Attend
 
 
 def pass_workspace(
@@ -37,3 +42,10 @@ def ready_step(config: ModelConfig, workspace: Workspace, tokens: int, batch: in
     step["cached"].zero_()
     prepare_attention(config, step)
     return step
+
+
+def attention_without_cache(config: ModelConfig, tokens: int, device: torch.device) -> Attend:
+    """Attention among the tokens of one step, at most so many, by the best kernel of the device."""
+    spec = AttentionSpec(config, "fp32", tokens, device, several=tokens > 1)
+    kernel = choose_first(spec, ATTENTION).kernel
+    return lambda step: kernel(step, LayerCache.empty(step))

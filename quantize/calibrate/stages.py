@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from glm4q.memory.kv.cache import LayerCache
 from glm4q.memory.workspace import Step
+from glm4q.model.attention import Attend
 from glm4q.model.decoder import DecoderLayer
 
-Feed = Callable[[DecoderLayer, Tensor, Tensor, Step], tuple[Tensor, Tensor]]
-"""(layer, residual stream [B, T, C], feed of the stage before, step) -> (stream, feed); what is
-returned may lie in the step's buffers."""
+Feed = Callable[[DecoderLayer, Tensor, Tensor, Step, Attend], tuple[Tensor, Tensor]]
+"""(layer, residual stream [B, T, C], feed of the stage before, step, attention) -> (stream, feed);
+what is returned may lie in the step's buffers."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +34,20 @@ class Stage:
 
 
 def _attention_input(
-    layer: DecoderLayer, x: Tensor, before: Tensor, step: Step
+    layer: DecoderLayer, x: Tensor, before: Tensor, step: Step, attend: Attend
 ) -> tuple[Tensor, Tensor]:
     step["hidden_states"].copy_(x)
     return x, layer.attention_input(step)
 
 
 def _attention_output(
-    layer: DecoderLayer, x: Tensor, normed: Tensor, step: Step
+    layer: DecoderLayer, x: Tensor, normed: Tensor, step: Step, attend: Attend
 ) -> tuple[Tensor, Tensor]:
-    return x, layer.self_attn.mix(normed, step, LayerCache.empty(step))
+    return x, layer.self_attn.mix(normed, step, attend)
 
 
 def _feed_forward_input(
-    layer: DecoderLayer, x: Tensor, mixed: Tensor, step: Step
+    layer: DecoderLayer, x: Tensor, mixed: Tensor, step: Step, attend: Attend
 ) -> tuple[Tensor, Tensor]:
     step["hidden_states"].copy_(x)
     layer.add_attended(layer.self_attn.o_proj(mixed, step, step["delta"]), step)
@@ -55,7 +55,7 @@ def _feed_forward_input(
 
 
 def _feed_forward_output(
-    layer: DecoderLayer, x: Tensor, normed: Tensor, step: Step
+    layer: DecoderLayer, x: Tensor, normed: Tensor, step: Step, attend: Attend
 ) -> tuple[Tensor, Tensor]:
     return x, layer.mlp.gated(normed, step)
 

@@ -11,7 +11,7 @@ from calculator.model.config import ModelConfig
 from glm4q.memory.workspace import Step, Workspace
 from glm4q.model.decoder import DecoderLayer
 from quantize.calibrate.activations import Activations
-from quantize.calibrate.passes import ready_step
+from quantize.calibrate.passes import attention_without_cache, ready_step
 from quantize.calibrate.stages import STAGES, leave
 
 
@@ -45,6 +45,7 @@ class Stream(ExitStack):
         self._device, self._directory, self._name = device, directory, name
         self._samples, self._dtype = samples, dtype
         self.callback(self._remove_feeds)
+        self._attend = attention_without_cache(config, workspace.tokens, device)
         hidden = config.hidden_size
         self._before, self._after = (
             self._open(states_path(directory, name, layer + step), hidden) for step in (0, 1)
@@ -63,7 +64,7 @@ class Stream(ExitStack):
         for start, stop in batches:
             x = self._read(self._before if self._is_before(place) else self._after, start, stop)
             fed = x if before is None else self._read(before, start, stop)
-            x, feed = stage.feed(self.module, x, fed, self._step(start, stop))
+            x, feed = stage.feed(self.module, x, fed, self._step(start, stop), self._attend)
             if stage.moves_stream:
                 self._after.write(start, x)
             if self._feed is before:

@@ -18,6 +18,7 @@ from calculator.errors import CheckpointError
 from calculator.model.architecture import EMBEDDING
 from calculator.model.architecture import weights as inventory
 from calculator.model.formats import WeightFormat
+from glm4q.kernels.choose import choose_weight_kernels
 from glm4q.model.decoder import DecoderLayer
 from glm4q.model.loader import load_layer
 from glm4q.weights.checkpoint import read_weight
@@ -72,6 +73,7 @@ class CalibrationWalk:
     ) -> None:
         self._stored, self._token_ids, self._directory = stored, token_ids, directory
         self._method, self._device, self._dtype = method, device, dtype
+        self._kernels = choose_weight_kernels(stored.formats, device=device, dtype=dtype)
         samples, tokens = token_ids.shape
         self._workspaces = {
             name: pass_workspace(
@@ -118,7 +120,7 @@ class CalibrationWalk:
         formats: of its linears, by their modules within the layer. Raises CheckpointError where a
         number is not finite.
         """
-        source = load_layer(self._stored, layer, device=self._device, dtype=self._dtype)
+        source = load_layer(self._stored, layer, self._kernels)
         modules = source, deepcopy(source)
         done = QuantizedLayer()
         with ExitStack() as stack:

@@ -43,7 +43,7 @@ def export_checkpoint(
 ) -> None:
     """Write `stored` in another layout. Raises OptionError or CheckpointError."""
     refuse_unquantized(stored)
-    formats = stored.formats()
+    formats = stored.formats
     shards = lay_out(stored, formats, layout=layout.planned)
     with appearing_whole(output, overwrite, total_bytes(shards), stored.directory) as directory:
         # First, because a tokenizer that cannot be converted would else fail after all weights.

@@ -56,7 +56,7 @@ def export_gguf(stored: StoredModel, output: Path, *, overwrite: bool = False) -
     if output.is_dir():
         raise OptionError(f"{output} is a directory, and GGUF is one file")
     planned = [
-        _plan(stored, weight, weight_format) for weight, weight_format in stored.formats().items()
+        _plan(stored, weight, weight_format) for weight, weight_format in stored.formats.items()
     ]
     refuse_unfit_shape(stored.config)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def export_gguf(stored: StoredModel, output: Path, *, overwrite: bool = False) -
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as hidden:
         path = Path(hidden) / output.name
         writer = GGUFWriter(path, ARCHITECTURES[stored.config.model_type])
-        add_metadata(writer, stored, usual_format(stored.formats()).bits)
+        add_metadata(writer, stored, usual_format(stored.formats).bits)
         for each in planned:
             data = torch.empty(0, dtype=each.dtype).numpy().dtype
             kind = GGMLQuantizationType[each.kind]
@@ -111,7 +111,7 @@ def _plan(stored: StoredModel, weight: Weight, weight_format: WeightFormat) -> G
 
 def _data(stored: StoredModel) -> Iterator[Tensor]:
     """Yield the tensors' bytes in the planned order; each is in memory while it is written."""
-    for weight, weight_format in stored.formats().items():
+    for weight, weight_format in stored.formats.items():
         if weight_format.is_quantized:
             yield as_blocks(read_quantized(stored, weight))
         elif len(weight.shape) == 1:

@@ -38,9 +38,9 @@ def check_weights(stored: StoredModel) -> Iterator[str]:
 
     Shapes, and that every weight is there, were checked when the checkpoint was opened.
     """
-    for weight in stored.formats():
+    for weight in stored.formats:
         try:
-            if stored.format(weight).is_quantized:
+            if stored.formats[weight].is_quantized:
                 quantized = read_quantized(stored, weight)
                 # bitsandbytes gives a block of zeros a scale of 0. A GPTQ file never holds 0, but a
                 # symmetric grid may have a negative scale.
@@ -85,8 +85,8 @@ def weight_errors(stored: StoredModel, source: StoredModel) -> Iterator[WeightEr
         raise OptionError(f"{source.directory} is quantized itself: it is no source")
     if source.config.untied() != stored.config.untied():
         raise OptionError(f"{stored.directory} was not made of {source.directory}: another config")
-    for weight in stored.formats():
-        if stored.format(weight).is_quantized:
+    for weight in stored.formats:
+        if stored.formats[weight].is_quantized:
             yield WeightError(weight.module, _error(stored, source, weight))
 
 
@@ -105,7 +105,7 @@ def _error(stored: StoredModel, source: StoredModel, weight: Weight) -> float:
 def _norm(stored: StoredModel, weight: Weight) -> Tensor:
     """The weight of the norm before a linear, float32 [K]; ones where there is none."""
     layer, kind = weight.layer, ".".join(weight.module.split(".")[-2:])
-    for each in stored.formats():
+    for each in stored.formats:
         if kind in NORMS and each.layer == layer and each.module.endswith(f".{NORMS[kind]}"):
             return read_weight(stored, each).float()
     return torch.ones(weight.shape[1])

@@ -8,16 +8,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from calculator.checkpoint.stored import StoredModel
-from calculator.errors import OptionError
-from calculator.model.architecture import EMBEDDING, HEAD, weights
+from calculator.errors import NumericError, OptionError
+from calculator.model.architecture import EMBEDDING, HEAD, Weight, weights
 from calculator.units import counted
-from glm4q.kernels.choose import KERNELS
+from glm4q.kernels.choose import KERNELS, choose_weight_kernels
 from glm4q.kernels.spec import Kernel
-from glm4q.memory.kv.cache import LayerCache
 from glm4q.model.decoder import CausalLM
-from glm4q.model.loader import held_formats, kernel_needs, load_layer, load_weight
+from glm4q.model.loader import load_layer, load_weight, tie_head
+from glm4q.planning.serving import held_formats, kernel_needs
 from glm4q.text.tokenizer import Tokenizer
-from quantize.calibrate.passes import pass_workspace, ready_step
+from quantize.calibrate.passes import attention_without_cache, pass_workspace, ready_step
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,18 @@ class Predictor:
     """The windows' hidden states, taken from layer to layer."""
 
     def __init__(self, stored: StoredModel, windows: Windows, how: ComputeSettings) -> None:
-        self.stored, self._how = stored, how
-        formats = held_formats(stored, device=how.device, dtype=how.dtype, kernels=how.kernels)
+        self.stored = stored
+        self._kernels = choose_weight_kernels(
+            stored.formats, device=how.device, dtype=how.dtype, kernels=how.kernels
+        )
+        formats = held_formats(stored.formats, self._kernels)
         self.weights_bytes = sum(
             sum(weight_format.parts(weight).values()) for weight, weight_format in formats.items()
         )
         with torch.device("meta"):
             self._ends = CausalLM(stored.config)
         del self._ends.model.layers
-        needs = kernel_needs(stored, device=how.device, dtype=how.dtype, kernels=how.kernels)
+        needs = kernel_needs(self._kernels)
         most = max(map(len, windows.token_ids))
         self._workspace = pass_workspace(
             stored.config,
@@ -90,6 +93,7 @@ class Predictor:
             device=how.device,
             needs=max((needs(tokens) for tokens in (1, most)), key=lambda need: need.scratch_bytes),
         )
+        self._attend = attention_without_cache(stored.config, most, how.device)
         self._load(EMBEDDING)
         embed = self._ends.model.embed_tokens
         self.states = [embed(window.to(how.device))[None] for window in windows.token_ids]
@@ -98,16 +102,14 @@ class Predictor:
 
     @torch.inference_mode()
     def advance(self, layer: int) -> None:
-        """Take every window through a layer."""
-        how = self._how
-        module = load_layer(
-            self.stored, layer, device=how.device, dtype=how.dtype, kernels=how.kernels
-        )
+        """Take every window through a layer. Raises NumericError where its output overflows."""
+        module = load_layer(self.stored, layer, self._kernels)
         for x in self.states:
             step = ready_step(self.stored.config, self._workspace, x.shape[1], 1)
             step["hidden_states"].copy_(x)
-            module(step, LayerCache.empty(step))
-            x.copy_(step["hidden_states"])
+            module(step, self._attend)
+            if not x.copy_(step["hidden_states"]).isfinite().all():
+                raise NumericError(f"layer {layer} of {self.stored.directory}")
 
     @torch.inference_mode()
     def finish(self) -> None:
@@ -116,27 +118,26 @@ class Predictor:
         for x in self.states:
             self._ends.model.norm(x, self._workspace.step(x.shape[1]), x)
         if self.stored.config.tie_word_embeddings:
-            self._ends.lm_head.weight = self._ends.model.embed_tokens.weight
+            tie_head(self._ends, self._weight(EMBEDDING), self._kernels)
         else:
             self._load(HEAD)
 
     @torch.inference_mode()
     def log_probabilities(self, window: int, start: int, stop: int) -> Tensor:
-        """The log probabilities of the next token at places `start` to `stop`, float32 [n, V]."""
+        """Predict the next token at places `start` to `stop`: log-probabilities, float32 [n, V].
+
+        Raises NumericError where a logit is not finite.
+        """
         x = self.states[window][:, start:stop]
         logits = x.new_empty(1, stop - start, self.stored.config.vocab_size)
         self._ends.lm_head(x, self._workspace.step(stop - start), logits)
+        if not logits.isfinite().all():
+            raise NumericError(f"the output of the head of {self.stored.directory}")
         return F.log_softmax(logits[0].float(), dim=-1)
 
     def _load(self, name: str) -> None:
+        load_weight(self._ends, name, self.stored, self._weight(name), self._kernels)
+
+    def _weight(self, name: str) -> Weight:
         (weight,) = (each for each in weights(self.stored.config) if each.name == name)
-        how = self._how
-        load_weight(
-            self._ends,
-            name,
-            self.stored,
-            weight,
-            device=how.device,
-            dtype=how.dtype,
-            kernels=how.kernels,
-        )
+        return weight

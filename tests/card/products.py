@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from calculator.model.formats import WeightFormat
-from glm4q.kernels.cut import Cut
+from glm4q.kernels.gpu.cut import Cut
 from glm4q.kernels.gpu.launch import run_all
 from glm4q.kernels.gpu.linear import SUM_BLOCK, Product
 from glm4q.kernels.triton_linear import UNIT_BYTES

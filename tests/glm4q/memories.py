@@ -1,5 +1,7 @@
 """Memory for models that no checkpoint holds."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -8,11 +10,24 @@ from calculator.memory.plan import MemoryPlan, Planner, assign_formats, make_pla
 from calculator.memory.settings import Settings
 from calculator.model.config import ModelConfig
 from calculator.model.formats import BF16
-from glm4q.kernels.choose import KERNELS
+from glm4q.decode.runner import Runner
+from glm4q.kernels.attention.attention_spec import AttentionKernel
+from glm4q.kernels.choice import Choice
+from glm4q.kernels.choose import (
+    KERNELS,
+    LayersKernels,
+    WeightKernels,
+    choose_layers_kernels,
+    choose_weight_kernels,
+)
+from glm4q.kernels.layers import LayersKernel, SingleLayers
 from glm4q.kernels.spec import Kernel
-from glm4q.memory.allocation import Memory
+from glm4q.memory.allocation import Memory, Part
+from glm4q.memory.kv.cache import KVCache
 from glm4q.model.decoder import CausalLM
-from glm4q.model.loader import load_model, serve
+from glm4q.model.linear import Linear, QuantLinear
+from glm4q.model.loader import load_model
+from glm4q.planning.serving import served_weights
 
 ACTIVATION_BITS = {torch.bfloat16: 16, torch.float32: 32}
 CPU = torch.device("cpu")
@@ -78,7 +93,7 @@ def memory_of(
         compute="host",
         activation_bits=ACTIVATION_BITS[dtype],
     )
-    served = serve(stored, device=CPU, dtype=dtype, kernels=kernels)
+    served = served_weights(stored.formats, weight_kernels(stored, dtype=dtype, kernels=kernels))
     planner = Planner(stored.config, served.formats, served={"host": served})
     return Memory.allocate(planner.plan(settings), {"host": CPU}, dtype)
 
@@ -90,7 +105,65 @@ def load_on_cpu(
     kernels: tuple[Kernel, ...] = KERNELS,
 ) -> CausalLM:
     """The whole model on the host, without a tokenizer."""
-    return load_model(stored, place=lambda weight: CPU, dtype=dtype, kernels=kernels)
+    chosen = weight_kernels(stored, dtype=dtype, kernels=kernels)
+    return load_model(stored, lambda weight: chosen)
+
+
+def weight_kernels(
+    stored: StoredModel,
+    *,
+    dtype: torch.dtype = torch.float32,
+    kernels: tuple[Kernel, ...] = KERNELS,
+) -> WeightKernels:
+    """What serves the weights on the host."""
+    return choose_weight_kernels(stored.formats, device=CPU, dtype=dtype, kernels=kernels)
+
+
+def runner_of(
+    model: CausalLM,
+    memory: Memory,
+    *,
+    attention: AttentionKernel | None = None,
+    one_by_one: bool = False,
+) -> Runner:
+    """A model bound to a memory, by the kernels that a plan would choose.
+
+    attention: what attends instead. one_by_one: whether layers run one by one where they could be
+    fused.
+    """
+    chosen = [_layers_kernels(model, memory.cache, part) for part in memory.parts]
+    if one_by_one:
+        single: Choice[LayersKernel] = Choice(SingleLayers(), ())
+        chosen = [replace(each, layers=(each.layers[0], single)) for each in chosen]
+    if attention is not None:
+        chosen = [
+            replace(
+                each,
+                one_token=(each.one_token[0], Choice(attention, ())),
+                several_tokens=(each.several_tokens[0], Choice(attention, ())),
+            )
+            for each in chosen
+        ]
+    return Runner(model, memory, chosen)
+
+
+def _layers_kernels(model: CausalLM, cache: KVCache, part: Part) -> LayersKernels:
+    modules = [each for layer in part.layers for each in model.model.layers[layer].modules()]
+    linears = [each for each in modules if isinstance(each, Linear | QuantLinear)]
+    return choose_layers_kernels(
+        model.config,
+        kv=cache.kv,
+        room=cache.max_seq_len,
+        device=part.workspace.block.device,
+        linears=frozenset(each.kernel for each in linears),
+    )
+
+
+def prefill(runner: Runner, token_ids: list[int]) -> Tensor:
+    """Run tokens into the cache, a chunk at a time. Returns the last logits, [V]."""
+    for chunk in torch.tensor([token_ids]).split(runner.memory.chunk, 1):
+        logits = runner(chunk)
+    return logits[0]
 
 
 def random_model(config: ModelConfig) -> CausalLM:
@@ -102,9 +175,9 @@ def random_model(config: ModelConfig) -> CausalLM:
 
 
 @torch.inference_mode()
-def all_logits(model: CausalLM, input_ids: Tensor, memory: Memory) -> Tensor:
-    """Of every new token, float32 [B, T, V]: `CausalLM.forward` makes those of the last only."""
-    step = model.run_layers(input_ids, memory)
+def all_logits(runner: Runner, input_ids: Tensor) -> Tensor:
+    """The logits of every new token, float32 [B, T, V]: a runner makes those of the last only."""
+    model, step = runner.model, runner.hidden_states(input_ids)
     normed = model.model.norm(step["hidden_states"], step, step["normed"])
     logits = torch.empty(*input_ids.shape, model.config.vocab_size, dtype=normed.dtype)
     return model.lm_head(normed, step, logits).float()

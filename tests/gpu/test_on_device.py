@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from unittest.mock import patch
 
 import pytest
 import torch
@@ -13,11 +12,14 @@ from calculator.memory.settings import Settings
 from calculator.model.formats import LLM_INT8, NF4, WeightFormat
 from calculator.model.presets import PRESETS
 from glm4q.decode.graphs import WARM_UP
+from glm4q.decode.runner import Runner
+from glm4q.kernels.attention.attention_spec import AttentionSpec
+from glm4q.kernels.attention.streaming import StreamingAttention, attend
+from glm4q.kernels.attention.triton_attention import TritonAttention
 from glm4q.kernels.spec import LinearSpec, multiply
 from glm4q.kernels.triton_linear import TritonLinear
 from glm4q.memory.allocation import Memory
-from glm4q.model.attention import attend
-from tests.glm4q.memories import random_model
+from tests.glm4q.memories import random_model, runner_of
 from tests.glm4q.random_weights import random_weight
 
 pytestmark = [
@@ -98,16 +100,22 @@ def _memory(kv: str) -> Memory:
     return memory
 
 
+def _plain(runner: Runner) -> Runner:
+    """The same runner, which replays nothing."""
+    runner._recorded = None
+    return runner
+
+
 @pytest.mark.parametrize("kv", ["bf16", "int8", "k8v4", "int4"])
 def test_replayed_steps_say_what_plain_steps_say(kv: str) -> None:
     model = random_model(CONFIG).to(CUDA, torch.bfloat16)
     prompt = torch.randint(CONFIG.vocab_size, (1, 60))
-    recorded, plain = _memory(kv), replace(_memory(kv), record=None)
-    assert recorded.record is not None
-    for memory in (recorded, plain):
-        model(prompt, memory)
+    recorded, plain = runner_of(model, _memory(kv)), _plain(runner_of(model, _memory(kv)))
+    assert recorded._recorded is not None
+    for runner in (recorded, plain):
+        runner(prompt)
     for token in range(WARM_UP + 8):
-        again, once = (model(torch.tensor([[token]]), memory) for memory in (recorded, plain))
+        again, once = (runner(torch.tensor([[token]])) for runner in (recorded, plain))
         assert torch.equal(again, once)
 
 
@@ -116,11 +124,10 @@ def test_attention_by_our_kernels_says_what_torch_s_says(kv: str) -> None:
     """A prompt in two chunks, a draft of three tokens, and one token."""
     model = random_model(CONFIG).to(CUDA, torch.bfloat16)
     tokens = torch.randint(CONFIG.vocab_size, (1, 104))
-    ours = replace(_memory(kv), record=None)
-    with patch("glm4q.memory.kv.cache.choose_attention", lambda *_, **__: None):
-        by_torch = _memory(kv)
+    ours = _plain(runner_of(model, _memory(kv)))
+    by_torch = runner_of(model, _memory(kv), attention=StreamingAttention())
     for part in tokens.split([64, 36, 3, 1], 1):
-        found, expected = (model(part, memory).clone() for memory in (ours, by_torch))
+        found, expected = (runner(part).clone() for runner in (ours, by_torch))
         assert (found - expected).norm() < 2e-2 * expected.norm()
 
 
@@ -133,21 +140,20 @@ def test_attention_of_a_prompt_is_faster_than_torch_s() -> None:
     for tensor in step["queries"], step["hadamard"], *memory.cache.tensors:
         tensor.fill_(1)
     step["cached"].fill_(16_384)
-    cache = memory.cache.reserve(0)[0]
+    cache = memory.cache.layers()[0]
     cache.length = 16_384 + 512
-    if cache.fused is None or not cache.fused.takes(512):
-        pytest.skip("prompts attend by torch's operators on this card")
-    assert _seconds(partial(cache.attend, cache.fused, step)) < _seconds(
-        partial(attend, step, cache)
-    )
+    kernel = TritonAttention(tensor_cores=True)
+    if reason := kernel.refuses(AttentionSpec(CONFIG, "int8", 17_000, CUDA, several=True)):
+        pytest.skip(f"prompts attend by torch's operators on this card: triton {reason}")
+    assert _seconds(partial(kernel.attend, step, cache)) < _seconds(partial(attend, step, cache))
 
 
 def test_a_decode_step_allocates_nothing() -> None:
     model, memory = random_model(CONFIG).to(CUDA, torch.bfloat16), _memory("int8")
-    memory = replace(memory, record=None)
+    runner = _plain(runner_of(model, memory))
     token = torch.tensor([[1]])
-    model(token, memory)
+    runner(token)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    model(token, memory)
+    runner(token)
     assert torch.cuda.max_memory_allocated() - before <= 4096

@@ -4,9 +4,12 @@ import torch
 from torch import Tensor
 
 from calculator.errors import KernelError
-from glm4q.kernels.attention import LARGEST_HEAD
+from calculator.model.formats import KV_FORMATS
+from glm4q.kernels.attention.append_tokens import append_and_attend
+from glm4q.kernels.attention.attention_spec import LARGEST_HEAD, AttentionSpec
+from glm4q.kernels.attention.rope import has_attention_factor
 from glm4q.kernels.cpu.checks import address, require, room, sizes
-from glm4q.kernels.cpu.extension import extension, find_instruction_set, required_extension
+from glm4q.kernels.cpu.extension import find_instruction_set, refuses_extension, required_extension
 from glm4q.kernels.cpu.records import (
     KV_BFLOAT16,
     KV_FLOAT32,
@@ -16,7 +19,7 @@ from glm4q.kernels.cpu.records import (
     AttentionRecord,
     CacheRecord,
 )
-from glm4q.memory.kv.cache import LayerCache
+from glm4q.memory.kv.cache import LayerCache, LayerRows
 from glm4q.memory.kv.dense import Dense
 from glm4q.memory.kv.hadamard import hadamard_transform
 from glm4q.memory.kv.int4 import Int4
@@ -67,10 +70,25 @@ def cache_record(store: KVStore, layer: int, places: tuple[int, ...], size: int)
     )
 
 
-def attends_natively(queries: Tensor) -> bool:
-    """Whether `native_attend` takes a step's queries."""
-    fits = queries.shape[-1] <= LARGEST_HEAD
-    return extension() is not None and fits and queries.device.type == "cpu"
+class NativeAttention:
+    """All threads read the cache in the format it is stored in."""
+
+    name = "native"
+    reads_length_on_device = False
+
+    def refuses(self, spec: AttentionSpec) -> str | None:
+        if reason := refuses_extension():
+            return reason
+        if spec.device.type != "cpu":
+            return "runs on the CPU only"
+        if spec.config.head_dim > LARGEST_HEAD:
+            return f"takes heads of up to {LARGEST_HEAD}, not {spec.config.head_dim}"
+        if KV_FORMATS[spec.kv][0].centered and has_attention_factor(spec.config):
+            return "takes no centred keys where YaRN multiplies cos and sin"
+        return None
+
+    def __call__(self, step: Step, cache: LayerCache | LayerRows) -> Tensor:
+        return append_and_attend(step, cache, native_attend)
 
 
 def native_attend(step: Step, cache: LayerCache, instruction_set: str = "auto") -> None:

@@ -15,7 +15,6 @@ from calculator.memory.scratch import KernelNeeds
 from calculator.model.formats import WeightFormat
 from glm4q.kernels.cpu.checks import address, require, room, sizes
 from glm4q.kernels.cpu.extension import (
-    extension,
     find_instruction_set,
     refuses_extension,
     required_extension,
@@ -40,8 +39,6 @@ SCHEMES = ("groups", "nf4", "llm-int8")
 BOOK_STEPS = 112
 """NF4 values are stored as whole steps of 1/112 of the largest one. A test shows that 112 gives the
 least rounding error of all numbers of steps that fit into a byte."""
-MOST_DENSE_ROWS = 8
-"""At 16 rows torch's product of GLM-4-9B's layers is the faster one (benchmarks/kernels.py)."""
 
 
 class Native:
@@ -146,18 +143,6 @@ def linear_record(
     )
 
 
-def takes_dense(x: Tensor, weight: Tensor) -> bool:
-    """Whether `matmul_dense` multiplies by a bfloat16 weight: a few rows, on the CPU."""
-    return (
-        extension() is not None
-        and x.shape[0] <= MOST_DENSE_ROWS
-        and x.numel() <= LARGEST_DENSE_NUMBERS
-        and weight.dtype == x.dtype == torch.bfloat16
-        and weight.device.type == "cpu"
-        and weight.is_contiguous()
-    )
-
-
 def matmul_dense(x: Tensor, weight: Tensor, out: Tensor, instruction_set: str = "auto") -> None:
     """x [M, K] by the bfloat16 weight [N, K] into `out` [M, N], with sums in float32."""
     (outputs, inputs), (rows, _) = sizes(weight, "weight", 2), sizes(x, "activations", 2)
@@ -178,18 +163,6 @@ def matmul_dense(x: Tensor, weight: Tensor, out: Tensor, instruction_set: str = 
     )
     native = required_extension()
     native.matmul_dense(find_instruction_set(instruction_set), record, torch.get_num_threads())
-
-
-def takes_norm(x: Tensor, weight: Tensor, out: Tensor) -> bool:
-    """Whether `norm` takes these tensors."""
-    return (
-        extension() is not None
-        and x.device.type == "cpu"
-        and x.dtype == weight.dtype == out.dtype
-        and x.dtype in DTYPES
-        and x.is_contiguous()
-        and out.is_contiguous()
-    )
 
 
 def norm(

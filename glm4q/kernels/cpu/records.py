@@ -10,7 +10,7 @@ from zlib import crc32
 import torch
 
 from calculator.memory.workspace import KV_GROUP, BufferName, LentUse
-from glm4q.kernels.attention import LARGEST_HEAD
+from glm4q.kernels.attention.attention_spec import LARGEST_HEAD
 from glm4q.memory.kv import int4, int8
 from glm4q.weights.packing import BOOK_SIZE, WORD_BITS
 

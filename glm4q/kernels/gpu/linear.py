@@ -8,7 +8,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from glm4q.kernels.cut import FEW_ROWS, WORD_BITS, Cut
+from glm4q.kernels.gpu.cut import FEW_ROWS, WORD_BITS, Cut
 from glm4q.kernels.gpu.launch import Launch
 from glm4q.kernels.gpu.matmul import matmul, row_units
 from glm4q.kernels.gpu.matvec import add_splits, matvec

@@ -9,7 +9,6 @@ from torch import Tensor
 from calculator.errors import OptionError
 from calculator.model.config import ModelConfig
 from calculator.model.formats import KV_FORMATS
-from glm4q.kernels.attention import FusedAttention, choose_attention
 from glm4q.memory.kv.choose import make_store
 from glm4q.memory.kv.dense import Dense
 from glm4q.memory.kv.spec import KVStore, room_of
@@ -35,14 +34,12 @@ class KVCache:
         """kv: a key of KV_FORMATS. devices: where so many layers lie, first layers first; all of
         them on the CPU if not said.
         """
-        self.max_seq_len, self.batch = max_seq_len, batch
+        self.kv, self.max_seq_len, self.batch = kv, max_seq_len, batch
         self.centered = any(weight_format.centered for weight_format in KV_FORMATS[kv])
         self.length = 0
         """Tokens that all layers hold."""
         self.stores: list[tuple[KVStore, KVStore]] = []
         """Keys and values, a pair for each device."""
-        self._fused: list[FusedAttention | None] = []
-        """Of each pair: what attends on a card, if not torch's operators."""
         self._whole: KVCache | None = None
         self._first = 0
         self._places: list[tuple[int, int]] = []
@@ -54,7 +51,6 @@ class KVCache:
             )
             self._places += [(len(self.stores), layer) for layer in range(layers)]
             self.stores.append((keys, values))
-            self._fused.append(choose_attention(config, max_seq_len, kv=kv, device=device))
 
     def row(self, row: int) -> "KVCache":
         """An empty cache for one sequence alone; shares memory."""
@@ -80,23 +76,21 @@ class KVCache:
         return [tensor for pair in self.stores for each in pair for tensor in each.tensors.values()]
 
     @property
-    def reads_length_on_device(self) -> bool:
-        """Whether single tokens go through layers the same way however many are cached."""
-        return all(fused is not None for fused in self._fused)
-
-    @property
     def nbytes(self) -> int:
         return sum(tensor.nbytes for tensor in self.tensors)
 
-    def reserve(self, tokens: int) -> list["LayerCache"]:
-        """Each layer's view for a pass of that many new tokens. Raises OptionError when full."""
+    def check_room(self, tokens: int) -> None:
+        """Raise OptionError where that many new tokens do not fit."""
         if self.length + tokens > self.max_seq_len:
             raise OptionError(
                 f"the context is full: {self.length} tokens are cached, {tokens} are new, "
                 f"and there is room for {self.max_seq_len}"
             )
+
+    def layers(self) -> list["LayerCache"]:
+        """Make each layer's view for one forward pass."""
         return [
-            LayerCache(*self.stores[part], layer, self._fused[part], length=self.length)
+            LayerCache(*self.stores[part], layer, length=self.length)
             for part, layer in self._places
         ]
 
@@ -119,13 +113,10 @@ class LayerCache:
         keys: KVStore,
         values: KVStore,
         layer: int,
-        fused: FusedAttention | None = None,
         *,
         length: int = 0,
     ) -> None:
-        """fused: what attends on a card, if not torch's operators."""
         self.keys, self.values, self.layer = keys, values, layer
-        self.fused = fused
         self.length = length
 
     @property
@@ -161,15 +152,6 @@ class LayerCache:
         self.values.write(self.layer, self.length, fresh, step)
         self.length += fresh.shape[2]
 
-    def append_and_attend(self, fused: FusedAttention, step: Step) -> Tensor:
-        """Cache the only new token of a step, and attend from it: "q", "k", "v" to "attended"."""
-        self.length += 1
-        return fused.append_and_attend(step, self.keys, self.values, self.layer)
-
-    def attend(self, fused: FusedAttention, step: Step) -> None:
-        """From the newest tokens, which are cached: "queries" to "mixed"."""
-        fused.attend(step, self.keys, self.values, self.layer)
-
     def read(self, start: int, stop: int, step: Step) -> tuple[Tensor, Tensor]:
         """Keys and values of a run of tokens in float32, [B, Hkv, stop - start, D]."""
         k, v = (step[name][:, :, : stop - start] for name in ("keys", "values"))
@@ -180,8 +162,6 @@ class LayerCache:
 
 class LayerRows:
     """One layer of caches of several sequences, each of its own length."""
-
-    fused = None
 
     def __init__(self, rows: Sequence[LayerCache]) -> None:
         self._rows = rows
@@ -204,7 +184,7 @@ class LayerRows:
             cache.append_values(values, own)
 
 
-def reserve(caches: Sequence[KVCache], tokens: int) -> Sequence[LayerCache | LayerRows]:
-    """Each layer's view for a pass of that many new tokens of every sequence."""
-    rows = [cache.reserve(tokens) for cache in caches]
+def layers_of(caches: Sequence[KVCache]) -> Sequence[LayerCache | LayerRows]:
+    """Make each layer's view for one forward pass over several sequences."""
+    rows = [cache.layers() for cache in caches]
     return rows[0] if len(rows) == 1 else [LayerRows(layer) for layer in zip(*rows, strict=True)]

@@ -52,7 +52,7 @@ def test_bytes_are_those_of_its_tensors(saved: Path) -> None:
     }
     planned = {
         f"{weight.module}.{part}" if weight_format.is_quantized else weight.name: size
-        for weight in stored.formats()
+        for weight in stored.formats
         for weight_format in [_as_stored(stored, weight)]
         for part, size in weight_format.parts(weight).items()
     }
@@ -69,11 +69,11 @@ def test_it_is_held_as_was_predicted(saved: Path) -> None:
     stored = StoredModel.open(saved)
     scheme = next(
         weight_format.scheme
-        for weight_format in stored.formats().values()
+        for weight_format in stored.formats.values()
         if weight_format.is_quantized
     )
     predicted = assign_formats(stored.config, {"nf4": NF4, "llm-int8": LLM_INT8}[scheme])
-    assert stored.formats() == predicted
+    assert stored.formats == predicted
 
 
 @pytest.mark.parametrize("part", ["weight.absmax", "SCB", "weight.quant_map", STATE])

@@ -88,7 +88,7 @@ def test_headers_are_enough(hub: ThreadingHTTPServer, repository: Path) -> None:
     Hub.served_bytes = 0
     remote, local = open_remote("owner/tiny", hub=address(hub)), StoredModel.open(repository)
     assert remote.config == local.config
-    assert remote.formats() == local.formats()
+    assert remote.formats == local.formats
     whole = (repository / SINGLE).stat().st_size
     header = 8 + int.from_bytes((repository / SINGLE).read_bytes()[:8], "little")
     config = (repository / "config.json").stat().st_size

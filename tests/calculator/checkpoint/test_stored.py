@@ -57,7 +57,7 @@ def int4(checkpoint: Path) -> Path:
 
 def test_a_whole_checkpoint_is_held_as_its_inventory_in_bf16(checkpoint: Path) -> None:
     stored = StoredModel.open(checkpoint)
-    assert stored.formats() == dict.fromkeys(weights(stored.config), BF16)
+    assert stored.formats == dict.fromkeys(weights(stored.config), BF16)
     assert not stored.is_quantized
 
 
@@ -67,7 +67,7 @@ def test_any_float_on_disk_is_bf16_in_memory(checkpoint: Path, dtype: torch.dtyp
         tensors.update({name: tensor.to(dtype) for name, tensor in tensors.items()})
 
     change_tensors(checkpoint, cast)
-    assert set(StoredModel.open(checkpoint).formats().values()) == {BF16}
+    assert set(StoredModel.open(checkpoint).formats.values()) == {BF16}
 
 
 @pytest.mark.parametrize("kept", [False, True], ids=["left-out", "kept"])
@@ -81,7 +81,7 @@ def test_a_tied_head_may_be_left_out_or_kept(
 
     change_config(checkpoint, tie_word_embeddings=True)
     change_tensors(checkpoint, tie)
-    assert "head" not in {weight.role for weight in StoredModel.open(checkpoint).formats()}
+    assert "head" not in {weight.role for weight in StoredModel.open(checkpoint).formats}
     assert not caplog.records
 
 
@@ -95,7 +95,7 @@ def test_a_stored_head_that_differs_from_the_embedding_is_used_and_told(
     change_config(checkpoint, tie_word_embeddings=True)
     change_tensors(checkpoint, differ)
     stored = StoredModel.open(checkpoint)
-    assert "head" in {weight.role for weight in stored.formats()}
+    assert "head" in {weight.role for weight in stored.formats}
     (record,) = caplog.records
     assert "lm_head, that differs from the embedding" in record.getMessage()
 
@@ -103,9 +103,9 @@ def test_a_stored_head_that_differs_from_the_embedding_is_used_and_told(
 def test_a_tied_head_that_is_quantized_is_one_of_its_own(checkpoint: Path) -> None:
     """The embedding is not: such files say tie_word_embeddings of the model they were made of."""
     directory = quantized(checkpoint, WeightFormat(4, group_size=32), WeightFormat(8))
-    expected = StoredModel.open(directory).formats()
+    expected = StoredModel.open(directory).formats
     change_config(directory, tie_word_embeddings=True)
-    assert StoredModel.open(directory).formats() == expected
+    assert StoredModel.open(directory).formats == expected
 
 
 def test_halves_of_gate_up_proj_may_be_stored_apart(checkpoint: Path) -> None:
@@ -133,7 +133,7 @@ def native(tmp_path: Path) -> Path:
 def test_native_names_are_read_and_q_k_v_are_runs_of_rows(native: Path) -> None:
     stored = StoredModel.open(native)
     by_name = {weight.name: weight for weight in weights(stored.config)}
-    assert set(stored.formats()) == set(by_name.values())
+    assert set(stored.formats) == set(by_name.values())
     for part in ("weight", "bias"):
         runs = [stored.pieces(by_name[f"model.layers.1.{name}.{part}"]) for name in (Q, K, V)]
         assert [(piece.start, piece.stop) for (piece,) in runs] == [
@@ -278,12 +278,12 @@ def test_headers_tell_the_format_of_every_weight(
     checkpoint: Path, linear: WeightFormat, head: WeightFormat
 ) -> None:
     stored = StoredModel.open(quantized(checkpoint, linear, head))
-    assert stored.formats() == assign_formats(stored.config, linear, head)
+    assert stored.formats == assign_formats(stored.config, linear, head)
 
 
 def test_symmetric_zero_points_and_plain_group_order_are_not_held(int4: Path) -> None:
     held: set[str] = set()
-    for weight, weight_format in StoredModel.open(int4).formats().items():
+    for weight, weight_format in StoredModel.open(int4).formats.items():
         held.update(weight_format.parts(weight))
     assert held == {"weight", "qweight", "scales"}
 
@@ -303,11 +303,11 @@ def test_act_order_is_what_the_tensors_show(int4: Path, said: bool | None) -> No
             if name.endswith("g_idx"):
                 tensors[name] = tensors[name].flip(0)
 
-    plain = StoredModel.open(int4).formats()
+    plain = StoredModel.open(int4).formats
     _say_act_order(int4, said)
-    assert StoredModel.open(int4).formats() == plain
+    assert StoredModel.open(int4).formats == plain
     change_tensors(int4, reorder)
-    for weight, weight_format in StoredModel.open(int4).formats().items():
+    for weight, weight_format in StoredModel.open(int4).formats.items():
         extra = {"g_idx": weight.shape[1] * 4} if weight_format.is_quantized else {}
         assert weight_format.parts(weight) == {**plain[weight].parts(weight), **extra}
 
@@ -318,11 +318,11 @@ def test_symmetry_that_no_setting_tells_is_what_the_tensors_show(
 ) -> None:
     linear = WeightFormat(4, group_size=32, zero_bits=4 if asymmetric else 0)
     directory = quantized(checkpoint, linear)
-    expected = StoredModel.open(directory).formats()
+    expected = StoredModel.open(directory).formats
     settings = json.loads((directory / "config.json").read_text())["quantization_config"]
     del settings["sym"]
     change_config(directory, quantization_config=settings)
-    assert StoredModel.open(directory).formats() == expected
+    assert StoredModel.open(directory).formats == expected
 
 
 def test_act_order_without_an_order_is_refused(int4: Path) -> None:

@@ -10,16 +10,16 @@ from torch import Tensor
 from calculator.checkpoint.stored import StoredModel
 from calculator.model.formats import BF16, WeightFormat
 from calculator.questions.fit import Wish
-from glm4q.decode.batch import generate_batch
-from glm4q.decode.generate import generate, prefill
+from glm4q.decode.answer import Token
+from glm4q.decode.generate import generate, generate_batch, token_ids
 from glm4q.decode.sampling import SamplingParams
-from glm4q.memory.allocation import Memory
-from glm4q.model.decoder import CausalLM
+from glm4q.engine import load_as_planned, new_runner
 from glm4q.planning.machine import choose_machine
-from glm4q.planning.plan import load_as_planned, plan_run
+from glm4q.planning.plan import plan_run
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests import tiny
+from tests.glm4q.memories import prefill
 
 CONFIG = replace(
     tiny.BASE,
@@ -54,27 +54,29 @@ class Run:
     ) -> None:
         self.machine = choose_machine(device, dtype, kernel)
         stored = StoredModel.open(directory)
-        self.plan = plan_run(stored, self.machine, wish, reserve=0).question.plan
-        self.model: CausalLM = load_as_planned(stored, self.plan, self.machine)
-        self.memory = Memory.allocate(self.plan, self.machine.places, self.machine.dtype)
+        run_plan = plan_run(stored, self.machine, wish, reserve=0)
+        self.plan, self.model = run_plan.memory, load_as_planned(stored, run_plan)
+        self.runner = new_runner(self.model, run_plan, self.machine)
+        self.memory = self.runner.memory
 
     def answer(self, prompt: Sequence[int], params: SamplingParams) -> Iterator[int]:
         """The tokens of one answer, as they come."""
-        return generate(self.model, self.memory, prompt, params)
+        return token_ids(generate(self.runner, prompt, params))
 
     def answers(self, prompts: Sequence[Sequence[int]], params: SamplingParams) -> list[list[int]]:
         """Answers that are decoded together."""
         found: list[list[int]] = [[] for _ in prompts]
         every = [params] * len(prompts)
-        for place, token in generate_batch(self.model, self.memory, prompts, every):
-            found[place].append(token)
+        for place, event in generate_batch(self.runner, prompts, every):
+            if isinstance(event, Token):
+                found[place].append(event.token)
         return found
 
     def logits(self, tokens: Sequence[int]) -> Tensor:
         """Of each token after the first chunk, one after another, float32 on the host."""
         chunk = self.memory.chunk
-        made = [prefill(self.model, self.memory, tokens[:chunk]).cpu().clone()]
+        made = [prefill(self.runner, list(tokens[:chunk])).cpu().clone()]
         for token in tokens[chunk:]:
-            step = self.model(torch.tensor([[token]]), self.memory)
+            step = self.runner(torch.tensor([[token]]))
             made.append(step[0].cpu().clone())
         return torch.stack(made)

@@ -1,5 +1,6 @@
 """Conversations: what is remembered, what is computed again, what an interruption leaves."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ from tokenizers.models import BPE
 from calculator.errors import MemoryFullError, OptionError
 from glm4q.chat.session import ChatSession
 from glm4q.chat.template import ChatTemplate, JinjaRenderer
+from glm4q.decode.batch import Batch
 from glm4q.decode.sampling import SamplingParams
-from glm4q.memory.allocation import Memory
+from glm4q.memory.kv.cache import KVCache
 from glm4q.text.tokenizer import Tokenizer
-from tests.glm4q.scripted import ScriptedModel, small_memory
+from tests.glm4q.scripted import ScriptedRunner, small_memory
 
 GREEDY = SamplingParams(temperature=0)
 CHATML = (
@@ -34,13 +36,12 @@ def _tokenizer() -> Tokenizer:
     return Tokenizer(backend)
 
 
-def _session(model: ScriptedModel, room: int = 200, template: str = CHATML) -> ChatSession:
+def _session(model: ScriptedRunner, template: str = CHATML) -> ChatSession:
     control_tokens = TOKENIZER.control_tokens
     return ChatSession(
-        model,
+        Batch(model),
         TOKENIZER,
         ChatTemplate(JinjaRenderer(template, {}, name=Path("test")), control_tokens),
-        small_memory(room),
         stop_token_ids=frozenset({control_tokens["<|im_end|>"]}),
     )
 
@@ -50,8 +51,8 @@ A, B = TOKENIZER.encode("a") + TOKENIZER.encode("b")
 END = TOKENIZER.control_tokens["<|im_end|>"]
 
 
-def _model(*script: int) -> ScriptedModel:
-    return ScriptedModel([*script], TOKENIZER.vocab_size)
+def _model(*script: int, room: int = 200) -> ScriptedRunner:
+    return ScriptedRunner([*script], TOKENIZER.vocab_size, small_memory(room))
 
 
 def test_second_turn_runs_only_what_is_new() -> None:
@@ -92,7 +93,7 @@ def test_stopped_answer_is_kept_and_continued_from() -> None:
     pieces.close()
     assert session.messages[-1]["content"] == "ab"
     assert session.last_answer
-    assert session.last_answer.finish_reason == "interrupted"
+    assert session.last_answer.finish_reason == "cancelled"
     model.script, model.seen = [A, END], []
     list(session.ask("more", GREEDY))
     # b was yielded but not yet run when the answer was stopped.
@@ -100,19 +101,18 @@ def test_stopped_answer_is_kept_and_continued_from() -> None:
 
 
 def test_interruption_before_the_first_token_leaves_no_question() -> None:
-    class Interrupted(ScriptedModel):
+    class Interrupted(ScriptedRunner):
         def __call__(self, *_: object, **__: object) -> torch.Tensor:
             raise KeyboardInterrupt
 
-    session = _session(Interrupted([], TOKENIZER.vocab_size))
+    session = _session(Interrupted([], TOKENIZER.vocab_size, small_memory(200)))
     with pytest.raises(KeyboardInterrupt):
         list(session.ask("hello", GREEDY))
     assert session.messages == []
 
 
 def test_conversation_longer_than_the_context_is_refused_and_kept() -> None:
-    model = _model(A, END)
-    session = _session(model, room=60)
+    session = _session(_model(A, END, room=60))
     list(session.ask("hi", GREEDY))
     before = session.messages
     with pytest.raises(OptionError, match="the context holds 60"):
@@ -122,7 +122,7 @@ def test_conversation_longer_than_the_context_is_refused_and_kept() -> None:
 
 def test_answer_ends_where_the_context_does() -> None:
     prompt = len(TOKENIZER.encode_prompt("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"))
-    session = _session(_model(*[A] * 9), room=prompt + 3)
+    session = _session(_model(*[A] * 9, room=prompt + 3))
     assert "".join(session.ask("hi", GREEDY)) == "aaa"
     assert session.last_answer
     assert session.last_answer.finish_reason == "length"
@@ -144,20 +144,22 @@ def test_newline_that_ends_the_role_line_is_not_part_of_the_answer() -> None:
     assert first == TOKENIZER.encode_prompt("<|im_start|>user\nmore<|im_start|>assistant")
 
 
-class FullModel(ScriptedModel):
+class FullModel(ScriptedRunner):
     """Another program takes the device's memory after a few passes."""
 
     passes = 3
 
-    def __call__(self, input_ids: torch.Tensor, memory: Memory, /, last: int = 1) -> torch.Tensor:
+    def __call__(
+        self, input_ids: torch.Tensor, caches: Sequence[KVCache], /, last: int = 1
+    ) -> torch.Tensor:
         self.passes -= 1
         if self.passes == 0:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return super().__call__(input_ids, memory, last)
+        return super().__call__(input_ids, caches, last)
 
 
 def test_out_of_memory_ends_the_answer_and_not_the_session() -> None:
-    model = FullModel([A, B, A, END], TOKENIZER.vocab_size)
+    model = FullModel([A, B, A, END], TOKENIZER.vocab_size, small_memory(200))
     session = _session(model)
     answer = session.ask("hello", GREEDY)
     said: list[str] = []

@@ -18,6 +18,7 @@ from calculator.memory.plan import assign_formats
 from calculator.model.formats import BF16, WeightFormat
 from calculator.model.presets import PRESETS
 from glm4q.cli import main
+from glm4q.decode.row import Row
 from glm4q.measure import bandwidth
 from glm4q.measure.speed import fill
 from glm4q.measure.synthetic import SPREAD, open_synthetic
@@ -88,11 +89,16 @@ def test_kernels_that_serve_and_refusals(
 ) -> None:
     directory = quantized_tiny(WeightFormat(8, 32))
     found = measured(capsys, directory, "--depths", "0", "--kernel", "reference")
-    assert {each["kernel"] for each in found["kernels"]} == {"reference"}
-    assert sum(each["count"] for each in found["kernels"]) == 12  # six in each of two layers
+    quantized = [each for each in found["kernels"] if each["layers"].startswith("int8")]
+    assert {each["kernel"] for each in quantized} == {"reference"}
+    assert sum(each["count"] for each in quantized) == 12  # six in each of two layers
+    assert found["kernels"][-1]["kernel"] == "one by one"
+    (refusal,) = found["kernels"][-1]["refusals"]
+    assert refusal == "native takes layers whose every linear the native kernel multiplies"
     found = measured(capsys, directory, "--depths", "0")
     for each in found["kernels"]:
-        assert all(" takes " in refusal or " runs " in refusal for refusal in each["refusals"])
+        reasons = " takes ", " runs ", " needs "
+        assert all(any(reason in refusal for reason in reasons) for refusal in each["refusals"])
 
 
 def test_depths_that_have_no_room_are_left_out(
@@ -145,14 +151,14 @@ def test_peak_of_the_demo_is_near_its_plan(quantized_demo: Callable[[int], Path]
 def test_synthetic_checkpoint_is_an_ordinary_one(bits: int, tmp_path: Path) -> None:
     formats = assign_formats(CONFIG, WeightFormat(bits, 32), WeightFormat(8, 32))
     stored = open_synthetic(tmp_path / "made", CONFIG, formats)
-    assert stored.formats() == formats
+    assert stored.formats == formats
     for weight, weight_format in formats.items():
         if weight_format.is_quantized:
             spread = read_quantized(stored, weight).dequantize().std().item()
             assert spread == pytest.approx(SPREAD, rel=0.15)
     written = (tmp_path / "made" / "lm_head.safetensors").stat().st_mtime_ns
     again = open_synthetic(tmp_path / "made", CONFIG, formats)
-    assert again.formats() == stored.formats()
+    assert again.formats == stored.formats
     assert (tmp_path / "made" / "lm_head.safetensors").stat().st_mtime_ns == written
 
 
@@ -163,7 +169,10 @@ def test_command_makes_and_keeps_what_is_synthetic(
     asked = ["--synthetic", "glm-4-9b", "--weights", "int8", "--group-size", "32", "--layers", "1"]
     found = measured(capsys, tmp_path / "made", *asked)
     assert found["random_weights"] is True
-    assert [each["layers"].split(" [")[0] for each in found["kernels"]] == ["int8 g32"] * 5
+    quantized = [each for each in found["kernels"] if each["layers"].startswith("int8 g32 [")]
+    assert len(quantized) == 5
+    others = [each["layers"].split(" over ")[0] for each in found["kernels"]][-4:-1]
+    assert others == ["norms on cpu", "attention of one token", "attention of several tokens"]
     assert StoredModel.open(tmp_path / "made").config.num_hidden_layers == 1
 
 
@@ -187,7 +196,7 @@ def test_filled_cache_holds_random_numbers_up_to_the_depth() -> None:
         cache = KVCache(replace(CONFIG, head_dim=64), 700, kv=kv)
         for tensor in cache.tensors:
             tensor.zero_()
-        fill(cache, 600)
+        fill(Row(cache), 600)
         assert cache.length == 600
         for tensor in cache.tensors:
             filled = tensor.float().flatten(4) if tensor.dim() > 4 else tensor.float().unsqueeze(-1)

@@ -10,14 +10,15 @@ import torch
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
 from calculator.questions.fit import Wish
-from glm4q.decode.batch import Batch, generate_batch
-from glm4q.decode.generate import LanguageModel, generate, prefill
+from glm4q.decode.answer import Event, Token
+from glm4q.decode.batch import Batch
+from glm4q.decode.generate import generate, generate_batch, token_ids
+from glm4q.decode.runner import Runner
 from glm4q.decode.sampling import SamplingParams
 from glm4q.engine import LLM
-from glm4q.memory.allocation import Memory
 from glm4q.model.decoder import CausalLM
 from tests import tiny
-from tests.glm4q.memories import load_on_cpu, memory_on_cpu
+from tests.glm4q.memories import load_on_cpu, memory_on_cpu, runner_of
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12, stop_token_ids=frozenset({9}))
 
@@ -32,15 +33,21 @@ def _prompts(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def _together(
-    model: LanguageModel,
-    memory: Memory,
-    prompts: Sequence[Sequence[int]],
-    params: Sequence[SamplingParams],
+    runner: Runner, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams]
 ) -> list[list[int]]:
-    answers: list[list[int]] = [[] for _ in prompts]
-    for row, token in generate_batch(model, memory, prompts, params):
-        answers[row].append(token)
-    return answers
+    answers: list[list[Event]] = [[] for _ in prompts]
+    for index, event in generate_batch(runner, prompts, params):
+        answers[index].append(event)
+    return [list(token_ids(events)) for events in answers]
+
+
+def _alone(runner: Runner, prompt: Sequence[int], params: SamplingParams) -> list[int]:
+    return list(token_ids(generate(runner, prompt, params)))
+
+
+def _said(event: Event) -> int | str:
+    """A token, or the reason of the end."""
+    return event.token if isinstance(event, Token) else event.reason
 
 
 @pytest.mark.parametrize("kv", ["fp32", "int8"])
@@ -52,13 +59,11 @@ def test_each_answer_is_the_one_alone(model: CausalLM, kv: str) -> None:
             [(0, 12), (1, 3), (0.5, 20), (0, None), (1, 25), (1, 8), (0.3, 1)]
         )
     ]
-    together = _together(
-        model, memory_on_cpu(tiny.BASE, 40, batch=3, chunk=8, kv=kv), prompts, params
-    )
-    alone = memory_on_cpu(tiny.BASE, 40, chunk=8, kv=kv)
+    several = runner_of(model, memory_on_cpu(tiny.BASE, 40, batch=3, chunk=8, kv=kv))
+    together = _together(several, prompts, params)
+    alone = runner_of(model, memory_on_cpu(tiny.BASE, 40, chunk=8, kv=kv))
     for prompt, own, answer in zip(prompts, params, together, strict=True):
-        alone.cache.truncate(0)
-        assert answer == list(generate(model, alone, prompt, own))
+        assert answer == _alone(alone, prompt, own)
     assert len(together[3]) == 10 or 9 in together[3]  # the row was full
 
 
@@ -69,55 +74,51 @@ def test_rows_of_every_kv_format_hold_what_they_would_alone() -> None:
         torch.nn.init.normal_(parameter, std=0.1)
     prompts = _prompts([11, 4])
     for kv in ("bf16", "k8v4", "int4"):
-        together = _together(
-            model, memory_on_cpu(config, 30, batch=2, kv=kv), prompts, [GREEDY, GREEDY]
-        )
+        several = runner_of(model, memory_on_cpu(config, 30, batch=2, kv=kv))
+        together = _together(several, prompts, [GREEDY, GREEDY])
         for prompt, answer in zip(prompts, together, strict=True):
-            alone = memory_on_cpu(config, 30, kv=kv)
-            # A batch runs all but a prompt's last token first, and the first write sets the centre
-            # of INT4 keys.
-            prefill(model, alone, prompt[:-1])
-            assert answer == list(generate(model, alone, prompt, GREEDY))
+            alone = runner_of(model, memory_on_cpu(config, 30, kv=kv))
+            assert answer == _alone(alone, prompt, GREEDY)
 
 
 def test_a_row_that_left_is_taken_anew_while_others_go_on(model: CausalLM) -> None:
     first, second, third = _prompts([6, 9, 4])
-    batch = Batch(model, memory_on_cpu(tiny.BASE, 40, batch=2))
-    answers: dict[object, list[int | None]] = {}
+    batch = Batch(runner_of(model, memory_on_cpu(tiny.BASE, 40, batch=2)))
+    said: dict[object, list[int | str]] = {}
 
     def run(steps: int) -> None:
         for _ in range(steps):
-            for row, token in batch.step():
-                answers.setdefault(row, []).append(token)
+            for answer, event in batch.step():
+                said.setdefault(answer, []).append(_said(event))
 
     going, gone = batch.join(first, GREEDY), batch.join(second, GREEDY)
     with pytest.raises(OptionError, match="all 2 rows of the batch are taken"):
         batch.join(third, GREEDY)
     run(5)
-    batch.leave(gone)
+    batch.cancel(gone)
+    assert gone.finish_reason == "cancelled"
     assert batch.free == 1
     late = batch.join(third, GREEDY)
     run(20)
     assert batch.free == 2
-    memory = memory_on_cpu(tiny.BASE, 40)
-    for row, prompt in ((going, first), (late, third)):
-        memory.cache.truncate(0)
-        assert answers[row] == [*generate(model, memory, prompt, GREEDY), None]
+    alone = runner_of(model, memory_on_cpu(tiny.BASE, 40))
+    for answer, prompt in ((going, first), (late, third)):
+        assert said[answer] == [_said(event) for event in generate(alone, prompt, GREEDY)]
 
 
 def test_a_long_prompt_does_not_hold_up_the_others(model: CausalLM) -> None:
     short, long = _prompts([1, 20])
-    batch = Batch(model, memory_on_cpu(tiny.BASE, 40, batch=2, chunk=4))
+    batch = Batch(runner_of(model, memory_on_cpu(tiny.BASE, 40, batch=2, chunk=4)))
     params = replace(GREEDY, stop_token_ids=frozenset())
-    row, other = batch.join(short, params), batch.join(long, params)
+    first, other = batch.join(short, params), batch.join(long, params)
     for _ in range(4):
-        assert [event[0] for event in batch.step()] == [row]
-    assert [event[0] for event in batch.step()] == [row, other]
+        assert [answer for answer, _ in batch.step()] == [first]
+    assert [answer for answer, _ in batch.step()] == [first, other]
 
 
 @pytest.mark.parametrize("length", [0, 40])
 def test_a_prompt_that_leaves_no_room_is_refused(model: CausalLM, length: int) -> None:
-    batch = Batch(model, memory_on_cpu(tiny.BASE, 40, batch=2))
+    batch = Batch(runner_of(model, memory_on_cpu(tiny.BASE, 40, batch=2)))
     with pytest.raises(OptionError, match=f"the prompt takes {length} tokens"):
         batch.join([3] * length, GREEDY)
     assert batch.free == 2
@@ -130,8 +131,6 @@ def test_the_demo_models_answers_together_are_those_alone(
 ) -> None:
     directory = demo_checkpoint if bits == 16 else quantized_demo(bits)
     llm = LLM.load(directory, device="cpu", dtype="fp32", wish=Wish(context=100, batch=3))
-    with pytest.raises(OptionError, match="batch must be 1 for a conversation, not 3"):
-        llm.chat()
     questions = ["What is the capital of France?", "Name three colours.", "What is 2 + 2?"]
     prompts = [
         llm.tokenizer.encode_prompt(
@@ -143,12 +142,7 @@ def test_the_demo_models_answers_together_are_those_alone(
         SamplingParams(temperature, seed=1, max_tokens=12, stop_token_ids=llm.stop_token_ids)
         for temperature in (0, 0, 0.8)
     ]
-    batch = llm.batch()
-    rows = [batch.join(*request) for request in zip(prompts, params, strict=True)]
-    answers: dict[object, list[int | None]] = {row: [] for row in rows}
-    while batch.free < len(rows):
-        for row, token in batch.step():
-            answers[row].append(token)
+    together = _together(llm.new_runner(), prompts, params)
     alone = LLM.load(directory, device="cpu", dtype="fp32", wish=Wish(context=100))
-    for prompt, own, answer in zip(prompts, params, answers.values(), strict=True):
-        assert answer == [*generate(alone.model, alone.new_memory(), prompt, own), None]
+    for prompt, own, answer in zip(prompts, params, together, strict=True):
+        assert answer == _alone(alone.new_runner(), prompt, own)

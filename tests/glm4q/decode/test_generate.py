@@ -4,37 +4,47 @@ from collections.abc import Iterator
 
 import pytest
 
-from glm4q.decode.generate import generate
+from glm4q.decode.answer import End
+from glm4q.decode.batch import Batch
+from glm4q.decode.generate import generate, token_ids
 from glm4q.decode.sampling import SamplingParams
-from tests.glm4q.scripted import ScriptedModel, small_memory
+from tests.glm4q.scripted import ScriptedRunner, small_memory
 
 GREEDY = SamplingParams(temperature=0, stop_token_ids=frozenset({9}))
 
 
 def test_stops_at_a_stop_token_and_does_not_yield_it() -> None:
-    model = ScriptedModel([4, 5, 9, 6], 10)
-    assert list(generate(model, small_memory(20), [1, 2], GREEDY)) == [4, 5]
+    model = ScriptedRunner([4, 5, 9, 6], 10, small_memory(20))
+    *tokens, end = generate(model, [1, 2], GREEDY)
+    assert list(token_ids(tokens)) == [4, 5]
+    assert isinstance(end, End)
+    assert end.reason == "stop"
     assert model.seen == [[1, 2], [4], [5]]
 
 
 def test_max_tokens_bounds_the_answer_and_the_work() -> None:
-    model = ScriptedModel([4, 5, 6, 7], 10)
+    model = ScriptedRunner([4, 5, 6, 7], 10, small_memory(20))
     params = SamplingParams(temperature=0, max_tokens=2)
-    assert list(generate(model, small_memory(20), [1], params)) == [4, 5]
+    *tokens, end = generate(model, [1], params)
+    assert list(token_ids(tokens)) == [4, 5]
+    assert isinstance(end, End)
+    assert end.reason == "length"
     assert model.seen == [[1], [4]]  # the last token's own logits are never needed
 
 
 def test_a_full_cache_ends_the_answer() -> None:
-    model = ScriptedModel([4] * 9, 10)
-    assert list(generate(model, small_memory(5), [1, 2, 3], GREEDY)) == [4, 4]
+    model = ScriptedRunner([4] * 9, 10, small_memory(5))
+    assert list(token_ids(generate(model, [1, 2, 3], GREEDY))) == [4, 4]
 
 
 def test_cached_tokens_are_not_run_again_and_chunks_bound_the_rest() -> None:
-    memory = small_memory(20, chunk=2)
-    memory.cache.advance(3)
-    model = ScriptedModel([0, 0, 9], 10)
+    model = ScriptedRunner([0, 0, 9], 10, small_memory(20, chunk=2))
     prompt = [1, 2, 3, 4, 5, 6, 7, 8]
-    assert list(generate(model, memory, prompt, GREEDY)) == []
+    batch = Batch(model)
+    batch.rows[0].hold(prompt[:3])
+    answer = batch.join(prompt, GREEDY)
+    assert answer.cached_tokens == 3
+    assert list(token_ids(batch.stream(answer))) == []
     assert model.seen == [[4, 5], [6, 7], [8]]
 
 
@@ -57,9 +67,8 @@ class CountedPrompt(list[int]):
 def test_the_context_is_looked_at_before_the_first_token_alone(draft_tokens: int) -> None:
     prompt = CountedPrompt([1, 2, 3] * 20)
     params = SamplingParams(1.0, repetition_penalty=1.1, seed=1, max_tokens=60)
-    model = ScriptedModel([4, 5, 6] * 20, 10)
-    memory = small_memory(200, draft_tokens=draft_tokens)
-    answer = generate(model, memory, prompt, params)
+    model = ScriptedRunner([4, 5, 6] * 20, 10, small_memory(200, draft_tokens=draft_tokens))
+    answer = token_ids(generate(model, prompt, params))
     next(answer)
     before = prompt.looks
     assert before >= 60

@@ -2,15 +2,16 @@
 
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
 from glm4q.decode.graphs import Recorded
-from glm4q.memory.allocation import Memory
+from glm4q.kernels.attention.streaming import StreamingAttention
 from tests import tiny
-from tests.glm4q.memories import CPU, plan_on_cpu, random_model
+from tests.glm4q.memories import memory_on_cpu, random_model, runner_of
 
 
 class PlayedGraph:
@@ -66,6 +67,12 @@ def test_work_is_done_once_each_time_however_it_is_run(played: list[PlayedGraph]
     assert played[0].replays == 3  # the first run warms up
 
 
+class ReadsLength(StreamingAttention):
+    """Played, a record is run again by Python, which looks at the cache's length each time."""
+
+    reads_length_on_device = True
+
+
 def test_replayed_steps_say_what_plain_steps_say(
     played: list[PlayedGraph], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,23 +80,17 @@ def test_replayed_steps_say_what_plain_steps_say(
     config = replace(tiny.BASE, num_hidden_layers=1)
     model = random_model(config)
     plain, recorded = (
-        Memory.allocate(plan_on_cpu(config, 16, chunk=4), {"host": CPU}, torch.float32)
-        for _ in range(2)
+        runner_of(model, memory_on_cpu(config, 16, chunk=4), attention=attention)
+        for attention in (StreamingAttention(), ReadsLength())
     )
-    recorded = replace(recorded, record=Recorded())
-    finish = model._finish
-
-    def played_finish(memory: Memory, _: object, tokens: int, last: int) -> None:
-        # Played, the record is run again by Python, and so must be told the length as a device is.
-        _launch(lambda: finish(memory, recorded.cache.reserve(1), tokens, last))
-
-    monkeypatch.setattr(model, "_finish", played_finish)
-    found = [model(torch.tensor([[token]]), recorded).clone() for token in range(5)]
-    monkeypatch.undo()
-    expected = [model(torch.tensor([[token]]), plain).clone() for token in range(5)]
+    finish = recorded._finish
+    monkeypatch.setattr(recorded, "_finish", lambda *given: _launch(partial(finish, *given)))
+    found = [recorded(torch.tensor([[token]])).clone() for token in range(5)]
+    assert played[0].replays == 4
+    expected = [plain(torch.tensor([[token]])).clone() for token in range(5)]
     torch.testing.assert_close(torch.stack(found), torch.stack(expected))
 
 
 def test_nothing_is_recorded_on_a_cpu() -> None:
-    plan = plan_on_cpu(tiny.BASE, 16)
-    assert Memory.allocate(plan, {"host": CPU}, torch.float32).record is None
+    runner = runner_of(random_model(tiny.BASE), memory_on_cpu(tiny.BASE, 16))
+    assert runner._recorded is None

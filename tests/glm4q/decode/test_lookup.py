@@ -9,16 +9,18 @@ import torch
 from torch import Tensor
 
 from calculator.checkpoint.stored import StoredModel
-from calculator.errors import OptionError
+from calculator.errors import NumericError, OptionError
 from calculator.memory.settings import Settings
 from calculator.questions.fit import Wish
+from glm4q.decode.batch import Batch
 from glm4q.decode.draft import Drafter, Lookup
-from glm4q.decode.generate import generate
+from glm4q.decode.generate import generate, token_ids
 from glm4q.decode.sampling import SamplingParams
 from glm4q.engine import LLM
 from glm4q.memory.allocation import Memory
+from glm4q.memory.kv.cache import KVCache
 from glm4q.model.decoder import CausalLM
-from tests.glm4q.memories import load_on_cpu, memory_on_cpu
+from tests.glm4q.memories import load_on_cpu, memory_on_cpu, runner_of
 from tests.glm4q.scripted import small_memory
 
 GREEDY = SamplingParams(temperature=0, stop_token_ids=frozenset({9}))
@@ -64,48 +66,56 @@ def test_a_draft_grows_with_success_and_failures_make_it_rare() -> None:
 class Countdown:
     """Says after each token the next of a fixed text; remembers how much each pass ran."""
 
-    def __init__(self, text: Sequence[int], vocab_size: int) -> None:
-        self.text, self.passes = text, list[int]()
+    def __init__(self, text: Sequence[int], vocab_size: int, memory: Memory) -> None:
+        self.text, self.memory, self.passes = text, memory, list[int]()
         self._vocab_size = vocab_size
 
-    def __call__(self, input_ids: Tensor, memory: Memory, /, last: int = 1) -> Tensor:
+    def __call__(self, input_ids: Tensor, caches: Sequence[KVCache], /, last: int = 1) -> Tensor:
+        (cache,) = caches
         self.passes.append(input_ids.shape[1])
-        memory.cache.reserve(input_ids.shape[1])
-        memory.cache.advance(input_ids.shape[1])
-        ends = range(memory.cache.length - last + 1, memory.cache.length + 1)
+        cache.check_room(input_ids.shape[1])
+        cache.advance(input_ids.shape[1])
+        ends = range(cache.length - last + 1, cache.length + 1)
         logits = torch.zeros(last, self._vocab_size)
         for row, end in enumerate(ends):
             logits[row, self.text[end]] = 10.0
         return logits
 
+    def find_overflow(self, token_ids: Sequence[int], cache: KVCache, /) -> NumericError:
+        return NumericError("the script")
+
 
 def test_right_guesses_save_steps_and_wrong_ones_are_dropped() -> None:
     text = [1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5, 8, 1, 2, 9, 9, 9, 9, 9]
-    model = Countdown(text, 10)
-    memory = small_memory(30, draft_tokens=4)
-    assert list(generate(model, memory, text[:8], GREEDY)) == text[8:14]
+    model = Countdown(text, 10, small_memory(30, draft_tokens=4))
+    batch = Batch(model)
+    assert list(token_ids(batch.stream(batch.join(text[:8], GREEDY)))) == text[8:14]
     # [2 | 3 4 5 6] finds 8 instead of 6, and so on.
     assert len(model.passes) < 1 + 6
-    assert memory.cache.length <= 14
+    assert batch.rows[0].cache.length <= 14
 
 
 def test_drafts_end_where_the_answer_and_the_cache_do() -> None:
     text = [1, 2] * 20
     params = replace(GREEDY, max_tokens=5)
-    model = Countdown(text, 10)
-    assert list(generate(model, small_memory(40, draft_tokens=4), text[:8], params)) == text[8:13]
-    model = Countdown(text, 10)
-    assert list(generate(model, small_memory(11, draft_tokens=4), text[:8], GREEDY)) == text[8:11]
+    model = Countdown(text, 10, small_memory(40, draft_tokens=4))
+    assert list(token_ids(generate(model, text[:8], params))) == text[8:13]
+    model = Countdown(text, 10, small_memory(11, draft_tokens=4))
+    assert list(token_ids(generate(model, text[:8], GREEDY))) == text[8:11]
 
 
 def test_an_answer_that_is_closed_leaves_no_guess_in_the_cache() -> None:
     text = [1, 2] * 20
-    memory = small_memory(40, draft_tokens=4)
-    answer = generate(Countdown(text, 10), memory, text[:8], GREEDY)
+    batch = Batch(Countdown(text, 10, small_memory(40, draft_tokens=4)))
+    answer = batch.join(text[:8], GREEDY)
+    events = batch.stream(answer)
     for _ in range(3):
-        next(answer)
-    answer.close()  # type: ignore[attr-defined]
-    assert memory.cache.length == 8 + 2
+        next(events)
+    events.close()
+    (row,) = batch.rows
+    assert answer.finish_reason == "cancelled"
+    assert row.token_ids == text[: len(row.token_ids)]
+    assert 8 + 2 <= row.cache.length <= len(row.token_ids)
 
 
 def test_nothing_that_is_done_for_a_token_grows_with_the_context() -> None:
@@ -163,27 +173,27 @@ def test_answers_are_those_without_drafts(
     for seed in range(5):
         params = SamplingParams(temperature, top_k=3, repetition_penalty=0.7, seed=seed)
         alone, drafting = (
-            CountingModel(model, memory_on_cpu(model.config, 100, kv=kv, draft_tokens=most))
+            CountingRunner(model, memory_on_cpu(model.config, 100, kv=kv, draft_tokens=most))
             for most in (0, 5)
         )
         assert drafting.answer(prompt, params) == alone.answer(prompt, params)
         assert drafting.passes < alone.passes
 
 
-class CountingModel:
-    """A model with its memory; counts the passes that an answer takes."""
+class CountingRunner:
+    """Counts the passes that an answer takes."""
 
     def __init__(self, model: CausalLM, memory: Memory) -> None:
-        self._model, self._memory = model, memory
+        self._runner, self.memory = runner_of(model, memory), memory
+        self.find_overflow = self._runner.find_overflow
         self.passes = 0
 
-    def __call__(self, input_ids: Tensor, memory: Memory, /, last: int = 1) -> Tensor:
+    def __call__(self, input_ids: Tensor, caches: Sequence[KVCache], /, last: int = 1) -> Tensor:
         self.passes += 1
-        logits: Tensor = self._model(input_ids, memory, last)
-        return logits
+        return self._runner(input_ids, caches, last)
 
     def answer(self, prompt: list[int], params: SamplingParams) -> list[int]:
-        return list(generate(self, self._memory, prompt, params))
+        return list(token_ids(generate(self, prompt, params)))
 
 
 TEXT = (
@@ -205,7 +215,8 @@ def test_the_demo_models_answers_are_those_without_drafts(
     )
     greedy = SamplingParams(0, max_tokens=30, stop_token_ids=llm.stop_token_ids)
     for params in (greedy, replace(greedy, temperature=0.8, top_p=0.9, seed=1)):
-        alone = CountingModel(llm.model, replace(llm.new_memory(), draft_tokens=0))
-        drafting = CountingModel(llm.model, llm.new_memory())
+        memory = llm.new_runner().memory
+        alone = CountingRunner(llm.model, replace(memory, draft_tokens=0))
+        drafting = CountingRunner(llm.model, memory)
         assert drafting.answer(prompt, params) == alone.answer(prompt, params)
         assert drafting.passes < alone.passes

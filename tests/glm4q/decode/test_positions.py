@@ -14,7 +14,7 @@ from calculator.model.formats import KV_FORMATS
 from glm4q.memory.allocation import Memory
 from glm4q.model.decoder import CausalLM
 from tests import tiny
-from tests.glm4q.memories import all_logits, memory_on_cpu
+from tests.glm4q.memories import all_logits, memory_on_cpu, runner_of
 
 ROOM = 120
 CONFIG = replace(
@@ -38,7 +38,8 @@ def _model() -> CausalLM:
 
 
 def _one_pass(token_ids: list[int]) -> Tensor:
-    return all_logits(_model(), torch.tensor([token_ids]), memory_on_cpu(CONFIG, ROOM))[0]
+    runner = runner_of(_model(), memory_on_cpu(CONFIG, ROOM))
+    return all_logits(runner, torch.tensor([token_ids]))[0]
 
 
 def _distance(found: Tensor, expected: Tensor) -> float:
@@ -48,7 +49,8 @@ def _distance(found: Tensor, expected: Tensor) -> float:
 def _append(token_ids: list[int], memory: Memory) -> Tensor:
     """Logits of all of them, which go in by chunks."""
     pieces = torch.tensor([token_ids]).split(memory.chunk, 1)
-    return torch.cat([all_logits(_model(), each, memory) for each in pieces], 1)[0]
+    runner = runner_of(_model(), memory)
+    return torch.cat([all_logits(runner, each) for each in pieces], 1)[0]
 
 
 turns = st.lists(

@@ -19,7 +19,7 @@ def _kept(**rules: float) -> list[int]:
 
 
 def test_temperature_zero_takes_the_likeliest() -> None:
-    assert Sampler(SamplingParams(temperature=0), CPU)(torch.tensor([0.1, 3.0, 2.9])) == 1
+    assert Sampler(SamplingParams(temperature=0), CPU)(torch.tensor([0.1, 3.0, 2.9])).token == 1
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_top_k_and_min_p() -> None:
 
 def test_samples_follow_the_distribution() -> None:
     sampler = Sampler(SamplingParams(seed=1), CPU)
-    counts = Counter(sampler(LOGITS) for _ in range(4000))
+    counts = Counter(sampler(LOGITS).token for _ in range(4000))
     assert counts[0] / 4000 == pytest.approx(0.5, abs=0.03)
     assert counts[2] / 4000 == pytest.approx(0.125, abs=0.02)
 
@@ -45,7 +45,7 @@ def test_samples_follow_the_distribution() -> None:
 def test_same_seed_same_tokens() -> None:
     def draw(seed: int) -> list[int]:
         sampler = Sampler(SamplingParams(seed=seed), CPU)
-        return [sampler(LOGITS) for _ in range(50)]
+        return [sampler(LOGITS).token for _ in range(50)]
 
     assert draw(7) == draw(7)
     assert draw(7) != draw(8)
@@ -61,21 +61,73 @@ def test_tokens_of_the_prompt_and_picked_ones_are_penalized() -> None:
     params = SamplingParams(temperature=0, repetition_penalty=2.0)
     sampler = Sampler(params, CPU, [2])
     logits = torch.tensor([1.0, 1.5, 1.9, 0.6])
-    assert [sampler(logits) for _ in range(3)] == [1, 0, 2]
+    assert [sampler(logits).token for _ in range(3)] == [1, 0, 2]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_one_number_leaves_the_device(temperature: float) -> None:
+def test_one_copy_leaves_the_device(temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU each would be waited for."""
     params = SamplingParams(temperature, 0.9, 50, 0.01, repetition_penalty=1.1, seed=1)
     sampler = Sampler(params, CPU, [2])
     logits = torch.randn(1000)
     sampler(logits)
+    copies: list[torch.Tensor] = []
+    copy = torch.Tensor.tolist
+
+    def counted(tensor: torch.Tensor) -> list[float]:
+        copies.append(tensor)
+        return copy(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "tolist", counted)
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         sampler(logits)
-    counts = {event.key: event.count for event in profiled.key_averages()}
-    assert counts["aten::_local_scalar_dense"] == 1
-    assert not counts.keys() & {"aten::nonzero", "aten::to_cpu", "aten::multinomial"}
+    assert len(copies) == 1
+    waiting = {"_local_scalar_dense", "nonzero", "to_cpu", "multinomial", "equal"}
+    keys = {event.key.removeprefix("aten::") for event in profiled.key_averages()}
+    assert not keys & waiting
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_logits_that_are_not_finite_are_told(value: float, temperature: float) -> None:
+    sampler = Sampler(SamplingParams(temperature), CPU)
+    assert sampler(torch.randn(1000)).finite
+    assert not sampler(torch.randn(1000).index_fill_(0, torch.tensor([7]), value)).finite
+
+
+class OddTokens:
+    """A constraint that lets odd tokens come, and notes what came."""
+
+    def __init__(self) -> None:
+        self.accepted: list[int] = []
+
+    def mask(self, logits: torch.Tensor) -> torch.Tensor:
+        logits[::2] = -torch.inf
+        return logits
+
+    def accept(self, token: int) -> None:
+        self.accepted.append(token)
+
+
+def test_a_constraint_says_which_tokens_may_come() -> None:
+    constraint = OddTokens()
+    sampler = Sampler(SamplingParams(seed=1), CPU, constraint=constraint)
+    logits = torch.randn(100)
+    given = logits.clone()
+    picked = [sampler(logits).token for _ in range(30)]
+    assert all(token % 2 for token in picked)
+    assert constraint.accepted == picked
+    assert torch.equal(logits, given)
+
+
+def test_log_probabilities_are_the_models_own() -> None:
+    params = SamplingParams(temperature=0.1, log_probabilities=2, seed=1)
+    found = Sampler(params, CPU)(LOGITS).log_probabilities
+    assert found
+    assert found.picked == pytest.approx(LOGITS[0].item())
+    assert [token for token, _ in found.top] == [0, 1]
+    assert [value for _, value in found.top] == pytest.approx(LOGITS[:2].tolist())
+    assert Sampler(SamplingParams(), CPU)(LOGITS).log_probabilities is None
 
 
 @pytest.mark.parametrize(
@@ -90,6 +142,7 @@ def test_one_number_leaves_the_device(temperature: float) -> None:
         ("repetition_penalty", 0),
         ("seed", -1),
         ("max_tokens", 0),
+        ("log_probabilities", -1),
     ],
 )
 def test_impossible_values_are_refused_by_name(name: str, value: float) -> None:

@@ -1,6 +1,6 @@
 """Fused layers against the layers one by one, and the native attention against float64."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -11,16 +11,16 @@ from torch import Tensor
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.model.formats import KV_FORMATS, WeightFormat
+from glm4q.decode.runner import Runner
 from glm4q.kernels.cpu.extension import extension
 from glm4q.kernels.cpu.native import Native
 from glm4q.memory.allocation import Memory
 from glm4q.model.decoder import CausalLM
-from glm4q.model.fused_layers import FusedLayers
 from glm4q.text.tokenizer import Tokenizer
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests import tiny
-from tests.glm4q.memories import all_logits, load_on_cpu, memory_of
+from tests.glm4q.memories import all_logits, load_on_cpu, memory_of, runner_of
 from tests.paths import ROOT
 
 HELD_OUT = ROOT / "quantize" / "data" / "held-out.txt"
@@ -67,14 +67,20 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> Quantized:
     return make
 
 
-def _step(model: CausalLM, token_ids: Tensor, memory: Memory, *, fused: bool) -> Tensor:
-    """The step's logits [B, V]. A cache's first step decides how its later ones run."""
-    with pytest.MonkeyPatch.context() as patch:
-        if not fused:
-            patch.setattr(FusedLayers, "of", lambda *_: None)
-        logits = model(token_ids, memory).clone()
-    assert (model._fused_layers(memory) != [None]) == fused
-    return logits
+def _fused_and_single(model: CausalLM, memories: Iterable[Memory]) -> tuple[Runner, Runner]:
+    """Two runners: of fused layers, and of layers one by one."""
+    fused, single = (
+        runner_of(model, memory, one_by_one=one_by_one)
+        for memory, one_by_one in zip(memories, (False, True), strict=True)
+    )
+    assert fused.kernels[0].layers[1].kernel.name == "native"
+    return fused, single
+
+
+def _copy_cache(source: Runner, target: Runner) -> None:
+    pairs = zip(source.memory.cache.tensors, target.memory.cache.tensors, strict=True)
+    for ours, theirs in pairs:
+        theirs.copy_(ours)
 
 
 def _wrong(found: Tensor, expected: Tensor) -> Tensor:
@@ -101,16 +107,15 @@ def test_fused_layers_are_the_layers(
     stored, kernels = quantized(model_type, bits), (Native(),)
     model = load_on_cpu(stored, dtype=dtype, kernels=kernels)
     pieces = [3, *[1] * 8, 100, 1, 5, 1]
-    fused, single = (
+    memories = [
         memory_of(stored, sum(pieces), dtype=dtype, kernels=kernels, kv=kv, batch=2)
         for _ in range(2)
-    )
+    ]
+    fused, single = _fused_and_single(model, memories)
     wrong = []
     for piece in torch.randint(96, (2, sum(pieces))).split(pieces, 1):
-        expected = _step(model, piece, single, fused=False)
-        wrong.append(_wrong(_step(model, piece, fused, fused=True), expected))
-        for theirs, ours in zip(fused.cache.tensors, single.cache.tensors, strict=True):
-            theirs.copy_(ours)
+        wrong.append(_wrong(fused(piece), single(piece)))
+        _copy_cache(single, fused)
     _check(torch.stack(wrong), kv, dtype)
 
 
@@ -123,34 +128,29 @@ def test_fused_rows_of_several_lengths_are_those_rows(
     stored, kernels = quantized(model_type, bits), (Native(),)
     model = load_on_cpu(stored, kernels=kernels)
     prompts = {2: torch.randint(96, (1, 1)), 0: torch.randint(96, (1, 9))}
-    fused, single = (memory_of(stored, 100, kernels=kernels, kv=kv, batch=3) for _ in range(2))
-    together = []
-    for memory, is_fused in ((fused, True), (single, False)):
-        rows = {place: memory.row(place) for place in prompts}
+    memories = [memory_of(stored, 100, kernels=kernels, kv=kv, batch=3) for _ in range(2)]
+    fused, single = runners = _fused_and_single(model, memories)
+    caches = []
+    for runner in runners:
+        rows = {place: runner.memory.cache.row(place) for place in prompts}
         for place, prompt in prompts.items():
-            _step(model, prompt, rows[place], fused=is_fused)
-        together.append(memory.together(list(rows.values())))
+            runner(prompt, [rows[place]])
+        caches.append(list(rows.values()))
     wrong = []
     for token_ids in torch.randint(96, (8, 2, 1)):
-        for theirs, ours in zip(fused.cache.tensors, single.cache.tensors, strict=True):
-            theirs.copy_(ours)
-        found, expected = (
-            _step(model, token_ids, rows, fused=rows is together[0]) for rows in together
-        )
-        wrong.append(_wrong(found, expected))
+        _copy_cache(single, fused)
+        wrong.append(_wrong(fused(token_ids, caches[0]), single(token_ids, caches[1])))
     _check(torch.stack(wrong), kv)
 
 
 @pytest.mark.demo
-def test_fused_demo_says_the_same(
-    quantized_demo: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fused_demo_says_the_same(quantized_demo: Callable[[int], Path]) -> None:
     stored = StoredModel.open(quantized_demo(8))
     model = load_on_cpu(stored, kernels=(Native(),))
     tokenizer = Tokenizer.from_directory(stored.directory)
     token_ids = torch.tensor([tokenizer.encode(HELD_OUT.read_text())[:64]])
-    found = all_logits(model, token_ids, memory_of(stored, 80, kernels=(Native(),)))
-    monkeypatch.setattr(FusedLayers, "of", lambda *_: None)
-    expected = all_logits(model, token_ids, memory_of(stored, 80, kernels=(Native(),)))
+    memories = [memory_of(stored, 80, kernels=(Native(),)) for _ in range(2)]
+    fused, single = _fused_and_single(model, memories)
+    found, expected = all_logits(fused, token_ids), all_logits(single, token_ids)
     assert (found.argmax(-1) == expected.argmax(-1)).float().mean() > 0.9
     assert (found - expected).square().mean() < 0.01 * expected.square().mean()

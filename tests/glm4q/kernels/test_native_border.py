@@ -301,7 +301,7 @@ def _run_layers(kv: str) -> Call:
             setattr(layer.get_submodule(owner), attribute, given[name])
         for name in biases:
             layer.get_submodule(name.removesuffix(" bias")).bias = given[name]
-        fused = FusedLayers(CONFIG, [layer], stores, Native().instruction_set)
+        fused = FusedLayers(CONFIG, [layer], stores)
         fused.run(_with_buffers(step, given, STEP_BUFFERS), [(0, 5), (1, 2)])
 
     tensors = {**weights, **biases, **buffers, **_named(stores)}

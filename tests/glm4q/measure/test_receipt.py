@@ -69,7 +69,7 @@ def test_layers_on_two_devices_say_the_same(untied_demo: Path) -> None:
     whole = load(untied_demo, Wish(context=64, kv="bf16", embedding="gpu"))
     parted = load(untied_demo, Wish(context=64, kv="bf16", embedding="host", gpu_layers=13))
     input_ids = torch.arange(40).unsqueeze(0)
-    said = [llm.model(input_ids, llm.new_memory()).clone() for llm in (whole, parted)]
+    said = [llm.new_runner()(input_ids).clone() for llm in (whole, parted)]
     torch.testing.assert_close(said[0], said[1])
 
 

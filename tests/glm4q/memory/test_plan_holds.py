@@ -13,6 +13,7 @@ from calculator.model.formats import BF16, KV_FORMATS
 from glm4q.memory.allocation import Memory, Places
 from glm4q.model.decoder import CausalLM
 from tests import tiny
+from tests.glm4q.memories import runner_of
 
 CPU = torch.device("cpu")
 PLACES: Places = {"gpu": CPU, "host": CPU}
@@ -84,5 +85,5 @@ def test_a_full_context_fits_what_is_held(plan: MemoryPlan, data: st.DataObject)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter)
     ids = torch.randint(plan.config.vocab_size, (plan.settings.batch, tokens))
-    assert model(ids, memory).isfinite().all()
+    assert runner_of(model, memory)(ids).isfinite().all()
     assert memory.cache.length == plan.settings.context

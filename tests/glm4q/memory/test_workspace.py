@@ -16,8 +16,8 @@ from glm4q.engine import LLM
 from glm4q.measure.tracking import peak_of
 from glm4q.memory.allocation import Memory
 from glm4q.model.decoder import CausalLM
-from glm4q.model.linear import matmul_bytes
-from tests.glm4q.memories import CPU, plan_on_cpu
+from glm4q.planning.serving import matmul_bytes
+from tests.glm4q.memories import CPU, plan_on_cpu, runner_of
 
 SMALL = 4096
 """Bytes that torch may take for itself: a scalar, an empty tensor."""
@@ -45,7 +45,8 @@ def test_dense_model(model_type: str, tokens: int, kv: str) -> None:
     memory.cache.advance(3000 - tokens)
     input_ids = torch.randint(2000, (1, tokens))
     allowed = matmul_bytes(tokens, torch.bfloat16, CPU) + SMALL
-    assert peak_of(lambda: model(input_ids, memory), CPU) < allowed
+    runner = runner_of(model, memory)
+    assert peak_of(lambda: runner(input_ids), CPU) < allowed
 
 
 SMALL_GLM = replace(
@@ -66,16 +67,16 @@ def test_rows_of_different_lengths(kv: str) -> None:
     held = sum(tensor.nbytes for tensor in memory.tensors)
     assert held == plan.kv_cache_bytes + plan.arenas["host"].bytes
     model = CausalLM(SMALL_GLM).bfloat16().eval()
-    rows = [memory.row(row) for row in range(3)]
+    runner = runner_of(model, memory)
+    rows = [memory.cache.row(row) for row in range(3)]
     for row, length in zip(rows, (2990, 0, 700), strict=True):
-        row.cache.length = length
+        row.length = length
     allowed = matmul_bytes(64, torch.bfloat16, CPU) + SMALL
     for running in ([rows[1]], rows, rows[:2]):
         input_ids = torch.randint(2000, (len(running), 1))
-        together = memory.together(running)
-        model(input_ids, together)  # steps are cut once
-        assert peak_of(partial(model, input_ids, together), CPU) < allowed
-    assert [row.cache.length for row in rows] == [2994, 6, 702]
+        runner(input_ids, running)  # steps are cut once
+        assert peak_of(partial(runner, input_ids, running), CPU) < allowed
+    assert [row.length for row in rows] == [2994, 6, 702]
 
 
 def test_drafted_tokens() -> None:
@@ -85,12 +86,13 @@ def test_drafted_tokens() -> None:
     assert held == plan.kv_cache_bytes + plan.arenas["host"].bytes
     model = CausalLM(SMALL_GLM).bfloat16().eval()
     allowed = matmul_bytes(64, torch.bfloat16, CPU) + SMALL
+    runner = runner_of(model, memory)
     for tokens in (8, 3, 1):
         memory.cache.length = 2900
         input_ids = torch.randint(2000, (1, tokens))
-        assert model(input_ids, memory, tokens).shape == (tokens, 2000)
+        assert runner(input_ids, last=tokens).shape == (tokens, 2000)
         memory.cache.length = 2900
-        assert peak_of(partial(model, input_ids, memory, tokens), CPU) < allowed
+        assert peak_of(partial(runner, input_ids, last=tokens), CPU) < allowed
 
 
 @pytest.mark.demo
@@ -102,19 +104,19 @@ def test_quantized_model(
 ) -> None:
     directory = quantized_shallow_demo(bits)
     llm = LLM.load(directory, device="cpu", dtype=dtype, kernel=kernel, wish=Wish(context=1500))
-    memory = llm.new_memory()
+    runner = llm.new_runner()
     operators = sum(term.bytes for term in llm.plan.workspace if term.name == "operators")
     for tokens in (512, 300, 1):
-        memory.cache.length = 1500 - tokens
+        runner.memory.cache.length = 1500 - tokens
         input_ids = torch.randint(2000, (1, tokens))
-        assert peak_of(partial(llm.model, input_ids, memory), CPU) <= operators + SMALL
+        assert peak_of(partial(runner, input_ids), CPU) <= operators + SMALL
 
 
 @pytest.mark.demo
 @pytest.mark.parametrize("penalty", [1.0, 1.1])
 def test_choosing_a_token(quantized_shallow_demo: Callable[[int], Path], penalty: float) -> None:
     llm = LLM.load(quantized_shallow_demo(8), device="cpu", wish=Wish(context=100))
-    memory = llm.new_memory()
+    runner = llm.new_runner()
     params = SamplingParams(1, 0.9, 50, 0.01, penalty, max_tokens=3, seed=1)
     planned = llm.plan.workspace_bytes - llm.plan.arenas["host"].bytes
-    assert peak_of(lambda: list(generate(llm.model, memory, [1, 2, 3], params)), CPU) <= planned
+    assert peak_of(lambda: list(generate(runner, [1, 2, 3], params)), CPU) <= planned

@@ -9,13 +9,14 @@ from torch import Tensor
 from calculator.memory.workspace import DECODE_TILE
 from calculator.model.formats import KV_FORMATS
 from calculator.model.presets import PRESETS
+from glm4q.kernels.attention.append_tokens import prepare_attention
+from glm4q.kernels.attention.rope import prepare_rotation, rotate_
+from glm4q.kernels.attention.streaming import attend
 from glm4q.kernels.cpu.attention import native_attend
 from glm4q.kernels.cpu.native import Native
 from glm4q.memory.allocation import Memory
 from glm4q.memory.kv.cache import LayerCache
 from glm4q.memory.workspace import Step
-from glm4q.model.attention import attend, prepare_attention
-from glm4q.model.rope import prepare_rotation, rotate_
 from tests import tiny
 from tests.glm4q.memories import memory_on_cpu
 from tests.instruction_sets import NAMES, require
@@ -51,7 +52,7 @@ def test_rotation_is_exact_at_the_end_of_the_context() -> None:
 
 def _fill(memory: Memory, keys: Tensor, values: Tensor) -> LayerCache:
     """Append [B, Hkv, S, D] in chunks. The first number of the cache is that of token 0."""
-    (cache,) = memory.cache.reserve(0)
+    (cache,) = memory.cache.layers()
     for k, v in zip(keys.split(memory.chunk, 2), values.split(memory.chunk, 2), strict=True):
         step = _step(memory, k.shape[2], cache.length)
         cache.append_keys(step["fresh"].copy_(k), step)

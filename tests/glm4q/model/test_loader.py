@@ -23,7 +23,7 @@ from glm4q.model.blocks import share_block
 from glm4q.model.loader import held_tensors
 from glm4q.weights import files
 from tests.fixtures import MakeQuantized
-from tests.glm4q.memories import load_on_cpu, memory_of
+from tests.glm4q.memories import load_on_cpu, memory_of, runner_of, weight_kernels
 
 CPU = torch.device("cpu")
 
@@ -48,7 +48,7 @@ def test_plan_of_the_demo_is_what_is_held(
     directory = demo_checkpoint if bits == 16 else quantized_demo(bits)
     llm = LLM.load(directory, device="cpu", dtype=dtype, kernel=kernel)
     assert _held_bytes(llm) == llm.plan.weights_bytes
-    assert llm.new_memory().cache.nbytes == llm.plan.kv_cache_bytes
+    assert llm.new_runner().memory.cache.nbytes == llm.plan.kv_cache_bytes
 
 
 @pytest.mark.parametrize("head", [WeightFormat(16), WeightFormat(8, 32)], ids=str)
@@ -74,9 +74,9 @@ def test_every_buffer_of_the_plan_is_held_by_name(
 def _planned(stored: StoredModel) -> dict[str, int]:
     from calculator.memory.plan import make_plan
     from calculator.memory.settings import Settings
-    from glm4q.model.loader import held_formats
+    from glm4q.planning.serving import held_formats
 
-    formats = held_formats(stored, device=CPU, dtype=torch.float32, kernels=candidates("reference"))
+    formats = held_formats(stored.formats, weight_kernels(stored, kernels=candidates("reference")))
     plan = make_plan(stored.config, formats, Settings(context=64))
     terms: tuple[Term, ...] = plan.weights
     return {buffer.name: buffer.bytes for term in terms for buffer in term.buffers}
@@ -151,7 +151,7 @@ def test_split_gate_and_up_load_as_one(quantized_tiny: MakeQuantized) -> None:
 def _logits(directory: Path, input_ids: torch.Tensor) -> torch.Tensor:
     stored = StoredModel.open(directory)
     model = load_on_cpu(stored)
-    return model(input_ids, memory_of(stored, 64))
+    return runner_of(model, memory_of(stored, 64))(input_ids)
 
 
 @pytest.mark.demo
@@ -178,6 +178,7 @@ import sys
 import torch
 from pathlib import Path
 from calculator.checkpoint.stored import StoredModel
+from glm4q.kernels.choose import choose_weight_kernels
 from glm4q.model.loader import load_model
 from glm4q.measure.peaks import peak_bytes
 
@@ -185,7 +186,9 @@ stored = StoredModel.open(Path(sys.argv[1]))
 for _ in range(2):  # the first time much is imported
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = peak_bytes()
-    load_model(stored, place=lambda weight: torch.device("meta"), dtype=torch.bfloat16)
+    meta = torch.device("meta")
+    kernels = choose_weight_kernels(stored.formats, device=meta, dtype=torch.bfloat16)
+    load_model(stored, lambda weight: kernels)
 print(peak_bytes() - before)
 """
 

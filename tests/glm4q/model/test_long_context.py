@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from calculator.model.presets import PRESETS
+from glm4q.kernels.attention.append_tokens import prepare_attention
+from glm4q.kernels.attention.rope import prepare_rotation, prepare_tile_rotation
+from glm4q.kernels.attention.streaming import attend
 from glm4q.memory.allocation import Memory
 from glm4q.memory.kv.cache import LayerCache
 from glm4q.memory.kv.rotation import rotate_along
 from glm4q.memory.workspace import Step
-from glm4q.model.attention import attend, prepare_attention
-from glm4q.model.rope import prepare_rotation, prepare_tile_rotation
 from tests.glm4q.memories import CPU, memory_on_cpu, plan_on_cpu
 
 CONFIG = replace(PRESETS["glm-4-9b-chat"], num_hidden_layers=2)
@@ -63,10 +64,10 @@ def test_attention_over_the_whole_context(kv: str) -> None:
     assert memory.parts[0].workspace.block.nbytes == plan.arenas["host"].bytes
     while memory.cache.length < FILLED:
         tokens = min(512, FILLED - memory.cache.length)
-        _append(memory.cache.reserve(tokens)[1], tokens, _step(memory, tokens))
+        _append(memory.cache.layers()[1], tokens, _step(memory, tokens))
         memory.cache.advance(tokens)
     for tokens in (ROOM - FILLED - 1, 1):
-        step, cache = _step(memory, tokens), memory.cache.reserve(tokens)[1]
+        step, cache = _step(memory, tokens), memory.cache.layers()[1]
         _append(cache, tokens, step)
         queries = step["queries"].normal_().mul_(3 / 128**0.5)
         given = queries.clone()

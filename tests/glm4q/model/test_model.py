@@ -9,10 +9,9 @@ from transformers import AutoModelForCausalLM
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.model.config import ModelConfig
-from glm4q.decode.generate import prefill
 from glm4q.model.decoder import CausalLM
 from tests import tiny
-from tests.glm4q.memories import all_logits, load_on_cpu, memory_on_cpu
+from tests.glm4q.memories import all_logits, load_on_cpu, memory_on_cpu, prefill, runner_of
 
 CPU = torch.device("cpu")
 
@@ -40,7 +39,7 @@ def _logits(
     """Of all positions, in one pass."""
     batch, tokens = input_ids.shape
     memory = memory_on_cpu(model.config, tokens, batch=batch, dtype=dtype)
-    return all_logits(model, input_ids, memory)
+    return all_logits(runner_of(model, memory), input_ids)
 
 
 @pytest.mark.parametrize("model_type", ["glm", "glm4"])
@@ -70,21 +69,21 @@ def test_chunked_prefill_and_decode_equal_one_pass(tiny_checkpoint: Path, chunk:
     model = _load(tiny_checkpoint)
     token_ids = torch.randint(model.config.vocab_size, (50,)).tolist()
     whole = _logits(model, torch.tensor([token_ids]))[0]
-    memory = memory_on_cpu(model.config, 50, chunk=chunk)
-    first = prefill(model, memory, token_ids[:40])
+    runner = runner_of(model, memory_on_cpu(model.config, 50, chunk=chunk))
+    first = prefill(runner, token_ids[:40])
     torch.testing.assert_close(first, whole[39])
     for place in range(40, 50):
-        step = prefill(model, memory, [token_ids[place]])
+        step = prefill(runner, [token_ids[place]])
         torch.testing.assert_close(step, whole[place])
 
 
 def test_rewound_cache_continues_as_if_nothing_had_been(tiny_checkpoint: Path) -> None:
     model = _load(tiny_checkpoint)
     token_ids = torch.randint(model.config.vocab_size, (30,)).tolist()
-    memory = memory_on_cpu(model.config, 40)
-    prefill(model, memory, [*token_ids[:20], 3, 5, 7])
-    memory.cache.truncate(20)
-    continued = prefill(model, memory, token_ids[20:])
+    runner = runner_of(model, memory_on_cpu(model.config, 40))
+    prefill(runner, [*token_ids[:20], 3, 5, 7])
+    runner.memory.cache.truncate(20)
+    continued = prefill(runner, token_ids[20:])
     torch.testing.assert_close(continued, _logits(model, torch.tensor([token_ids]))[0, -1])
 
 

@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from calculator.checkpoint.stored import StoredModel
-from glm4q.decode.generate import prefill
 from glm4q.memory.allocation import Memory
 from glm4q.model.decoder import CausalLM
 from glm4q.text.tokenizer import Tokenizer
-from tests.glm4q.memories import CPU, load_on_cpu, plan_on_cpu
+from tests.glm4q.memories import CPU, load_on_cpu, plan_on_cpu, prefill, runner_of
 
 NEEDLES = {
     "Alice": "4172",
@@ -42,14 +41,15 @@ def _answers(model: CausalLM, tokenizer: Tokenizer, kv: str) -> dict[str, str]:
     haystack = tokenizer.encode(_haystack() + "\nNow the list of all numbers.")
     plan = plan_on_cpu(model.config, len(haystack) + 40, chunk=512, kv=kv)
     memory = Memory.allocate(plan, {"host": CPU}, torch.float32)
-    prefill(model, memory, haystack)
+    runner = runner_of(model, memory)
+    prefill(runner, haystack)
     answers = {}
     for name in NEEDLES:
         memory.cache.truncate(len(haystack))
         token_ids = tokenizer.encode(f"\nThe secret number of {name} is")
         said: list[int] = []
         for _ in range(6):
-            token_ids = [int(prefill(model, memory, token_ids).argmax())]
+            token_ids = [int(prefill(runner, token_ids).argmax())]
             said += token_ids
         answers[name] = tokenizer.decode(said)
     return answers

@@ -16,14 +16,14 @@ from calculator.model.formats import WeightFormat
 from calculator.model.presets import PRESETS
 from calculator.model.rope import RopeScaling
 from glm4q.cli import main
+from glm4q.kernels.attention.rope import prepare_rotation, prepare_tile_rotation, rotate_
 from glm4q.kernels.choose import candidates
 from glm4q.memory.kv.rotation import rotate_along
-from glm4q.model.rope import prepare_rotation, prepare_tile_rotation, rotate_
 from glm4q.weights.checkpoint import read_quantized
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests import tiny
-from tests.glm4q.memories import all_logits, load_on_cpu, memory_of, memory_on_cpu
+from tests.glm4q.memories import all_logits, load_on_cpu, memory_of, memory_on_cpu, runner_of
 
 ORIGINAL = 24
 YARN = RopeScaling("yarn", 4.0, ORIGINAL, attention_factor=1.1386294361119891)
@@ -75,11 +75,11 @@ def test_logits_are_those_of_transformers(
     assert stored.config.rope_scaling == scaling
     with torch.no_grad():
         expected = reference(ids(tokens)).logits
-    found = all_logits(load_on_cpu(stored), ids(tokens), memory_of(stored, 60))
+    found = all_logits(runner_of(load_on_cpu(stored), memory_of(stored, 60)), ids(tokens))
     assert error(found, expected) < 1e-4
     unscaled = replace(scaled(scaling), rope_scaling=None)
-    other = load_on_cpu(replace(stored, config=unscaled))
-    missed = all_logits(other, ids(tokens), memory_of(replace(stored, config=unscaled), 60))
+    other = replace(stored, config=unscaled)
+    missed = all_logits(runner_of(load_on_cpu(other), memory_of(other, 60)), ids(tokens))
     assert error(missed, expected) > 1e-2, "the test would not see that scaling is left out"
 
 
@@ -97,7 +97,7 @@ def int8(tmp_path_factory: pytest.TempPathFactory) -> tuple[StoredModel, Tensor]
     stored = StoredModel.open(folder / "int8")
     state = {
         weight.name: read_quantized(stored, weight).dequantize().T
-        for weight, weight_format in stored.formats().items()
+        for weight, weight_format in stored.formats.items()
         if weight_format.is_quantized
     }
     reference.load_state_dict(state, strict=False)
@@ -118,11 +118,11 @@ def test_every_cache_and_kernel_computes_scaled_positions(
     stored, expected = int8
     kernels = candidates(kernel)
     model = load_on_cpu(stored, kernels=kernels)
-    memory = memory_of(stored, YARN.positions, kv=kv, kernels=kernels)
-    parts = [all_logits(model, chunk, memory).clone() for chunk in ids()[:, :50].split(20, dim=1)]
+    runner = runner_of(model, memory_of(stored, YARN.positions, kv=kv, kernels=kernels))
+    parts = [all_logits(runner, chunk).clone() for chunk in ids()[:, :50].split(20, dim=1)]
     for position in range(50, TOKENS):
         token = ids()[:, position : position + 1]
-        parts.append(model(token, memory).clone().view(1, 1, -1))
+        parts.append(runner(token).clone().view(1, 1, -1))
     assert mean_error(torch.cat(parts, dim=1), expected) < NEAR[kv]
 
 

@@ -108,4 +108,4 @@ def test_a_temperature_next_to_nothing_is_greedy() -> None:
     logits = torch.tensor([1.0, 3.0, 3.0001, -torch.inf])
     for temperature in (1e-45, 1e-40, 1e-6):
         sampler = Sampler(SamplingParams(temperature=temperature, seed=0), torch.device("cpu"))
-        assert [sampler(logits) for _ in range(8)] == [2] * 8
+        assert [sampler(logits).token for _ in range(8)] == [2] * 8

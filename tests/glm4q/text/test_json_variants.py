@@ -194,7 +194,7 @@ def test_files_of_a_checkpoint(
 
     def read() -> None:
         stored = StoredModel.open(directory)
-        stored.formats()
+        _ = stored.formats
         (directory / "out").mkdir(exist_ok=True)
         write_companions(stored, directory / "out", stored.config, {"quant_method": "none"})
 

@@ -45,7 +45,7 @@ def settings(directory: Path) -> dict[str, Any]:
 def awq(source: Path, output: Path) -> Path:
     """AutoAWQ's layout of a 4-bit checkpoint: codes in its order along the outputs."""
     stored, tensors = StoredModel.open(source), load_file(source / SINGLE)
-    for weight, weight_format in stored.formats().items():
+    for weight, weight_format in stored.formats.items():
         if weight_format.is_quantized:
             quantized = read_quantized(stored, weight)
             for part in ("qweight", "qzeros", "scales", "g_idx"):

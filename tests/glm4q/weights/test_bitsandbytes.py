@@ -20,12 +20,13 @@ from glm4q.cli import main
 from glm4q.kernels.bitsandbytes import BitsAndBytes, multiply_one
 from glm4q.kernels.choose import candidates
 from glm4q.kernels.spec import Kernel
-from glm4q.model.loader import held_tensors, serve
+from glm4q.model.loader import held_tensors
+from glm4q.planning.serving import held_formats
 from glm4q.weights.bitsandbytes_tensors import nf4_of_words, words_of_nf4
 from glm4q.weights.checkpoint import read_quantized
 from quantize.quality.checkpoint_check import check_weights
 from tests import tiny
-from tests.glm4q.memories import all_logits, load_on_cpu, memory_of
+from tests.glm4q.memories import all_logits, load_on_cpu, memory_of, runner_of, weight_kernels
 from tests.glm4q.random_weights import random_weight
 
 functional = pytest.importorskip("bitsandbytes.functional", reason="bitsandbytes is not installed")
@@ -78,7 +79,7 @@ def test_logits_are_those_of_transformers(
     kernels = _kernels(kernel, name)
     stored = StoredModel.open(directory)
     model = load_on_cpu(stored, kernels=kernels)
-    found = all_logits(model, _ids(), memory_of(stored, 40, kernels=kernels))
+    found = all_logits(runner_of(model, memory_of(stored, 40, kernels=kernels)), _ids())
     error = (found - expected).norm() / expected.norm()
     assert error < distance
 
@@ -88,7 +89,7 @@ def test_what_is_planned_is_held(saved: tuple[str, Path, Tensor], kernel: str) -
     name, directory, _ = saved
     kernels = _kernels(kernel, name)
     stored = StoredModel.open(directory)
-    planned = serve(stored, device=CPU, dtype=torch.float32, kernels=kernels).formats
+    planned = held_formats(stored.formats, weight_kernels(stored, kernels=kernels))
     held = held_tensors(load_on_cpu(stored, kernels=kernels)).values()
     sizes = [sum(weight_format.parts(weight).values()) for weight, weight_format in planned.items()]
     assert sum(tensor.nbytes for tensor in held) == sum(sizes)
@@ -103,7 +104,7 @@ def _kernels(kernel: str, format_name: str) -> tuple[Kernel, ...]:
 def test_weights_are_those_that_bitsandbytes_unpacks(saved: tuple[str, Path, Tensor]) -> None:
     _, directory, _ = saved
     stored, tensors = StoredModel.open(directory), load_file(directory / SINGLE)
-    (weight,) = (each for each in stored.formats() if each.module.endswith("0.mlp.down_proj"))
+    (weight,) = (each for each in stored.formats if each.module.endswith("0.mlp.down_proj"))
     part = {
         name.removeprefix(f"{weight.module}."): tensor
         for name, tensor in tensors.items()

@@ -10,6 +10,7 @@ from torch import Tensor
 from calculator.checkpoint.gguf_file import read_gguf
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import CheckpointError
+from calculator.model.architecture import Weight
 from calculator.model.formats import WeightFormat
 from glm4q.cli import main
 from glm4q.engine import LLM
@@ -44,15 +45,15 @@ def test_our_export_reads_back_to_the_same_numbers(
 ) -> None:
     source, file = map(StoredModel.open, demo[bits])
     assert file.config.untied() == source.config.untied()
-    for ours, theirs in zip(source.formats(), file.formats(), strict=True):
+    for ours, theirs in zip(source.formats, file.formats, strict=True):
         assert ours.shape == theirs.shape
         assert torch.equal(numbers(source, ours), numbers(file, theirs)), ours.name
 
 
-def numbers(stored: StoredModel, weight: object) -> Tensor:
-    if stored.format(weight).is_quantized:  # type: ignore[arg-type]
-        return read_quantized(stored, weight).dequantize().T  # type: ignore[arg-type]
-    return read_weight(stored, weight).float()  # type: ignore[arg-type]
+def numbers(stored: StoredModel, weight: Weight) -> Tensor:
+    if stored.formats[weight].is_quantized:
+        return read_quantized(stored, weight).dequantize().T
+    return read_weight(stored, weight).float()
 
 
 @pytest.mark.demo

@@ -17,7 +17,7 @@ from glm4q.weights.checkpoint import read_quantized, read_weight
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests import tiny
-from tests.glm4q.memories import all_logits, load_on_cpu, memory_of
+from tests.glm4q.memories import all_logits, load_on_cpu, memory_of, runner_of
 from tests.glm4q.weights import layouts
 
 INT4 = WeightFormat(4, 32)
@@ -44,7 +44,7 @@ def dequantized(directory: Path) -> dict[str, Tensor]:
         weight.name: read_quantized(stored, weight).dequantize().T
         if weight_format.is_quantized
         else read_weight(stored, weight).float()
-        for weight, weight_format in stored.formats().items()
+        for weight, weight_format in stored.formats.items()
     }
 
 
@@ -113,7 +113,7 @@ def test_activation_order_that_no_setting_tells_is_read(
     ordered = layouts.act_order(gptq[INT4], tmp_path / "ordered")
     assert layouts.settings(ordered)["desc_act"] is False
     stored, tensors = StoredModel.open(ordered), load_file(ordered / SINGLE)
-    (weight, *_) = (each for each in stored.formats() if each.role == "linear")
+    (weight, *_) = (each for each in stored.formats if each.role == "linear")
     scales, g_idx = (tensors[f"{weight.module}.{part}"] for part in ("scales", "g_idx"))
     quantized = read_quantized(stored, weight)
     expected = (quantized.codes() - 8) * scales[g_idx.long()].float()
@@ -180,7 +180,7 @@ def test_logits_of_compressed_tensors_are_those_of_transformers(
     with torch.no_grad():
         expected = theirs.eval()(ids).logits
     stored = StoredModel.open(directory)
-    found = all_logits(load_on_cpu(stored), ids, memory_of(stored, 40))
+    found = all_logits(runner_of(load_on_cpu(stored), memory_of(stored, 40)), ids)
     assert (found - expected).norm() / expected.norm() < 3e-2
 
 

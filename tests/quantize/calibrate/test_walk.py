@@ -11,10 +11,9 @@ from calculator.checkpoint.stored import StoredModel
 from calculator.errors import CheckpointError
 from calculator.model.architecture import weights
 from calculator.model.config import ModelConfig
-from glm4q.memory.kv.cache import LayerCache
 from glm4q.model.loader import load_layer
 from glm4q.weights.checkpoint import read_quantized, read_weight
-from quantize.calibrate.passes import pass_workspace, ready_step
+from quantize.calibrate.passes import attention_without_cache, pass_workspace, ready_step
 from quantize.calibrate.stages import STAGES, leave
 from quantize.output.target import Journal
 from quantize.pipeline import quantize_checkpoint
@@ -22,6 +21,7 @@ from quantize.quality.evaluate import evaluate
 from quantize.quality.predictor import ComputeSettings, Windows
 from quantize.recipe import Recipe, Rule
 from tests import tiny
+from tests.glm4q.memories import weight_kernels
 from tests.quantize.calibrated import CPU, INT4, calibration, quantized, settings
 
 BIASED = replace(tiny.BASE, vocab_size=96, attention_bias=True)
@@ -40,17 +40,18 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def test_stages_in_turn_are_the_layer(source: Path) -> None:
     stored = StoredModel.open(source)
-    layer = load_layer(stored, 1, device=CPU, dtype=torch.float32)
+    layer = load_layer(stored, 1, weight_kernels(stored))
     workspace = pass_workspace(stored.config, batch=2, tokens=9, dtype=torch.float32, device=CPU)
     x = torch.randn(2, 9, stored.config.hidden_size)
     with torch.inference_mode():
         step = ready_step(stored.config, workspace, 9, 2)
         step["hidden_states"].copy_(x)
-        layer(step, LayerCache.empty(step))
+        attend = attention_without_cache(stored.config, 9, CPU)
+        layer(step, attend)
         expected = step["hidden_states"].clone()
         stream, feed = x, x
         for stage in STAGES:
-            stream, feed = (each.clone() for each in stage.feed(layer, stream, feed, step))
+            stream, feed = (each.clone() for each in stage.feed(layer, stream, feed, step, attend))
         torch.testing.assert_close(leave(layer, stream, feed, step), expected)
 
 
@@ -112,7 +113,7 @@ def test_rules_of_a_recipe_hold_in_the_files(source: Path, tmp_path: Path) -> No
     recipe = Recipe(INT4, method="gptq", rules=rules)
     quantize_checkpoint(stored, tmp_path / "out", recipe, calibration=settings(stored, tmp_path))
     made = StoredModel.open(tmp_path / "out")
-    found = {weight.module: weight_format for weight, weight_format in made.formats().items()}
+    found = {weight.module: weight_format for weight, weight_format in made.formats.items()}
     assert found["model.layers.0.mlp.down_proj"].bits == 8
     assert found["model.layers.1.mlp.gate_up_proj"].bits == 4
     assert not found["model.layers.1.mlp.down_proj"].is_quantized

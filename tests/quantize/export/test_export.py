@@ -17,7 +17,7 @@ from calculator.model.architecture import weights
 from calculator.model.formats import WeightFormat
 from calculator.questions.fit import Wish
 from glm4q.cli import main
-from glm4q.decode.generate import generate
+from glm4q.decode.generate import generate, token_ids
 from glm4q.decode.sampling import SamplingParams
 from glm4q.engine import LLM
 from glm4q.weights.checkpoint import read_quantized
@@ -61,8 +61,8 @@ def test_every_tensor_of_the_file_is_ours_bit_for_bit(
     assert export(directory, tmp_path / "demo.gguf", "gguf") == 0
     tensors = {each.name: each for each in gguf.GGUFReader(tmp_path / "demo.gguf").tensors}
     stored = StoredModel.open(directory)
-    assert len(tensors) == len(stored.formats())
-    for weight, weight_format in stored.formats().items():
+    assert len(tensors) == len(stored.formats)
+    for weight, weight_format in stored.formats.items():
         if weight_format.is_quantized and weight.layer in (0, 29):
             inner = weight.module.rpartition(".")[2]
             names = {"gate_up_proj": "ffn_up", "down_proj": "ffn_down", "o_proj": "attn_output"}
@@ -79,7 +79,7 @@ def greedy(directory: Path, prompt: str, tokens: int) -> str:
     llm = LLM.load(directory, device="cpu", dtype="fp32", wish=Wish(context=256))
     ids = llm.tokenizer.encode(prompt)
     params = SamplingParams(temperature=0, max_tokens=tokens)
-    return llm.tokenizer.decode(list(generate(llm.model, llm.new_memory(), ids, params)))
+    return llm.tokenizer.decode(list(token_ids(generate(llm.new_runner(), ids, params))))
 
 
 def llama_cpp(file: Path, prompt: str, tokens: int) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def test_llama_cpp_runs_glms_own_architectures(model_type: str, tmp_path: Path) 
     said = llama_cpp(tmp_path / "int8.gguf", prompt, 1)["logprobs"]["content"][0]["top_logprobs"]
     llm = LLM.load(tmp_path / "int8", device="cpu", dtype="fp32", wish=Wish(context=256))
     ids = torch.tensor([llm.tokenizer.encode(prompt)])
-    expected = llm.model(ids, llm.new_memory())[0].log_softmax(-1)
+    expected = llm.new_runner()(ids)[0].log_softmax(-1)
     for each in said:  # llama.cpp rounds activations to 8 bits
         assert each["logprob"] == pytest.approx(expected[each["id"]].item(), abs=0.15)
     assert said[0]["logprob"] > expected.median() + 2
@@ -177,7 +177,7 @@ def test_compressed_tensors_own_library_reads_equal_weights(
     tensors = load_file(tmp_path / "out" / "model.safetensors")
     stored = StoredModel.open(source)
     for weight in weights(stored.config):
-        if stored.format(weight).is_quantized:
+        if stored.formats[weight].is_quantized:
             prefix = f"{weight.module}."
             state = {
                 name.removeprefix(prefix): tensor
@@ -203,7 +203,7 @@ def test_transformers_loads_the_compressed_tensors_export(
     stored = StoredModel.open(tmp_path / "made")
     state = {
         weight.name: read_quantized(stored, weight).dequantize().T
-        for weight, weight_format in stored.formats().items()
+        for weight, weight_format in stored.formats.items()
         if weight_format.is_quantized
     }
     reference.load_state_dict(state, strict=False)

@@ -19,7 +19,7 @@ from calculator.errors import CheckpointError, OptionError
 from calculator.model.architecture import weights
 from calculator.model.formats import BF16, WeightFormat
 from glm4q.cli import main
-from glm4q.decode.generate import generate
+from glm4q.decode.generate import generate, token_ids
 from glm4q.decode.sampling import SamplingParams
 from glm4q.kernels.choose import candidates
 from glm4q.weights.checkpoint import read_quantized, read_weight
@@ -28,7 +28,7 @@ from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests import tiny
 from tests.fixtures import MakeQuantized
-from tests.glm4q.memories import load_on_cpu, memory_of
+from tests.glm4q.memories import load_on_cpu, memory_of, runner_of
 
 CPU = torch.device("cpu")
 
@@ -60,15 +60,15 @@ def test_greedy_tokens_equal_the_dequantized_weights_in_transformers(
             torch.tensor([prompt]), max_new_tokens=24, do_sample=False, eos_token_id=None
         )[0, len(prompt) :]
     model = load_on_cpu(stored, kernels=candidates("reference"))
-    memory = memory_of(stored, 40, kernels=candidates("reference"))
+    runner = runner_of(model, memory_of(stored, 40, kernels=candidates("reference")))
     greedy = SamplingParams(temperature=0, max_tokens=24)
-    assert list(generate(model, memory, prompt, greedy)) == expected.tolist()
+    assert list(token_ids(generate(runner, prompt, greedy))) == expected.tolist()
 
 
 def _dequantized_state(stored: StoredModel) -> dict[str, torch.Tensor]:
     state = {}
     for weight in weights(stored.config):
-        if stored.format(weight).is_quantized:
+        if stored.formats[weight].is_quantized:
             state[weight.name] = read_quantized(stored, weight).dequantize().T
         else:
             state[weight.name] = read_weight(stored, weight)

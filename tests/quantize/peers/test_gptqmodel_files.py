@@ -52,6 +52,6 @@ def test_logits_are_those_of_its_maker(shallow_demo: Path, tmp_path: Path) -> No
     assert ran.returncode == 0, ran.stderr[-2000:]
     theirs = torch.tensor(json.loads(ran.stdout.rpartition("LOGITS")[2].splitlines()[0]))
     llm = LLM.load(output, device="cpu", dtype="fp32", kernel="reference")
-    ours = llm.model(torch.tensor([PROMPT]), llm.new_memory())[0]
+    ours = llm.new_runner()(torch.tensor([PROMPT]))[0]
     difference = (ours - theirs).square().mean().sqrt()
     assert difference < 0.005 * theirs.square().mean().sqrt()  # its kernel rounds its scales

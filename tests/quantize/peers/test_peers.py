@@ -14,14 +14,14 @@ import torch
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.model.formats import WeightFormat
-from glm4q.decode.generate import generate
+from glm4q.decode.generate import generate, token_ids
 from glm4q.decode.sampling import SamplingParams
 from glm4q.engine import LLM
 from glm4q.kernels.choose import candidates
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests import tiny
-from tests.glm4q.memories import load_on_cpu, memory_of
+from tests.glm4q.memories import load_on_cpu, memory_of, runner_of
 
 pytestmark = [
     pytest.mark.peers,
@@ -70,11 +70,10 @@ def _read_by_transformers(questions: list[tuple[Path, list[int]]], directory: Pa
 def _read(directory: Path, prompt: list[int]) -> Answer:
     stored = StoredModel.open(directory)
     model = load_on_cpu(stored, kernels=candidates("reference"))
-    memory = memory_of(stored, 64, kernels=candidates("reference"))
-    logits = model(torch.tensor([prompt]), memory)[0].clone()
-    memory.cache.truncate(0)
+    runner = runner_of(model, memory_of(stored, 64, kernels=candidates("reference")))
+    logits = runner(torch.tensor([prompt]))[0].clone()
     params = SamplingParams(temperature=0, max_tokens=TOKENS)
-    return list(generate(model, memory, prompt, params)), logits
+    return list(token_ids(generate(runner, prompt, params))), logits
 
 
 @pytest.mark.parametrize("model_type", ["glm", "glm4"])

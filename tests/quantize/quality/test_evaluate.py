@@ -53,7 +53,7 @@ def test_divergence_is_that_of_transformers_distributions(
     state = {
         weight.name: read_quantized(stored, weight).dequantize().T
         for weight in weights(stored.config)
-        if stored.format(weight).is_quantized
+        if stored.formats[weight].is_quantized
     }
     other.load_state_dict(state, strict=False)
     ids = torch.tensor([tokenizer.encode(TEXT)])

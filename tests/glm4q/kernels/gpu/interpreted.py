@@ -9,9 +9,9 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -84,17 +84,17 @@ def attend(
 
     new: their q, k, v. Returns what both attended to, and all that each left in its cache.
     """
-    from glm4q.kernels.attention import FusedAttention
+    from glm4q.kernels.attention.streaming import StreamingAttention
+    from glm4q.kernels.attention.triton_attention import TritonAttention
     from glm4q.model.attention import Attention
 
     found = []
-    for fused in (FusedAttention(tensor_cores=True), None):
+    for kernel in (TritonAttention(tensor_cores=True), StreamingAttention()):
         memory, step, cache = _filled(config, kv, given, room, new[0].shape[1])
         layer = Attention(config).requires_grad_(False)
         for name, vectors in zip(("q", "k", "v"), new, strict=True):
             layer.get_submodule(f"{name}_proj").forward = _Puts(vectors)
-        cache.fused = fused
-        attended = layer.mix(step["normed"], step, cache)
+        attended = layer.mix(step["normed"], step, partial(kernel, cache=cache))
         found.append((attended.clone(), memory.cache.tensors))
     (ours, our_cache), (theirs, their_cache) = found
     return ours, theirs, list(zip(our_cache, their_cache, strict=True))
@@ -105,24 +105,25 @@ def follow(config: ModelConfig, kv: str, prompts: list[Tensor]) -> tuple[Tensor,
 
     The prompts, [1, T], run alone, into rows of one cache.
     """
-    from glm4q.kernels.attention import FusedAttention
+    from glm4q.kernels.attention.streaming import StreamingAttention
+    from glm4q.kernels.attention.triton_attention import TritonAttention
 
-    by_ours, by_torch = (_logits(config, kv, prompts, way) for way in (FusedAttention(True), None))
+    kernels = TritonAttention(tensor_cores=True), StreamingAttention()
+    by_ours, by_torch = (_logits(config, kv, prompts, kernel) for kernel in kernels)
     return by_ours, by_torch
 
 
-def _logits(config: ModelConfig, kv: str, prompts: list[Tensor], fused: object) -> Tensor:
-    from tests.glm4q.memories import memory_on_cpu, random_model
+def _logits(config: ModelConfig, kv: str, prompts: list[Tensor], attention: Any) -> Tensor:
+    from tests.glm4q.memories import memory_on_cpu, random_model, runner_of
 
     torch.manual_seed(7)
     model, batch, dtype = random_model(config).bfloat16(), len(prompts), torch.bfloat16
-    with patch("glm4q.memory.kv.cache.choose_attention", lambda *_, **__: fused):
-        memory = memory_on_cpu(config, 80, batch=batch, chunk=64, kv=kv, dtype=dtype)
-    rows = [memory.row(row) for row in range(batch)]
+    memory = memory_on_cpu(config, 80, batch=batch, chunk=64, kv=kv, dtype=dtype)
+    runner = runner_of(model, memory, attention=attention)
+    rows = [memory.cache.row(row) for row in range(batch)]
     for prompt, row in zip(prompts, rows, strict=True):
-        model(prompt, row)
-    together = memory.together(rows)
-    return torch.stack([model(torch.full((batch, 1), token), together).clone() for token in (3, 5)])
+        runner(prompt, [row])
+    return torch.stack([runner(torch.full((batch, 1), token), rows).clone() for token in (3, 5)])
 
 
 class _Puts:
@@ -138,7 +139,7 @@ class _Puts:
 def _filled(
     config: ModelConfig, kv: str, given: Tensor, room: int, new: int
 ) -> tuple[Any, Any, Any]:
-    from glm4q.model.attention import prepare_attention
+    from glm4q.kernels.attention.append_tokens import prepare_attention
     from tests.glm4q.memories import memory_on_cpu
 
     batch, tokens = given.shape[1], given.shape[3]
@@ -146,7 +147,7 @@ def _filled(
     memory = memory_on_cpu(config, room, batch=batch, chunk=room, kv=kv, dtype=dtype)
     for tensor in memory.cache.tensors:
         tensor.zero_()
-    cache = memory.cache.reserve(0)[-1]
+    cache = memory.cache.layers()[-1]
     for count in ([tokens] if tokens else []) + [new]:
         ((step, _),) = memory.steps(count)
         step["cached"].fill_(cache.length)
@@ -167,6 +168,7 @@ def rotation_at(frequencies: Tensor, start: int) -> Tensor:
 
 
 def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    from glm4q.kernels.norm import rms_norm
+    from glm4q.kernels.norm import TritonNorm
 
-    return rms_norm(x, weight, eps, torch.empty_like(x))
+    step: Any = None  # the kernel needs no buffers
+    return TritonNorm()(x, weight, eps, step, torch.empty_like(x))

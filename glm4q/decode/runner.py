@@ -1,0 +1,140 @@
+"""A model bound to the memory in which it runs, and to the kernels that the plan chose for it."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from calculator.errors import NumericError
+from glm4q.decode.graphs import Recorded
+from glm4q.decode.layer_runs import FusedRun, LayersRun, SingleRun, row_steps
+from glm4q.kernels.choose import LayersKernels
+from glm4q.kernels.layers import NativeLayers
+from glm4q.memory.allocation import Memory, Part
+from glm4q.memory.kv.cache import KVCache
+from glm4q.memory.workspace import Step
+from glm4q.model.decoder import CausalLM
+
+
+class Runner:
+    """Runs token ids through a model. Sequences lie in its cache, each in a row of its own."""
+
+    def __init__(self, model: CausalLM, memory: Memory, kernels: Sequence[LayersKernels]) -> None:
+        """kernels: one entry for each part of the memory."""
+        self.model, self.memory, self.kernels = model, memory, tuple(kernels)
+        self._runs = [
+            self._bind(number, part, chosen)
+            for number, (part, chosen) in enumerate(zip(memory.parts, kernels, strict=True))
+        ]
+        self._recorded = Recorded() if self._can_be_recorded() else None
+
+    def _can_be_recorded(self) -> bool:
+        """Whether a step of one token is the same launches each time, on one device."""
+        if self.memory.cache.batch > 1 or len(self.kernels) > 1:
+            return False
+        return self.kernels[0].one_token[1].kernel.reads_length_on_device
+
+    def _bind(self, number: int, part: Part, chosen: LayersKernels) -> LayersRun:
+        if isinstance(chosen.layers[1].kernel, NativeLayers):
+            layers = [self.model.model.layers[layer] for layer in part.layers]
+            return FusedRun(self.model.config, layers, self.memory.cache.stores[number])
+        return SingleRun(self.model, part.layers, chosen)
+
+    @torch.inference_mode()
+    def __call__(
+        self, input_ids: Tensor, caches: Sequence[KVCache] | None = None, last: int = 1
+    ) -> Tensor:
+        """Run T new tokens of each sequence, [B, T], after those in the cache.
+
+        caches: rows of the cache, one for each sequence; the whole cache if not given. Returns the
+        logits of the `last` tokens of each sequence, float32 [B * last, V], good until the next
+        step.
+        """
+        caches = (self.memory.cache,) if caches is None else caches
+        tokens = input_ids.shape[1]
+        self.begin(input_ids, caches)
+        work = partial(self._finish, caches, tokens, last)
+        if tokens == 1 and self._recorded is not None:
+            self._recorded(work)
+        else:
+            work()
+        for cache in caches:
+            cache.advance(tokens)
+        step, _ = self.steps(caches, tokens)[-1]
+        return step["logits"][: last * step.shape.batch]
+
+    @torch.inference_mode()
+    def hidden_states(self, input_ids: Tensor, caches: Sequence[KVCache] | None = None) -> Step:
+        """Run new tokens through all layers. Returns the last step, with their hidden states."""
+        caches = (self.memory.cache,) if caches is None else caches
+        self.begin(input_ids, caches)
+        step = self._run_layers(caches, input_ids.shape[1])
+        for cache in caches:
+            cache.advance(input_ids.shape[1])
+        return step
+
+    @torch.inference_mode()
+    def find_overflow(self, token_ids: Sequence[int], cache: KVCache) -> NumericError:
+        """Run a sequence again from its start, layer by layer, and name the first that overflows.
+
+        It takes as long as the whole sequence, so it is asked only once an answer has failed.
+        """
+        cache.truncate(0)
+        for start in range(0, len(token_ids), self.memory.chunk):
+            chunk = torch.tensor([list(token_ids[start : start + self.memory.chunk])])
+            self.begin(chunk, [cache])
+            if (place := self._overflowing(cache, chunk.shape[1])) is not None:
+                return NumericError(place)
+            cache.advance(chunk.shape[1])
+        return NumericError("the output of the head")
+
+    def _overflowing(self, cache: KVCache, tokens: int) -> str | None:
+        """Take embedded tokens through the layers; return the first place that overflows."""
+        steps = self.steps([cache], tokens)
+        x = steps[0][0]["hidden_states"]
+        if not x.isfinite().all():
+            return "the embedding"
+        for (step, layers), kernels in zip(steps, self.kernels, strict=True):
+            step["hidden_states"].copy_(x)
+            x = step["hidden_states"]
+            for layer in layers:
+                SingleRun(self.model, range(layer, layer + 1), kernels)(step, [cache])
+                if not x.isfinite().all():
+                    return f"layer {layer}"
+        return None
+
+    def steps(self, caches: Sequence[KVCache], tokens: int) -> list[tuple[Step, range]]:
+        """The buffers of a step on each device, with the layers that run there."""
+        return self.memory.steps(tokens, sum(cache.batch for cache in caches))
+
+    def begin(self, input_ids: Tensor, caches: Sequence[KVCache]) -> None:
+        """Write what is new about a step to its buffers: embedded tokens, and their positions."""
+        tokens = input_ids.shape[1]
+        for cache in caches:
+            cache.check_room(tokens)
+        steps = self.steps(caches, tokens)
+        for step, _ in steps:
+            for own, cache in zip(row_steps(step, caches), caches, strict=True):
+                own["cached"].fill_(cache.length)
+        first, _ = steps[0]
+        first["hidden_states"].copy_(self._embed(input_ids, first))
+
+    def _embed(self, input_ids: Tensor, step: Step) -> Tensor:
+        x, rows = step["hidden_states"], self.memory.rows
+        if rows is None:
+            return self.model.embed(step["token_ids"].copy_(input_ids), x)
+        return self.model.embed(input_ids, rows[: input_ids.numel()].view(x.shape))
+
+    def _finish(self, caches: Sequence[KVCache], tokens: int, last: int) -> None:
+        """Go from embedded tokens to logits, all on buffers that stay where they are."""
+        self.model.logits(self._run_layers(caches, tokens), last)
+
+    def _run_layers(self, caches: Sequence[KVCache], tokens: int) -> Step:
+        steps = self.steps(caches, tokens)
+        x = steps[0][0]["hidden_states"]
+        for (step, _), run in zip(steps, self._runs, strict=True):
+            step["hidden_states"].copy_(x)
+            run(step, caches)
+            x = step["hidden_states"]
+        return step

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from calculator.checkpoint.gguf_file import is_gguf
 from calculator.checkpoint.hub import refuse_path
 from calculator.checkpoint.stored import StoredModel
-from calculator.errors import SourceError
+from calculator.errors import OptionError, SourceError
 
 FETCHED = ["*.safetensors", "*.json", "tokenizer.model", "*.jinja", "LICENSE"]
 """Weights as safetensors and what lies beside them: no pickles and no code."""
@@ -16,6 +17,11 @@ def open_source(source: str) -> StoredModel:
     Raises OptionError, SourceError, ConfigError or CheckpointError.
     """
     directory = Path(source)
+    if is_gguf(directory):
+        raise OptionError(
+            f"{directory} is a GGUF file, and a source is a directory of safetensors: name the "
+            "model that the file was made of"
+        )
     if directory.exists():
         return StoredModel.open(directory)
     refuse_path(source)

@@ -68,5 +68,9 @@ def export_checkpoint(
 
 def refuse_unquantized(stored: StoredModel) -> None:
     """Raise OptionError where there are no codes to write anew."""
+    if stored.quantization is not None and stored.quantization.method == "gguf":
+        raise OptionError(
+            f"{stored.directory} is a GGUF file, and exports are made of a checkpoint directory"
+        )
     if not stored.is_quantized or stored.by_bitsandbytes:
         raise OptionError(f"{stored.directory} holds no integers with scales: quantize it first")

@@ -86,6 +86,20 @@ def test_other_commands_read_it(command: list[str], demo: dict[int, tuple[Path, 
 
 
 @pytest.mark.demo
+@pytest.mark.parametrize("command", [["quantize"], ["export", "--to", "gptq"]], ids=lambda x: x[0])
+def test_what_needs_a_directory_says_so(
+    command: list[str],
+    demo: dict[int, tuple[Path, Path]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name, *options = command
+    assert main([name, str(demo[4][1]), *options, "-o", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is a GGUF file, and" in line
+
+
+@pytest.mark.demo
 def test_its_plan_is_what_is_held(demo: dict[int, tuple[Path, Path]]) -> None:
     from glm4q.model.loader import held_tensors
 

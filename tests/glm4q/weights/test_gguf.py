@@ -86,7 +86,11 @@ def test_other_commands_read_it(command: list[str], demo: dict[int, tuple[Path, 
 
 
 @pytest.mark.demo
-@pytest.mark.parametrize("command", [["quantize"], ["export", "--to", "gptq"]], ids=lambda x: x[0])
+@pytest.mark.parametrize(
+    "command",
+    [["quantize", "--weights", "int8"], ["export", "--to", "gptq"]],
+    ids=lambda command: command[0],
+)
 def test_what_needs_a_directory_says_so(
     command: list[str],
     demo: dict[int, tuple[Path, Path]],

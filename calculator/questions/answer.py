@@ -14,6 +14,7 @@ from calculator.questions.variants import (
     Fixed,
     best_by_card,
     find_choices,
+    smallest_variant,
     with_host_layers,
 )
 
@@ -61,8 +62,10 @@ def find_answer(question: Question, fixed: Fixed) -> Answer:
     choices = find_choices(question, fixed)
     if choices.fitting:
         return Answer(choices.fitting[0].question, fixed, choices, question)
-    hosted = None if fixed.weights else with_host_layers(question, fixed)
-    return Answer(hosted or question, fixed, choices, question)
+    if fixed.weights:
+        return Answer(question, fixed, choices, question)
+    hosted = with_host_layers(question, fixed)
+    return Answer(hosted or smallest_variant(question, fixed), fixed, choices, question)
 
 
 def smallest_card(question: Question) -> Gpu | None:

@@ -4,7 +4,14 @@ from dataclasses import dataclass, replace
 
 from calculator.cards.card import Card, find_card, find_machine_card
 from calculator.errors import OptionError
-from calculator.memory.settings import RESERVE, Device, Settings, parse_device
+from calculator.memory.settings import (
+    MAX_DRAFT_TOKENS,
+    MAX_TOKENS,
+    RESERVE,
+    Device,
+    Settings,
+    parse_device,
+)
 from calculator.memory.workspace import PREFILL_CHUNK
 from calculator.options import one_of, parse_size, parse_tokens
 from calculator.questions.question import Question, Split
@@ -83,6 +90,10 @@ class Asked:
     def _settings(self, longest: int) -> Settings:
         embedding: Device | None = parse_device(self.embedding, "embedding")
         context = min(DEFAULT_CONTEXT, longest)
+        if not 0 < self.users <= MAX_TOKENS:
+            raise OptionError(f"users must be 1 to {MAX_TOKENS}, not {self.users}")
+        if not 0 <= self.draft <= MAX_DRAFT_TOKENS:
+            raise OptionError(f"draft must be 0 to {MAX_DRAFT_TOKENS}, not {self.draft}")
         return Settings(
             context=context if self.context is None else parse_tokens(self.context),
             batch=self.users,
@@ -137,6 +148,8 @@ class Asked:
         return int(text)
 
     def _split(self, cards: tuple[Card, ...]) -> Split:
+        if self.split == "layers" and not cards:
+            raise OptionError("split layers needs to know the cards: name them with gpu or gpus")
         if self.split is not None:
             chosen: Split = (
                 "layers"

@@ -147,6 +147,15 @@ def with_host_layers(question: Question, fixed: Fixed) -> Question | None:
     card = question.card
     if card is None or question.gpus > 1 or question.settings.gpu_layers is not None:
         return None
+    placed = smallest_variant(question, fixed)
+    layers = max_gpu_layers(placed, card.usable_bytes)
+    if layers is None or layers == 0:
+        return None
+    return placed.with_settings(replace(placed.settings, gpu_layers=layers))
+
+
+def smallest_variant(question: Question, fixed: Fixed) -> Question:
+    """Return the variant of the fewest bytes, with a context to talk in unless one is fixed."""
     settings = question.settings
     longest = question.subject.config.max_position_embeddings
     context = settings.context if fixed.context else min(CONVERSATION, longest)
@@ -155,7 +164,7 @@ def with_host_layers(question: Question, fixed: Fixed) -> Question | None:
     smallest = min(
         _variants(question, fixed, []), key=lambda each: each.plan.weights_bytes, default=question
     )
-    placed = smallest.with_settings(
+    return smallest.with_settings(
         replace(
             settings,
             context=context,
@@ -163,10 +172,6 @@ def with_host_layers(question: Question, fixed: Fixed) -> Question | None:
             embedding=settings.embedding if fixed.embedding or smallest.planner.tied else "host",
         )
     )
-    layers = max_gpu_layers(placed, card.usable_bytes)
-    if layers is None or layers == 0:
-        return None
-    return placed.with_settings(replace(placed.settings, gpu_layers=layers))
 
 
 def _variants(question: Question, fixed: Fixed, left_out: list[str]) -> Iterator[Question]:

@@ -198,7 +198,7 @@ function showOffers(made) {
   const smallest = fitting.filter((card) => card.cuda).sort((a, b) => a.bytes - b.bytes || (a.watts ?? 0) - (b.watts ?? 0))[0];
   $("smallest").textContent = smallest ? `The smallest card that holds it: ${smallest.name}.` : "No card of the list holds it.";
 }
-const STACK = [["Weights", (name) => /^(embedding$|norms|linear|head)/.test(name), 0], ["KV cache", (name) => name.startsWith("KV"), 1], ["Workspace", (name) => /^(workspace|sampling)/.test(name), 2], ["CUDA, slack, reserve", () => true, 7]];
+const STACK = [["Weights", (name) => /^(embedding$|norms|linear|head)/.test(name), 0], ["KV cache", (name) => name.startsWith("KV"), 1], ["Workspace", (name) => /^(workspace|sampling)/.test(name), 2], ["CUDA, reserve", () => true, 7]];
 function showChart(card) {
   const svg = $("chart"), model = modelOf(state), longest = model.config.max_position_embeddings, LEFT = 64, RIGHT = 700, TOP = 20, BOTTOM = 340, STEPS = 40;
   const first = Math.min(1024, longest), node = (tag, given, text) => {

@@ -133,6 +133,9 @@ def test_the_printed_command_asks_the_same(
         ("--gpus", "3090,3060", "--split", "tensor"),
         ("--gpus", "3090,"),
         ("--split", "rows"),
+        ("--split", "layers", "--gpus", "2"),
+        ("--users", "0"),
+        ("--draft", "32"),
         ("--vram", "8192"),
         ("--shared-prefix", "9k", "--context", "8k"),
         ("--ram-bandwidth", "fast"),
@@ -276,3 +279,21 @@ def test_a_file_that_cannot_be_written_loses_nothing(
     assert main(["calc", "--svg", str(tmp_path / "chart.svg")]) == 2
     assert "cannot be written" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["chart.svg"]
+
+
+def test_bands_are_two_columns_of_csv(capsys: pytest.CaptureFixture[str]) -> None:
+    for show in ("variants", "recommended"):
+        assert main(["calc", "--gpu", "4060", "--show", show, "--as", "csv"]) == 0
+        rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+        assert len(rows) > 5
+        for row in rows:
+            assert float(row["decode_tokens_per_second_low"]) > 0
+
+
+def test_a_tiny_card_is_answered_with_the_smallest_variant(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, answer = ask(capsys, "--vram", "0.1")
+    assert code == 1
+    assert answer["weights"] == "int4 g128, int8 head"
+    assert answer["total_gpu_bytes"] < 8 << 30

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from calculator.checkpoint.gguf_file import is_gguf
-from calculator.checkpoint.kinds import what_it_is_instead
 from calculator.errors import CheckpointError, ConfigError, HubUnreachableError, OptionError
 from calculator.json_files import read_json_object
 from calculator.memory.plan import assign_formats
@@ -87,7 +85,7 @@ class Subject:
 def find_subject(
     model: str, *, weights: str | None, group_size: str | None, lm_head: str | None
 ) -> Subject:
-    """The model in the asked variant; options that are None leave what is published.
+    """Return the model in the asked variant; options that are None leave what is published.
 
     Raises OptionError, ConfigError, CheckpointError or SourceError.
     """
@@ -95,6 +93,10 @@ def find_subject(
     path = Path(model)
     if preset := find_preset(model):
         return Subject(model, preset, variant.formats(preset), "config", variant)
+    # Readers of checkpoints are imported here: most questions are about presets.
+    from calculator.checkpoint.gguf_file import is_gguf
+    from calculator.checkpoint.kinds import what_it_is_instead
+
     if path.is_file() and not is_gguf(path):
         if reason := what_it_is_instead(path):
             raise CheckpointError(reason)
@@ -103,7 +105,7 @@ def find_subject(
         return Subject(name, config, variant.formats(config), "config", variant)
     asked = any(option is not None for option in (weights, group_size, lm_head))
     if path.exists():
-        from calculator.checkpoint.stored import StoredModel  # a preset needs none of it
+        from calculator.checkpoint.stored import StoredModel
 
         stored = StoredModel.open(path)
     elif "/" not in model:

@@ -49,6 +49,16 @@ check: $(VENV)/test.done
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Every launch for every architecture, instruction by instruction, and every format on a simulated
+# card: some minutes, and no GPU.
+card: $(VENV)/test.done
+	$(BIN)/python -m pytest -q -n 2 -m card tests/card
+	$(BIN)/python -m tests.card.table
+
+# On the card that is here: docs/first-gpu.md.
+gpu: $(VENV)/test.done
+	$(BIN)/python -m benchmarks.gpu_receipt
+
 format: $(VENV)/test.done
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .

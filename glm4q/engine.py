@@ -1,12 +1,16 @@
 """The Python API: a checkpoint directory in, chats out (docs/python.md shows how)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Self
 
+import torch
+
 from calculator.checkpoint.stored import StoredModel
-from calculator.errors import OptionError
+from calculator.errors import MemoryFullError, OptionError
 from calculator.memory.placement import placement
 from calculator.memory.plan import MemoryPlan
 from calculator.questions.fit import Fit, Wish
@@ -122,12 +126,28 @@ def load_as_planned(
     *,
     progress: WeightCallback = lambda weight: None,
 ) -> CausalLM:
-    """Load a model without its tokenizer. Raises CheckpointError."""
+    """Load a model without its tokenizer. Raises CheckpointError or MemoryFullError."""
     device_of = placement(stored.config, run_plan.memory.settings)
-    return load_model(stored, lambda weight: run_plan.weights[device_of(weight)], progress=progress)
+    with _full_device_named():
+        return load_model(
+            stored, lambda weight: run_plan.weights[device_of(weight)], progress=progress
+        )
 
 
 def new_runner(model: CausalLM, run_plan: RunPlan, machine: Machine) -> Runner:
     """Allocate the memory of a run, and bind a loaded model to it."""
-    memory = Memory.allocate(run_plan.memory, machine.places, machine.dtype)
+    with _full_device_named():
+        memory = Memory.allocate(run_plan.memory, machine.places, machine.dtype)
     return Runner(model, memory, tuple(run_plan.layers.values()))
+
+
+@contextmanager
+def _full_device_named() -> Iterator[None]:
+    """Raise MemoryFullError where the device has less memory than when the run was planned."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise MemoryFullError(
+            "the device has no memory left: another program took it since this run was planned; "
+            "close that program, or start anew and let the run be planned for what is left"
+        ) from None

@@ -117,14 +117,20 @@ class Runner:
         for step, _ in steps:
             for own, cache in zip(row_steps(step, caches), caches, strict=True):
                 own["cached"].fill_(cache.length)
-        first, _ = steps[0]
-        first["hidden_states"].copy_(self._embed(input_ids, first))
+        self._embed(input_ids, steps)
 
-    def _embed(self, input_ids: Tensor, step: Step) -> Tensor:
-        x, rows = step["hidden_states"], self.memory.rows
-        if rows is None:
-            return self.model.embed(step["token_ids"].copy_(input_ids), x)
-        return self.model.embed(input_ids, rows[: input_ids.numel()].view(x.shape))
+    def _embed(self, input_ids: Tensor, steps: Sequence[tuple[Step, range]]) -> None:
+        """Write the rows of new tokens to the hidden states of the first layers."""
+        first, last = steps[0][0], steps[-1][0]
+        x, staging = first["hidden_states"], self.memory.staging
+        if staging.rows is not None:
+            staging.send(self.model.embed(input_ids, staging.take_rows(x.shape)), x)
+            return
+        # The embedding lies where the last layers do; the first ones may lie on the host.
+        token_ids = staging.send_ids(input_ids, last["token_ids"])
+        rows = self.model.embed(token_ids, last["hidden_states"])
+        if last is not first:
+            x.copy_(rows)
 
     def _finish(self, caches: Sequence[KVCache], tokens: int, last: int) -> None:
         """Go from embedded tokens to logits, all on buffers that stay where they are."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from calculator.memory.plan import MemoryPlan
 from calculator.memory.settings import Device
 from glm4q.memory.kv.cache import KVCache
+from glm4q.memory.staging import Staging
 from glm4q.memory.workspace import Step, Workspace
 
 Places = Mapping[Device, torch.device]
@@ -32,9 +33,10 @@ class Memory:
     parts: tuple[Part, ...]
     draft_tokens: int
     """Guessed tokens that a decoding step may verify beside its own."""
-    rows: Tensor | None
-    """Embedding rows on their way, [B * chunk, C], where the embedding lies on the host and the
-    layers do not."""
+    staging: Staging
+    """What goes to the device at each step. Rows of an embedding on the host are in the plan; ids
+    of a decoding step, some hundred bytes, are not.
+    """
 
     @classmethod
     def allocate(cls, plan: MemoryPlan, places: Places, dtype: torch.dtype) -> Self:
@@ -51,18 +53,27 @@ class Memory:
             Part(layers, Workspace(plan.arenas[device], dtype=dtype, device=places[device]))
             for device, layers in plan.layers.items()
         ]
-        rows = None
-        if settings.embedding != settings.compute:
-            shape = settings.batch * plan.chunk, plan.config.hidden_size
-            pinned = places[settings.compute].type == "cuda"  # so that copies need not wait
-            rows = torch.empty(shape, dtype=dtype, pin_memory=pinned)
-        return cls(cache, tuple(parts), settings.draft_tokens, rows)
+        rows = settings.batch * plan.chunk, plan.config.hidden_size
+        staging = Staging(
+            settings.batch * (1 + settings.draft_tokens),
+            rows if settings.embedding != settings.compute else None,
+            places[settings.compute],
+            dtype,
+        )
+        return cls(cache, tuple(parts), settings.draft_tokens, staging)
 
     @property
     def tensors(self) -> list[Tensor]:
         """All that is held."""
         blocks = [part.workspace.block for part in self.parts]
         return [*self.cache.tensors, *blocks, *([] if self.rows is None else [self.rows])]
+
+    @property
+    def rows(self) -> Tensor | None:
+        """Embedding rows on their way, [B * chunk, C], where the embedding lies on the host and
+        layers do not.
+        """
+        return self.staging.rows
 
     @property
     def device(self) -> torch.device:

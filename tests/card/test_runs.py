@@ -2,6 +2,7 @@
 than it should. `make card` runs every format on every generation of cards; here is a sample.
 """
 
+import gc
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,7 @@ ALIKE = [
     Case("RTX 3060", INT4, "int8", extra={"draft_tokens": 3}),
     Case("RTX 3060", INT4, "int8", extra={"prefill_chunk": 8}),
     Case("RTX 3060", INT4, "int8", extra={"embedding": "host"}),
+    Case("RTX 3060", INT4, "int8", extra={"gpu_layers": 1}),
     Case("RTX 3060", INT4, "int8", extra={"gpu_layers": 1, "embedding": "host"}),
 ]
 
@@ -120,6 +122,37 @@ def test_answers_together_are_those_alone(checkpoints: Path) -> None:
         for prompt, answer in zip(prompts, together, strict=True):
             alone = case.load(checkpoints, "cuda", batch=1).answer(prompt, GREEDY)
             assert list(alone) == answer
+
+
+ID_BYTES = 8
+STEPS = [
+    Case("RTX 3060", INT4, "int8"),
+    Case("RTX 3060", INT4, "int8", extra={"embedding": "host"}),
+    Case("RTX 3060", INT4, "int8", extra={"draft_tokens": 3}),
+]
+
+
+@pytest.mark.parametrize("case", STEPS, ids=str)
+def test_a_decode_step_waits_for_the_picked_token_and_for_nothing_else(
+    case: Case, checkpoints: Path
+) -> None:
+    with simulated_card(case.card) as (card, _):
+        run = case.load(checkpoints, "cuda")
+        answer = run.answer(PROMPT, GREEDY)
+        for _ in range(3):  # plain, and recorded
+            next(answer)
+        with card.trace.only() as trace:
+            next(answer)
+        waits = [event.place for event in trace.of("wait")]
+        assert waits
+        assert all(place.startswith("glm4q/decode/sampling.py") for place in waits), waits
+        hidden = run.plan.bus_bytes_per_token
+        ids = 0 if hidden else ID_BYTES
+        tokens = trace.bytes("to device") // (hidden + ids)
+        assert trace.bytes("to device") == tokens * (hidden + ids)
+        assert 1 <= tokens <= 1 + case.extra.get("draft_tokens", 0)
+        # The token, and whether its logits were finite.
+        assert trace.bytes("to host") <= 2 * tokens * ID_BYTES
 
 
 def test_a_replayed_step_launches_the_same_kernels_at_the_same_addresses(checkpoints: Path) -> None:
@@ -150,6 +183,18 @@ def _address(argument: object) -> object:
     return argument.data_ptr() if isinstance(argument, torch.Tensor) else argument
 
 
+def test_sampling_waits_once(checkpoints: Path) -> None:
+    case = Case("RTX 3060", INT4, "int8")
+    params = SamplingParams(top_p=0.9, top_k=20, min_p=0.05, repetition_penalty=1.1, seed=3)
+    with simulated_card(case.card) as (card, _):
+        answer = case.load(checkpoints, "cuda").answer(PROMPT, params)
+        for _ in range(3):
+            next(answer)
+        with card.trace.only() as trace:
+            next(answer)
+        assert len(trace.of("wait")) == 1
+
+
 def test_memory_is_all_given_back(checkpoints: Path) -> None:
     case = Case("RTX 3060", INT4, "int8")
     with simulated_card(case.card) as (card, driver):
@@ -157,4 +202,5 @@ def test_memory_is_all_given_back(checkpoints: Path) -> None:
         assert list(run.answer(PROMPT[:5], SamplingParams(temperature=0, max_tokens=2)))
         del run
         driver.launched.clear()
-        assert card.allocator.allocated == 0
+        gc.collect()
+        assert card.allocator.allocated == card.workspace_bytes

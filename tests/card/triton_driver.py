@@ -43,7 +43,7 @@ class Launched:
 class Loaded:
     """A compiled kernel, ready to run."""
 
-    program: Program
+    ptx: str
     shared_bytes: int
 
 
@@ -63,11 +63,15 @@ class Utils:
         """Module, function, registers, spilled bytes and most threads."""
         if self.ptx is None:
             raise RuntimeError(f"no PTX was stored beside {name}")
-        return None, Loaded(parse(self.ptx.read_text()), shared_bytes), 0, 0, MOST_THREADS
+        return None, Loaded(self.ptx.read_text(), shared_bytes), 0, 0, MOST_THREADS
 
 
 def _itself(tensor: Tensor) -> Tensor:
     return tensor
+
+
+def _as_it_is(ptx: str) -> str:
+    return ptx
 
 
 def _at_once(name: str, work: Callable[[], None]) -> None:
@@ -86,6 +90,8 @@ class PlayedDriver(DriverBase):
     """Which blocks of a kernel run, by its name and its grid: None, or where it says None, all."""
     submit: Callable[[str, Callable[[], None]], None] = _at_once
     """Does a launch's work, or notes it for a graph."""
+    mutate: Callable[[str], str] = _as_it_is
+    """Changes a kernel before it runs: to see that a mistake is found."""
     on_launch: Callable[[Launched], None] | None = None
     launched: list[Launched] = field(default_factory=list)
 
@@ -109,16 +115,23 @@ class PlayedDriver(DriverBase):
 
     def start(self, loaded: Loaded, grid: tuple[int, int, int], given: tuple[Any, ...]) -> None:
         """Hand over one launch, as a stream does."""
-        self.submit(loaded.program.name, lambda: self._run(loaded, grid, given))
+        program = parse(self.mutate(loaded.ptx))
+        self.submit(program.name, lambda: self._run(program, loaded.shared_bytes, grid, given))
 
-    def _run(self, loaded: Loaded, grid: tuple[int, int, int], given: tuple[Any, ...]) -> None:
+    def _run(
+        self,
+        program: Program,
+        shared_bytes: int,
+        grid: tuple[int, int, int],
+        given: tuple[Any, ...],
+    ) -> None:
         """Run it on the machine, and keep what it did."""
         arguments = [self.unwrap(each) if isinstance(each, Tensor) else each for each in given]
-        name, options = loaded.program.name, self.options
+        name, options = program.name, self.options
         if self.blocks is not None:
             chosen = self.blocks(name, grid)
             options = Options(chosen, noisy=options.noisy, backwards=options.backwards)
-        account = run(loaded.program, grid, arguments, loaded.shared_bytes, options)
+        account = run(program, grid, arguments, shared_bytes, options)
         self.launched.append(Launched(name, grid, given, account))
         if self.on_launch is not None:
             self.on_launch(self.launched[-1])

@@ -62,7 +62,7 @@ class Program:
         raise PtxError(f"no parameter {name}")
 
 
-@lru_cache(256)
+@lru_cache(1024)
 def parse(text: str) -> Program:
     """The one kernel of a PTX file."""
     text = re.sub(r"//[^\n]*", lambda found: _place(found[0]), text)

@@ -21,6 +21,7 @@ from tests.card.sim.schemas import (
     INDEXING,
     PRODUCTS,
     WAITING,
+    is_composite,
     is_view,
     targets,
     writes,
@@ -123,6 +124,11 @@ class SimDevice:
             raise DeviceError("no simulated device is there")
         return ACTIVE[-1]
 
+    @property
+    def workspace_bytes(self) -> int:
+        """What stays allocated for cuBLAS."""
+        return self._workspace.block.size if self._workspace else 0
+
     def wait(self, name: str) -> None:
         """The host waits until the card has done all its work."""
         if self.recording is not None:
@@ -151,8 +157,12 @@ class SimDevice:
         packet = func.overloadpacket
         tensors = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, Tensor)]
         ours = [each for each in tensors if isinstance(each, SimTensor)]
-        device = kwargs.get("device")
+        given = [each for each in args if isinstance(each, torch.device)]
+        device = kwargs.get("device", given[0] if given else None)
         to_us = device is not None and torch.device(device).type == "cuda"
+        if (ours or to_us) and is_composite(func):
+            with SimMode():  # as `to`, which inference mode hands over whole
+                return func.decompose(*args, **kwargs)
         if packet in COPYING and (ours or to_us):
             return self._copy(func, args, kwargs)
         if not ours:

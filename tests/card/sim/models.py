@@ -80,3 +80,7 @@ class Run:
             step = self.runner(torch.tensor([[token]]))
             made.append(step[0].cpu().clone())
         return torch.stack(made)
+
+    def forget(self) -> None:
+        """Start anew with an empty cache."""
+        self.memory.cache.truncate(0)

@@ -22,6 +22,12 @@ def writes(func: Any) -> bool:
     return any(each.alias_info is not None and each.alias_info.is_write for each in arguments)
 
 
+def is_composite(func: Any) -> bool:
+    """Whether torch makes it of other operators on every device."""
+    name = func.name()
+    return torch._C._dispatch_has_kernel_for_dispatch_key(name, "CompositeImplicitAutograd")
+
+
 def is_view(func: Any) -> bool:
     return any(each.alias_info is not None for each in func._schema.returns)
 

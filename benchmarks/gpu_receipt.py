@@ -1,0 +1,165 @@
+"""The first hour with a real card: run tests/gpu, time what decides speed, and write one file.
+
+python -m benchmarks.gpu_receipt [folder]    writes folder/CARD-DATE.json; the folder is receipts/
+
+docs/first-gpu.md says what each entry means.
+"""
+
+import json
+import re
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+import torch
+
+from calculator.model.formats import NF4, WeightFormat
+from glm4q.kernels.spec import LinearSpec
+from glm4q.kernels.triton_linear import TritonLinear
+from glm4q.planning.machine import versions
+from glm4q.weights.packing import QuantizedWeight
+
+SCHEMA = "glm4q.card/1"
+RUNS = 30
+COPY_BYTES = 1 << 29
+SHAPES = {"layer": (4096, 4096), "gate and up": (27_392, 4096), "head": (151_552, 4096)}
+FORMATS = {"int4": WeightFormat(4, 128), "int8": WeightFormat(8, 128), "nf4": NF4}
+
+
+@dataclass(frozen=True)
+class Product:
+    """One token by one weight, timed by the card's clock."""
+
+    weight: str
+    format: str
+    bytes: int
+    """What it reads of the weight."""
+    seconds: float
+    share_of_copy: float
+    """Of the rate at which the card copies memory to memory."""
+
+
+class Outcomes:
+    """What pytest says of each test, by name."""
+
+    def __init__(self) -> None:
+        self.tests: dict[str, str] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" or report.outcome != "passed":
+            self.tests[report.nodeid] = report.outcome
+
+
+def record(
+    card: dict[str, Any], tests: dict[str, str], copy: float, products: list[Product]
+) -> dict[str, Any]:
+    """What the file holds."""
+    return {
+        "schema": SCHEMA,
+        "date": time.strftime("%Y-%m-%d"),
+        "card": card,
+        "versions": versions(),
+        "copy_bytes_per_second": copy,
+        "tests": tests,
+        "products": [asdict(product) for product in products],
+    }
+
+
+def file_name(card: str, date: str) -> str:
+    """A card's name without what a file system minds.
+
+    >>> file_name("NVIDIA GeForce RTX 4070", "2026-11-26")
+    'nvidia-geforce-rtx-4070-2026-11-26.json'
+    """
+    return f"{re.sub(r'[^a-z0-9]+', '-', card.lower())}-{date}.json"
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """The median of some runs, after one that compiles."""
+    work()
+    times = []
+    for _ in range(RUNS):
+        begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begun.record()
+        work()
+        ended.record()
+        ended.synchronize()
+        times.append(begun.elapsed_time(ended) / 1e3)
+    return median(times)
+
+
+def copy_rate() -> float:
+    """Bytes a second, read and written, of a copy too large for any cache."""
+    block = torch.empty(COPY_BYTES, dtype=torch.uint8, device="cuda")
+    return 2 * block.nbytes / seconds(block.clone)
+
+
+def time_products(copy: float) -> list[Product]:
+    """Each decode product that the card takes."""
+    found = []
+    for name, shape in SHAPES.items():
+        for kind, weight_format in FORMATS.items():
+            spec = LinearSpec(*shape, weight_format, torch.device("cuda"))
+            if TritonLinear().refuses(spec) is None:
+                size, taken = _time_product(spec)
+                found.append(Product(name, kind, size, taken, size / taken / copy))
+    return found
+
+
+def _time_product(spec: LinearSpec) -> tuple[int, float]:
+    kernel, weight = TritonLinear(), _weight(spec)
+    packed = kernel.pack(weight)
+    x = torch.randn(1, spec.inputs, device="cuda").bfloat16()
+    out = torch.empty(1, spec.outputs, device="cuda")
+    needs = kernel.needs(spec, 1, 2).scratch_bytes
+    scratch = torch.empty(needs, dtype=torch.uint8, device="cuda")
+    size = sum(part.nbytes for part in packed.values())
+    return size, seconds(lambda: kernel.matmul(x, packed, out, scratch))
+
+
+def _weight(spec: LinearSpec) -> QuantizedWeight:
+    form = spec.weight_format
+    groups = form.groups(spec.inputs)
+    words = spec.inputs * form.bits // 32
+    where = torch.device("cuda")
+    return QuantizedWeight(
+        form.bits,
+        torch.randint(-(2**31), 2**31 - 1, (words, spec.outputs), dtype=torch.int32, device=where),
+        torch.rand(groups, spec.outputs, device=where).to(
+            torch.float16 if form.scheme == "groups" else torch.float32
+        ),
+        None,
+        None,
+        torch.linspace(-1, 1, 16, device=where) if form.scheme == "nf4" else None,
+    )
+
+
+def main(folder: Path = Path("receipts")) -> int:
+    if not torch.cuda.is_available():
+        sys.stderr.write("make gpu: torch finds no CUDA device\n")
+        return 2
+    outcomes = Outcomes()
+    code = pytest.main(["-q", "tests/gpu"], plugins=[outcomes])
+    properties = torch.cuda.get_device_properties(0)
+    card = {
+        "name": properties.name,
+        "capability": f"{properties.major}.{properties.minor}",
+        "bytes": properties.total_memory,
+        "multiprocessors": properties.multi_processor_count,
+    }
+    copy = copy_rate()
+    made = record(card, outcomes.tests, copy, time_products(copy))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / file_name(properties.name, made["date"])
+    path.write_text(json.dumps(made, indent=2) + "\n")
+    sys.stdout.write(f"{path}\n")
+    return int(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(Path, sys.argv[1:2])))

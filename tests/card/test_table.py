@@ -1,0 +1,91 @@
+"""Every launch of a decode step and of a prompt's chunk at GLM-4-9B's true shapes and at odd ones,
+for every architecture, instruction by instruction: `make card`.
+"""
+
+import pytest
+
+pytest.importorskip("triton", reason="Triton is not installed; it has no wheel for this system")
+
+from tests.card.build import compiler
+
+if compiler() is None:
+    pytest.skip("the PTX machine needs a C++ compiler", allow_module_level=True)
+
+from calculator.model.formats import LLM_INT8, NF4, WeightFormat
+from tests.card.attentions import AttentionCase
+from tests.card.products import ProductCase, relative_error
+
+pytestmark = pytest.mark.card
+CAPABILITIES = 75, 80, 86, 89, 120
+INT4, INT8 = WeightFormat(4, 128), WeightFormat(8, 128)
+TRUE = [(4096, 4096), (256, 4096), (27_392, 4096), (4096, 13_696)]
+HEAD = 151_552, 4096
+ODD = [
+    (200, 640, WeightFormat(4, 32)),
+    (72, 1704, WeightFormat(4, None)),
+    (136, 640, WeightFormat(4, 64, zero_bits=4)),
+    (68, 1700, WeightFormat(8, None)),
+    (132, 640, WeightFormat(8, 32, zero_bits=8)),
+    (68, 1700, LLM_INT8),
+    (72, 640, NF4),
+]
+TARGET = 1.05
+"""Sectors asked for over sectors needed, of a decode product."""
+
+
+def formats(capability: int) -> list[WeightFormat]:
+    return [INT4, INT8, *([NF4] if capability >= 80 else [])]
+
+
+def true_products(capability: int) -> list[ProductCase]:
+    shapes = [(*shape, each) for shape in TRUE for each in formats(capability)]
+    shapes += [(*HEAD, INT8), (*HEAD, INT4)]
+    return [
+        ProductCase(outputs, inputs, each, rows, capability, whole=False)
+        for outputs, inputs, each in shapes
+        for rows in (1, 7, 500)
+        if rows < 500 or outputs in (4096, 256)  # the larger ones are more blocks of the same
+    ]
+
+
+def odd_products(capability: int) -> list[ProductCase]:
+    return [
+        ProductCase(outputs, inputs, each, rows, capability)
+        for outputs, inputs, each in ODD
+        if each.scheme != "nf4" or capability >= 80
+        for rows in (1, 2, 17)
+    ]
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_products(capability: int) -> None:
+    for case in (*true_products(capability), *odd_products(capability)):
+        driver, found, exact = case.run()
+        book = case.form.scheme == "nf4" and case.rows > 1
+        assert relative_error(found, exact) < (2e-3 if book else 1e-6), case
+        if case.whole:
+            continue
+        for launched in driver.launched:
+            account = launched.account
+            if launched.name == "matvec":
+                assert account.asked_over_needed <= TARGET, case
+            # Prompts by a code book look numbers up: 4 lanes meet in a bank.
+            allowed = 4 if book or capability < 80 else 2
+            assert launched.name == "matmul" or account.worst_conflict <= 2, case
+            assert account.worst_conflict <= allowed, (case, launched.name)
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("kv", ["bf16", "int8", "k8v4", "int4"])
+def test_attention(capability: int, kv: str) -> None:
+    tokens = (1,) if capability < 80 else (1, 3, 333)
+    for count in tokens:
+        for cached in (0, 1999):
+            case = AttentionCase(kv, cached, count, capability)
+            driver, error, different = case.run()
+            assert error < 2e-2, case
+            assert different <= 2, case
+            assert driver.launched
+            for launched in driver.launched:
+                if capability >= 80:
+                    assert launched.account.worst_conflict <= 2, (case, launched.name)

@@ -48,6 +48,10 @@ class NumericError(Glm4qError):
         )
 
 
+class ToolError(Glm4qError):
+    """A model that calls tools without end."""
+
+
 class MemoryFullError(Glm4qError):
     """The device has no memory left while a model runs: another program took it."""
 

@@ -1,6 +1,6 @@
 """The Python API: a checkpoint directory in, chats out (docs/python.md shows how)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +16,7 @@ from calculator.memory.plan import MemoryPlan
 from calculator.questions.fit import Fit, Wish
 from glm4q.chat.session import ChatSession
 from glm4q.chat.template import ChatTemplate
+from glm4q.chat.tool_messages import Consent
 from glm4q.decode.batch import Batch
 from glm4q.decode.runner import Runner
 from glm4q.decode.sampling import SamplingParams
@@ -26,6 +27,7 @@ from glm4q.planning.machine import Machine, choose_machine
 from glm4q.planning.plan import RunPlan, plan_run
 from glm4q.text.generation_config import read_sampling_params, read_stop_token_ids
 from glm4q.text.tokenizer import Tokenizer
+from glm4q.tools.functions import Tool, Toolbox
 
 
 @dataclass(frozen=True)
@@ -99,10 +101,18 @@ class LLM:
         """
         return Batch(self.new_runner())
 
-    def chat(self, system: str | None = None, params: SamplingParams | None = None) -> ChatSession:
+    def chat(
+        self,
+        system: str | None = None,
+        params: SamplingParams | None = None,
+        *,
+        tools: Iterable[Tool | Callable[..., object]] = (),
+        consent: Consent = lambda call: True,
+    ) -> ChatSession:
         """Begin a conversation, in whatever row of the batch is free when it asks.
 
-        params: how questions are answered that name nothing else; the authors' own if None. Raises
+        params: how questions are answered that name nothing else; the authors' own if None. tools:
+        functions that the model may call; consent: asked before each call runs. Raises
         TokenizerError without a template, ConfigError where the authors' settings are wrong, and
         OptionError.
         """
@@ -117,6 +127,10 @@ class LLM:
             stop_token_ids=self.stop_token_ids,
             system=system,
             params=params,
+            toolbox=Toolbox(
+                tool if isinstance(tool, Tool) else Tool.from_function(tool) for tool in tools
+            ),
+            consent=consent,
         )
 
 

@@ -23,6 +23,7 @@ SHAPE: dict[str, Any] = {
 }
 """Widths that groups of 128 divide, so that commands work as they do on GLM-4-9B."""
 TEMPLATE = (
+    "{% if tools %}<|system|>\n{{ tools | tojson }}{% endif %}"
     "{% for message in messages %}<|{{ message.role }}|>\n{{ message.content }}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )

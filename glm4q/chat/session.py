@@ -7,18 +7,35 @@ twice. Several conversations share the rows of one batch.
 
 import time
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import torch
 
-from calculator.errors import MemoryFullError, OptionError
+from calculator.errors import MemoryFullError, OptionError, ToolError
 from glm4q.chat.messages import Message
+from glm4q.chat.replies import ReplyEvent, ReplyParser, Text
+from glm4q.chat.reply_record import ReplyRecord
 from glm4q.chat.template import ChatTemplate
+from glm4q.chat.tool_messages import Consent, ToolResult, call_message, result_message
 from glm4q.decode.answer import Answer, FinishReason
 from glm4q.decode.batch import Batch
 from glm4q.decode.generate import token_ids
 from glm4q.decode.sampling import SamplingParams
 from glm4q.text.tokenizer import Tokenizer
+from glm4q.tools.calls import BadCall, ToolCall
+from glm4q.tools.functions import Toolbox
+
+MOST_ROUNDS = 16
+"""Replies to one question at most: a model that goes on calling tools has lost its way."""
+
+MOST_CORRECTIONS = 2
+"""How often, for one question, the model is told that its call cannot be read."""
+
+ASSISTANT = "<|assistant|>"
+"""GLM-4 writes this token itself between prose and a call."""
+
+ChatEvent = ReplyEvent | ToolResult
 
 
 @dataclass
@@ -52,11 +69,18 @@ class ChatSession:
         stop_token_ids: frozenset[int],
         system: str | None = None,
         params: SamplingParams = SamplingParams(),  # noqa: B008 - immutable
+        toolbox: Toolbox | None = None,
+        consent: Consent = lambda call: True,
     ) -> None:
+        """toolbox: what the model may call; consent: asked before each call runs."""
         self._batch, self._tokenizer, self._template = batch, tokenizer, template
         self._stop_token_ids = stop_token_ids
         self.system, self.params = system, params
         self.last_answer: AnswerRecord | None = None
+        self._toolbox, self._consent = toolbox or Toolbox([]), consent
+        self._assistant_id = tokenizer.control_tokens.get(ASSISTANT)
+        if self._toolbox.names:  # a template that takes no tools is refused before a question
+            template.render([{"role": "user", "content": ""}], tools=self._toolbox.offers)
         self.reset()
 
     def reset(self) -> None:
@@ -76,37 +100,83 @@ class ChatSession:
         return self._batch.room
 
     def ask(self, question: str, params: SamplingParams | None = None) -> Generator[str]:
-        """Stream the answer in pieces of whole characters, by the session's params if not given.
+        """Stream the text of the answer in pieces of whole characters; see `stream`."""
+        return _text_of(self.stream(question, params))
 
-        Closing the iterator or interrupting it keeps what was said. Raises OptionError where the
-        conversation no longer fits, the session then being as before; MemoryFullError where the
-        device's memory was taken by others meanwhile, what was said till then being kept.
+    def stream(self, question: str, params: SamplingParams | None = None) -> Generator[ChatEvent]:
+        """Stream the answer: its text, what the model thinks, its calls and their results.
+
+        params: the session's if not given. Closing the iterator or interrupting it keeps what was
+        said. Raises OptionError where the conversation no longer fits, the session then being as
+        before; MemoryFullError where the device's memory was taken by others meanwhile, what was
+        said till then being kept; ToolError where the model calls tools without end.
         """
         messages = [*self.messages, {"role": "user", "content": question}]
-        prompt = self._template.render(self._with_system(messages))
+        prompt, prompt_ids = self._prompt(messages)
+        return self._rounds(messages, prompt, prompt_ids, params or self.params)
+
+    def _prompt(self, messages: list[Message]) -> tuple[str, list[int]]:
+        tools = self._toolbox.offers or None
+        prompt = self._template.render(self._with_system(messages), tools=tools)
         prompt_ids = self._token_ids_of(prompt)
         if len(prompt_ids) >= self.context_size:
             raise OptionError(
                 f"the conversation takes {len(prompt_ids)} tokens, and the context holds "
                 f"{self.context_size}; start anew, or with a longer context"
             )
-        return self._stream(messages, prompt, prompt_ids, params or self.params)
+        return prompt, prompt_ids
 
-    def _stream(
+    def _rounds(
         self, messages: list[Message], prompt: str, prompt_ids: list[int], params: SamplingParams
-    ) -> Generator[str]:
+    ) -> Generator[ChatEvent]:
+        """Replies and results of calls, one after another, until a reply calls nothing."""
+        corrections = 0
+        for _ in range(MOST_ROUNDS):
+            calls: list[ToolCall | BadCall] = []
+            with closing(self._reply(messages, prompt, prompt_ids, params)) as events:
+                for event in events:
+                    if isinstance(event, ToolCall | BadCall):
+                        calls.append(event)
+                    yield event
+            corrections += sum(isinstance(call, BadCall) for call in calls)
+            for call in calls:
+                yield self._run(call)
+            if not calls or corrections > MOST_CORRECTIONS:
+                return
+            messages = self.messages
+            prompt, prompt_ids = self._prompt(messages)
+        raise ToolError(
+            f"the model has called tools {MOST_ROUNDS} times for one question, and is stopped"
+        )
+
+    def _run(self, call: ToolCall | BadCall) -> ToolResult:
+        """Run a call that may run, and remember it with its result."""
+        result = ToolResult(call, "error: the user interrupted the call")
+        try:
+            if isinstance(call, BadCall):
+                result = ToolResult(call, f"error: {call.reason}")
+            elif self._consent(call):
+                result = ToolResult(call, self._toolbox.run(call))
+            else:
+                result = ToolResult(call, "error: the user does not allow this call")
+        finally:
+            style, call_id = self._template.call_style, f"call_{len(self.messages)}"
+            pair = call_message(call, style, call_id), result_message(result, style, call_id)
+            self.messages = [*self.messages, *pair]
+        return result
+
+    def _reply(
+        self, messages: list[Message], prompt: str, prompt_ids: list[int], params: SamplingParams
+    ) -> Generator[ReplyEvent]:
         stop_token_ids = params.stop_token_ids | self._stop_token_ids
         answer = self._batch.join(prompt_ids, replace(params, stop_token_ids=stop_token_ids))
         record = AnswerRecord(answer.prompt_tokens, answer.cached_tokens)
         self.last_answer = record
         self._token_ids, self._text = list(prompt_ids), prompt
-        reply = ""
+        reply = ReplyRecord(self._parser(prompt))
         try:
-            for piece in self._tokenizer.stream(self._counted(answer, record)):
-                shown = piece if reply else _without_role_line(piece, prompt)
-                reply += piece
-                if shown:
-                    yield shown
+            yield from self._parsed(self._counted(answer, record), reply)
+            yield from reply.finish(whole=answer.finish_reason == "stop")
         except torch.OutOfMemoryError:
             raise MemoryFullError(
                 "the device has no memory left: another program took it; the conversation is kept "
@@ -116,9 +186,24 @@ class ChatSession:
             self._batch.cancel(answer)
             record.finish_reason = answer.finish_reason or "cancelled"
             if record.tokens:
-                content = _without_role_line(reply, prompt)
-                self.messages = [*messages, {"role": "assistant", "content": content}]
-                self._text += reply
+                self.messages = [*messages, *reply.messages()]
+                self._text += reply.raw
+
+    def _parser(self, prompt: str) -> ReplyParser:
+        return ReplyParser(
+            tools=self._toolbox.names,
+            thinking=prompt.rstrip().endswith("<think>"),
+            role_line=not prompt.endswith("\n"),
+        )
+
+    def _parsed(self, tokens: Iterator[int], reply: ReplyRecord) -> Iterator[ReplyEvent]:
+        """The events of a reply, whose segments end where the model writes `<|assistant|>`."""
+        segments = Segments(tokens, self._assistant_id if self._toolbox.names else None)
+        for segment in segments:
+            for piece in self._tokenizer.stream(segment):
+                yield from reply.feed(piece)
+            if segments.more:
+                yield from reply.next_segment(ASSISTANT)
 
     def _counted(self, answer: Answer, record: AnswerRecord) -> Iterator[int]:
         """Yield the model's tokens, noted in the session and the record as they come."""
@@ -145,6 +230,28 @@ class ChatSession:
         return self._tokenizer.encode_prompt(prompt)
 
 
-def _without_role_line(reply: str, prompt: str) -> str:
-    """GLM-4 begins a plain answer with the newline that ends its role's line."""
-    return reply if prompt.endswith("\n") else reply.removeprefix("\n")
+class Segments:
+    """Token ids, cut at each token that ends a segment."""
+
+    def __init__(self, tokens: Iterator[int], end: int | None) -> None:
+        self._tokens, self._end = tokens, end
+        self.more = True
+
+    def __iter__(self) -> Iterator[Iterator[int]]:
+        while self.more:
+            yield self._segment()
+
+    def _segment(self) -> Iterator[int]:
+        self.more = False
+        for token in self._tokens:
+            if token == self._end:
+                self.more = True
+                return
+            yield token
+
+
+def _text_of(events: Generator[ChatEvent]) -> Generator[str]:
+    with closing(events):
+        for event in events:
+            if isinstance(event, Text):
+                yield event.text

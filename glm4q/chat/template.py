@@ -23,6 +23,7 @@ from calculator.checkpoint.gguf_file import is_gguf, read_gguf
 from calculator.errors import TokenizerError
 from glm4q.chat import glm4
 from glm4q.chat.messages import Message, Tool, mark_control_tokens, mark_messages, restore_marks
+from glm4q.chat.tool_messages import CallStyle, call_style
 from glm4q.text.gguf_tokenizer import TEMPLATE
 from glm4q.text.tokenizer import control_token_pattern, read_settings
 
@@ -63,8 +64,15 @@ class Renderer(Protocol):
 class ChatTemplate:
     """Writes prompts for `Tokenizer.encode_prompt`, where control tokens from users stay text."""
 
-    def __init__(self, renderer: Renderer, control_tokens: Iterable[str]) -> None:
-        self._renderer = renderer
+    def __init__(
+        self,
+        renderer: Renderer,
+        control_tokens: Iterable[str],
+        *,
+        call_style: CallStyle = "metadata",
+    ) -> None:
+        """call_style: how the renderer reads tool calls in messages."""
+        self._renderer, self.call_style = renderer, call_style
         self._control_tokens = re.compile(control_token_pattern(control_tokens))
 
     @classmethod
@@ -73,7 +81,8 @@ class ChatTemplate:
         control_tokens = frozenset(control_tokens)
         config = read_settings(path / "tokenizer_config.json")
         if source := find_source(path, config):
-            return cls(JinjaRenderer(source, _special_tokens(config), name=path), control_tokens)
+            renderer = JinjaRenderer(source, _special_tokens(config), name=path)
+            return cls(renderer, control_tokens, call_style=call_style(source))
         if control_tokens >= glm4.CONTROL_TOKENS:
             return cls(glm4.render, control_tokens)
         if control_tokens >= CHATGLM3_TOKENS:

@@ -7,7 +7,7 @@ Fine-tuned models of the family also write one object, {"name": ..., "arguments"
 import json
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 NAME = re.compile(r"[A-Za-z_][\w.-]{0,63}")
@@ -25,6 +25,8 @@ class ToolCall:
 
     name: str
     arguments: dict[str, Any]
+    text: str = field(default="", compare=False)
+    """The arguments as the model wrote them: a prompt that repeats them is in the cache."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def read_named_call(name: str, text: str, tools: Collection[str]) -> ToolCall | 
         return BadCall(
             f"{name}\n{text}", f"the arguments of {name} are not valid JSON: {arguments}"
         )
-    return ToolCall(name, arguments)
+    return ToolCall(name, arguments, text)
 
 
 def read_object_call(text: str, tools: Collection[str]) -> ToolCall | BadCall | None:

@@ -1,0 +1,61 @@
+"""A reply while it streams, and the messages that remember it."""
+
+from glm4q.chat.messages import Message
+from glm4q.chat.replies import ReplyEvent, ReplyParser, Text
+from glm4q.tools.calls import BadCall, ToolCall
+
+
+class ReplyRecord:
+    """Parses the pieces of a reply and keeps what is to be fed back: the answer, not the thinking.
+
+    Calls are remembered by whoever runs them, each with its result.
+    """
+
+    def __init__(self, parser: ReplyParser) -> None:
+        self._parser = parser
+        self._answers = [""]  # one for each segment
+        self._called = False
+        self._finished = False
+        self.raw = ""
+        """All that the model wrote."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string came."""
+        return self._parser.stopped
+
+    def feed(self, piece: str) -> list[ReplyEvent]:
+        """What is certain once this piece has come."""
+        self.raw += piece
+        return self._keep(self._parser.feed(piece))
+
+    def next_segment(self, token: str) -> list[ReplyEvent]:
+        """The model wrote the token that begins a message of its own."""
+        self.raw += token
+        events = self._keep(self._parser.next_segment())
+        if self._answers[-1]:
+            self._answers.append("")
+        return events
+
+    def finish(self, *, whole: bool) -> list[ReplyEvent]:
+        """The rest. whole: the model ended the reply itself."""
+        self._finished = True
+        return self._keep(self._parser.finish(whole=whole))
+
+    def messages(self) -> list[Message]:
+        """The assistant's messages without calls. A reply that was interrupted ends as it is."""
+        if not self._finished:
+            rest = self.finish(whole=False)
+            self._answers[-1] += "".join(e.text for e in rest if isinstance(e, BadCall))
+        answers = [answer for answer in self._answers if answer]
+        if not answers and not self._called:
+            answers = [""]
+        return [{"role": "assistant", "content": answer} for answer in answers]
+
+    def _keep(self, events: list[ReplyEvent]) -> list[ReplyEvent]:
+        for event in events:
+            if isinstance(event, Text):
+                self._answers[-1] += event.text
+            elif isinstance(event, ToolCall | BadCall):
+                self._called = True
+        return events

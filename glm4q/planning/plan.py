@@ -45,12 +45,14 @@ def plan_run(
     reserve: bytes of the computing device that stay free. Raises OptionError where the run does not
     fit, and KernelError.
     """
-    weights = {
-        device: choose_weight_kernels(
+    # Where both places are the host, they share what is chosen there.
+    chosen = {
+        place: choose_weight_kernels(
             stored.formats, device=place, dtype=machine.dtype, kernels=machine.kernels
         )
-        for device, place in machine.places.items()
+        for place in set(machine.places.values())
     }
+    weights = {device: chosen[place] for device, place in machine.places.items()}
     served = {device: served_weights(stored.formats, each) for device, each in weights.items()}
     formats = served[machine.compute].formats
     name = stored.name

@@ -269,12 +269,12 @@ def _layer() -> nn.Module:
         "gate_up": (2 * inner, hidden),
         "down": (hidden, inner),
     }
-    layer = nn.Module()
+    layer, kernel = nn.Module(), Native()
     layer.self_attn, layer.mlp = nn.Module(), nn.Module()
     for field, name in LINEARS.items():
         parent, attribute = name.split(".")
         weight = random_weight(*shapes[field], WeightFormat(4, 32, zero_bits=4))
-        linear = QuantLinear(weight, Native())
+        linear = QuantLinear(weight, kernel)
         linear.bias = torch.zeros(shapes[field][0]) if field in "qkv" else None
         setattr(layer.get_submodule(parent), attribute, linear)
     for name in NORMS.values():

@@ -2,9 +2,8 @@
 
 import readline  # noqa: F401  # gives input() editing and history
 import sys
-from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -13,16 +12,16 @@ from calculator.memory.settings import parse_device
 from calculator.options import parse_count, parse_size, parse_tokens
 from calculator.questions.fit import Wish
 from glm4q.commands import options
+from glm4q.commands.chat_tools import DEFAULT_FILES, choose_tools
 from glm4q.commands.receipt import show_receipt
 from glm4q.commands.run_options import Kernel
 from glm4q.commands.signals import ending_at_once_on_interrupt
 from glm4q.commands.streams import read_question
-from glm4q.decode.sampling import SamplingParams
 from glm4q.engine import LLM
 from glm4q.kernels.cpu.extension import slow_note
-from glm4q.terminal.answer import AnswerWriter
 from glm4q.terminal.console import Console
 from glm4q.terminal.loop import Terminal
+from glm4q.terminal.reply import ReplyView, Think, parse_think
 from glm4q.text.generation_config import read_sampling_params
 
 DEFAULT_MAX_TOKENS = 1024
@@ -31,6 +30,7 @@ EXAMPLES = (
     'glm4q chat glm-4-9b-chat-int4 --kv int8 --context 32k --prompt "What is GPTQ?"',
 )
 OWN = "the model's own"
+TOOLS = "Tools and thinking"
 
 
 def chat(
@@ -125,6 +125,40 @@ def chat(
             rich_help_panel=options.SAMPLING,
         ),
     ] = 0,
+    tools: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A Python file whose public functions the model may call.",
+            show_default=False,
+            rich_help_panel=TOOLS,
+        ),
+    ] = None,
+    tool: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="python: let the model run code of its own in a cage without network.",
+            show_default=False,
+            rich_help_panel=TOOLS,
+        ),
+    ] = None,
+    yes_tools: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Run this tool without asking; without a terminal no other tool runs.",
+            show_default=False,
+            rich_help_panel=TOOLS,
+        ),
+    ] = None,
+    files: Annotated[
+        Path,
+        typer.Option(help="Where files of the python tool are written.", rich_help_panel=TOOLS),
+    ] = DEFAULT_FILES,
+    think: Annotated[
+        str,
+        options.choice(
+            "What a thinking model thinks, dimmed or not at all", get_args(Think), TOOLS
+        ),
+    ] = "show",
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     kernel: Kernel = "auto",
@@ -157,16 +191,26 @@ def chat(
     params = read_sampling_params(
         model, {name: value for name, value in changes.items() if value is not None}
     )
-    llm = _load(model, device, dtype, kernel, wish, kept)
+    shown = parse_think(think)
+    with choose_tools(tools or (), tool or (), yes_tools or (), files) as chosen:
+        llm = _load(model, device, dtype, kernel, wish, kept)
+        session = llm.chat(system, params, tools=chosen.tools, consent=chosen.consent)
+        _introduce(llm)
+        if question is None:
+            Terminal(session, params, Console(), think=shown).run()
+        else:
+            raw = not sys.stdout.isatty()
+            view = ReplyView(Console(), Console(file=sys.stderr), raw=raw, think=shown)
+            view.show(session.stream(question))
+    return 0
+
+
+def _introduce(llm: LLM) -> None:
+    """Say what the user should know before the first answer."""
     if note := slow_note({tensor.device for tensor in llm.model.state_dict().values()}):
         print(f"glm4q: {note}", file=sys.stderr)
     if sys.stderr.isatty():  # a pipe gets the answer and nothing else
         print(llm.fit.sentence(), file=sys.stderr)
-    if question is None:
-        _converse(llm, system, params)
-    else:
-        _answer_once(llm, system, params, question)
-    return 0
 
 
 def _wish(
@@ -194,14 +238,3 @@ def _load(
         return LLM.load(
             model, device=device, dtype=dtype, kernel=kernel, wish=wish, reserve=reserve
         )
-
-
-def _converse(llm: LLM, system: str | None, params: SamplingParams) -> None:
-    Terminal(llm.chat(system, params), params, Console()).run()
-
-
-def _answer_once(llm: LLM, system: str | None, params: SamplingParams, question: str) -> None:
-    pieces = llm.chat(system, params).ask(question, params)
-    with closing(AnswerWriter(Console(), raw=not sys.stdout.isatty())) as writer:
-        for piece in pieces:
-            writer.write(piece)

@@ -1,7 +1,6 @@
 """The chat in a terminal: a prompt, streamed Markdown, a status line, and slash commands."""
 
 from collections.abc import Callable
-from contextlib import closing
 
 from rich.console import Console
 
@@ -9,7 +8,7 @@ from calculator.errors import Glm4qError
 from calculator.units import counted
 from glm4q.chat.session import ChatSession
 from glm4q.decode.sampling import SamplingParams
-from glm4q.terminal.answer import AnswerWriter
+from glm4q.terminal.reply import ReplyView, Think
 
 HELP = """\
 /help            this list
@@ -22,8 +21,16 @@ Ctrl-C stops an answer and keeps the conversation."""
 class Terminal:
     """Reads questions and shows answers until the user leaves."""
 
-    def __init__(self, session: ChatSession, params: SamplingParams, console: Console) -> None:
+    def __init__(
+        self,
+        session: ChatSession,
+        params: SamplingParams,
+        console: Console,
+        *,
+        think: Think = "show",
+    ) -> None:
         self._session, self._params, self._console = session, params, console
+        self._view = ReplyView(console, console, think=think)
         self._commands: dict[str, Callable[[str], None]] = {
             "/help": lambda _: self._say(HELP),
             "/reset": lambda _: self._reset(),
@@ -59,12 +66,7 @@ class Terminal:
 
     def _answer(self, question: str) -> None:
         try:
-            with (
-                closing(self._session.ask(question, self._params)) as pieces,
-                closing(AnswerWriter(self._console)) as writer,
-            ):
-                for piece in pieces:
-                    writer.write(piece)
+            self._view.show(self._session.stream(question, self._params))
         except KeyboardInterrupt:
             self._say("stopped", style="dim")
         except Glm4qError as error:

@@ -1,0 +1,53 @@
+"""The tool options of `glm4q chat`, refused before anything is loaded."""
+
+from pathlib import Path
+
+import pytest
+
+from glm4q.cli import main
+
+TOOLS = '''
+def weather(city: str) -> str:
+    """The weather in a city."""
+    return "rain"
+'''
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Path:
+    path = tmp_path / "tools.py"
+    path.write_text(TOOLS, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--tools", "nowhere.py"], "there is no such file"),
+        (["--think", "loudly"], "--think must be show or hide, not 'loudly'"),
+        (["--tool", "perl"], "--tool must be python, not 'perl'"),
+        (["--tools", "TOOLS", "--yes-tools", "climate"], "the tools are weather"),
+        (["--yes-tools", "python"], "--tools FILE.py or --tool python offers some"),
+        (["--tools", "TOOLS", "--tools", "TOOLS"], "two tools are called weather"),
+    ],
+)
+def test_wrong_tools_are_one_line(
+    chat_checkpoint: Path,
+    tools: Path,
+    options: list[str],
+    complaint: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = [str(tools) if option == "TOOLS" else option for option in options]
+    assert main(["chat", str(chat_checkpoint), "--prompt", "hi", *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert complaint in line
+
+
+def test_question_with_tools_is_answered(
+    chat_checkpoint: Path, tools: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    question = ["--prompt", "Weather?", "--max-tokens", "4", "--seed", "1"]
+    options = ["--tools", str(tools), "--yes-tools", "weather", "--think", "hide"]
+    assert main(["chat", str(chat_checkpoint), *question, *options]) == 0
+    assert capsys.readouterr().out

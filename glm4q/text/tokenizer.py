@@ -132,28 +132,52 @@ class Tokenizer:
 
     def stream(self, token_ids: Iterable[int]) -> Iterator[str]:
         """Yield `decode`'s text in pieces, each as soon as its characters are whole."""
-        decoder = DecodeStream(skip_special_tokens=True)
-        unfinished: list[int] = []
+        stream = self.new_stream()
         for token_id in token_ids:
-            unfinished.append(token_id)
-            if piece := decoder.step(self._backend, token_id):
-                unfinished.clear()
+            if piece := stream.push(token_id):
                 yield piece
-            elif len(unfinished) > UNFINISHED_TOKENS:
-                # The decoder reads all of them anew each time: bytes that are no text, or padding.
-                piece, unfinished = self._settle(unfinished)
-                decoder = DecodeStream(unfinished, skip_special_tokens=True)
-                if piece:
-                    yield piece
-        if rest := self.decode(unfinished):
+        if rest := stream.rest():
             yield rest
+
+    def new_stream(self) -> "TextStream":
+        """Begin the text of an answer whose tokens are pushed as they come."""
+        return TextStream(self, self._backend)
+
+
+class TextStream:
+    """Takes the tokens of a text, and returns text as soon as its characters are whole."""
+
+    def __init__(self, tokenizer: Tokenizer, backend: tokenizers.Tokenizer) -> None:
+        self._tokenizer, self._backend = tokenizer, backend
+        self._decoder = DecodeStream(skip_special_tokens=True)
+        self._unfinished: list[int] = []
+
+    def push(self, token_id: int) -> str:
+        """Return the text that is certain since this token came; often nothing."""
+        self._unfinished.append(token_id)
+        if piece := self._decoder.step(self._backend, token_id):
+            self._unfinished.clear()
+            return piece
+        if len(self._unfinished) <= UNFINISHED_TOKENS:
+            return ""
+        # The decoder reads all of them anew each time: bytes that are no text, or padding.
+        piece, self._unfinished = self._settle(self._unfinished)
+        self._decoder = DecodeStream(self._unfinished, skip_special_tokens=True)
+        return piece
+
+    def rest(self) -> str:
+        """Return what no token has finished; the text has ended."""
+        rest, self._unfinished = self._tokenizer.decode(self._unfinished), []
+        self._decoder = DecodeStream(skip_special_tokens=True)
+        return rest
 
     def _settle(self, token_ids: list[int]) -> tuple[str, list[int]]:
         """Return the text of the tokens that no later one can change, and the other tokens."""
-        token_ids = [token_id for token_id in token_ids if self.decode([token_id])]
-        text = self.decode(token_ids)
+        decode = self._tokenizer.decode
+        token_ids = [token_id for token_id in token_ids if decode([token_id])]
+        text = decode(token_ids)
         for end in range(len(token_ids) - 1, 0, -1):
-            first, rest = self.decode(token_ids[:end]), self.decode(token_ids[end:])
+            first, rest = decode(token_ids[:end]), decode(token_ids[end:])
             if rest and first + rest == text:
                 return first, token_ids[end:]
         return "", token_ids

@@ -1,0 +1,129 @@
+"""Sends the answers of a request, whole or as a stream of events, and gives up with the client."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sse_starlette import EventSourceResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from calculator.errors import Glm4qError
+from glm4q.server.choices import Choice, Heading, Json, usage
+from glm4q.server.errors import ApiError
+from glm4q.server.reply import Finished, Reply
+from glm4q.server.served import ServedModel
+from glm4q.server.worker import QueueFullError, Worker, WorkerEndedError
+
+DONE = "[DONE]"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The choices of one request, each with the reply that it tells."""
+
+    model: ServedModel
+    worker: Worker
+    heading: Heading
+    prompt_tokens: int
+    pairs: Sequence[tuple[Choice, Reply]]
+
+    def submit(self) -> None:
+        """Queue them. Raises ApiError where too many requests wait, or the model's thread ended."""
+        try:
+            self.worker.submit([reply.job for _, reply in self.pairs])
+        except QueueFullError as error:
+            retry = {"Retry-After": str(error.retry_after)}
+            raise ApiError(429, str(error), code="queue_full", headers=retry) from None
+        except WorkerEndedError:
+            raise ApiError(503, "the server is ending") from None
+
+    async def whole(self, request: Request) -> Response:
+        """Answer in one piece. A client that goes away frees its rows."""
+        together = asyncio.gather(*(self._read(*pair) for pair in self.pairs))
+        gone = asyncio.ensure_future(_gone(request))
+        first: list[asyncio.Future[Any]] = [together, gone]
+        try:
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+            if not together.done():
+                return Response(status_code=499)  # nobody reads it
+            return JSONResponse(self.heading.whole(together.result(), self._usage()))
+        finally:
+            gone.cancel()
+            together.cancel()
+            self._give_up()
+
+    def stream(self, *, wants_usage: bool, ping_seconds: float) -> Response:
+        """Answer in pieces, with a comment where nothing comes for a while."""
+        return EventSourceResponse(
+            self._pieces(wants_usage=wants_usage), ping=ping_seconds, sep="\n"
+        )
+
+    async def _pieces(self, *, wants_usage: bool) -> AsyncIterator[Json]:
+        pieces: asyncio.Queue[Json | ApiError | None] = asyncio.Queue()
+        tasks = [asyncio.create_task(self._write(*pair, pieces)) for pair in self.pairs]
+        left = len(tasks)
+        try:
+            while left:
+                piece = await pieces.get()
+                if isinstance(piece, ApiError):
+                    yield _event(piece.body)
+                    return
+                if piece is None:
+                    left -= 1
+                else:
+                    yield _event(self.heading.chunk(piece))
+            if wants_usage:
+                yield _event(self.heading.usage_chunk(self._usage()))
+            yield {"data": DONE}
+        finally:  # also where the client has gone
+            for task in tasks:
+                task.cancel()
+            self._give_up()
+
+    async def _write(
+        self, choice: Choice, reply: Reply, pieces: asyncio.Queue[Json | ApiError | None]
+    ) -> None:
+        for piece in choice.begin():
+            pieces.put_nowait(piece)
+        async for event in reply.events():
+            if not isinstance(event, Finished):
+                for piece in choice.add(event):
+                    pieces.put_nowait(piece)
+            elif event.reason in ("error", "cancelled"):
+                pieces.put_nowait(self._failure(event.error))
+            else:
+                pieces.put_nowait(choice.end(event.reason))
+        pieces.put_nowait(None)
+
+    async def _read(self, choice: Choice, reply: Reply) -> Json:
+        async for event in reply.events():
+            if isinstance(event, Finished):
+                if event.reason in ("error", "cancelled"):
+                    raise self._failure(event.error)
+                return choice.whole(event.reason)
+            choice.add(event)
+        raise self._failure(None)
+
+    def _failure(self, error: Glm4qError | None) -> ApiError:
+        message = (
+            "the model's thread has ended" if error is None else self.model.without_path(error)
+        )
+        return ApiError(503 if error is None else 500, message)
+
+    def _usage(self) -> Json:
+        return usage(self.prompt_tokens, sum(reply.tokens for _, reply in self.pairs))
+
+    def _give_up(self) -> None:
+        self.worker.cancel([reply.job for _, reply in self.pairs])
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _event(content: Json) -> Json:
+    return {"data": json.dumps(content, ensure_ascii=False)}

@@ -1,0 +1,50 @@
+"""Errors as OpenAI's API writes them: a status, and an object that names what is wrong."""
+
+from collections.abc import Mapping
+from typing import Any
+
+TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "service_unavailable_error",
+}
+"""The word that clients read for each status; others are the server's own fault."""
+
+
+class ApiError(Exception):
+    """A request that is refused. The message goes to the client: it names no path."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param, self.code = status, message, param, code
+        self.headers = dict(headers or {})
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The JSON of the answer."""
+        return error_body(self.status, self.message, param=self.param, code=self.code)
+
+
+def error_body(
+    status: int, message: str, *, param: str | None = None, code: str | None = None
+) -> dict[str, Any]:
+    """Write an error as OpenAI's API does."""
+    kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def unsupported(name: str, reason: str = "this server does not support it") -> ApiError:
+    """Refuse a part of the API by its name."""
+    return ApiError(400, f"{name}: {reason}", param=name, code="unsupported_parameter")

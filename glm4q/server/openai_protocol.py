@@ -1,0 +1,127 @@
+"""OpenAI's protocol as pure functions: a request becomes messages, tools and settings.
+
+https://platform.openai.com/docs/api-reference/chat
+"""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from calculator.errors import OptionError
+from glm4q.decode.sampling import SamplingParams
+from glm4q.server.errors import ApiError, unsupported
+from glm4q.server.requests import ChatMessage, ChatRequest, EarlierCall, Sampled
+
+SAMPLED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+
+
+def sampling_params(
+    request: Sampled, own: SamplingParams, max_tokens: int | None
+) -> list[SamplingParams]:
+    """One setting for each choice: what the request leaves open is the model's own.
+
+    Choices of one seed differ: each has the seed after that of the one before it.
+    """
+    given = {name: value for name in SAMPLED if (value := getattr(request, name)) is not None}
+    try:
+        params = replace(own, **given, max_tokens=max_tokens)
+        if request.seed is None:
+            return [params] * (request.n or 1)
+        first = request.seed % 2**62  # OpenAI's seeds may be negative
+        return [replace(params, seed=first + index) for index in range(request.n or 1)]
+    except OptionError as error:
+        name = str(error).split()[0]
+        raise ApiError(400, str(error), param=name, code="invalid_value") from None
+
+
+def max_tokens_of(request: ChatRequest) -> int | None:
+    """The limit under its new or its old name."""
+    old, new = request.max_tokens, request.max_completion_tokens
+    if old is not None and new is not None and old != new:
+        message = f"max_tokens is {old} and max_completion_tokens is {new}: give one of them"
+        raise ApiError(400, message, param="max_completion_tokens", code="invalid_value")
+    return old if new is None else new
+
+
+def offered_tools(request: ChatRequest) -> list[dict[str, Any]]:
+    """The tools that the model is shown, as templates take them."""
+    if request.tool_choice not in (None, "auto", "none"):
+        raise unsupported("tool_choice", 'only "auto" and "none" are supported')
+    if request.tool_choice == "none" or not request.tools:
+        return []
+    return [tool.model_dump(exclude_none=True) for tool in request.tools]
+
+
+def template_messages(request: ChatRequest, *, observes: bool) -> list[dict[str, Any]]:
+    """The messages as a chat template reads them.
+
+    observes: the model reads the result of a tool as GLM-4's role `observation`.
+    """
+    messages: list[dict[str, Any]] = []
+    for number, message in enumerate(request.messages):
+        content = _content(message, f"messages.{number}")
+        if message.role == "tool":
+            messages.append(_result(message, content, observes=observes))
+        elif message.role == "assistant":
+            messages += _said(message, content, observes=observes)
+        else:
+            role = "system" if message.role == "developer" else message.role
+            messages.append({"role": role, "content": content})
+    return messages
+
+
+def _content(message: ChatMessage, place: str) -> str:
+    if message.name is not None and message.role != "tool":
+        raise unsupported(f"{place}.name", "chat templates show no names")
+    if message.tool_calls and message.role != "assistant":
+        raise ApiError(400, f"{place}.tool_calls: only the assistant calls tools", param=place)
+    if message.content is None:
+        if message.role != "assistant":
+            raise ApiError(400, f"{place}.content: only an assistant's may be null", param=place)
+        return ""
+    if isinstance(message.content, str):
+        return message.content
+    return "".join(_text(part, f"{place}.content") for part in message.content)
+
+
+def _text(part: dict[str, Any], place: str) -> str:
+    if part.get("type") != "text":
+        raise unsupported(place, f"parts of type {str(part.get('type'))[:40]!r} are not supported")
+    if not isinstance(part.get("text"), str):
+        raise ApiError(400, f"{place}: a part of type text needs a text", param=place)
+    return str(part["text"])
+
+
+def _result(message: ChatMessage, content: str, *, observes: bool) -> dict[str, Any]:
+    if observes:
+        return {"role": "observation", "content": content}
+    known = {"tool_call_id": message.tool_call_id, "name": message.name}
+    return {"role": "tool", "content": content, **known}
+
+
+def _said(message: ChatMessage, content: str, *, observes: bool) -> list[dict[str, Any]]:
+    calls = message.tool_calls or []
+    if not observes:
+        said: dict[str, Any] = {"role": "assistant", "content": content}
+        return [
+            {**said, "tool_calls": [_call_for_template(call) for call in calls]} if calls else said
+        ]
+    own = [{"role": "assistant", "content": content}] if content or not calls else []
+    return own + [
+        {
+            "role": "assistant",
+            "metadata": call.function.name,
+            "content": call.function.arguments,
+        }
+        for call in calls
+    ]
+
+
+def _call_for_template(call: EarlierCall) -> dict[str, Any]:
+    """Templates print arguments as an object."""
+    try:
+        arguments = json.loads(call.function.arguments)
+    except (ValueError, RecursionError):
+        arguments = call.function.arguments
+    function = {"name": call.function.name, "arguments": arguments}
+    return {"id": call.id, "type": "function", "function": function}

@@ -1,0 +1,121 @@
+"""One answer of the model while it is decoded: tokens become text, thinking and tool calls."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from calculator.errors import Glm4qError
+from glm4q.chat.replies import ReplyEvent, ReplyParser, Text
+from glm4q.chat.stop_strings import StopStrings
+from glm4q.decode.answer import End, Event, FinishReason, Token
+from glm4q.decode.sampling import SamplingParams
+from glm4q.server.worker import Job, Worker
+from glm4q.text.tokenizer import Tokenizer
+
+ASSISTANT = "<|assistant|>"
+
+
+class Parser(Protocol):
+    """What reads the text of an answer: glm4q.chat.replies.ReplyParser, or PlainText."""
+
+    @property
+    def stopped(self) -> bool: ...
+
+    def feed(self, piece: str) -> list[ReplyEvent]: ...
+
+    def next_segment(self) -> list[ReplyEvent]: ...
+
+    def finish(self, *, whole: bool = True) -> list[ReplyEvent]: ...
+
+
+class PlainText:
+    """The text of a completion, in which nothing has a meaning but stop strings."""
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self._stop = StopStrings(stop)
+
+    @property
+    def stopped(self) -> bool:
+        return self._stop.found
+
+    def feed(self, piece: str) -> list[ReplyEvent]:
+        return self._events(self._stop.feed(piece))
+
+    def next_segment(self) -> list[ReplyEvent]:
+        return []
+
+    def finish(self, *, whole: bool = True) -> list[ReplyEvent]:
+        return self._events("" if self._stop.found else self._stop.rest())
+
+    def _events(self, text: str) -> list[ReplyEvent]:
+        return [Text(text)] if text else []
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Why an answer has ended, and what failed."""
+
+    reason: FinishReason
+    error: Glm4qError | None = None
+
+
+class Reply:
+    """An answer whose events are read on the server's event loop."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        tokenizer: Tokenizer,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        parser: Parser,
+    ) -> None:
+        self._worker, self._parser = worker, parser
+        self._text = tokenizer.new_stream()
+        self._segment = tokenizer.control_tokens.get(ASSISTANT)
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[Event] = asyncio.Queue()
+        self.tokens = 0
+        """Tokens of the answer so far."""
+        self.job = Job(prompt, params, self._deliver)
+
+    def _deliver(self, event: Event) -> None:
+        """Take an event on the worker's thread. A loop that was closed by force takes none."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, event)
+
+    async def events(self) -> AsyncIterator[ReplyEvent | Finished]:
+        """Yield what the model says, and last why it ends."""
+        while True:
+            event = await self._queue.get()
+            if isinstance(event, End):
+                break
+            for said in self._take(event):
+                yield said
+            if self._parser.stopped:
+                self._worker.cancel([self.job])
+                event = End("stop")
+                break
+        for said in self._parser.feed(self._text.rest()):
+            yield said
+        for said in self._parser.finish(whole=event.reason == "stop"):
+            yield said
+        yield Finished("stop" if self._parser.stopped else event.reason, event.error)
+
+    def _take(self, event: Token) -> list[ReplyEvent]:
+        self.tokens += 1
+        if event.token == self._segment:
+            return self._parser.feed(self._text.rest()) + self._parser.next_segment()
+        return self._parser.feed(self._text.push(event.token))
+
+
+def reply_parser(prompt: str, tools: Sequence[str], stop: Sequence[str]) -> ReplyParser:
+    """What reads the answer to a chat's prompt."""
+    return ReplyParser(
+        tools=tools,
+        thinking=prompt.rstrip().endswith("<think>"),
+        role_line=not prompt.endswith("\n"),
+        stop=stop,
+    )

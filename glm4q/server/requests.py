@@ -1,0 +1,202 @@
+"""The bodies of requests. What is not supported is refused by name, never ignored."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from glm4q.server.errors import ApiError, unsupported
+
+MAX_CHOICES = 16
+MAX_MESSAGES = 4096
+MAX_TOOLS = 128
+MAX_STOPS = 16
+
+WITHOUT_EFFECT = ("user", "metadata", "safety_identifier", "prompt_cache_key")
+"""Labels for the accounts of whoever runs a service; they ask for nothing."""
+
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "audio": (),
+    "best_of": (1,),
+    "echo": (False,),
+    "frequency_penalty": (0,),
+    "function_call": (),
+    "functions": ([],),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "modalities": (["text"],),
+    "parallel_tool_calls": (True,),
+    "prediction": (),
+    "presence_penalty": (0,),
+    "reasoning_effort": (),
+    "response_format": ({"type": "text"},),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
+    "suffix": ("",),
+    "top_logprobs": (0,),
+    "verbosity": (),
+    "web_search_options": (),
+}
+"""Fields of OpenAI's API that are not supported, and the values by which they ask for nothing."""
+
+
+class Body(BaseModel):
+    """A part of a request: its types are checked, and it has no unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class StreamOptions(Body):
+    """What a stream is to contain beside the answer."""
+
+    include_usage: bool | None = None
+    include_obfuscation: Literal[False] | None = None
+
+
+class Function(Body):
+    """A function that the model may call."""
+
+    name: str = Field(pattern=r"^[A-Za-z_][\w.-]{0,63}$")
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: Literal[False] | None = None
+
+
+class OfferedTool(Body):
+    """A tool: only functions are known."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class CalledFunction(Body):
+    """The function of an earlier call, with its arguments as JSON text."""
+
+    name: str
+    arguments: str
+
+
+class EarlierCall(Body):
+    """A call in a message of the assistant."""
+
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: CalledFunction
+    index: int | None = None
+
+
+class ChatMessage(Body):
+    """A message of the conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[dict[str, Any]] | None = None
+    name: str | None = None
+    tool_calls: list[EarlierCall] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    refusal: None = None
+    annotations: list[None] | None = Field(None, max_length=0)
+    audio: None = None
+    function_call: None = None
+
+
+class Sampled(Body):
+    """Fields that a chat and a completion have in common."""
+
+    model: str
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = Field(None, ge=1)
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+
+    @property
+    def stops(self) -> list[str]:
+        """The strings that end the answer."""
+        return [self.stop] if isinstance(self.stop, str) else self.stop or []
+
+    @property
+    def wants_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+class ChatRequest(Sampled):
+    """The body of /v1/chat/completions."""
+
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    tools: list[OfferedTool] | None = Field(None, max_length=MAX_TOOLS)
+    tool_choice: str | dict[str, Any] | None = None
+
+
+class CompletionRequest(Sampled):
+    """The body of /v1/completions."""
+
+    prompt: str | list[str] | list[int] | list[list[int]]
+
+
+class TokenizeRequest(Body):
+    """The body of /tokenize."""
+
+    text: str
+
+
+class DetokenizeRequest(Body):
+    """The body of /detokenize."""
+
+    tokens: list[int]
+
+
+Kind = TypeVar("Kind", bound=Body)
+
+
+def read_body(kind: type[Kind], raw: bytes) -> Kind:
+    """Check a body. Raises ApiError."""
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise ApiError(400, "the body is not valid JSON") from None
+    if not isinstance(body, dict):
+        raise ApiError(400, "the body must be a JSON object")
+    try:
+        request = kind.model_validate(_supported(kind, body))
+    except ValidationError as error:
+        raise _refusal(error) from None
+    if isinstance(request, Sampled):
+        _check_sampled(request)
+    return request
+
+
+def _supported(kind: type[Body], body: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop what asks for nothing, and refuse what cannot be done."""
+    kept = {}
+    for name, value in body.items():
+        if name in kind.model_fields:
+            kept[name] = value
+        elif issubclass(kind, Sampled) and name in WITHOUT_EFFECT:
+            continue
+        elif value is not None and value not in NEUTRAL.get(name, ()):
+            raise unsupported(name)
+    return kept
+
+
+def _refusal(error: ValidationError) -> ApiError:
+    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    return ApiError(400, f"{place}: {problem['msg']}", param=place, code="invalid_value")
+
+
+def _check_sampled(request: Sampled) -> None:
+    if len(request.stops) > MAX_STOPS or not all(request.stops):
+        message = f"stop: at most {MAX_STOPS} strings, none of them empty"
+        raise ApiError(400, message, param="stop", code="invalid_value")
+    if request.stream_options is not None and not request.stream:
+        message = "stream_options: only a request with stream: true may have it"
+        raise ApiError(400, message, param="stream_options", code="invalid_value")

@@ -1,0 +1,89 @@
+"""What the server serves: a model's name, its words, and the settings of whoever runs it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from calculator.errors import Glm4qError
+from calculator.questions.question import Question
+from glm4q.chat.template import ChatTemplate
+from glm4q.decode.sampling import SamplingParams
+from glm4q.server.errors import ApiError
+from glm4q.text.tokenizer import Tokenizer
+
+OBSERVATION = "<|observation|>"
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model as requests see it."""
+
+    name: str
+    directory: str
+    """Where its files are, which no answer says."""
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    """None where the checkpoint has none: it completes text, and does not chat."""
+    params: SamplingParams
+    """The authors' own settings."""
+    stop_token_ids: frozenset[int]
+    context: int
+    """Tokens of a prompt and its answer."""
+    vocab_size: int
+    question: Question
+    """The plan of the run."""
+    created: int
+
+    @property
+    def own_params(self) -> SamplingParams:
+        """How a request is answered that says nothing of it."""
+        stops = self.params.stop_token_ids | self.stop_token_ids
+        return replace(self.params, stop_token_ids=stops)
+
+    @property
+    def observes(self) -> bool:
+        """Whether the result of a tool is GLM-4's role `observation`."""
+        return OBSERVATION in self.tokenizer.control_tokens
+
+    def chat_prompt(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
+    ) -> tuple[str, list[int]]:
+        """The text of a prompt, and its tokens. Raises ApiError."""
+        if self.template is None:
+            raise ApiError(400, f"{self.name} has no chat template; /v1/completions takes text")
+        try:
+            text = self.template.render(messages, tools=tools or None)
+        except Glm4qError as error:
+            raise ApiError(400, self.without_path(error), param="messages") from None
+        return text, self._checked(self.tokenizer.encode_prompt(text), "messages")
+
+    def prompt(self, prompt: str | Sequence[int]) -> list[int]:
+        """The tokens of a text that is no chat; tokens are taken as they are. Raises ApiError."""
+        if isinstance(prompt, str):
+            token_ids = self.tokenizer.prefix_ids + self.tokenizer.encode(prompt)
+        else:
+            token_ids = self.known_tokens(prompt, "prompt")
+        return self._checked(token_ids, "prompt")
+
+    def known_tokens(self, token_ids: Sequence[int], param: str) -> list[int]:
+        """The tokens, of which the model knows each. Raises ApiError."""
+        for token_id in token_ids:
+            if not 0 <= token_id < self.vocab_size:
+                message = f"{param}: token ids are 0 to {self.vocab_size - 1}, not {token_id}"
+                raise ApiError(400, message, param=param, code="invalid_value")
+        return list(token_ids)
+
+    def without_path(self, error: Glm4qError) -> str:
+        """An error's message for a client: the model's name stands for its directory."""
+        return str(error).replace(self.directory, self.name)
+
+    def _checked(self, token_ids: list[int], param: str) -> list[int]:
+        if not token_ids:
+            raise ApiError(400, f"{param}: a prompt needs at least one token", param=param)
+        if len(token_ids) >= self.context:
+            message = (
+                f"{param}: the prompt takes {len(token_ids)} tokens, and the context holds "
+                f"{self.context} with the answer; glm4q serve --context gives more where it fits"
+            )
+            raise ApiError(400, message, param=param, code="context_length_exceeded")
+        return token_ids

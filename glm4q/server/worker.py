@@ -1,0 +1,170 @@
+"""The one thread that runs the model. Requests wait in a queue, and share the decoding loop."""
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+from calculator.errors import Glm4qError
+from glm4q.decode.answer import End, Event, Token
+from glm4q.decode.sampling import SamplingParams
+from glm4q.server.decoding import Decoder
+
+USUAL_TOKENS = 256
+"""Tokens that an answer is taken to have where the request sets no limit."""
+LONGEST_RETRY = 600
+
+
+class QueueFullError(Exception):
+    """No more requests may wait. retry_after: seconds after which it may be tried again."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"too many requests wait already; try again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+class WorkerEndedError(Exception):
+    """The thread that runs the model has ended."""
+
+
+@dataclass(eq=False)
+class Job:
+    """One answer: its prompt, and the function that gets its events, on the worker's thread."""
+
+    prompt: Sequence[int]
+    params: SamplingParams
+    deliver: Callable[[Event], None]
+
+
+class Worker:
+    """Runs jobs, the oldest first, as many at once as the decoder has rows."""
+
+    def __init__(self, decoder: Decoder, *, queue: int) -> None:
+        """queue: jobs that may wait beside those that run."""
+        self._decoder, self._queue, self._rows = decoder, queue, decoder.free
+        self._changed = threading.Condition()
+        self._waiting: deque[Job] = deque()
+        self._running: dict[Hashable, Job] = {}
+        self._cancelled: set[Job] = set()
+        self._stopping = False
+        self._tokens_per_second = 0.0
+        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many answers run, and how many wait."""
+        with self._changed:
+            return {"running": len(self._running), "waiting": len(self._waiting)}
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Queue all the jobs or none. Raises QueueFullError, WorkerEndedError."""
+        with self._changed:
+            if self._stopping or not self.alive:
+                raise WorkerEndedError
+            free = max(0, self._rows - len(self._running))
+            if len(self._waiting) + len(jobs) > self._queue + free:
+                raise QueueFullError(self._retry_after())
+            self._waiting.extend(jobs)
+            self._changed.notify()
+
+    def cancel(self, jobs: Sequence[Job]) -> None:
+        """End those jobs that have not ended: before the next step their rows are free."""
+        with self._changed:
+            self._cancelled.update(jobs)
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """End once all jobs have ended, and wait for that."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while self._go_on():
+                self._step()
+        finally:  # also where a fault of the program ends the thread: nobody waits for ever
+            with self._changed:
+                self._stopping = True
+                left = [*self._running.values(), *self._waiting]
+                self._running.clear()
+                self._waiting.clear()
+            for job in left:
+                job.deliver(End("error"))
+
+    def _go_on(self) -> bool:
+        """Wait for work, and let jobs leave and join. Returns False where all is done."""
+        with self._changed:
+            while not (self._waiting or self._running or self._cancelled or self._stopping):
+                self._changed.wait()
+            self._drop_cancelled()
+            while self._waiting and self._decoder.free:
+                self._join(self._waiting.popleft())
+            return bool(self._running or self._waiting or not self._stopping)
+
+    def _drop_cancelled(self) -> None:
+        cancelled, self._cancelled = self._cancelled, set()
+        for job in [job for job in self._waiting if job in cancelled]:
+            self._waiting.remove(job)
+            job.deliver(End("cancelled"))
+        for answer in [answer for answer, job in self._running.items() if job in cancelled]:
+            self._decoder.cancel(answer)
+            self._running.pop(answer).deliver(End("cancelled"))
+
+    def _join(self, job: Job) -> None:
+        try:
+            self._running[self._decoder.join(job.prompt, job.params)] = job
+        except Glm4qError as error:
+            job.deliver(End("error", error))
+
+    def _step(self) -> None:
+        if not self._running:
+            return
+        begun = time.perf_counter()
+        try:
+            events = self._decoder.step()
+        except Glm4qError as error:
+            self._fail(error)
+            return
+        self._measure(events, time.perf_counter() - begun)
+        with self._changed:
+            pairs = [
+                (self._running.pop(answer) if isinstance(event, End) else job, event)
+                for answer, event in events
+                if (job := self._running.get(answer)) is not None
+            ]
+        for job, event in pairs:
+            job.deliver(event)
+
+    def _fail(self, error: Glm4qError) -> None:
+        """A step failed as a whole: all answers that took part end, and the server goes on."""
+        with self._changed:
+            failed = dict(self._running)
+            self._running.clear()
+        for answer, job in failed.items():
+            self._decoder.cancel(answer)
+            job.deliver(End("error", error))
+
+    def _measure(self, events: Sequence[tuple[Hashable, Event]], seconds: float) -> None:
+        tokens = sum(isinstance(event, Token) for _, event in events)
+        if tokens:
+            speed = tokens / max(seconds, 1e-6)
+            old = self._tokens_per_second or speed
+            self._tokens_per_second = 0.9 * old + 0.1 * speed
+
+    def _retry_after(self) -> int:
+        """Seconds until the queue is empty at the speed that was measured; at least one."""
+        jobs = [*self._running.values(), *self._waiting]
+        tokens = sum(job.params.max_tokens or USUAL_TOKENS for job in jobs)
+        seconds = tokens / self._tokens_per_second if self._tokens_per_second else 1.0
+        return min(LONGEST_RETRY, max(1, math.ceil(seconds)))

@@ -1,0 +1,79 @@
+"""`glm4q serve` with a real model: its answers are those of a chat, and SIGTERM lets them end."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import openai
+import pytest
+
+from calculator.questions.fit import Wish
+from glm4q.cli import main
+from glm4q.decode.sampling import SamplingParams
+from glm4q.engine import LLM
+
+QUESTIONS = ["Hello", "What is GPTQ?", "And a longer one, with more words in it"]
+GREEDY = SamplingParams(temperature=0, max_tokens=12)
+
+
+@contextmanager
+def served(checkpoint: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    command = [sys.executable, "-m", "glm4q", "serve", str(checkpoint), "--port", "0"]
+    command += ["--parallel", "2", "--context", "512", "--name", "tiny", "--device", "cpu"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            lines = iter(process.stderr.readline, "")
+            yield process, next(line.split()[-1] for line in lines if "serving at" in line)
+        finally:
+            process.kill()
+
+
+def ask(url: str, question: str) -> str | None:
+    with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+        answer = client.chat.completions.create(
+            model="tiny",
+            messages=[{"role": "user", "content": question}],
+            temperature=0,
+            max_tokens=GREEDY.max_tokens,
+        )
+    return answer.choices[0].message.content
+
+
+def test_clients_at_once_get_the_answers_of_a_chat_and_a_stream_ends_after_sigterm(
+    chat_checkpoint: Path,
+) -> None:
+    llm = LLM.load(chat_checkpoint, device="cpu", wish=Wish(context=512))
+    expected = ["".join(llm.chat().ask(question, GREEDY)) for question in QUESTIONS]
+    with served(chat_checkpoint) as (process, url):
+        with ThreadPoolExecutor(len(QUESTIONS)) as pool:
+            answers = list(pool.map(lambda question: ask(url, question), QUESTIONS))
+        with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+            stream = client.chat.completions.create(
+                model="tiny",
+                messages=[{"role": "user", "content": "Hello"}],
+                temperature=0,
+                max_tokens=300,
+                stream=True,
+            )
+            next(iter(stream))
+            process.send_signal(signal.SIGTERM)
+            pieces = list(stream)
+        assert process.wait(30) == 0
+    assert answers == expected
+    assert pieces[-1].choices[0].finish_reason in ("stop", "length")
+
+
+def test_what_cannot_be_served_is_said_before_anything_is_loaded(
+    chat_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", str(chat_checkpoint), "--host", "0.0.0.0"]) == 2
+    assert "--api-key-file" in capsys.readouterr().err
+    assert main(["serve", str(chat_checkpoint), "--parallel", "0"]) == 2
+    assert "parallel must be at least 1, not 0" in capsys.readouterr().err
+    assert main(["serve", str(chat_checkpoint), "--cors-origin", "*"]) == 2
+    assert "cors origin" in capsys.readouterr().err

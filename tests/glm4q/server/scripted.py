@@ -1,0 +1,190 @@
+"""A decoder that says what a test scripts, and a server around it on a free port."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import uvicorn
+
+from calculator.checkpoint.stored import StoredModel
+from calculator.errors import Glm4qError
+from calculator.memory.settings import Settings
+from calculator.questions.question import Question
+from calculator.questions.subject import find_subject
+from glm4q.chat.template import ChatTemplate
+from glm4q.decode.answer import End, Event, Token
+from glm4q.decode.sampling import SamplingParams
+from glm4q.server.app import Service, make_app
+from glm4q.server.guard import LOOPBACK, Rules
+from glm4q.server.served import ServedModel
+from glm4q.server.worker import Worker
+from glm4q.text.tokenizer import Tokenizer
+
+NAME = "scripted"
+CONTEXT = 2000
+
+
+@dataclass(eq=False)
+class ScriptedAnswer:
+    left: list[int]
+    tokens: int | None
+    told: int = 0
+
+
+@dataclass
+class ScriptedDecoder:
+    """Each answer says the same text, byte by byte: a token of the test's tokenizer is a byte.
+
+    A step runs one token of every answer. While `gate` is not set, steps give nothing.
+    """
+
+    script: list[int]
+    rows: int = 2
+    gate: threading.Event = field(default_factory=threading.Event)
+    answers: list[ScriptedAnswer] = field(default_factory=list)
+    prompts: list[list[int]] = field(default_factory=list)
+    params: list[SamplingParams] = field(default_factory=list)
+    cancelled: int = 0
+    failure: Glm4qError | None = None
+
+    @property
+    def free(self) -> int:
+        return self.rows - len(self.answers)
+
+    def join(self, prompt: Sequence[int], params: SamplingParams) -> ScriptedAnswer:
+        self.prompts.append(list(prompt))
+        self.params.append(params)
+        answer = ScriptedAnswer(list(self.script), params.max_tokens)
+        self.answers.append(answer)
+        return answer
+
+    def cancel(self, answer: Any) -> None:
+        if answer in self.answers:
+            self.answers.remove(answer)
+            self.cancelled += 1
+
+    def step(self) -> list[tuple[Hashable, Event]]:
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
+        if not self.gate.wait(0.01):
+            return []
+        return [event for answer in list(self.answers) for event in self._next(answer)]
+
+    def _next(self, answer: ScriptedAnswer) -> list[tuple[Hashable, Event]]:
+        if answer.tokens is not None and answer.told == answer.tokens:
+            return [(answer, self._end(answer, End("length")))]
+        if not answer.left:
+            return [(answer, self._end(answer, End("stop")))]
+        answer.told += 1
+        return [(answer, Token(answer.left.pop(0)))]
+
+    def _end(self, answer: ScriptedAnswer, end: End) -> End:
+        self.answers.remove(answer)
+        return end
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that runs."""
+
+    url: str
+    decoder: ScriptedDecoder
+    tokenizer: Tokenizer
+    worker: Worker
+
+    @property
+    def last_prompt(self) -> str:
+        """The text of the latest prompt, without its control tokens."""
+        return self.tokenizer.decode(self.decoder.prompts[-1])
+
+
+class StandInTemplate:
+    """Writes messages and tools as a test can read them."""
+
+    def render(self, messages: Sequence[Any], *, tools: Any = None) -> str:
+        said = "".join(f"[{message['role']}]{message['content']}" for message in messages)
+        return f"{'[tools]' if tools else ''}{said}[assistant]"
+
+
+@contextmanager
+def serving(
+    checkpoint: Path,
+    text: str | bytes,
+    *,
+    rows: int = 2,
+    queue: int = 8,
+    rules: Rules = Rules(LOOPBACK),  # noqa: B008 - immutable
+    ping_seconds: float = 5.0,
+    held: bool = False,
+) -> Iterator[Running]:
+    """Serve a model that always says `text`. held: it says nothing until the gate is set."""
+    tokenizer = Tokenizer.from_directory(checkpoint)
+    raw = text.encode() if isinstance(text, str) else text
+    decoder = ScriptedDecoder(byte_tokens(tokenizer, raw), rows)
+    if not held:
+        decoder.gate.set()
+    worker = Worker(decoder, queue=queue)
+    worker.start()
+    service = Service(_served(checkpoint, tokenizer), worker, ping_seconds)
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(
+        uvicorn.Config(make_app(service, rules), log_level="critical", lifespan="off")
+    )
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        wait_for(lambda: server.started)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield Running(url, decoder, tokenizer, worker)
+    finally:
+        server.should_exit = True
+        decoder.gate.set()
+        thread.join(10)
+        worker.stop()
+        listener.close()
+
+
+def byte_tokens(tokenizer: Tokenizer, raw: bytes) -> list[int]:
+    """One token for each byte, also where a byte alone is no character."""
+    return [cast(int, tokenizer.token_id(LETTERS[byte])) for byte in raw]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait until it is so; fail where it never is."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come to be in time"
+        time.sleep(0.005)
+
+
+def _served(checkpoint: Path, tokenizer: Tokenizer) -> ServedModel:
+    config = StoredModel.open(checkpoint).config
+    subject = find_subject("glm-4-9b-chat", weights="int4", group_size=None, lm_head=None)
+    return ServedModel(
+        name=NAME,
+        directory=str(checkpoint),
+        tokenizer=tokenizer,
+        template=cast(ChatTemplate, StandInTemplate()),
+        params=SamplingParams(temperature=0.8, top_p=0.8),
+        stop_token_ids=frozenset([256]),
+        context=CONTEXT,
+        vocab_size=config.vocab_size,
+        question=Question(subject, Settings(context=8192)),
+        created=1,
+    )
+
+
+def _letters() -> list[str]:
+    """GPT-2's letter for each byte, as tokenizers' ByteLevel writes them."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = iter(range(256, 512))
+    return [chr(byte) if byte in plain else chr(next(others)) for byte in range(256)]
+
+
+LETTERS = _letters()

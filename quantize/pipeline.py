@@ -16,7 +16,8 @@ from glm4q import __version__
 from quantize.calibrate.samples import Calibration
 from quantize.calibrate.walk import CalibrationWalk
 from quantize.output.companions import gptq_settings
-from quantize.output.layout import SHARD_BYTES, lay_out
+from quantize.output.layout import SHARD_BYTES, lay_out, source_header
+from quantize.output.shards import DTYPES
 from quantize.output.target import Target, refuse_full_disk
 from quantize.output.tensors import NamedTensors, coded, copied, rounded
 from quantize.parts import (
@@ -176,7 +177,9 @@ class CalibratedParts(RoundedParts):
                 codes = quantized.codes[weight.module]
                 yield from coded(weight, self._formats[weight], codes)
             elif weight.name in quantized.replaced:
-                yield weight.name, quantized.replaced[weight.name]
+                # It was scaled where and as samples are computed; the file keeps its own dtype.
+                dtype = DTYPES[source_header(self._stored, weight).dtype]
+                yield weight.name, quantized.replaced[weight.name].to("cpu", dtype)
             else:
                 yield from copied(self._stored, weight)
         self._target.journal.reports += [asdict(report) for report in quantized.reports]

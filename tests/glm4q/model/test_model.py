@@ -102,9 +102,9 @@ def test_prompts_that_run_together_end_with_the_logits_of_each(
     model = _load(tiny_checkpoint, dtype)
     prompts = torch.randint(97, (3, 9))
     memories = [memory_on_cpu(model.config, 9, dtype=dtype, batch=batch) for batch in (3, 1, 1, 1)]
-    together = model(prompts, memories[0])
+    together = runner_of(model, memories[0])(prompts)
     for row, memory in enumerate(memories[1:]):
-        alone = model(prompts[row : row + 1], memory)
+        alone = runner_of(model, memory)(prompts[row : row + 1])
         assert (together[row] - alone[0]).abs().max() < 0.02 * alone.abs().max()
 
 

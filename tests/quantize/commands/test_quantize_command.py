@@ -117,3 +117,16 @@ def test_quantized_source_is_refused(
     assert StoredModel.open(tmp_path / "int4").is_quantized
     assert main(command(tmp_path / "int4", tmp_path / "out", *options)) == 2
     assert "is quantized already" in capsys.readouterr().err
+
+
+def test_awq_keeps_the_dtype_of_a_file_that_is_computed_in_another(
+    tiny_vocabulary_checkpoint: Path, tmp_path: Path
+) -> None:
+    """It scales norms, which are computed in bfloat16 here and stored in float32."""
+    options = [*tiny_options(tmp_path), "--method", "awq", "--dtype", "bf16"]
+    assert main(command(tiny_vocabulary_checkpoint, tmp_path / "int4", *options)) == 0
+    source, made = (
+        StoredModel.open(path) for path in (tiny_vocabulary_checkpoint, tmp_path / "int4")
+    )
+    (norm,) = (name for name in source.tensors if name.endswith("0.input_layernorm.weight"))
+    assert made.tensors[norm].dtype == source.tensors[norm].dtype == "F32"

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 
 from glm4q.chat.replies import BadCall, ReplyEvent, Text, Thinking
 from glm4q.decode.answer import FinishReason
+from glm4q.server.errors import valid_text
 from glm4q.tools.calls import ToolCall
 
 Json = dict[str, Any]
@@ -79,7 +80,7 @@ class ChatChoice:
         return "tool_calls" if self.calls and reason == "stop" else reason
 
     def _call(self, call: ToolCall) -> Json:
-        arguments = json.dumps(call.arguments, ensure_ascii=False)
+        arguments = valid_text(json.dumps(call.arguments, ensure_ascii=False))
         function = {"name": call.name, "arguments": arguments}
         return {"id": self.new_id(), "type": "function", "function": function}
 

@@ -41,6 +41,7 @@ def error_body(
     status: int, message: str, *, param: str | None = None, code: str | None = None
 ) -> dict[str, Any]:
     """Write an error as OpenAI's API does."""
+    message, param = valid_text(message), None if param is None else valid_text(param)
     kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
@@ -48,3 +49,8 @@ def error_body(
 def unsupported(name: str, reason: str = "this server does not support it") -> ApiError:
     """Refuse a part of the API by its name."""
     return ApiError(400, f"{name}: {reason}", param=name, code="unsupported_parameter")
+
+
+def valid_text(text: str) -> str:
+    """Put U+FFFD for half a surrogate pair, which JSON can hold and UTF-8 cannot."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -49,7 +49,7 @@ def offered_tools(request: ChatRequest) -> list[dict[str, Any]]:
         raise unsupported("tool_choice", 'only "auto" and "none" are supported')
     if request.tool_choice == "none" or not request.tools:
         return []
-    return [tool.model_dump(exclude_none=True) for tool in request.tools]
+    return [tool.for_template for tool in request.tools]
 
 
 def template_messages(request: ChatRequest, *, observes: bool) -> list[dict[str, Any]]:

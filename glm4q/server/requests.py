@@ -12,6 +12,7 @@ MAX_CHOICES = 16
 MAX_MESSAGES = 4096
 MAX_TOOLS = 128
 MAX_STOPS = 16
+MAX_TOKENS = 2**31 - 1
 
 WITHOUT_EFFECT = ("user", "metadata", "safety_identifier", "prompt_cache_key")
 """Labels for the accounts of whoever runs a service; they ask for nothing."""
@@ -69,6 +70,13 @@ class OfferedTool(Body):
     type: Literal["function"]
     function: Function
 
+    @property
+    def for_template(self) -> dict[str, Any]:
+        """The tool as templates take it. A schema is not copied: it may be deep."""
+        named = {name: getattr(self.function, name) for name in Function.model_fields}
+        given = {name: value for name, value in named.items() if value is not None}
+        return {"type": "function", "function": given}
+
 
 class CalledFunction(Body):
     """The function of an earlier call, with its arguments as JSON text."""
@@ -112,7 +120,7 @@ class Sampled(Body):
     stop: str | list[str] | None = None
     temperature: float | None = None
     top_p: float | None = None
-    max_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
     top_k: int | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
@@ -131,7 +139,7 @@ class ChatRequest(Sampled):
     """The body of /v1/chat/completions."""
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
-    max_completion_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
     tools: list[OfferedTool] | None = Field(None, max_length=MAX_TOOLS)
     tool_choice: str | dict[str, Any] | None = None
 

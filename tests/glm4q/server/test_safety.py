@@ -22,7 +22,7 @@ def body(**fields: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def running(chat_checkpoint: Path) -> Iterator[Running]:
-    with serving(chat_checkpoint, "yes", rules=Rules(max_body_bytes=5000)) as server:
+    with serving(chat_checkpoint, "yes", rules=Rules(max_body_bytes=9000)) as server:
         yield server
 
 
@@ -81,7 +81,9 @@ def test_a_used_port_is_said() -> None:
         (b"[]", 400),
         (b'{"model": "scripted", "messages": []}', 400),
         (b'{"model": "scripted", "messages": [{"role": "user", "content": 5}]}', 400),
-        (b'{"text": "' + b"x" * 5000 + b'"}', 413),
+        (b'{"model": "scripted", "\\ud800": 1}', 400),
+        (b'{"model": "\\ud800", "messages": [{"role": "user", "content": ""}]}', 404),
+        (b'{"text": "' + b"x" * 9000 + b'"}', 413),
     ],
 )
 def test_a_bad_body_is_one_clear_error(running: Running, raw: bytes, status: int) -> None:
@@ -94,6 +96,16 @@ def test_a_bad_body_is_one_clear_error(running: Running, raw: bytes, status: int
     assert answer.json()["error"]["message"]
     assert "Traceback" not in answer.text
     assert "/" not in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("depth", [300, 900])
+def test_a_deep_schema_is_no_fault_of_the_server(running: Running, depth: int) -> None:
+    schema = '{"a":' * depth + "1" + "}" * depth
+    function = f'{{"name": "f", "parameters": {schema}}}'
+    tools = f'[{{"type": "function", "function": {function}}}]'
+    raw = json.dumps(body())[:-1] + f', "tools": {tools}}}'
+    answer = httpx2.post(f"{running.url}{CHAT}", content=raw)
+    assert answer.status_code in (200, 400), answer.text
 
 
 def test_unknown_paths_and_methods_have_the_same_shape(running: Running) -> None:

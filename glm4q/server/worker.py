@@ -56,12 +56,6 @@ class Worker:
     def alive(self) -> bool:
         return self._thread.is_alive()
 
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many answers run, and how many wait."""
-        with self._changed:
-            return {"running": len(self._running), "waiting": len(self._waiting)}
-
     def start(self) -> None:
         self._thread.start()
 

@@ -50,8 +50,8 @@ def test_clients_at_once_get_the_answers_of_a_chat_and_a_stream_ends_after_sigte
     llm = LLM.load(chat_checkpoint, device="cpu", wish=Wish(context=512))
     expected = ["".join(llm.chat().ask(question, GREEDY)) for question in QUESTIONS]
     with served(chat_checkpoint) as (process, url):
-        with ThreadPoolExecutor(len(QUESTIONS)) as pool:
-            answers = list(pool.map(lambda question: ask(url, question), QUESTIONS))
+        with ThreadPoolExecutor(8) as pool:  # more clients than rows
+            answers = list(pool.map(lambda question: ask(url, question), QUESTIONS * 4))
         with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
             stream = client.chat.completions.create(
                 model="tiny",
@@ -64,7 +64,7 @@ def test_clients_at_once_get_the_answers_of_a_chat_and_a_stream_ends_after_sigte
             process.send_signal(signal.SIGTERM)
             pieces = list(stream)
         assert process.wait(30) == 0
-    assert answers == expected
+    assert answers == expected * 4
     assert pieces[-1].choices[0].finish_reason in ("stop", "length")
 
 

@@ -108,18 +108,21 @@ class LLM:
         *,
         tools: Iterable[Tool | Callable[..., object]] = (),
         consent: Consent = lambda call: True,
+        dialect: str | None = None,
     ) -> ChatSession:
         """Begin a conversation, in whatever row of the batch is free when it asks.
 
         params: how questions are answered that name nothing else; the authors' own if None. tools:
-        functions that the model may call; consent: asked before each call runs. Raises
+        functions that the model may call; consent: asked before each call runs. dialect:
+        the protocol that is used in place of the checkpoint's own template. Raises
         TokenizerError without a template, ConfigError where the authors' settings are wrong, and
         OptionError.
         """
         if system is not None and not system.strip():
             raise OptionError("the system prompt is empty")
         params = read_sampling_params(self.directory) if params is None else params
-        template = ChatTemplate.from_directory(self.directory, self.tokenizer.control_tokens)
+        control_tokens = self.tokenizer.control_tokens
+        template = ChatTemplate.from_directory(self.directory, control_tokens, dialect)
         return ChatSession(
             self.batch,
             self.tokenizer,

@@ -20,21 +20,14 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 from calculator.checkpoint.gguf_file import is_gguf, read_gguf
-from calculator.errors import TokenizerError
-from glm4q.chat import glm4
+from calculator.errors import OptionError, TokenizerError
+from glm4q.chat.dialects import DIALECTS, GLM4, Dialect, find_dialect, with_tools
 from glm4q.chat.messages import Message, Tool, mark_control_tokens, mark_messages, restore_marks
 from glm4q.chat.tool_messages import CallStyle, call_style
 from glm4q.text.gguf_tokenizer import TEMPLATE
 from glm4q.text.tokenizer import control_token_pattern, read_settings
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
-
-CHATGLM3_TOKENS = {"[gMASK]", "sop", "<|user|>", "<|assistant|>"}
-CHATGLM3 = (
-    "[gMASK]sop{% for message in messages %}<|{{ message.role }}|>\n {{ message.content }}"
-    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-"""The protocol of chatglm3-6b, whose tokenizer begins each text with a space."""
 
 # What a template can fail with: jinja2's own errors, and Python's in its expressions.
 TEMPLATE_FAULTS = (
@@ -76,17 +69,23 @@ class ChatTemplate:
         self._control_tokens = re.compile(control_token_pattern(control_tokens))
 
     @classmethod
-    def from_directory(cls, path: Path, control_tokens: Iterable[str]) -> Self:
-        """Read the directory's template, or take GLM-4's protocol if only the tokenizer is its."""
+    def from_directory(
+        cls, path: Path, control_tokens: Iterable[str], dialect: str | None = None
+    ) -> Self:
+        """Read the directory's template; without one, the tokenizer's control tokens say which.
+
+        dialect: a protocol of the table that is used in place of the template.
+        """
         control_tokens = frozenset(control_tokens)
+        if dialect is not None:
+            return cls(_named_dialect(dialect, control_tokens), control_tokens)
         config = read_settings(path / "tokenizer_config.json")
         if source := find_source(path, config):
             renderer = JinjaRenderer(source, _special_tokens(config), name=path)
             return cls(renderer, control_tokens, call_style=call_style(source))
-        if control_tokens >= glm4.CONTROL_TOKENS:
-            return cls(glm4.render, control_tokens)
-        if control_tokens >= CHATGLM3_TOKENS:
-            return cls(JinjaRenderer(CHATGLM3, {}, name=path), control_tokens)
+        for known in (GLM4, DIALECTS["chatglm3"]):
+            if control_tokens >= known.control_tokens:
+                return cls(known, control_tokens)
         raise TokenizerError(f"{path} has no chat template, and no control tokens of GLM-4's")
 
     def render(
@@ -107,6 +106,13 @@ class ChatTemplate:
             )
         except RecursionError:
             raise TokenizerError("messages or tools are nested too deeply") from None
+
+
+def _named_dialect(name: str, control_tokens: frozenset[str]) -> Dialect:
+    dialect = find_dialect(name)
+    if missing := sorted(dialect.control_tokens - control_tokens):
+        raise OptionError(f"the tokenizer has no {missing[0]}, which the dialect {name} needs")
+    return dialect
 
 
 class JinjaRenderer:
@@ -130,7 +136,7 @@ class JinjaRenderer:
         if tools and not self._takes_tools:
             raise TokenizerError(f"{self._name}: this chat template takes no tools")
         if self._takes_tools_from_messages:  # GLM-4's ignores the variable
-            messages, tools = glm4.with_tools(messages, tools), None
+            messages, tools = with_tools(messages, tools), None
         with self._faults_named():
             return self._template.render(
                 messages=messages,

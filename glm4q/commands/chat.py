@@ -11,6 +11,7 @@ from calculator.checkpoint.stored import StoredModel
 from calculator.memory.settings import parse_device
 from calculator.options import parse_count, parse_size, parse_tokens
 from calculator.questions.fit import Wish
+from glm4q.chat.dialects import DIALECTS, find_dialect
 from glm4q.commands import options
 from glm4q.commands.chat_tools import DEFAULT_FILES, choose_tools
 from glm4q.commands.receipt import show_receipt
@@ -159,6 +160,12 @@ def chat(
             "What a thinking model thinks, dimmed or not at all", get_args(Think), TOOLS
         ),
     ] = "show",
+    dialect: Annotated[
+        str | None,
+        options.choice(
+            "The protocol in place of the checkpoint's chat template", DIALECTS, options.MACHINE
+        ),
+    ] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     kernel: Kernel = "auto",
@@ -192,9 +199,13 @@ def chat(
         model, {name: value for name, value in changes.items() if value is not None}
     )
     shown = parse_think(think)
+    if dialect is not None:
+        find_dialect(dialect)
     with choose_tools(tools or (), tool or (), yes_tools or (), files) as chosen:
         llm = _load(model, device, dtype, kernel, wish, kept)
-        session = llm.chat(system, params, tools=chosen.tools, consent=chosen.consent)
+        session = llm.chat(
+            system, params, tools=chosen.tools, consent=chosen.consent, dialect=dialect
+        )
         _introduce(llm)
         if question is None:
             Terminal(session, params, Console(), think=shown).run()

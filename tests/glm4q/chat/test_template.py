@@ -11,14 +11,14 @@ import tokenizers
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from calculator.errors import TokenizerError
-from glm4q.chat import glm4
+from glm4q.chat import dialects
 from glm4q.chat.messages import Message
 from glm4q.chat.template import ChatTemplate, JinjaRenderer
 from glm4q.text.tiktoken_bpe import byte_alphabet
 from glm4q.text.tokenizer import GLM4_CONTROL_TOKENS, USER_END, USER_START, Tokenizer
+from tests.glm4q.chat.templates import render_in_transformers
 from tests.paths import DATA
 
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"GLM-4's templates are not in {DATA}")
@@ -71,13 +71,6 @@ def jinja(path: Path, source: str | list[dict[str, str]]) -> ChatTemplate:
     return ChatTemplate.from_directory(path, ())
 
 
-def render_in_transformers(source: str, messages: Any, prompted: bool = True) -> Any:
-    make: Any = PreTrainedTokenizerFast
-    backend = tokenizers.Tokenizer(models.BPE())
-    peer = make(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", chat_template=source)
-    return peer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompted)
-
-
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
     """Bytes and GLM-4's control tokens."""
@@ -95,7 +88,7 @@ def tokenizer() -> Tokenizer:
 def template(request: pytest.FixtureRequest) -> ChatTemplate:
     """GLM-4's protocol as we write it, and as its checkpoints do."""
     if request.param == "built-in":
-        return ChatTemplate(glm4.render, GLM4_CONTROL_TOKENS)
+        return ChatTemplate(dialects.GLM4, GLM4_CONTROL_TOKENS)
     return ChatTemplate.from_directory(request.param, GLM4_CONTROL_TOKENS)
 
 
@@ -125,7 +118,7 @@ def test_official_templates_render_as_in_transformers(
     template = ChatTemplate.from_directory(path, ())
     assert template.render(messages, add_generation_prompt=prompted) == expected
     if path.name == "glm-4-9b-chat":
-        built_in = ChatTemplate(glm4.render, ())
+        built_in = ChatTemplate(dialects.GLM4, ())
         assert built_in.render(messages, add_generation_prompt=prompted) == expected
 
 
@@ -139,11 +132,12 @@ def test_other_templates_render_as_in_transformers(
 
 
 def test_the_built_in_protocol() -> None:
-    rendered = ChatTemplate(glm4.render, ()).render(CONVERSATIONS[3])
+    rendered = ChatTemplate(dialects.GLM4, ()).render(CONVERSATIONS[3])
     schema = json.dumps(WEATHER["function"], ensure_ascii=False, indent=4)
     assert rendered == (
-        f"[gMASK]<sop><|system|>\n{glm4.TOOLS_INTRODUCTION}\n## get_weather\n\n{schema}\n"
-        f"{glm4.CALL_WITH_JSON}<|system|>\nBe brief.<|user|>\n北京 <weather>?\n"
+        f"[gMASK]<sop><|system|>\n{dialects.GLM4_INTRODUCTION}{dialects.TOOLS_HEADING}"
+        f"\n## get_weather\n\n{schema}\n"
+        f"{dialects.CALL_WITH_JSON}<|system|>\nBe brief.<|user|>\n北京 <weather>?\n"
         '<|assistant|>get_weather\n{"city": "北京"}<|observation|>\n{"t": 23}<|assistant|>'
     )
 
@@ -333,4 +327,4 @@ def test_what_is_no_chat_is_refused(
 )
 def test_the_built_in_protocol_refuses_what_glm4_never_learnt(message: Message, says: str) -> None:
     with pytest.raises(TokenizerError, match=says):
-        ChatTemplate(glm4.render, ()).render([message])
+        ChatTemplate(dialects.GLM4, ()).render([message])

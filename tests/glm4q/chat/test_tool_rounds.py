@@ -9,7 +9,7 @@ from tokenizers import pre_tokenizers
 from tokenizers.models import BPE
 
 from calculator.errors import TokenizerError, ToolError
-from glm4q.chat import glm4
+from glm4q.chat import dialects
 from glm4q.chat.replies import Text, Thinking
 from glm4q.chat.session import MOST_ROUNDS, ChatSession
 from glm4q.chat.template import ChatTemplate, JinjaRenderer
@@ -53,7 +53,7 @@ def _tokenizer() -> Tokenizer:
 
 TOKENIZER = _tokenizer()
 CONTROL = TOKENIZER.control_tokens
-GLM4 = ChatTemplate(glm4.render, CONTROL)
+GLM4 = ChatTemplate(dialects.GLM4, CONTROL)
 
 
 def _jinja(source: str) -> ChatTemplate:

@@ -25,6 +25,7 @@ def tools(tmp_path: Path) -> Path:
     [
         (["--tools", "nowhere.py"], "there is no such file"),
         (["--think", "loudly"], "--think must be show or hide, not 'loudly'"),
+        (["--dialect", "glm5"], "--dialect must be chatglm3, glm-4,"),
         (["--tool", "perl"], "--tool must be python, not 'perl'"),
         (["--tools", "TOOLS", "--yes-tools", "climate"], "the tools are weather"),
         (["--yes-tools", "python"], "--tools FILE.py or --tool python offers some"),

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from glm4q.chat.glm4 import render
+from glm4q.chat.dialects import GLM4
 from glm4q.chat.replies import BadCall, ReplyParser, Text
 from glm4q.decode.sampling import SamplingParams
 from glm4q.server.choices import ChatChoice
@@ -39,7 +39,7 @@ def chat(**fields: Any) -> ChatRequest:
 
 def test_glm4_reads_calls_as_its_own_messages() -> None:
     messages = template_messages(chat(), observes=True)
-    assert render(messages, tools=None, add_generation_prompt=True) == (
+    assert GLM4(messages, tools=None, add_generation_prompt=True) == (
         "[gMASK]<sop><|user|>\nWeather?<|assistant|>\nLet me look."
         '<|assistant|>weather\n{"city": "Rome"}<|observation|>\nsun<|assistant|>'
     )

@@ -111,6 +111,20 @@ def chat(
             rich_help_panel=options.SAMPLING,
         ),
     ] = None,
+    presence_penalty: Annotated[
+        float,
+        typer.Option(
+            help="-2 to 2; above 0, tokens that the answer has become less likely.",
+            rich_help_panel=options.SAMPLING,
+        ),
+    ] = 0.0,
+    frequency_penalty: Annotated[
+        float,
+        typer.Option(
+            help="-2 to 2; above 0, the more often the answer has a token, the less likely it is.",
+            rich_help_panel=options.SAMPLING,
+        ),
+    ] = 0.0,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -192,6 +206,8 @@ def chat(
         "top_k": top_k,
         "min_p": min_p,
         "repetition_penalty": repetition_penalty,
+        "presence_penalty": presence_penalty,
+        "frequency_penalty": frequency_penalty,
         "seed": seed,
         "max_tokens": max_tokens,
     }

@@ -28,6 +28,10 @@ class SamplingParams:
     """Drop tokens less likely than this share of the likeliest."""
     repetition_penalty: float = 1.0
     """Divide the logits of tokens already in the context by this (https://arxiv.org/abs/1909.05858)."""
+    presence_penalty: float = 0.0
+    """Subtract this from the logits of tokens that the answer already has."""
+    frequency_penalty: float = 0.0
+    """Subtract this from a token's logit once for each time that the answer has it."""
     seed: int | None = None
     """One seed always gives one answer; None takes a new seed each time."""
     max_tokens: int | None = None
@@ -49,6 +53,9 @@ class SamplingParams:
             raise OptionError(
                 f"repetition_penalty must be above 0 and at most 100, not {self.repetition_penalty}"
             )
+        for name in ("presence_penalty", "frequency_penalty"):
+            if not -2 <= getattr(self, name) <= 2:
+                raise OptionError(f"{name} must be -2 to 2, not {getattr(self, name)}")
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise OptionError(f"seed must be 0 to 2**63 - 1, not {self.seed}")
         if self.max_tokens is not None and self.max_tokens < 1:
@@ -104,6 +111,7 @@ class Sampler:
         self.params = params
         self._context, self._constraint = context, constraint
         self._seen: Tensor | None = None
+        self._counts: Tensor | None = None  # how often the answer has each token
         self._generator = torch.Generator(device)
         if params.seed is None:
             self._generator.seed()
@@ -120,17 +128,28 @@ class Sampler:
         token, finite = int(number), isfinite(total)
         if self._seen is not None:
             self._seen[token] = True
+        if self._counts is not None:
+            self._counts[token] += 1
         if self._constraint is not None and finite:
             self._constraint.accept(token)
         return Pick(token, finite, self._log_probabilities(logits, token) if finite else None)
 
     def _penalized(self, logits: Tensor) -> Tensor:
+        logits = self._less_often(logits)
         if self.params.repetition_penalty == 1.0:
             return logits
         if self._seen is None:
             self._seen = torch.zeros_like(logits, dtype=torch.bool)
             self._seen[torch.tensor(self._context, dtype=torch.int64)] = True
         return penalize(logits, self._seen, self.params.repetition_penalty)
+
+    def _less_often(self, logits: Tensor) -> Tensor:
+        presence, frequency = self.params.presence_penalty, self.params.frequency_penalty
+        if not presence and not frequency:
+            return logits
+        if self._counts is None:
+            self._counts = torch.zeros_like(logits)
+        return logits - presence * (self._counts > 0) - frequency * self._counts
 
     def _pick(self, logits: Tensor) -> Tensor:
         if self.params.temperature < GREEDY_BELOW:

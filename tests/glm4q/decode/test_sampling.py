@@ -157,3 +157,20 @@ def test_draws_are_multinomial_s() -> None:
     found = [int(draw(probabilities, ours)) for _ in range(20)]
     assert found == [int(torch.multinomial(probabilities, 1, generator=theirs)) for _ in range(20)]
     assert len(set(found)) > 5
+
+
+def test_presence_counts_a_token_once_and_frequency_each_time() -> None:
+    """The context before the answer does not count; the model's own logits stay as they are."""
+    logits = torch.tensor([3.0, 2.2, 1.9])
+    present = Sampler(SamplingParams(temperature=0, presence_penalty=1.0), CPU, [0, 0])
+    assert [present(logits).token for _ in range(4)] == [0, 1, 0, 0]
+    frequent = Sampler(SamplingParams(temperature=0, frequency_penalty=1.0), CPU, [0, 0])
+    assert [frequent(logits).token for _ in range(4)] == [0, 1, 0, 2]
+    assert logits.tolist() == pytest.approx([3.0, 2.2, 1.9])
+
+
+@pytest.mark.parametrize("name", ["presence_penalty", "frequency_penalty"])
+@pytest.mark.parametrize("value", [2.1, -3.0, float("nan")])
+def test_penalties_have_the_bounds_of_openai(name: str, value: float) -> None:
+    with pytest.raises(OptionError, match=f"{name} must be -2 to 2"):
+        SamplingParams(**{name: value})  # type: ignore[arg-type]

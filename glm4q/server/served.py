@@ -11,8 +11,6 @@ from glm4q.decode.sampling import SamplingParams
 from glm4q.server.errors import ApiError
 from glm4q.text.tokenizer import Tokenizer
 
-OBSERVATION = "<|observation|>"
-
 
 @dataclass(frozen=True)
 class ServedModel:
@@ -42,8 +40,8 @@ class ServedModel:
 
     @property
     def observes(self) -> bool:
-        """Whether the result of a tool is GLM-4's role `observation`."""
-        return OBSERVATION in self.tokenizer.control_tokens
+        """Whether the template reads calls as metadata, and their results as observations."""
+        return self.template is not None and self.template.call_style == "metadata"
 
     def chat_prompt(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]

@@ -107,6 +107,8 @@ class Running:
 class StandInTemplate:
     """Writes messages and tools as a test can read them."""
 
+    call_style = "tool_calls"
+
     def render(self, messages: Sequence[Any], *, tools: Any = None) -> str:
         said = "".join(f"[{message['role']}]{message['content']}" for message in messages)
         return f"{'[tools]' if tools else ''}{said}[assistant]"

@@ -1,6 +1,6 @@
 """The Python API: a checkpoint directory in, chats out (docs/python.md shows how)."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -109,12 +109,14 @@ class LLM:
         tools: Iterable[Tool | Callable[..., object]] = (),
         consent: Consent = lambda call: True,
         dialect: str | None = None,
+        stop: Sequence[str] = (),
     ) -> ChatSession:
         """Begin a conversation, in whatever row of the batch is free when it asks.
 
         params: how questions are answered that name nothing else; the authors' own if None. tools:
         functions that the model may call; consent: asked before each call runs. dialect:
-        the protocol that is used in place of the checkpoint's own template. Raises
+        the protocol that is used in place of the checkpoint's own template. stop: strings that end
+        an answer and are not part of it. Raises
         TokenizerError without a template, ConfigError where the authors' settings are wrong, and
         OptionError.
         """
@@ -134,6 +136,7 @@ class LLM:
                 tool if isinstance(tool, Tool) else Tool.from_function(tool) for tool in tools
             ),
             consent=consent,
+            stop=stop,
         )
 
 

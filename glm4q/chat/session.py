@@ -6,7 +6,7 @@ twice. Several conversations share the rows of one batch.
 """
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -71,13 +71,17 @@ class ChatSession:
         params: SamplingParams = SamplingParams(),  # noqa: B008 - immutable
         toolbox: Toolbox | None = None,
         consent: Consent = lambda call: True,
+        stop: Sequence[str] = (),
     ) -> None:
-        """toolbox: what the model may call; consent: asked before each call runs."""
+        """toolbox: what the model may call; consent: asked before each call runs; stop: strings
+        that end an answer and are not part of it.
+        """
         self._batch, self._tokenizer, self._template = batch, tokenizer, template
         self._stop_token_ids = stop_token_ids
         self.system, self.params = system, params
         self.last_answer: AnswerRecord | None = None
         self._toolbox, self._consent = toolbox or Toolbox([]), consent
+        self._stop = stop
         self._assistant_id = tokenizer.control_tokens.get(ASSISTANT)
         if self._toolbox.names:  # a template that takes no tools is refused before a question
             template.render([{"role": "user", "content": ""}], tools=self._toolbox.offers)
@@ -184,7 +188,7 @@ class ChatSession:
             ) from None
         finally:
             self._batch.cancel(answer)
-            record.finish_reason = answer.finish_reason or "cancelled"
+            record.finish_reason = "stop" if reply.stopped else answer.finish_reason or "cancelled"
             if record.tokens:
                 self.messages = [*messages, *reply.messages()]
                 self._text += reply.raw
@@ -194,6 +198,7 @@ class ChatSession:
             tools=self._toolbox.names,
             thinking=prompt.rstrip().endswith("<think>"),
             role_line=not prompt.endswith("\n"),
+            stop=self._stop,
         )
 
     def _parsed(self, tokens: Iterator[int], reply: ReplyRecord) -> Iterator[ReplyEvent]:
@@ -202,6 +207,8 @@ class ChatSession:
         for segment in segments:
             for piece in self._tokenizer.stream(segment):
                 yield from reply.feed(piece)
+                if reply.stopped:
+                    return
             if segments.more:
                 yield from reply.next_segment(ASSISTANT)
 

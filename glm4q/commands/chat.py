@@ -125,6 +125,14 @@ def chat(
             rich_help_panel=options.SAMPLING,
         ),
     ] = 0.0,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A string that ends an answer, and is not part of it.",
+            show_default=False,
+            rich_help_panel=options.SAMPLING,
+        ),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -220,7 +228,12 @@ def chat(
     with choose_tools(tools or (), tool or (), yes_tools or (), files) as chosen:
         llm = _load(model, device, dtype, kernel, wish, kept)
         session = llm.chat(
-            system, params, tools=chosen.tools, consent=chosen.consent, dialect=dialect
+            system,
+            params,
+            tools=chosen.tools,
+            consent=chosen.consent,
+            dialect=dialect,
+            stop=stop or (),
         )
         _introduce(llm)
         if question is None:

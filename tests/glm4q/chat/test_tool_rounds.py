@@ -66,6 +66,7 @@ def _session(
     template: ChatTemplate = GLM4,
     consent: Consent = lambda call: True,
     tools: tuple[Tool, ...] = (Tool.from_function(weather),),
+    stop: tuple[str, ...] = (),
 ) -> tuple[ChatSession, ScriptedRunner]:
     """A session whose model gives these replies, each ended by <|user|>."""
     script = [i for reply in replies for i in TOKENIZER.encode_prompt(reply + "<|user|>")]
@@ -80,6 +81,7 @@ def _session(
         params=GREEDY,
         toolbox=Toolbox(tools),
         consent=consent,
+        stop=stop,
     )
     return session, model
 
@@ -182,3 +184,13 @@ def test_templates_of_the_openai_kind_get_tool_calls() -> None:
 def test_template_without_tools_is_refused_before_a_question() -> None:
     with pytest.raises(TokenizerError, match="takes no tools"):
         _session(template=_jinja(THINKING))
+
+
+def test_stop_string_ends_the_answer_and_the_decoding() -> None:
+    session, model = _session("\nOne. Two. ###Three.", "\nFour.", stop=("###",))
+    assert "".join(session.ask("Count")) == "One. Two. "
+    assert session.messages[-1]["content"] == "One. Two. "
+    assert session.last_answer
+    assert session.last_answer.finish_reason == "stop"
+    model.script = TOKENIZER.encode_prompt("\nFour.<|user|>")  # the rest is never asked for
+    assert "".join(session.ask("And?")) == "Four."

@@ -2,6 +2,7 @@
 
 Glm4qError
 ├── OptionError        an option or argument that cannot be
+│   └── ContextFullError    a conversation that the context has no room for
 ├── ConfigError        a config.json that is not one of ours, or not whole
 ├── CheckpointError    a checkpoint that is missing, damaged, or not what its config says
 ├── TokenizerError     a tokenizer or chat template that cannot be read or applied
@@ -19,6 +20,15 @@ class Glm4qError(Exception):
 
 class OptionError(Glm4qError):
     """An option or argument that cannot be."""
+
+
+class ContextFullError(OptionError):
+    """A conversation that the context has no room for."""
+
+    def __init__(self, message: str, *, tokens: int, room: int) -> None:
+        """tokens: what the conversation takes; room: what the context has room for."""
+        super().__init__(message)
+        self.tokens, self.room = tokens, room
 
 
 class ConfigError(Glm4qError):

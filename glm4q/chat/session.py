@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from calculator.errors import MemoryFullError, OptionError, ToolError
+from calculator.errors import ContextFullError, MemoryFullError, ToolError
 from glm4q.chat.messages import Message
 from glm4q.chat.replies import ReplyEvent, ReplyParser, Text
 from glm4q.chat.reply_record import ReplyRecord
@@ -111,8 +111,8 @@ class ChatSession:
         """Stream the answer: its text, what the model thinks, its calls and their results.
 
         params: the session's if not given. Closing the iterator or interrupting it keeps what was
-        said. Raises OptionError where the conversation no longer fits, the session then being as
-        before; MemoryFullError where the device's memory was taken by others meanwhile, what was
+        said. Raises ContextFullError where the conversation no longer fits, the session then being
+        as before; MemoryFullError where the device's memory was taken by others meanwhile, what was
         said till then being kept; ToolError where the model calls tools without end.
         """
         messages = [*self.messages, {"role": "user", "content": question}]
@@ -124,9 +124,11 @@ class ChatSession:
         prompt = self._template.render(self._with_system(messages), tools=tools)
         prompt_ids = self._token_ids_of(prompt)
         if len(prompt_ids) >= self.context_size:
-            raise OptionError(
+            raise ContextFullError(
                 f"the conversation takes {len(prompt_ids)} tokens, and the context holds "
-                f"{self.context_size}; start anew, or with a longer context"
+                f"{self.context_size}; start anew, or with a longer context",
+                tokens=len(prompt_ids),
+                room=self.context_size,
             )
         return prompt, prompt_ids
 

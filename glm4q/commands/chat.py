@@ -1,6 +1,5 @@
 """`glm4q chat`: talk to a model, in a terminal or through a pipe."""
 
-import readline  # noqa: F401  # gives input() editing and history
 import sys
 from pathlib import Path
 from typing import Annotated, get_args
@@ -14,6 +13,7 @@ from calculator.questions.fit import Wish
 from glm4q.chat.dialects import DIALECTS, find_dialect
 from glm4q.commands import options
 from glm4q.commands.chat_tools import DEFAULT_FILES, choose_tools
+from glm4q.commands.conversation import converse
 from glm4q.commands.receipt import show_receipt
 from glm4q.commands.run_options import Kernel
 from glm4q.commands.signals import ending_at_once_on_interrupt
@@ -21,7 +21,6 @@ from glm4q.commands.streams import read_question
 from glm4q.engine import LLM
 from glm4q.kernels.cpu.extension import slow_note
 from glm4q.terminal.console import Console
-from glm4q.terminal.loop import Terminal
 from glm4q.terminal.reply import ReplyView, Think, parse_think
 from glm4q.text.generation_config import read_sampling_params
 
@@ -200,6 +199,9 @@ def chat(
         ),
     ] = False,
     receipt: options.Receipt = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="In a conversation, show all figures of each answer.")
+    ] = False,
 ) -> int:
     """Chat with a checkpoint. Without a terminal, the question is read from standard input."""
     wish = _wish(context, kv, embedding, gpu_layers, prefill_chunk, draft)
@@ -237,7 +239,7 @@ def chat(
         )
         _introduce(llm)
         if question is None:
-            Terminal(session, params, Console(), think=shown).run()
+            converse(llm, session, params, think=shown, verbose=verbose)
         else:
             raw = not sys.stdout.isatty()
             view = ReplyView(Console(), Console(file=sys.stderr), raw=raw, think=shown)

@@ -1,100 +1,93 @@
-"""The chat in a terminal: a prompt, streamed Markdown, a status line, and slash commands."""
+"""The chat in a terminal: read a question or a command, answer it, and say how it went."""
 
-from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
-from rich.console import Console
-
-from calculator.errors import Glm4qError
-from calculator.units import counted
-from glm4q.chat.session import ChatSession
-from glm4q.decode.sampling import SamplingParams
-from glm4q.terminal.reply import ReplyView, Think
-
-HELP = """\
-/help            this list
-/reset           forget the conversation
-/system TEXT     set the system prompt and start anew; without TEXT, drop it
-/exit            leave, as Ctrl-D does
-Ctrl-C stops an answer and keeps the conversation."""
+from calculator.errors import ContextFullError, Glm4qError
+from glm4q.terminal import figures, files
+from glm4q.terminal.commands import BY_NAME, Leave
+from glm4q.terminal.input import EditorReader, Entry, Reader
+from glm4q.terminal.reply import ReplyView
+from glm4q.terminal.state import State
+from glm4q.terminal.typed_ahead import keys_wait
 
 
 class Terminal:
     """Reads questions and shows answers until the user leaves."""
 
-    def __init__(
-        self,
-        session: ChatSession,
-        params: SamplingParams,
-        console: Console,
-        *,
-        think: Think = "show",
-    ) -> None:
-        self._session, self._params, self._console = session, params, console
-        self._view = ReplyView(console, console, think=think)
-        self._commands: dict[str, Callable[[str], None]] = {
-            "/help": lambda _: self._say(HELP),
-            "/reset": lambda _: self._reset(),
-            "/system": self._set_system,
-        }
+    def __init__(self, state: State, reader: Reader) -> None:
+        self._state, self._reader = state, reader
 
     def run(self) -> None:
-        """Read and answer questions until /exit or Ctrl-D."""
-        self._say("/help lists what you can type.", style="dim")
-        while (line := self._read()) is not None:
-            if not line:
-                continue
-            name, _, argument = line.partition(" ")
-            if name == "/exit":
-                return
-            if name in self._commands:
-                self._commands[name](argument.strip())
-            elif name.startswith("/") and name[1:].isalpha():
-                self._say(f"{name} is not a command; /help lists them")
-            else:
-                self._answer(line)
+        """Read and answer until /exit or Ctrl-D."""
+        with self._keys():
+            self._converse()
 
-    def _read(self) -> str | None:
-        """Read a line of input. It is empty after Ctrl-C, and None at the end of input."""
+    def _converse(self) -> None:
+        self._state.note("/help lists what you can type.")
+        while (entry := self._read()) is not None:
+            try:
+                self._take(entry)
+            except Leave:
+                return
+            except Glm4qError as error:
+                self._state.fail(str(error))
+
+    def _read(self) -> Entry | None:
+        """Read an entry. It is empty after Ctrl-C, and None at the end of input."""
         try:
-            return input("> ").strip()
+            return self._reader.read()
         except KeyboardInterrupt:
-            self._console.print()
-            return ""
+            self._state.console.print()
+            return Entry("")
         except EOFError:
-            self._console.print()
+            self._state.console.print()
             return None
 
-    def _answer(self, question: str) -> None:
-        try:
-            self._view.show(self._session.stream(question, self._params))
-        except KeyboardInterrupt:
-            self._say("stopped", style="dim")
-        except Glm4qError as error:
-            self._say(str(error), style="red")
+    def _take(self, entry: Entry) -> None:
+        """Do what a command says, or ask what is no command."""
+        if not entry.text:
             return
-        self._say(status(self._session), style="dim")
+        name, _, argument = entry.text.partition(" ")
+        question: str | None
+        if entry.is_block or not name.startswith("/") or not _may_be_command(name):
+            question = self._with_files(entry.text)
+        elif name in BY_NAME:
+            question = BY_NAME[name].act(self._state, argument.strip())
+        else:
+            self._state.say(f"{name} is not a command; /help lists them")
+            return
+        if question is not None:
+            try:
+                self._answer(question)
+            except ContextFullError as full:
+                self._state.pending = question
+                self._state.fail(figures.context_full(full, self._state.run.kv_for))
 
-    def _say(self, text: str, style: str = "") -> None:
-        """Print the program's own words: no Markdown, and no colours but the style's."""
-        self._console.print(text, style=style, highlight=False, markup=False)
+    def _with_files(self, question: str) -> str:
+        """Put the files that a question names before it, and say how many tokens they have."""
+        texts = {path: files.read_text(path) for path in files.mentioned_files(question)}
+        if not texts:
+            return question
+        count = self._state.run.count_tokens
+        self._state.note(files.counts({path: count(text) for path, text in texts.items()}))
+        return files.with_files(question, texts)
 
-    def _reset(self) -> None:
-        self._session.reset()
-        self._say("The conversation is forgotten.", style="dim")
+    def _answer(self, question: str) -> None:
+        state = self._state
+        try:
+            view = ReplyView(state.console, state.console, raw=state.raw, think=state.think)
+            view.show(state.session.stream(question, state.params))
+        except KeyboardInterrupt:
+            state.note("stopped")
+        state.note((figures.details if state.verbose else figures.status)(state.session))
+        if warning := figures.warning(state.session):
+            state.say(warning, "yellow")
 
-    def _set_system(self, text: str) -> None:
-        self._session.system = text or None
-        self._reset()
+    def _keys(self) -> AbstractContextManager[None]:
+        """Keep what is typed meanwhile, where an editor reads it afterwards."""
+        return keys_wait() if isinstance(self._reader, EditorReader) else nullcontext()
 
 
-def status(session: ChatSession) -> str:
-    """Say in one line: tokens of the answer, speed, and how full the context is."""
-    answer = session.last_answer
-    used = f"context {session.context_used:,} of {session.context_size:,}"
-    if answer is None or not answer.tokens:
-        return used
-    ended = ", cut at the limit" if answer.finish_reason == "length" else ""
-    return (
-        f"{counted(answer.tokens, 'token')}{ended}, {answer.tokens_per_second:.1f} tokens/s, "
-        f"first after {answer.prefill_seconds:.2f} s, {used}"
-    )
+def _may_be_command(name: str) -> bool:
+    """Whether a word is a command or a mistyped one, and no path such as /etc/hosts."""
+    return name in BY_NAME or name[1:].isalpha()

@@ -64,7 +64,7 @@ def test_guesses_leave_the_answer_as_it_is(
 
 
 def test_terminal_session(quantized_demo: Callable[[int], Path]) -> None:
-    """Two turns, a command, an unknown command, and the end of input."""
+    """A dumb terminal gets plain lines: a question, commands, an unknown one, and the end."""
     typed = [QUESTION, "/help", "/nonsense", "/system Answer in French.", "/reset", "/exit"]
     shown = _in_terminal(_command("chat", quantized_demo(8), "--max-tokens", 20), typed)
     assert "The capital of France is Paris." in shown
@@ -78,7 +78,8 @@ def test_terminal_session(quantized_demo: Callable[[int], Path]) -> None:
 
 def _in_terminal(command: list[str], lines: list[str]) -> str:
     master, slave = pty.openpty()
-    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, close_fds=True)
+    env = {**os.environ, "TERM": "dumb"}
+    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=env)
     os.close(slave)
     os.write(master, "".join(f"{line}\n" for line in lines).encode())
     shown = b""

@@ -1,0 +1,74 @@
+"""`glm4q chat` without a question: what it tells the terminal about the run, and its start."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from prompt_toolkit.application import get_app
+
+from calculator.questions.solve import kv_choices, max_context
+from glm4q.chat.session import ChatSession
+from glm4q.commands.user_directories import state_directory
+from glm4q.decode.sampling import SamplingParams
+from glm4q.engine import LLM
+from glm4q.terminal.commands import BY_NAME
+from glm4q.terminal.completion import QuestionCompleter
+from glm4q.terminal.console import Console
+from glm4q.terminal.figures import footer
+from glm4q.terminal.input import EditorReader, LineReader, Reader, can_edit
+from glm4q.terminal.loop import Terminal
+from glm4q.terminal.reply import Think
+from glm4q.terminal.state import Run, State
+
+
+def converse(
+    llm: LLM, session: ChatSession, params: SamplingParams, *, think: Think, verbose: bool
+) -> None:
+    """Chat in the terminal until the user leaves."""
+    state = State(session, params, Console(), describe_run(llm), think=think, verbose=verbose)
+    Terminal(state, _reader(state)).run()
+
+
+def describe_run(llm: LLM) -> Run:
+    """Collect what the terminal shows about a loaded model."""
+    place = llm.machine.places[llm.machine.compute]
+    return Run(
+        model=str(llm.directory),
+        plan=llm.fit.sentence(),
+        planned_bytes=llm.plan.compute_bytes,
+        held_bytes=lambda: held_bytes(place),
+        count_tokens=lambda text: len(llm.tokenizer.encode(text)),
+        kv_for=lambda tokens: kv_for(llm, tokens),
+    )
+
+
+def held_bytes(device: torch.device) -> int:
+    """Measure this process: torch's allocations on a GPU, and resident memory on the host."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:  # no Linux
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def kv_for(llm: LLM, tokens: int) -> str | None:
+    """Name the finest format of the KV cache with room for so many tokens on this device."""
+    question, usable = llm.fit.question, llm.fit.usable_bytes
+    for kv in kv_choices(question.subject.config):
+        changed = question.with_settings(replace(question.settings, kv=kv))
+        if max_context(changed, usable) >= tokens:
+            return kv
+    return None
+
+
+def _reader(state: State) -> Reader:
+    if not can_edit(os.environ.get("TERM", "")):
+        return LineReader()
+    return EditorReader(
+        state_directory() / "history",
+        QuestionCompleter(tuple(BY_NAME)),
+        lambda: footer(state, get_app().output.get_size().columns),
+    )

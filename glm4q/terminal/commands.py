@@ -1,0 +1,155 @@
+"""The commands of a chat: what begins with a slash."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from calculator.errors import OptionError
+from calculator.units import counted
+from glm4q.chat.messages import Message
+from glm4q.terminal import clipboard, figures, files, settings
+from glm4q.terminal.state import State
+
+Action = Callable[[State, str], str | None]
+"""Does what a command says with its argument; returns a question to ask, if there is one."""
+
+KEYS = """\
+\"\"\"              begins and ends a message of several lines; Alt-Enter begins a new line
+@PATH            in a question puts a text file before it
+Ctrl-C stops an answer and keeps the conversation; Ctrl-R searches the history."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A name, what stands behind it, and what it does."""
+
+    name: str
+    argument: str
+    summary: str
+    act: Action
+    aliases: Sequence[str] = ()
+
+
+class Leave(Exception):
+    """The user leaves the chat."""
+
+
+def _help(state: State, _: str) -> None:
+    lines = [f"{f'{each.name} {each.argument}':<16} {_described(each)}" for each in COMMANDS]
+    state.say("\n".join([*lines, KEYS]))
+
+
+def _described(command: Command) -> str:
+    aliases = f" ({', '.join(command.aliases)})" if command.aliases else ""
+    return f"{command.summary}{aliases}"
+
+
+def _reset(state: State, _: str = "") -> None:
+    state.session.reset()
+    state.note("The conversation is forgotten.")
+
+
+def _set_system(state: State, text: str) -> None:
+    state.session.system = text or None
+    _reset(state)
+
+
+def _set(state: State, argument: str) -> None:
+    name, _, value = argument.partition(" ")
+    if not name:
+        state.say(settings.written(state.params))
+        return
+    state.params = settings.with_setting(state.params, name, value)
+    name = name.replace("-", "_")
+    state.note(f"{name} is {value.strip()}.")
+
+
+def _toggle_raw(state: State, _: str) -> None:
+    state.raw = not state.raw
+    state.note(f"Answers are shown {'as plain text' if state.raw else 'with styles'}.")
+
+
+def _file(state: State, argument: str) -> str:
+    if not argument:
+        raise OptionError("/file needs a path, as in /file notes.txt")
+    path = Path(argument.strip('"')).expanduser()
+    text = files.read_text(path)
+    state.note(files.counts({path: state.run.count_tokens(text)}))
+    return files.with_files("", {path: text})
+
+
+def _copy(state: State, _: str) -> None:
+    answers = [each["content"] for each in state.session.messages if each["role"] == "assistant"]
+    if not answers:
+        raise OptionError("there is no answer to copy")
+    state.note(clipboard.copy(answers[-1], state.console))
+
+
+def _undo(state: State, _: str) -> None:
+    question = _take_last_question(state)
+    state.note(f"Forgotten: {_shortened(question)}")
+
+
+def _retry(state: State, _: str) -> str:
+    return _take_last_question(state)
+
+
+def _take_last_question(state: State) -> str:
+    """Remove the last question from the conversation, with all that came after it."""
+    messages = state.session.messages
+    places = [place for place, message in enumerate(messages) if message["role"] == "user"]
+    if not places:
+        raise OptionError("there is no question yet")
+    state.session.messages = list(messages[: places[-1]])
+    return str(messages[places[-1]]["content"])
+
+
+def _drop(state: State, argument: str) -> str | None:
+    """Forget the oldest questions: as many as asked for, or half of them."""
+    messages = state.session.messages
+    places = [place for place, message in enumerate(messages) if message["role"] == "user"]
+    if not places:
+        raise OptionError("there is no question to forget")
+    if argument and not (argument.isdecimal() and 1 <= int(argument) <= len(places)):
+        raise OptionError(f"/drop takes a number from 1 to {len(places)}, not {argument}")
+    count = int(argument) if argument else (len(places) + 1) // 2
+    state.session.messages = _without_oldest(messages, [*places, len(messages)][count], places[0])
+    state.note(f"{counted(count, 'question')} forgotten, with what was answered.")
+    pending, state.pending = state.pending, ""
+    return pending or None
+
+
+def _without_oldest(messages: Sequence[Message], end: int, start: int) -> list[Message]:
+    """Keep what stands before the first question, such as tools."""
+    return [*messages[:start], *messages[end:]]
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 60 else f"{line[:57]}..."
+
+
+def _leave(state: State, _: str) -> None:
+    raise Leave
+
+
+COMMANDS = (
+    Command("/help", "", "this list", _help, ("/?",)),
+    Command("/set", "NAME VALUE", "change a sampling setting; alone, list them", _set),
+    Command(
+        "/show", "", "model, plan, memory, settings, tokens", lambda s, _: s.say(figures.show(s))
+    ),
+    Command(
+        "/stats", "", "figures of the last answer", lambda s, _: s.say(figures.details(s.session))
+    ),
+    Command("/file", "PATH", "send a text file", _file),
+    Command("/copy", "", "copy the last answer", _copy),
+    Command("/undo", "", "forget the last question and its answer", _undo),
+    Command("/retry", "", "answer the last question again", _retry),
+    Command("/drop", "[N]", "forget the N oldest questions; half of them without N", _drop),
+    Command("/raw", "", "show answers as plain text, or with styles again", _toggle_raw),
+    Command("/system", "TEXT", "set the system prompt and start anew; alone, drop it", _set_system),
+    Command("/reset", "", "forget the conversation", _reset, ("/clear",)),
+    Command("/exit", "", "leave, as Ctrl-D does", _leave, ("/quit", "/bye")),
+)
+BY_NAME = {name: each for each in COMMANDS for name in (each.name, *each.aliases)}

@@ -1,0 +1,55 @@
+"""What a chat in a terminal knows while it runs, and how it speaks to the user."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from glm4q.chat.session import ChatSession
+from glm4q.decode.sampling import SamplingParams
+from glm4q.terminal.reply import Think
+
+
+@dataclass(frozen=True)
+class Run:
+    """The model that answers, and what is known about its run."""
+
+    model: str
+    plan: str
+    """One line: context, format of the KV cache, places."""
+    planned_bytes: int
+    """Bytes that the plan gives to the device that computes."""
+    held_bytes: Callable[[], int]
+    """Measures the bytes that the run has now on that device."""
+    count_tokens: Callable[[str], int]
+    kv_for: Callable[[int], str | None]
+    """Names a format of the KV cache that has room for so many tokens, or returns None."""
+
+
+@dataclass
+class State:
+    """A chat between two questions: the commands change it."""
+
+    session: ChatSession
+    params: SamplingParams
+    console: Console
+    run: Run
+    think: Think = "show"
+    raw: bool = False
+    """Show the answer's characters without styles and wrapping."""
+    verbose: bool = False
+    """Show all figures after each answer."""
+    pending: str = ""
+    """The question that did not fit into the context; /drop asks it again."""
+
+    def say(self, text: str, style: str = "") -> None:
+        """Print the program's own words: no Markdown, and no colours but the style's."""
+        self.console.print(text, style=style, highlight=False, markup=False)
+
+    def note(self, text: str) -> None:
+        """Print something of less importance than an answer."""
+        self.say(text, "dim")
+
+    def fail(self, text: str) -> None:
+        """Print what is wrong, in one line."""
+        self.say(text, "red")

@@ -6,9 +6,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from calculator.memory.plan import assign_formats, make_plan
+from calculator.memory.plan import Planner
 from calculator.memory.settings import Settings
-from calculator.model.formats import NF4, WeightFormat
+from calculator.model.formats import NF4, WeightFormat, assign_formats
 from calculator.model.presets import PRESETS
 from glm4q.kernels.gpu.attention_launches import AttentionLaunches
 from glm4q.kernels.gpu.cut import Cut
@@ -57,7 +57,7 @@ def attention(kv: str, capability: int, tokens: int = 1, context: int = 8192) ->
     """Of so many tokens, in a cache of that format."""
     config = replace(PRESETS["glm-4-9b-chat"], num_hidden_layers=1)
     settings = Settings(context=context, kv=kv)
-    plan = make_plan(config, assign_formats(config, WeightFormat(4, 128)), settings)
+    plan = Planner(config, assign_formats(config, WeightFormat(4, 128))).plan(settings)
     memory = Memory.allocate(plan, {"gpu": META, "host": META}, torch.bfloat16)
     ((step, _),) = memory.steps(tokens)
     ((keys, values),) = memory.cache.stores

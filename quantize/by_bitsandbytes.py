@@ -13,9 +13,8 @@ from calculator.checkpoint.bitsandbytes_headers import STATE
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
 from calculator.extras import require_packages
-from calculator.memory.plan import assign_formats
 from calculator.model.architecture import Weight
-from calculator.model.formats import LLM_INT8, NF4, NF4_BLOCK, WeightFormat
+from calculator.model.formats import LLM_INT8, NF4, NF4_BLOCK, WeightFormat, assign_formats
 from glm4q import __version__
 from glm4q.weights.bitsandbytes_package import bitsandbytes_functions
 from glm4q.weights.checkpoint import read_weight

@@ -21,11 +21,9 @@ from typing import Any
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
-from calculator.memory.plan import assign_formats
 from calculator.model.architecture import Weight
-from calculator.model.formats import BF16, WeightFormat, refuse_unfit
+from calculator.model.formats import BF16, WeightFormat, assign_formats, parse_format, refuse_unfit
 from calculator.options import one_of
-from calculator.questions.subject import parse_format
 
 METHODS = ("rtn", "gptq", "awq", "auto")
 WEIGHTS = ("int8", "int4")

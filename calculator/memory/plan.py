@@ -18,9 +18,9 @@ from calculator.memory.placement import layers_of, placement
 from calculator.memory.scratch import ServedWeights
 from calculator.memory.settings import Device, Settings
 from calculator.memory.terms import Term, kv_terms, weight_terms
-from calculator.model.architecture import Role, Weight, weights
+from calculator.model.architecture import Weight
 from calculator.model.config import ModelConfig
-from calculator.model.formats import BF16, KV_FORMATS, WeightFormat, refuse_unfit_kv
+from calculator.model.formats import KV_FORMATS, WeightFormat, refuse_unfit_kv
 
 CUDA_CONTEXT_BYTES = 457 << 20
 """A process takes these bytes of a GPU before its first tensor. It is ollama's constant; users of
@@ -223,30 +223,6 @@ class Planner:
                 f"{tokens} tokens x {self.config.hidden_size} x {size} B",
                 "config",
             )
-
-
-def make_plan(
-    config: ModelConfig,
-    formats: Mapping[Weight, WeightFormat],
-    settings: Settings,
-    *,
-    source: str = "config",
-) -> MemoryPlan:
-    """Return the plan of a model whose weights are in these formats. Raises OptionError."""
-    return Planner(config, formats, source=source).plan(settings)
-
-
-def assign_formats(
-    config: ModelConfig,
-    linear: WeightFormat,
-    head: WeightFormat = BF16,
-    dense: WeightFormat = BF16,
-) -> dict[Weight, WeightFormat]:
-    """The format of every weight, by role. A tied head that is quantized becomes its own weight."""
-    if head.is_quantized:
-        config = config.untied()
-    by_role: dict[Role, WeightFormat] = {"linear": linear, "head": head}
-    return {weight: by_role.get(weight.role, dense) for weight in weights(config)}
 
 
 def kv_bytes_per_token(config: ModelConfig, kv: str) -> int:

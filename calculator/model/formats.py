@@ -6,7 +6,9 @@ from math import ceil
 from typing import Literal
 
 from calculator.errors import OptionError
-from calculator.model.architecture import Weight
+from calculator.model.architecture import Role, Weight, weights
+from calculator.model.config import ModelConfig
+from calculator.options import one_of
 
 GROUP_SIZES = (32, 64, 128)
 SCALE_BYTES = 2
@@ -102,6 +104,33 @@ BF16 = WeightFormat(16)
 FP32 = WeightFormat(32)
 NF4 = WeightFormat(4, NF4_BLOCK, scheme="nf4")
 LLM_INT8 = WeightFormat(8, scheme="llm-int8")
+
+BITS = {"bf16": 16, "int8": 8, "int4": 4}
+BITSANDBYTES = {"nf4": NF4, "llm-int8": LLM_INT8}
+"""Names of the formats on the command line."""
+
+
+def parse_format(weights: str, group_size: str, *, symmetric: bool = True) -> WeightFormat:
+    """Return the weight format that the command line names. Raises OptionError."""
+    bits = BITS[one_of("weights", weights, tuple(BITS))]
+    known = {**{str(size): size for size in GROUP_SIZES}, "channel": None}
+    one_of("group size", group_size, tuple(known))
+    if bits == 16:
+        return BF16
+    return WeightFormat(bits, known[group_size], zero_bits=0 if symmetric else bits)
+
+
+def assign_formats(
+    config: ModelConfig,
+    linear: WeightFormat,
+    head: WeightFormat = BF16,
+    dense: WeightFormat = BF16,
+) -> dict[Weight, WeightFormat]:
+    """The format of every weight, by role. A tied head that is quantized becomes its own weight."""
+    if head.is_quantized:
+        config = config.untied()
+    by_role: dict[Role, WeightFormat] = {"linear": linear, "head": head}
+    return {weight: by_role.get(weight.role, dense) for weight in weights(config)}
 
 
 @dataclass(frozen=True)

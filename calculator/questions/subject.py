@@ -7,19 +7,24 @@ from pathlib import Path
 
 from calculator.errors import CheckpointError, ConfigError, HubUnreachableError, OptionError
 from calculator.json_files import read_json_object
-from calculator.memory.plan import assign_formats
 from calculator.memory.scratch import ServedWeights
 from calculator.memory.settings import Device
 from calculator.model.architecture import Weight
 from calculator.model.config import ModelConfig
-from calculator.model.formats import BF16, GROUP_SIZES, LLM_INT8, NF4, WeightFormat, refuse_unfit
+from calculator.model.formats import (
+    BITS,
+    BITSANDBYTES,
+    GROUP_SIZES,
+    WeightFormat,
+    assign_formats,
+    parse_format,
+    refuse_unfit,
+)
 from calculator.model.presets import PRESETS, find_preset
 from calculator.options import one_of, printable
 
 logger = logging.getLogger(__name__)
 
-BITS = {"bf16": 16, "int8": 8, "int4": 4}
-BITSANDBYTES = {"nf4": NF4, "llm-int8": LLM_INT8}
 WEIGHTS = (*BITS, *BITSANDBYTES)
 HEADS = ("bf16", "int8")
 
@@ -141,16 +146,6 @@ def _preset_of(repository: str) -> ModelConfig | None:
     """The preset whose name a repository has; the suffix of transformers' files may follow it."""
     name = repository.rpartition("/")[2]
     return find_preset(name) or find_preset(name.removesuffix("-hf"))
-
-
-def parse_format(weights: str, group_size: str, *, symmetric: bool = True) -> WeightFormat:
-    """Return the weight format that the command line names. Raises OptionError."""
-    bits = BITS[one_of("weights", weights, tuple(BITS))]
-    known = {**{str(size): size for size in GROUP_SIZES}, "channel": None}
-    one_of("group size", group_size, tuple(known))
-    if bits == 16:
-        return BF16
-    return WeightFormat(bits, known[group_size], zero_bits=0 if symmetric else bits)
 
 
 def _bare_config(path: Path) -> ModelConfig:

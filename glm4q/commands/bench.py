@@ -13,10 +13,11 @@ import typer
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
 from calculator.memory.workspace import PREFILL_CHUNK
+from calculator.model.formats import BITS
 from calculator.model.presets import PRESETS, find_preset
 from calculator.options import one_of, parse_tokens
 from calculator.questions.fit import Wish
-from calculator.questions.subject import BITS, Variant
+from calculator.questions.subject import Variant
 from calculator.report.sheets import Sheet
 from calculator.report.terminal import sheet_as_table
 from glm4q.commands import options

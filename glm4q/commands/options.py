@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from calculator.model.formats import GROUP_SIZES, KV_FORMATS
-from calculator.questions.subject import BITS, BITSANDBYTES, HEADS
+from calculator.model.formats import BITS, BITSANDBYTES, GROUP_SIZES, KV_FORMATS
+from calculator.questions.subject import HEADS
 
 VARIANT, MEMORY, ANSWER = "Weights and cache", "Memory", "Answer"
 MACHINE, SAMPLING, CALIBRATION = "Machine", "Sampling", "Calibration and quality"

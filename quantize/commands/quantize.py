@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from calculator.errors import OptionError
+from calculator.model.formats import BITSANDBYTES
 from calculator.options import parse_size
-from calculator.questions.subject import BITSANDBYTES
 from calculator.units import human_bytes
 from glm4q.commands import options
 from glm4q.kernels.choose import candidates

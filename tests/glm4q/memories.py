@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from calculator.checkpoint.stored import StoredModel
-from calculator.memory.plan import MemoryPlan, Planner, assign_formats, make_plan
+from calculator.memory.plan import MemoryPlan, Planner
 from calculator.memory.settings import Settings
 from calculator.model.config import ModelConfig
-from calculator.model.formats import BF16
+from calculator.model.formats import BF16, assign_formats
 from glm4q.decode.runner import Runner
 from glm4q.kernels.attention.attention_spec import AttentionKernel
 from glm4q.kernels.choice import Choice
@@ -28,6 +28,7 @@ from glm4q.model.decoder import CausalLM
 from glm4q.model.linear import Linear, QuantLinear
 from glm4q.model.loader import load_model
 from glm4q.planning.serving import served_weights
+from tests.plans import make_plan
 
 ACTIVATION_BITS = {torch.bfloat16: 16, torch.float32: 32}
 CPU = torch.device("cpu")

@@ -7,9 +7,8 @@ from functools import partial
 import pytest
 import torch
 
-from calculator.memory.plan import assign_formats, make_plan
 from calculator.memory.settings import Settings
-from calculator.model.formats import LLM_INT8, NF4, WeightFormat
+from calculator.model.formats import LLM_INT8, NF4, WeightFormat, assign_formats
 from calculator.model.presets import PRESETS
 from glm4q.decode.graphs import WARM_UP
 from glm4q.decode.runner import Runner
@@ -21,6 +20,7 @@ from glm4q.kernels.triton_linear import TritonLinear
 from glm4q.memory.allocation import Memory
 from tests.glm4q.memories import random_model, runner_of
 from tests.glm4q.random_weights import random_weight
+from tests.plans import make_plan
 
 pytestmark = [
     pytest.mark.gpu,

@@ -13,9 +13,8 @@ from calculator.checkpoint.layout import StoredModule
 from calculator.checkpoint.stored import StoredModel
 from calculator.checkpoint.weight_files import SINGLE
 from calculator.errors import CheckpointError
-from calculator.memory.plan import assign_formats
 from calculator.model.architecture import Weight
-from calculator.model.formats import BF16, LLM_INT8, NF4, WeightFormat
+from calculator.model.formats import BF16, LLM_INT8, NF4, WeightFormat, assign_formats
 
 
 @pytest.fixture(scope="module", params=[{"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},

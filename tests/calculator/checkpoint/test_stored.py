@@ -14,10 +14,9 @@ from calculator.checkpoint.names import IGNORED, pieces
 from calculator.checkpoint.stored import StoredModel
 from calculator.checkpoint.weight_files import INDEX, SINGLE
 from calculator.errors import CheckpointError, ConfigError
-from calculator.memory.plan import assign_formats
 from calculator.model.architecture import weights
 from calculator.model.config import ModelConfig
-from calculator.model.formats import BF16, WeightFormat
+from calculator.model.formats import BF16, WeightFormat, assign_formats
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests import tiny

@@ -9,14 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calculator.errors import OptionError
-from calculator.memory.plan import MemoryPlan, assign_formats, kv_bytes_per_token, make_plan
+from calculator.memory.plan import MemoryPlan, kv_bytes_per_token
 from calculator.memory.scratch import DEQUANTIZED_NUMBERS
 from calculator.memory.settings import Settings
 from calculator.memory.workspace import DECODE_TILE, PREFILL_CHUNK
 from calculator.model.architecture import HEAD, weights
 from calculator.model.config import ModelConfig
-from calculator.model.formats import BF16, KV_FORMATS, WeightFormat, refuse_unfit
+from calculator.model.formats import BF16, KV_FORMATS, WeightFormat, assign_formats, refuse_unfit
 from calculator.model.presets import PRESETS
+from tests.plans import make_plan
 
 CHAT = PRESETS["glm-4-9b-chat"]
 INT4 = WeightFormat(4, group_size=128)

@@ -15,12 +15,12 @@ from calculator.cards.roofline import (
 )
 from calculator.errors import OptionError
 from calculator.memory.allocator import LARGE_SEGMENT, SMALL_SEGMENT, reserved_bytes
-from calculator.memory.plan import assign_formats, make_plan
 from calculator.memory.settings import Settings
 from calculator.model.architecture import Weight, num_parameters, weights
-from calculator.model.formats import LLM_INT8, NF4, WeightFormat
+from calculator.model.formats import LLM_INT8, NF4, WeightFormat, assign_formats
 from calculator.model.presets import PRESETS
 from calculator.model.tensor_parallel import notes, split
+from tests.plans import make_plan
 
 CHAT = PRESETS["glm-4-9b-chat"]
 MIB = 1 << 20

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.memory.placement import placement
-from calculator.memory.plan import CUDA_CONTEXT_BYTES, MemoryPlan, Planner, assign_formats
+from calculator.memory.plan import CUDA_CONTEXT_BYTES, MemoryPlan, Planner
 from calculator.memory.settings import Device, Settings
 from calculator.model.architecture import Weight
 from calculator.model.config import ModelConfig
-from calculator.model.formats import WeightFormat
+from calculator.model.formats import WeightFormat, assign_formats
 from calculator.model.presets import PRESETS
 from glm4q.decode.runner import Runner
 from glm4q.decode.sampling import Sampler, SamplingParams

@@ -14,8 +14,7 @@ import torch
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
-from calculator.memory.plan import assign_formats
-from calculator.model.formats import BF16, WeightFormat
+from calculator.model.formats import BF16, WeightFormat, assign_formats
 from calculator.model.presets import PRESETS
 from glm4q.cli import main
 from glm4q.decode.row import Row

@@ -6,14 +6,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calculator.memory.plan import MemoryPlan, assign_formats, make_plan
+from calculator.memory.plan import MemoryPlan
 from calculator.memory.settings import Device, Settings
 from calculator.model.config import ModelConfig
-from calculator.model.formats import BF16, KV_FORMATS
+from calculator.model.formats import BF16, KV_FORMATS, assign_formats
 from glm4q.memory.allocation import Memory, Places
 from glm4q.model.decoder import CausalLM
 from tests import tiny
 from tests.glm4q.memories import runner_of
+from tests.plans import make_plan
 
 CPU = torch.device("cpu")
 PLACES: Places = {"gpu": CPU, "host": CPU}

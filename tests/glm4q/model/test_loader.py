@@ -72,9 +72,9 @@ def test_every_buffer_of_the_plan_is_held_by_name(
 
 
 def _planned(stored: StoredModel) -> dict[str, int]:
-    from calculator.memory.plan import make_plan
     from calculator.memory.settings import Settings
     from glm4q.planning.serving import held_formats
+    from tests.plans import make_plan
 
     formats = held_formats(stored.formats, weight_kernels(stored, kernels=candidates("reference")))
     plan = make_plan(stored.config, formats, Settings(context=64))

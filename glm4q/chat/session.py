@@ -80,6 +80,7 @@ class ChatSession:
         self._stop_token_ids = stop_token_ids
         self.system, self.params = system, params
         self.last_answer: AnswerRecord | None = None
+        self._answer: Answer | None = None
         self._toolbox, self._consent = toolbox or Toolbox([]), consent
         self._stop = stop
         self._assistant_id = tokenizer.control_tokens.get(ASSISTANT)
@@ -102,6 +103,17 @@ class ChatSession:
     def context_size(self) -> int:
         """Tokens that a conversation may have."""
         return self._batch.room
+
+    def prompt_progress(self) -> tuple[int, int]:
+        """Return how many tokens of the newest prompt have been run, and how many are to run.
+
+        Tokens that were in the cache before count in neither. Any thread may ask.
+        """
+        answer = self._answer
+        if answer is None:
+            return 0, 0
+        total = answer.prompt_tokens - answer.cached_tokens
+        return max(0, min(total, answer.row.cache.length - answer.cached_tokens)), total
 
     def ask(self, question: str, params: SamplingParams | None = None) -> Generator[str]:
         """Stream the text of the answer in pieces of whole characters; see `stream`."""
@@ -176,6 +188,7 @@ class ChatSession:
     ) -> Generator[ReplyEvent]:
         stop_token_ids = params.stop_token_ids | self._stop_token_ids
         answer = self._batch.join(prompt_ids, replace(params, stop_token_ids=stop_token_ids))
+        self._answer = answer
         record = AnswerRecord(answer.prompt_tokens, answer.cached_tokens)
         self.last_answer = record
         self._token_ids, self._text = list(prompt_ids), prompt

@@ -6,6 +6,7 @@ from calculator.errors import ContextFullError, Glm4qError
 from glm4q.terminal import figures, files
 from glm4q.terminal.commands import BY_NAME, Leave
 from glm4q.terminal.input import EditorReader, Entry, Reader
+from glm4q.terminal.progress import with_progress
 from glm4q.terminal.reply import ReplyView
 from glm4q.terminal.state import State
 from glm4q.terminal.typed_ahead import keys_wait
@@ -76,7 +77,8 @@ class Terminal:
         state = self._state
         try:
             view = ReplyView(state.console, state.console, raw=state.raw, think=state.think)
-            view.show(state.session.stream(question, state.params))
+            events = state.session.stream(question, state.params)
+            view.show(with_progress(events, state.console, state.session.prompt_progress))
         except KeyboardInterrupt:
             state.note("stopped")
         state.note((figures.details if state.verbose else figures.status)(state.session))

@@ -12,8 +12,7 @@ from glm4q.decode.batch import Batch
 from glm4q.decode.runner import Runner
 from glm4q.decode.sampling import SamplingParams
 from glm4q.engine import LLM
-from glm4q.measure.driver import process_bytes
-from glm4q.measure.tracking import peak_of
+from glm4q.measure.peaks import peak_of, process_bytes
 from glm4q.memory.allocation import Memory
 from glm4q.model.loader import held_tensors
 from glm4q.planning.machine import versions

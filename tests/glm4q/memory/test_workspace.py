@@ -13,7 +13,7 @@ from calculator.questions.fit import Wish
 from glm4q.decode.generate import generate
 from glm4q.decode.sampling import SamplingParams
 from glm4q.engine import LLM
-from glm4q.measure.tracking import peak_of
+from glm4q.measure.peaks import peak_of
 from glm4q.memory.allocation import Memory
 from glm4q.model.decoder import CausalLM
 from glm4q.planning.serving import matmul_bytes

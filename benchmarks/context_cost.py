@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import GLM4Q, ask, describe_machine
-from calculator.report.drawing import (
+from calculator.report.pictures.drawing import (
     BOTTOM,
     COLOURS,
     FAINT,
@@ -25,7 +25,7 @@ from calculator.report.drawing import (
     Line,
     Point,
 )
-from calculator.report.svg import as_svg
+from calculator.report.pictures.svg import as_svg
 from calculator.units import human_tokens
 
 DEPTHS = "0,4k,8k,16k,24k,32k"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from calculator.checkpoint.bitsandbytes_headers import STATE
+from calculator.checkpoint.layouts.bitsandbytes_headers import STATE
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
 from calculator.extras import require_packages

@@ -8,7 +8,7 @@ from typing import Any
 
 from calculator.checkpoint.gguf_file import GgufFile
 from calculator.checkpoint.headers import TensorHeader
-from calculator.checkpoint.layout import ModuleLayout, Settings, StoredModule
+from calculator.checkpoint.layouts.layout import ModuleLayout, Settings, StoredModule
 from calculator.errors import CheckpointError
 from calculator.model.config import ModelConfig
 from calculator.model.formats import WeightFormat

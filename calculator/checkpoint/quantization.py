@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from calculator.checkpoint import (
+from calculator.checkpoint import gguf_model
+from calculator.checkpoint.layouts import (
     awq_headers,
     bitsandbytes_headers,
     compressed_headers,
-    gguf_model,
     gptq_headers,
 )
-from calculator.checkpoint.layout import ModuleLayout, Settings, StoredModule
+from calculator.checkpoint.layouts.layout import ModuleLayout, Settings, StoredModule
 from calculator.checkpoint.weight_files import QUANTIZE_CONFIG
 from calculator.errors import CheckpointError, ConfigError
 from calculator.json_files import read_json_object

@@ -10,7 +10,7 @@ from calculator.checkpoint import gguf_model
 from calculator.checkpoint.gguf_file import is_gguf, read_gguf
 from calculator.checkpoint.headers import BLOCK_BYTES, TensorHeader, read_headers
 from calculator.checkpoint.kinds import model_name, what_it_is_instead
-from calculator.checkpoint.layout import FLOATS, ModuleLayout, StoredModule
+from calculator.checkpoint.layouts.layout import FLOATS, ModuleLayout, StoredModule
 from calculator.checkpoint.names import IGNORED, Piece, pieces
 from calculator.checkpoint.quantization import Quantization, read_quantization
 from calculator.checkpoint.tied import with_stored_head

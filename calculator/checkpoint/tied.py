@@ -5,7 +5,7 @@ from collections.abc import Set
 from pathlib import Path
 
 from calculator.checkpoint.headers import TensorHeader
-from calculator.checkpoint.layout import Tensors
+from calculator.checkpoint.layouts.layout import Tensors
 from calculator.checkpoint.names import pieces
 from calculator.model.architecture import EMBEDDING, HEAD
 from calculator.model.config import ModelConfig

@@ -70,16 +70,16 @@ def _content(answer: Answer, show: Show, form: Format, every: bool) -> bytes:
         return as_page(answer.question).encode()
     if form == "text":
         raise OptionError("output is for json, csv, md, html, svg and png; text goes to the screen")
-    from calculator.report.curves import make_curves
-    from calculator.report.drawing import draw
+    from calculator.report.pictures.curves import make_curves
+    from calculator.report.pictures.drawing import draw
 
     drawing = draw(make_curves(answer.question))
     if form == "svg":
-        from calculator.report.svg import as_svg
+        from calculator.report.pictures.svg import as_svg
 
         return as_svg(drawing).encode()
     require_packages("as png", "PIL")  # svg needs no package
-    from calculator.report.png import as_png
+    from calculator.report.pictures.png import as_png
 
     return as_png(drawing)
 
@@ -129,8 +129,8 @@ def _print_screen(answer: Answer, show: Show, every: bool) -> None:
         print_headline(console, first)
         console.print()
     if show == "chart":
-        from calculator.report.curves import make_curves
-        from calculator.report.terminal_chart import chart_lines
+        from calculator.report.pictures.curves import make_curves
+        from calculator.report.pictures.terminal_chart import chart_lines
 
         console.print("\n".join(chart_lines(make_curves(answer.question))), soft_wrap=True)
     for sheet, marked in _sheets(answer, show, every):

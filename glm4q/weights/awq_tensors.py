@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from calculator.checkpoint.awq_headers import BITS
+from calculator.checkpoint.layouts.awq_headers import BITS
 from glm4q.weights.module import ModuleTensors, half_scales
 from glm4q.weights.packing import QuantizedWeight, pack
 

@@ -10,7 +10,7 @@ import json
 import torch
 from torch import Tensor
 
-from calculator.checkpoint.bitsandbytes_headers import STATE
+from calculator.checkpoint.layouts.bitsandbytes_headers import STATE
 from calculator.errors import CheckpointError
 from calculator.model.formats import NF4_BLOCK, NF4_NESTED_BLOCK
 from glm4q.weights.module import ModuleTensors

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from calculator.checkpoint.headers import TensorHeader
-from calculator.checkpoint.layout import ModuleLayout
+from calculator.checkpoint.layouts.layout import ModuleLayout
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import CheckpointError
 from glm4q.weights.files import Files

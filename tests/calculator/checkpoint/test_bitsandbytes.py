@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from calculator.checkpoint.bitsandbytes_headers import STATE, stored_format
-from calculator.checkpoint.layout import StoredModule
+from calculator.checkpoint.layouts.bitsandbytes_headers import STATE, stored_format
+from calculator.checkpoint.layouts.layout import StoredModule
 from calculator.checkpoint.stored import StoredModel
 from calculator.checkpoint.weight_files import SINGLE
 from calculator.errors import CheckpointError

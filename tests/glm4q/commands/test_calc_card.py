@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from calculator.memory.settings import RESERVE
-from calculator.report.drawing import HEIGHT, WIDTH
+from calculator.report.pictures.drawing import HEIGHT, WIDTH
 from calculator.units import human_bytes
 from glm4q.cli import main
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from calculator.checkpoint.bitsandbytes_headers import STATE
+from calculator.checkpoint.layouts.bitsandbytes_headers import STATE
 from calculator.checkpoint.stored import StoredModel
 from calculator.checkpoint.weight_files import SINGLE
 from calculator.errors import CheckpointError

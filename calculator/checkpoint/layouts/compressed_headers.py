@@ -7,7 +7,7 @@ https://github.com/vllm-project/compressed-tensors, compressors/pack_quantized.
 
 from typing import Any
 
-from calculator.checkpoint.layout import (
+from calculator.checkpoint.layouts.layout import (
     FLOATS,
     ModuleLayout,
     Settings,

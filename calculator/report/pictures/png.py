@@ -6,7 +6,7 @@ from math import dist
 
 from PIL import Image, ImageDraw, ImageFont
 
-from calculator.report.drawing import HEIGHT, WIDTH, Drawing, Line, Point
+from calculator.report.pictures.drawing import HEIGHT, WIDTH, Drawing, Line, Point
 
 SCALE = 2
 """Pixels a unit: sharp on a dense screen."""

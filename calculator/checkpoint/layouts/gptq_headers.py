@@ -7,7 +7,7 @@ group. https://github.com/AutoGPTQ/AutoGPTQ, nn_modules/qlinear/qlinear_cuda_old
 
 from typing import Any
 
-from calculator.checkpoint.layout import (
+from calculator.checkpoint.layouts.layout import (
     FLOATS,
     ModuleLayout,
     Settings,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import ceil, log2
 from typing import Literal
 
-from calculator.report.curves import STEPS_PER_DOUBLING, Curves
+from calculator.report.pictures.curves import STEPS_PER_DOUBLING, Curves
 from calculator.units import GIB, human_tokens
 
 WIDTH, HEIGHT = 860, 500

@@ -2,7 +2,7 @@
 
 from html import escape
 
-from calculator.report.drawing import HEIGHT, WIDTH, Drawing, Label, Line
+from calculator.report.pictures.drawing import HEIGHT, WIDTH, Drawing, Label, Line
 
 
 def as_svg(drawing: Drawing) -> str:

@@ -6,7 +6,7 @@ nn.modules.Linear4bit and Linear8bitLt.
 
 from math import prod
 
-from calculator.checkpoint.layout import ModuleLayout, Settings, StoredModule
+from calculator.checkpoint.layouts.layout import ModuleLayout, Settings, StoredModule
 from calculator.errors import CheckpointError
 from calculator.model.architecture import Weight
 from calculator.model.formats import BF16, LLM_INT8, NF4, WeightFormat

@@ -1,6 +1,6 @@
 """The curves as letters on a terminal."""
 
-from calculator.report.curves import Curves
+from calculator.report.pictures.curves import Curves
 from calculator.units import GIB, human_tokens
 
 HEIGHT = 18

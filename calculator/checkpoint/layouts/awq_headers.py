@@ -5,7 +5,7 @@ Codes and zero points are both packed along the outputs, `qweight` [K, N / 8] an
 https://github.com/casper-hansen/AutoAWQ, awq/modules/linear/gemm.py.
 """
 
-from calculator.checkpoint.layout import (
+from calculator.checkpoint.layouts.layout import (
     FLOATS,
     ModuleLayout,
     Settings,

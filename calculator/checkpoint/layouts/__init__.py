@@ -1,0 +1,1 @@
+"""How each quantizer lays its codes out in a file."""

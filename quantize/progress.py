@@ -8,7 +8,7 @@ from typing import TextIO
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from glm4q.terminal.console import Console
+from glm4q.terminal.screen.console import Console
 from quantize.parts import PartProgress
 
 QUALITY_LINES = 4

@@ -29,7 +29,7 @@ from glm4q.measure.workload import parse_depths, plan_workload
 from glm4q.planning.devices import dtype_name
 from glm4q.planning.machine import choose_machine
 from glm4q.planning.plan import plan_run
-from glm4q.terminal.console import Console
+from glm4q.terminal.screen.console import Console
 
 CACHE = Path(".cache") / "glm4q" / "synthetic"
 """Synthetic checkpoints are kept here, in the user's home, unless a directory is named."""

@@ -20,8 +20,8 @@ from glm4q.commands.signals import ending_at_once_on_interrupt
 from glm4q.commands.streams import read_question
 from glm4q.engine import LLM
 from glm4q.kernels.cpu.extension import slow_note
-from glm4q.terminal.console import Console
-from glm4q.terminal.reply import ReplyView, Think, parse_think
+from glm4q.terminal.screen.console import Console
+from glm4q.terminal.screen.reply import ReplyView, Think, parse_think
 from glm4q.text.generation_config import read_sampling_params
 
 DEFAULT_MAX_TOKENS = 1024

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from calculator.errors import OptionError
 from glm4q.terminal.consent import TerminalConsent
-from glm4q.terminal.console import Console
+from glm4q.terminal.screen.console import Console
 from glm4q.tools.functions import Tool, Toolbox, load_tools
 from glm4q.tools.python_tool import python_tool
 

@@ -9,16 +9,16 @@ from prompt_toolkit.application import get_app
 
 from calculator.questions.solve import kv_choices, max_context
 from glm4q.chat.session import ChatSession
-from glm4q.commands.user_directories import state_directory
 from glm4q.decode.sampling import SamplingParams
 from glm4q.engine import LLM
 from glm4q.terminal.commands import BY_NAME
-from glm4q.terminal.completion import QuestionCompleter
-from glm4q.terminal.console import Console
 from glm4q.terminal.figures import footer
-from glm4q.terminal.input import EditorReader, LineReader, Reader, can_edit
+from glm4q.terminal.keyboard.completion import QuestionCompleter
+from glm4q.terminal.keyboard.input import EditorReader, LineReader, Reader, can_edit
+from glm4q.terminal.keyboard.user_directories import state_directory
 from glm4q.terminal.loop import Terminal
-from glm4q.terminal.reply import Think
+from glm4q.terminal.screen.console import Console
+from glm4q.terminal.screen.reply import Think
 from glm4q.terminal.state import Run, State
 
 

@@ -10,7 +10,7 @@ from calculator.questions.fit import Wish
 from calculator.units import counted, human_bytes
 from glm4q.engine import LLM
 from glm4q.measure.receipt import Receipt, verify
-from glm4q.terminal.console import Console
+from glm4q.terminal.screen.console import Console
 
 
 def verify_plan(model: Path, wish: Wish, *, device: str, receipt: Path | None) -> int:

@@ -19,7 +19,7 @@ from glm4q.commands.run_options import Kernel
 from glm4q.commands.signals import ending_at_once_on_interrupt
 from glm4q.engine import LLM
 from glm4q.kernels.cpu.extension import slow_note
-from glm4q.terminal.console import Console
+from glm4q.terminal.screen.console import Console
 from glm4q.text.generation_config import read_sampling_params
 
 EXAMPLES = (

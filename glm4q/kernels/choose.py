@@ -22,9 +22,9 @@ from glm4q.kernels.layers import FUSED, LayersKernel, LayersSpec
 from glm4q.kernels.norm import NORMS, NormKernel, NormSpec
 from glm4q.kernels.reference import Reference
 from glm4q.kernels.spec import Kernel, LinearSpec
-from glm4q.kernels.torch_int4 import TorchInt4
-from glm4q.kernels.torch_int4_cuda import TorchInt4Cuda
-from glm4q.kernels.torch_int8 import TorchInt8
+from glm4q.kernels.torch_operators.torch_int4 import TorchInt4
+from glm4q.kernels.torch_operators.torch_int4_cuda import TorchInt4Cuda
+from glm4q.kernels.torch_operators.torch_int8 import TorchInt8
 from glm4q.kernels.triton_linear import TritonLinear
 
 KERNELS: tuple[Kernel, ...] = (

@@ -7,7 +7,8 @@ from pathlib import Path
 from calculator.errors import OptionError
 from calculator.units import counted
 from glm4q.chat.messages import Message
-from glm4q.terminal import clipboard, figures, files, settings
+from glm4q.terminal import figures, settings
+from glm4q.terminal.keyboard import clipboard, files
 from glm4q.terminal.state import State
 
 Action = Callable[[State, str], str | None]

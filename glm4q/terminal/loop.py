@@ -3,13 +3,14 @@
 from contextlib import AbstractContextManager, nullcontext
 
 from calculator.errors import ContextFullError, Glm4qError
-from glm4q.terminal import figures, files
+from glm4q.terminal import figures
 from glm4q.terminal.commands import BY_NAME, Leave
-from glm4q.terminal.input import EditorReader, Entry, Reader
-from glm4q.terminal.progress import with_progress
-from glm4q.terminal.reply import ReplyView
+from glm4q.terminal.keyboard import files
+from glm4q.terminal.keyboard.input import EditorReader, Entry, Reader
+from glm4q.terminal.keyboard.typed_ahead import keys_wait
+from glm4q.terminal.screen.progress import with_progress
+from glm4q.terminal.screen.reply import ReplyView
 from glm4q.terminal.state import State
-from glm4q.terminal.typed_ahead import keys_wait
 
 
 class Terminal:

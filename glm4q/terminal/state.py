@@ -7,7 +7,7 @@ from rich.console import Console
 
 from glm4q.chat.session import ChatSession
 from glm4q.decode.sampling import SamplingParams
-from glm4q.terminal.reply import Think
+from glm4q.terminal.screen.reply import Think
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import pytest
 
 from calculator.errors import OptionError
 from glm4q.commands.streams import read_question
-from glm4q.terminal.answer import AnswerWriter
-from glm4q.terminal.console import Console
+from glm4q.terminal.screen.answer import AnswerWriter
+from glm4q.terminal.screen.console import Console
 
 HIDE_CURSOR = "\x1b[?25l"
 

@@ -6,7 +6,7 @@ import time
 import pytest
 from rich.console import Console
 
-from glm4q.terminal.answer import AnswerWriter
+from glm4q.terminal.screen.answer import AnswerWriter
 
 PROSE = "The quick brown fox jumps over the lazy dog and looks for its **friend** there. " * 3
 CODE = "```python\nvalue = some_function(argument_one, argument_two, argument_three)\n```\n"

@@ -3,7 +3,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glm4q.terminal.markdown import CODE, EMPHASIS, HEADING, MARK, STRONG, MarkdownStyler, Span
+from glm4q.terminal.screen.markdown import (
+    CODE,
+    EMPHASIS,
+    HEADING,
+    MARK,
+    STRONG,
+    MarkdownStyler,
+    Span,
+)
 
 ANSWER = """# Title
 

@@ -4,8 +4,8 @@ import io
 import time
 from collections.abc import Generator
 
-from glm4q.terminal.console import Console
-from glm4q.terminal.progress import PATIENCE, with_progress
+from glm4q.terminal.screen.console import Console
+from glm4q.terminal.screen.progress import PATIENCE, with_progress
 
 
 def slowly() -> Generator[str]:

@@ -11,7 +11,7 @@ from glm4q.chat.replies import Text, Thinking
 from glm4q.chat.session import ChatEvent
 from glm4q.chat.tool_messages import ToolResult
 from glm4q.terminal.consent import TerminalConsent
-from glm4q.terminal.reply import ReplyView, Think
+from glm4q.terminal.screen.reply import ReplyView, Think
 from glm4q.tools.calls import BadCall, ToolCall
 
 CALL = ToolCall("python", {"code": "a = 1\nprint(a)"})

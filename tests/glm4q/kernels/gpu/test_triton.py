@@ -19,7 +19,7 @@ from glm4q.kernels import cuda
 from glm4q.kernels.reference import Reference
 from glm4q.kernels.spec import LinearSpec
 from glm4q.kernels.spec import multiply as multiply_by
-from glm4q.kernels.torch_int4_cuda import TorchInt4Cuda
+from glm4q.kernels.torch_operators.torch_int4_cuda import TorchInt4Cuda
 from glm4q.kernels.triton_linear import TritonLinear
 from tests.glm4q.kernels.gpu import interpreted
 from tests.glm4q.kernels.gpu.interpreted import Run

@@ -15,7 +15,7 @@ from prompt_toolkit.filters import has_focus
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
-from glm4q.terminal.typed_ahead import begin_pastes
+from glm4q.terminal.keyboard.typed_ahead import begin_pastes
 
 PROMPT, MORE = "> ", ". "
 BLOCK = '"""'

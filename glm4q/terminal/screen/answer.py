@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from glm4q.terminal.markdown import MarkdownStyler, Span
+from glm4q.terminal.screen.markdown import MarkdownStyler, Span
 
 THINKING = "dim italic"
 

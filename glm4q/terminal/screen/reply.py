@@ -11,7 +11,7 @@ from calculator.errors import OptionError
 from glm4q.chat.replies import Text, Thinking
 from glm4q.chat.session import ChatEvent
 from glm4q.chat.tool_messages import ToolResult
-from glm4q.terminal.answer import CONTROL_PICTURES, AnswerWriter
+from glm4q.terminal.screen.answer import CONTROL_PICTURES, AnswerWriter
 from glm4q.tools.calls import BadCall, ToolCall
 
 MOST_LINES = 12

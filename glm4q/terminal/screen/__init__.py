@@ -1,0 +1,1 @@
+"""What a chat shows: answers, thinking, tool calls, progress, figures."""

@@ -20,7 +20,7 @@ def start_chat(
 ) -> PseudoTerminal:
     command = [sys.executable, "-m", "glm4q", "chat", str(checkpoint), "--seed", "1", *options]
     return PseudoTerminal(
-        command, columns=columns, cwd=state, XDG_STATE_HOME=str(state), **environment
+        command, columns=columns, cwd=state, XDG_STATE_HOME=str(state / "xdg"), **environment
     )
 
 
@@ -100,8 +100,9 @@ def test_a_full_context_says_what_to_do(chat: PseudoTerminal) -> None:
 
 def test_no_color_and_a_narrow_window(chat_checkpoint: Path, tmp_path: Path) -> None:
     """History is kept over sessions; the footer fits; a killed chat leaves a usable terminal."""
-    (tmp_path / "glm4q").mkdir()
-    (tmp_path / "glm4q" / "history").write_text("\n# 2026\n+/show\n")
+    history = tmp_path / "xdg" / "glm4q"
+    history.mkdir(parents=True)
+    (history / "history").write_text("\n# 2026\n+/show\n")
     terminal = start_chat(
         chat_checkpoint, tmp_path, "--max-tokens", "8", columns=40, NO_COLOR="1", LC_ALL="C"
     )

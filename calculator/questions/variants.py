@@ -1,7 +1,6 @@
 """The best ways to run a model on a card: every combination of what the user left open, ranked."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from calculator.cards.card import Card
@@ -115,12 +114,13 @@ def best_by_card(question: Question, cards: Sequence[Card]) -> tuple[Choice | No
     asked = question.subject.variant
     variants = [question]
     if asked is not None:
-        variants = []
-        for weights in ("int8", "int4"):
-            with suppress(OptionError):
-                variants.append(
-                    question.with_variant(replace(asked, weights=weights, lm_head="int8"))
-                )
+        variants = [
+            variant
+            for weights in ("int8", "int4")
+            for variant in _divisible(
+                question, replace(asked, weights=weights, lm_head="int8"), Fixed(), []
+            )
+        ]
     kvs = [kv for kv in kv_choices(question.subject.config) if kv != "bf16"] or ["bf16"]
     return tuple(_best_on(card, variants, kvs) for card in cards)
 
@@ -193,10 +193,10 @@ def _variants(question: Question, fixed: Fixed, left_out: list[str]) -> Iterator
 def _divisible(
     question: Question, variant: Variant, fixed: Fixed, left_out: list[str]
 ) -> Iterator[Question]:
-    """Yield the variant, with smaller groups where cards cannot divide its own."""
+    """Yield the variant, with smaller groups where the model or the cards cannot divide its own."""
     by_groups = "int8" in (variant.weights, variant.lm_head) or variant.weights == "int4"
     sizes = [variant.group_size]
-    if not fixed.group_size and by_groups and question.gpus > 1:
+    if not fixed.group_size and by_groups:
         sizes = [*map(str, reversed(GROUP_SIZES)), "channel"]
     for size in sizes:
         try:

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import tokenizers
 from tokenizers.decoders import DecodeStream
+from tokenizers.pre_tokenizers import ByteLevel
 
 from calculator.checkpoint.gguf_file import is_gguf, read_gguf
 from calculator.errors import TokenizerError
@@ -205,11 +206,27 @@ def _read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
             raise TokenizerError(
                 f"{path} has {size:,} bytes, and at most {MAX_TOKENIZER_BYTES:,} are read"
             )
-        return tokenizers.Tokenizer.from_buffer(path.read_bytes())
+        backend = tokenizers.Tokenizer.from_buffer(path.read_bytes())
     except OSError as error:
         raise TokenizerError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise TokenizerError(f"{path} is no tokenizer: {error}") from None
+    _refuse_missing_unknown_token(backend, path)
+    return backend
+
+
+def _refuse_missing_unknown_token(backend: tokenizers.Tokenizer, path: Path) -> None:
+    """Refuse a model that would fail at the first character that its vocabulary lacks.
+
+    A vocabulary of all bytes lacks no character, so it needs no unknown token.
+    """
+    unknown = getattr(backend.model, "unk_token", None)
+    if unknown is None or backend.model.token_to_id(unknown) is not None:
+        return
+    vocabulary = backend.get_vocab(with_added_tokens=False).keys()
+    fallback = {f"<0x{byte:02X}>" for byte in range(256)}
+    if not (vocabulary >= set(ByteLevel.alphabet()) or vocabulary >= fallback):
+        raise TokenizerError(f"{path} has the unk_token {unknown!r}, which its vocabulary lacks")
 
 
 def _read_original(path: Path) -> tokenizers.Tokenizer:

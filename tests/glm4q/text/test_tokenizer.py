@@ -329,3 +329,28 @@ def one_line_error(path: Path, *, names: str) -> str:
     assert str(path) in message
     assert "\n" not in message
     return message
+
+
+@pytest.mark.parametrize(("token", "is_read"), [(None, True), ("a", True), ("<unk>", False)])
+def test_an_unknown_token_must_be_in_the_vocabulary(
+    token: str | None, is_read: bool, tmp_path: Path
+) -> None:
+    """Without it, the first character that the vocabulary lacks fails with a bare Exception."""
+    settings = {} if token is None else {"unk_token": token}
+    model = tokenizers.models.BPE(vocab={"a": 0, "b": 1}, merges=[], **settings)
+    tokenizers.Tokenizer(model).save(str(tmp_path / "tokenizer.json"))
+    if is_read:
+        assert Tokenizer.from_directory(tmp_path).encode("ab") == [0, 1]
+    else:
+        with pytest.raises(TokenizerError, match=r"tokenizer\.json has the unk_token '<unk>'"):
+            Tokenizer.from_directory(tmp_path)
+
+
+def test_a_vocabulary_of_all_bytes_needs_no_unknown_token(tmp_path: Path) -> None:
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate(alphabet)}
+    model = tokenizers.models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>")
+    backend = tokenizers.Tokenizer(model)
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.save(str(tmp_path / "tokenizer.json"))
+    assert len(Tokenizer.from_directory(tmp_path).encode("é\U0001f600")) == 6

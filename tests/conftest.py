@@ -14,8 +14,8 @@ import pytest
 
 from tests.paths import ROOT
 
-CACHES = ("__pycache__/", "_cache/", ".hypothesis/")
-"""What the tools themselves keep in the checkout."""
+KEPT = ("__pycache__/", "_cache/", ".hypothesis/", "build/")
+"""What tools keep in the checkout, and build/, where tests keep what takes long to make."""
 BEFORE = pytest.StashKey[set[str]]()
 
 
@@ -58,7 +58,7 @@ def _untracked() -> set[str]:
         return set()
     command = ["git", "ls-files", "--others", "--directory"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return {name for name in listed.stdout.splitlines() if not name.endswith(CACHES)}
+    return {name for name in listed.stdout.splitlines() if not name.endswith(KEPT)}
 
 
 def _load_extension(path: Path) -> None:

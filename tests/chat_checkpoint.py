@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
+import torch
 from tokenizers import pre_tokenizers
 from tokenizers.models import BPE
 
@@ -30,10 +31,16 @@ TEMPLATE = (
 
 
 def save_chat_checkpoint(directory: Path) -> Path:
-    """Write weights, tokenizer, chat template and sampling settings."""
-    config = replace(tiny.BASE, **SHAPE)
-    tiny.save_checkpoint(tiny.transformers_model(config), directory)
+    """Write weights, tokenizer, chat template and sampling settings.
+
+    At temperature 0 an answer never ends by itself, on any machine: the logit of a control token
+    is 0, and the largest of the other 256 is above it.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    model = tiny.transformers_model(replace(tiny.BASE, **SHAPE))
+    with torch.no_grad():
+        model.lm_head.weight[len(alphabet) :] = 0
+    tiny.save_checkpoint(model, directory)
     backend = tokenizers.Tokenizer(BPE({letter: id for id, letter in enumerate(alphabet)}, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = tokenizers.decoders.ByteLevel()

@@ -2,7 +2,7 @@
 
 import sys
 
-from glm4q.commands.signals import end_at_once_on_interrupt
+from glm4q.commands.process.signals import end_at_once_on_interrupt
 
 
 def run() -> int:

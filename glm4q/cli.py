@@ -8,13 +8,13 @@ from typer.exceptions import TyperException
 
 from calculator.errors import Glm4qError
 from glm4q import __version__
-from glm4q.commands.lazy import CommandEntry, LazyGroup
-from glm4q.commands.signals import (
+from glm4q.commands.process.lazy import CommandEntry, LazyGroup
+from glm4q.commands.process.signals import (
     end_at_once_on_interrupt,
     raise_on_interrupt,
     unwind_on_termination,
 )
-from glm4q.commands.streams import tolerate_encodings
+from glm4q.commands.process.streams import tolerate_encodings
 
 USE, MAKE, CHECK = "Plan and chat", "Make checkpoints", "Measure and check"
 

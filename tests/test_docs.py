@@ -191,7 +191,7 @@ def test_the_picture_of_the_folders_has_folders_that_exist() -> None:
 def test_a_command_on_a_page_that_is_not_run_still_parses() -> None:
     """Commands in running text, in backticks, have options that exist."""
     from glm4q.cli import COMMANDS
-    from glm4q.commands.lazy import load_command
+    from glm4q.commands.process.lazy import load_command
 
     for page in PAGES:
         for line in re.findall(r"`glm4q ([^`]+)`", page.read_text()):

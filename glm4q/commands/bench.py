@@ -20,8 +20,8 @@ from calculator.questions.fit import Wish
 from calculator.questions.subject import Variant
 from calculator.report.sheets import Sheet
 from calculator.report.terminal import sheet_as_table
-from glm4q.commands import options
-from glm4q.commands.run_options import Kernel
+from glm4q.commands.options import shared as options
+from glm4q.commands.options.kernel import Kernel
 from glm4q.measure import report
 from glm4q.measure.speed import measure
 from glm4q.measure.synthetic import open_synthetic

@@ -13,7 +13,7 @@ from calculator.questions.answer import Answer, find_answer
 from calculator.questions.asked import Asked
 from calculator.questions.solve import KV_CHOICES
 from calculator.report import answers
-from glm4q.commands import options
+from glm4q.commands.options import shared as options
 
 EXAMPLES = (
     "glm4q calc --gpu 4070",
@@ -277,7 +277,7 @@ def _verify(
 ) -> int:
     # What runs a model stands above the calculator; only the command line reaches up to it.
     from calculator.questions.fit import Wish
-    from glm4q.commands.receipt import verify_plan
+    from glm4q.commands.run.receipt import verify_plan
 
     tokens = None if context is None else parse_tokens(context)
     wish = Wish(tokens, kv, parse_device(embedding, "embedding"), prefill_chunk, gpu_layers)

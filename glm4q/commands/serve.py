@@ -14,9 +14,9 @@ from calculator.memory.settings import parse_device
 from calculator.options import parse_count, parse_size, parse_tokens
 from calculator.questions.fit import Wish
 from glm4q.chat.template import ChatTemplate
-from glm4q.commands import options
-from glm4q.commands.run_options import Kernel
-from glm4q.commands.signals import ending_at_once_on_interrupt
+from glm4q.commands.options import shared as options
+from glm4q.commands.options.kernel import Kernel
+from glm4q.commands.process.signals import ending_at_once_on_interrupt
 from glm4q.engine import LLM
 from glm4q.kernels.cpu.extension import slow_note
 from glm4q.terminal.screen.console import Console

@@ -13,8 +13,8 @@ from rich.table import Table
 from calculator.checkpoint.stored import StoredModel
 from calculator.memory.making import WINDOW
 from calculator.units import human_bytes
-from glm4q.commands import options
-from glm4q.commands.run_options import Kernel
+from glm4q.commands.options import shared as options
+from glm4q.commands.options.kernel import Kernel
 from glm4q.kernels.choose import candidates
 from glm4q.planning.devices import choose_device, choose_dtype
 from quantize.examine import read_held_out

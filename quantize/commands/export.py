@@ -8,7 +8,7 @@ import typer
 from calculator.checkpoint.stored import StoredModel
 from calculator.options import one_of
 from calculator.units import human_bytes
-from glm4q.commands import options
+from glm4q.commands.options import shared as options
 from quantize.export.checkpoint import ExportFormat, export_checkpoint
 from quantize.export.compressed_tensors import CompressedTensors
 from quantize.export.gguf import export_gguf

@@ -11,7 +11,7 @@ from calculator.errors import OptionError
 from calculator.model.formats import BITSANDBYTES
 from calculator.options import parse_size
 from calculator.units import human_bytes
-from glm4q.commands import options
+from glm4q.commands.options import shared as options
 from glm4q.kernels.choose import candidates
 from glm4q.planning.devices import choose_device, choose_dtype
 from glm4q.weights.sources import open_source

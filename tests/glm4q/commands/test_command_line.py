@@ -16,7 +16,7 @@ from calculator.extras import INSTALL, require_packages
 from calculator.model.formats import KV_FORMATS
 from calculator.questions.subject import WEIGHTS
 from glm4q.cli import COMMANDS, main
-from glm4q.commands.lazy import load_command
+from glm4q.commands.process.lazy import load_command
 from glm4q.kernels.choose import KERNELS
 from quantize.recipe import METHODS
 from tests.paths import ROOT

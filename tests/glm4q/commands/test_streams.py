@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from calculator.errors import OptionError
-from glm4q.commands.streams import read_question
+from glm4q.commands.process.streams import read_question
 from glm4q.terminal.screen.answer import AnswerWriter
 from glm4q.terminal.screen.console import Console
 
@@ -124,7 +124,7 @@ def test_a_closed_terminal_unwinds_a_command(number: signal.Signals) -> None:
     code = (
         "import signal, time\n"
         "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
-        "from glm4q.commands.signals import unwind_on_termination\n"
+        "from glm4q.commands.process.signals import unwind_on_termination\n"
         "unwind_on_termination()\n"
         "try:\n    print('ready', flush=True); time.sleep(60)\n"
         "finally:\n    print('unwound', flush=True)\n"

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from glm4q.commands.signals import raise_on_interrupt
+from glm4q.commands.process.signals import raise_on_interrupt
 
 
 @dataclass(frozen=True)

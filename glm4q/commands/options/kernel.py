@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from glm4q.commands.options import MACHINE, choice
+from glm4q.commands.options.shared import MACHINE, choice
 from glm4q.kernels.choose import KERNELS
 
 Kernel = Annotated[

@@ -1,0 +1,1 @@
+"""How a command begins and ends: its import, its words, signals, and the standard streams."""

@@ -123,6 +123,7 @@ class LLM:
         if system is not None and not system.strip():
             raise OptionError("the system prompt is empty")
         params = read_sampling_params(self.directory) if params is None else params
+        params.check_tokens(self.plan.config.vocab_size)
         control_tokens = self.tokenizer.control_tokens
         template = ChatTemplate.from_directory(self.directory, control_tokens, dialect)
         return ChatSession(

@@ -22,6 +22,7 @@ from glm4q.engine import LLM
 from glm4q.kernels.cpu.extension import slow_note
 from glm4q.terminal.screen.console import Console
 from glm4q.terminal.screen.reply import ReplyView, Think, parse_think
+from glm4q.terminal.settings import with_setting
 from glm4q.text.generation_config import read_sampling_params
 
 DEFAULT_MAX_TOKENS = 1024
@@ -124,6 +125,14 @@ def chat(
             rich_help_panel=options.SAMPLING,
         ),
     ] = 0.0,
+    logit_bias: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="ID=NUMBER, -100 to 100: add this to the logit of a token; may be given again.",
+            show_default=False,
+            rich_help_panel=options.SAMPLING,
+        ),
+    ] = None,
     stop: Annotated[
         list[str] | None,
         typer.Option(
@@ -224,6 +233,8 @@ def chat(
     params = read_sampling_params(
         model, {name: value for name, value in changes.items() if value is not None}
     )
+    if logit_bias:
+        params = with_setting(params, "logit_bias", " ".join(logit_bias))
     shown = parse_think(think)
     if dialect is not None:
         find_dialect(dialect)

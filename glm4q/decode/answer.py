@@ -96,10 +96,15 @@ class Answer:
 
         Every token is picked from the model's own logits, one after another: a guess that is not
         what was picked is dropped, with all behind it. Returns whether all logits were finite.
+        The answer ends with an error where its settings or its constraint cannot be honoured.
         """
         accepted = 0
         for own, guess in zip(logits, [*draft, None], strict=True):
-            pick = self._sampler(own)
+            try:
+                pick = self._sampler(own)
+            except Glm4qError as error:
+                self.end("error", error)
+                return True
             if not pick.finite:
                 return False
             if pick.token in self.params.stop_token_ids:

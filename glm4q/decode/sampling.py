@@ -1,7 +1,7 @@
 """From logits to the next token."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Protocol
 
@@ -12,6 +12,8 @@ from calculator.errors import OptionError
 
 GREEDY_BELOW = 1e-5
 """A lower temperature takes the likeliest token: logits divided by it would overflow float32."""
+MOST_BIAS = 100
+"""OpenAI's bound of a bias: -100 keeps a token out, 100 all but chooses it."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class SamplingParams:
     """Subtract this from the logits of tokens that the answer already has."""
     frequency_penalty: float = 0.0
     """Subtract this from a token's logit once for each time that the answer has it."""
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    """Add this to the logits of these token ids."""
     seed: int | None = None
     """One seed always gives one answer; None takes a new seed each time."""
     max_tokens: int | None = None
@@ -56,12 +60,26 @@ class SamplingParams:
         for name in ("presence_penalty", "frequency_penalty"):
             if not -2 <= getattr(self, name) <= 2:
                 raise OptionError(f"{name} must be -2 to 2, not {getattr(self, name)}")
+        for token, bias in self.logit_bias.items():
+            if not (token >= 0 and -MOST_BIAS <= bias <= MOST_BIAS):
+                raise OptionError(
+                    f"logit_bias must give token ids a number from -{MOST_BIAS} to {MOST_BIAS}, "
+                    f"not {token} {bias}"
+                )
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise OptionError(f"seed must be 0 to 2**63 - 1, not {self.seed}")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise OptionError(f"max_tokens must be at least 1, not {self.max_tokens}")
         if self.log_probabilities is not None and self.log_probabilities < 0:
             raise OptionError(f"log_probabilities must be 0 or more, not {self.log_probabilities}")
+
+    def check_tokens(self, vocab_size: int) -> None:
+        """Raise OptionError where a bias names a token that a model of this vocabulary lacks."""
+        largest = max(self.logit_bias, default=0)
+        if largest >= vocab_size:
+            raise OptionError(
+                f"logit_bias: the model has the tokens 0 to {vocab_size - 1}, not {largest}"
+            )
 
 
 class Constraint(Protocol):
@@ -111,6 +129,7 @@ class Sampler:
         self.params = params
         self._context, self._constraint = context, constraint
         self._seen: Tensor | None = None
+        self._bias: tuple[Tensor, Tensor] | None = None  # token ids, and what each is given
         self._counts: Tensor | None = None  # how often the answer has each token
         self._generator = torch.Generator(device)
         if params.seed is None:
@@ -119,9 +138,12 @@ class Sampler:
             self._generator.manual_seed(params.seed)
 
     def __call__(self, logits: Tensor) -> Pick:
-        """Pick the next token. logits: the model's, float32 [V]; they are not changed."""
-        allowed = logits if self._constraint is None else self._constraint.mask(logits.clone())
-        picked = self._pick(self._penalized(allowed))
+        """Pick the next token. logits: the model's, float32 [V]; they are not changed.
+
+        Raises OptionError where a bias names a token that the model lacks, and what the constraint
+        raises.
+        """
+        picked = self._pick(self._changed(logits))
         # One copy from the device brings the token and the sum of all logits, which is finite
         # only where each of them is.
         number, total = torch.stack([picked.double(), logits.sum().double()]).tolist()
@@ -134,8 +156,24 @@ class Sampler:
             self._constraint.accept(token)
         return Pick(token, finite, self._log_probabilities(logits, token) if finite else None)
 
+    def _changed(self, logits: Tensor) -> Tensor:
+        """Apply what the settings and the constraint say of each token."""
+        if self._constraint is not None:
+            logits = self._constraint.mask(logits.clone())
+        return self._penalized(self._less_often(self._biased(logits)))
+
+    def _biased(self, logits: Tensor) -> Tensor:
+        bias = self.params.logit_bias
+        if not bias:
+            return logits
+        if self._bias is None:
+            self.params.check_tokens(len(logits))
+            device = logits.device
+            values = torch.tensor([*bias.values()], dtype=logits.dtype, device=device)
+            self._bias = torch.tensor([*bias], device=device), values
+        return logits.index_add(0, *self._bias)
+
     def _penalized(self, logits: Tensor) -> Tensor:
-        logits = self._less_often(logits)
         if self.params.repetition_penalty == 1.0:
             return logits
         if self._seen is None:

@@ -5,7 +5,8 @@ that a user typed, which glm4q.chat puts between USER_START and USER_END, stay t
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +22,7 @@ from calculator.model.config import ModelConfig
 from glm4q.text.gguf_tokenizer import read_gguf_tokenizer
 from glm4q.text.sentencepiece_bpe import is_sentencepiece, read_sentencepiece
 from glm4q.text.tiktoken_bpe import read_tiktoken
+from glm4q.text.token_bytes import bytes_of_tokens
 
 # The last two private-use characters: fonts put their icons at the front of these planes.
 USER_START, USER_END = "\U0010fffc", "\U0010fffd"
@@ -130,6 +132,20 @@ class Tokenizer:
     def decode(self, token_ids: Sequence[int]) -> str:
         """Decode to text, without control tokens and without padding ids beyond the vocabulary."""
         return self._backend.decode(token_ids, skip_special_tokens=True)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that a token adds to a text: none for control tokens and padding ids.
+
+        Raises TokenizerError where the tokenizer's decoder is of an unknown kind.
+        """
+        token = self._backend.id_to_token(token_id)
+        if token is None or token in self.control_tokens:
+            return b""
+        return self._bytes_of(token)
+
+    @cached_property
+    def _bytes_of(self) -> Callable[[str], bytes]:
+        return bytes_of_tokens(self._backend)
 
     def stream(self, token_ids: Iterable[int]) -> Iterator[str]:
         """Yield `decode`'s text in pieces, each as soon as its characters are whole."""

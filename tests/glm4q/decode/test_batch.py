@@ -10,7 +10,7 @@ import torch
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
 from calculator.questions.fit import Wish
-from glm4q.decode.answer import Event, Token
+from glm4q.decode.answer import End, Event, Token
 from glm4q.decode.batch import Batch
 from glm4q.decode.generate import generate, generate_batch, token_ids
 from glm4q.decode.runner import Runner
@@ -122,6 +122,20 @@ def test_a_prompt_that_leaves_no_room_is_refused(model: CausalLM, length: int) -
     with pytest.raises(OptionError, match=f"the prompt takes {length} tokens"):
         batch.join([3] * length, GREEDY)
     assert batch.free == 2
+
+
+def test_settings_that_cannot_be_honoured_end_their_answer_alone(model: CausalLM) -> None:
+    prompt = _prompts([6])[0]
+    batch = Batch(runner_of(model, memory_on_cpu(tiny.BASE, 40, batch=2)))
+    good = batch.join(prompt, GREEDY)
+    bad = batch.join(prompt, replace(GREEDY, logit_bias={97: 1.0}))
+    (end,) = batch.stream(bad)
+    assert isinstance(end, End)
+    assert end.reason == "error"
+    assert "the model has the tokens 0 to 96, not 97" in str(end.error)
+    assert batch.free == 1
+    alone = runner_of(model, memory_on_cpu(tiny.BASE, 40))
+    assert [*batch.stream(good)] == [*generate(alone, prompt, GREEDY)]
 
 
 @pytest.mark.demo

@@ -174,3 +174,23 @@ def test_presence_counts_a_token_once_and_frequency_each_time() -> None:
 def test_penalties_have_the_bounds_of_openai(name: str, value: float) -> None:
     with pytest.raises(OptionError, match=f"{name} must be -2 to 2"):
         SamplingParams(**{name: value})  # type: ignore[arg-type]
+
+
+def test_a_bias_is_added_to_the_logits_of_its_tokens() -> None:
+    logits = torch.tensor([3.0, 2.5, 1.9])
+    params = SamplingParams(temperature=0, logit_bias={0: -1.0, 2: 0.7})
+    sampler = Sampler(params, CPU)
+    assert [sampler(logits).token for _ in range(2)] == [2, 2]
+    assert logits.tolist() == pytest.approx([3.0, 2.5, 1.9])
+
+
+def test_a_bias_of_a_token_that_the_model_lacks_is_refused() -> None:
+    sampler = Sampler(SamplingParams(logit_bias={5: 1.0}), CPU)
+    with pytest.raises(OptionError, match="tokens 0 to 4, not 5"):
+        sampler(LOGITS)
+
+
+@pytest.mark.parametrize("bias", [{-1: 1.0}, {1: 101.0}, {1: float("nan")}])
+def test_a_bias_has_the_bounds_of_openai(bias: dict[int, float]) -> None:
+    with pytest.raises(OptionError, match="logit_bias must give token ids a number"):
+        SamplingParams(logit_bias=bias)

@@ -58,6 +58,8 @@ def theirs(directory: Path) -> Any:
 def test_ids_are_those_of_the_library(text: str, directory: Path, theirs: Any) -> None:
     tokenizer = Tokenizer.from_directory(directory)
     assert tokenizer.encode(text) == theirs.encode(text)
+    spelled = b"".join(map(tokenizer.token_bytes, tokenizer.encode(text)))
+    assert spelled.decode().removeprefix(" ") == text  # its tokenizer begins a text with a space
     assert tokenizer.decode(tokenizer.encode(text)) == theirs.decode(theirs.encode(text))
 
 

@@ -239,6 +239,25 @@ def test_what_glm4_says_of_its_vocabulary(glm4: Tokenizer) -> None:
     assert list(glm4.control_tokens.values()) == list(range(151_329, 151_343))
 
 
+@given(text=texts)
+@settings(max_examples=50)
+def test_the_bytes_of_tokens_are_the_text(tokenizer: Tokenizer, text: str) -> None:
+    spelled = b"".join(map(tokenizer.token_bytes, tokenizer.encode(text)))
+    assert spelled == text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+
+
+def test_control_tokens_and_padding_ids_have_no_bytes(tokenizer: Tokenizer) -> None:
+    control = [*tokenizer.control_tokens.values(), tokenizer.largest_id()[0] + 1]
+    assert [tokenizer.token_bytes(token_id) for token_id in control] == [b""] * len(control)
+
+
+def test_the_bytes_behind_an_unknown_decoder_are_refused() -> None:
+    backend = tokenizers.Tokenizer(tokenizers.models.WordPiece({"a": 0}, unk_token="a"))
+    backend.decoder = tokenizers.decoders.WordPiece()
+    with pytest.raises(TokenizerError, match="behind this decoder: WordPiece"):
+        Tokenizer(backend).token_bytes(0)
+
+
 def test_a_tokenizer_without_glm4s_prefix_has_none(tmp_path: Path) -> None:
     write_tiktoken(tmp_path, TINY_RANKS)
     write_config(tmp_path, {END: "<sop>"})

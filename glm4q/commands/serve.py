@@ -103,10 +103,11 @@ def serve(
     """Serve a checkpoint by OpenAI's API: /v1/chat/completions, /v1/completions, /v1/models."""
     require_packages("serve", "starlette", "sse_starlette", "uvicorn")
     # The server's packages come with an extra: glm4q --help and the other commands need none.
-    from glm4q.server.app import Service, make_app
+    from glm4q.server.app import make_app
     from glm4q.server.decoding import BatchDecoder
     from glm4q.server.listen import address, listen, rules_for, run
     from glm4q.server.served import ServedModel
+    from glm4q.server.service import Service
     from glm4q.server.worker import Worker
 
     wish = Wish(

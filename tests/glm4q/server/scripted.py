@@ -19,9 +19,10 @@ from calculator.questions.subject import find_subject
 from glm4q.chat.template import ChatTemplate
 from glm4q.decode.answer import End, Event, Token
 from glm4q.decode.sampling import SamplingParams
-from glm4q.server.app import Service, make_app
+from glm4q.server.app import make_app
 from glm4q.server.guard import LOOPBACK, Rules
 from glm4q.server.served import ServedModel
+from glm4q.server.service import Service
 from glm4q.server.worker import Worker
 from glm4q.text.tokenizer import Tokenizer
 

@@ -8,10 +8,11 @@ import pytest
 from glm4q.chat.dialects import GLM4
 from glm4q.chat.replies import BadCall, ReplyParser, Text
 from glm4q.decode.sampling import SamplingParams
-from glm4q.server.choices import ChatChoice
 from glm4q.server.errors import ApiError
-from glm4q.server.openai_protocol import max_tokens_of, sampling_params, template_messages
-from glm4q.server.requests import ChatRequest, read_body
+from glm4q.server.openai.choices import ChatChoice
+from glm4q.server.request.bodies import read_body
+from glm4q.server.request.protocol import max_tokens_of, sampling_params, template_messages
+from glm4q.server.request.requests import ChatRequest
 from glm4q.tools.calls import ToolCall
 
 CALLED: list[dict[str, Any]] = [

@@ -3,14 +3,13 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from glm4q.chat.replies import BadCall, ReplyEvent, Text, Thinking
 from glm4q.decode.answer import FinishReason
 from glm4q.server.errors import valid_text
+from glm4q.server.request.bodies import Json
 from glm4q.tools.calls import ToolCall
-
-Json = dict[str, Any]
 
 
 class Choice(Protocol):

@@ -1,12 +1,12 @@
 """The bodies of requests. What is not supported is refused by name, never ignored."""
 
-import json
-from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from glm4q.server.errors import ApiError, unsupported
+from glm4q.server.errors import ApiError
+from glm4q.server.request.bodies import Body
 
 MAX_CHOICES = 16
 MAX_MESSAGES = 4096
@@ -40,12 +40,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "web_search_options": (),
 }
 """Fields of OpenAI's API that are not supported, and the values by which they ask for nothing."""
-
-
-class Body(BaseModel):
-    """A part of a request: its types are checked, and it has no unknown fields."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class StreamOptions(Body):
@@ -112,6 +106,9 @@ class ChatMessage(Body):
 class Sampled(Body):
     """Fields that a chat and a completion have in common."""
 
+    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = NEUTRAL
+    without_effect: ClassVar[Collection[str]] = WITHOUT_EFFECT
+
     model: str
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -134,6 +131,14 @@ class Sampled(Body):
     def wants_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
 
+    def check(self) -> None:
+        if len(self.stops) > MAX_STOPS or not all(self.stops):
+            message = f"stop: at most {MAX_STOPS} strings, none of them empty"
+            raise ApiError(400, message, param="stop", code="invalid_value")
+        if self.stream_options is not None and not self.stream:
+            message = "stream_options: only a request with stream: true may have it"
+            raise ApiError(400, message, param="stream_options", code="invalid_value")
+
 
 class ChatRequest(Sampled):
     """The body of /v1/chat/completions."""
@@ -148,63 +153,3 @@ class CompletionRequest(Sampled):
     """The body of /v1/completions."""
 
     prompt: str | list[str] | list[int] | list[list[int]]
-
-
-class TokenizeRequest(Body):
-    """The body of /tokenize."""
-
-    text: str
-
-
-class DetokenizeRequest(Body):
-    """The body of /detokenize."""
-
-    tokens: list[int]
-
-
-Kind = TypeVar("Kind", bound=Body)
-
-
-def read_body(kind: type[Kind], raw: bytes) -> Kind:
-    """Check a body. Raises ApiError."""
-    try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError):
-        raise ApiError(400, "the body is not valid JSON") from None
-    if not isinstance(body, dict):
-        raise ApiError(400, "the body must be a JSON object")
-    try:
-        request = kind.model_validate(_supported(kind, body))
-    except ValidationError as error:
-        raise _refusal(error) from None
-    if isinstance(request, Sampled):
-        _check_sampled(request)
-    return request
-
-
-def _supported(kind: type[Body], body: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop what asks for nothing, and refuse what cannot be done."""
-    kept = {}
-    for name, value in body.items():
-        if name in kind.model_fields:
-            kept[name] = value
-        elif issubclass(kind, Sampled) and name in WITHOUT_EFFECT:
-            continue
-        elif value is not None and value not in NEUTRAL.get(name, ()):
-            raise unsupported(name)
-    return kept
-
-
-def _refusal(error: ValidationError) -> ApiError:
-    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = ".".join(str(part) for part in problem["loc"])
-    return ApiError(400, f"{place}: {problem['msg']}", param=place, code="invalid_value")
-
-
-def _check_sampled(request: Sampled) -> None:
-    if len(request.stops) > MAX_STOPS or not all(request.stops):
-        message = f"stop: at most {MAX_STOPS} strings, none of them empty"
-        raise ApiError(400, message, param="stop", code="invalid_value")
-    if request.stream_options is not None and not request.stream:
-        message = "stream_options: only a request with stream: true may have it"
-        raise ApiError(400, message, param="stream_options", code="invalid_value")

@@ -10,12 +10,10 @@ from sse_starlette import EventSourceResponse
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from calculator.errors import Glm4qError
-from glm4q.server.choices import Choice, Heading, Json, usage
 from glm4q.server.errors import ApiError
+from glm4q.server.openai.choices import Choice, Heading, Json, usage
 from glm4q.server.reply import Finished, Reply
-from glm4q.server.served import ServedModel
-from glm4q.server.worker import QueueFullError, Worker, WorkerEndedError
+from glm4q.server.service import Service, client_leaves
 
 DONE = "[DONE]"
 
@@ -24,26 +22,19 @@ DONE = "[DONE]"
 class Answers:
     """The choices of one request, each with the reply that it tells."""
 
-    model: ServedModel
-    worker: Worker
+    service: Service
     heading: Heading
     prompt_tokens: int
     pairs: Sequence[tuple[Choice, Reply]]
 
     def submit(self) -> None:
-        """Queue them. Raises ApiError where too many requests wait, or the model's thread ended."""
-        try:
-            self.worker.submit([reply.job for _, reply in self.pairs])
-        except QueueFullError as error:
-            retry = {"Retry-After": str(error.retry_after)}
-            raise ApiError(429, str(error), code="queue_full", headers=retry) from None
-        except WorkerEndedError:
-            raise ApiError(503, "the server is ending") from None
+        """Queue them. Raises ApiError."""
+        self.service.submit([reply for _, reply in self.pairs])
 
     async def whole(self, request: Request) -> Response:
         """Answer in one piece. A client that goes away frees its rows."""
         together = asyncio.gather(*(self._read(*pair) for pair in self.pairs))
-        gone = asyncio.ensure_future(_gone(request))
+        gone = asyncio.ensure_future(client_leaves(request))
         first: list[asyncio.Future[Any]] = [together, gone]
         try:
             await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
@@ -55,11 +46,10 @@ class Answers:
             together.cancel()
             self._give_up()
 
-    def stream(self, *, wants_usage: bool, ping_seconds: float) -> Response:
+    def stream(self, *, wants_usage: bool) -> Response:
         """Answer in pieces, with a comment where nothing comes for a while."""
-        return EventSourceResponse(
-            self._pieces(wants_usage=wants_usage), ping=ping_seconds, sep="\n"
-        )
+        pieces = self._pieces(wants_usage=wants_usage)
+        return EventSourceResponse(pieces, ping=self.service.ping_seconds, sep="\n")
 
     async def _pieces(self, *, wants_usage: bool) -> AsyncIterator[Json]:
         pieces: asyncio.Queue[Json | ApiError | None] = asyncio.Queue()
@@ -93,7 +83,7 @@ class Answers:
                 for piece in choice.add(event):
                     pieces.put_nowait(piece)
             elif event.reason in ("error", "cancelled"):
-                pieces.put_nowait(self._failure(event.error))
+                pieces.put_nowait(self.service.failure(event.error))
             else:
                 pieces.put_nowait(choice.end(event.reason))
         pieces.put_nowait(None)
@@ -102,27 +92,16 @@ class Answers:
         async for event in reply.events():
             if isinstance(event, Finished):
                 if event.reason in ("error", "cancelled"):
-                    raise self._failure(event.error)
+                    raise self.service.failure(event.error)
                 return choice.whole(event.reason)
             choice.add(event)
-        raise self._failure(None)
-
-    def _failure(self, error: Glm4qError | None) -> ApiError:
-        message = (
-            "the model's thread has ended" if error is None else self.model.without_path(error)
-        )
-        return ApiError(503 if error is None else 500, message)
+        raise self.service.failure(None)
 
     def _usage(self) -> Json:
         return usage(self.prompt_tokens, sum(reply.tokens for _, reply in self.pairs))
 
     def _give_up(self) -> None:
-        self.worker.cancel([reply.job for _, reply in self.pairs])
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        self.service.give_up([reply for _, reply in self.pairs])
 
 
 def _event(content: Json) -> Json:

@@ -10,7 +10,7 @@ from typing import Any
 from calculator.errors import OptionError
 from glm4q.decode.sampling import SamplingParams
 from glm4q.server.errors import ApiError, unsupported
-from glm4q.server.requests import ChatMessage, ChatRequest, EarlierCall, Sampled
+from glm4q.server.request.requests import ChatMessage, ChatRequest, EarlierCall, Sampled
 
 SAMPLED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 

@@ -1,0 +1,1 @@
+"""Answers to the clients of OpenAI's chat and completions."""

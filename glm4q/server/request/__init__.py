@@ -1,0 +1,1 @@
+"""What a chat or a completion asks, whichever API it came by."""

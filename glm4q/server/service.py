@@ -1,0 +1,100 @@
+"""What the endpoints of every API share: the model, its thread, and the prompt of a chat."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from calculator.errors import Glm4qError
+from glm4q.decode.sampling import SamplingParams
+from glm4q.server.errors import ApiError
+from glm4q.server.reply import Parser, Reply, reply_parser
+from glm4q.server.request.protocol import (
+    max_tokens_of,
+    offered_tools,
+    sampling_params,
+    template_messages,
+)
+from glm4q.server.request.requests import ChatRequest
+from glm4q.server.served import ServedModel
+from glm4q.server.worker import QueueFullError, Worker, WorkerEndedError
+
+PING_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class ChatPrompt:
+    """The prompt of a chat, and what it offers."""
+
+    text: str
+    token_ids: list[int]
+    tools: list[str]
+    """The names of the tools that the model is shown."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """One model and its thread, as endpoints use them."""
+
+    model: ServedModel
+    worker: Worker
+    ping_seconds: float = PING_SECONDS
+
+    def check_model(self, name: str) -> None:
+        """Refuse the name of another model. Raises ApiError."""
+        if name != self.model.name:
+            message = f"model: this server has {self.model.name}, not {name[:80]}"
+            raise ApiError(404, message, param="model", code="model_not_found")
+
+    async def chat_prompt(self, asked: ChatRequest) -> ChatPrompt:
+        """Write the prompt of a chat. Raises ApiError."""
+        tools = offered_tools(asked)
+        messages = template_messages(asked, observes=self.model.observes)
+        text, token_ids = await run_in_threadpool(self.model.chat_prompt, messages, tools)
+        return ChatPrompt(text, token_ids, [tool["function"]["name"] for tool in tools])
+
+    async def chat_replies(self, asked: ChatRequest) -> list[Reply]:
+        """Begin the answers of a chat, one for each choice. Raises ApiError."""
+        params = sampling_params(asked, self.model.own_params, max_tokens_of(asked))
+        prompt = await self.chat_prompt(asked)
+        return [
+            self.reply(prompt.token_ids, own, reply_parser(prompt.text, prompt.tools, asked.stops))
+            for own in params
+        ]
+
+    def reply(self, token_ids: Sequence[int], params: SamplingParams, parser: Parser) -> Reply:
+        """Begin an answer, which is not queued yet."""
+        return Reply(self.worker, self.model.tokenizer, token_ids, params, parser)
+
+    def submit(self, replies: Sequence[Reply]) -> None:
+        """Queue answers. Raises ApiError where too many wait, or the model's thread ended."""
+        try:
+            self.worker.submit([reply.job for reply in replies])
+        except QueueFullError as error:
+            retry = {"Retry-After": str(error.retry_after)}
+            raise ApiError(429, str(error), code="queue_full", headers=retry) from None
+        except WorkerEndedError:
+            raise ApiError(503, "the server is ending") from None
+
+    def give_up(self, replies: Sequence[Reply]) -> None:
+        """End the answers that have not ended: nobody reads them."""
+        self.worker.cancel([reply.job for reply in replies])
+
+    def failure(self, error: Glm4qError | None) -> ApiError:
+        """What a client reads where its answer fails."""
+        if error is None:
+            return ApiError(503, "the model's thread has ended")
+        return ApiError(500, self.model.without_path(error))
+
+
+async def client_leaves(request: Request) -> None:
+    """Wait until the client has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def new_id(prefix: str) -> str:
+    """Name an answer, or a part of it."""
+    return prefix + uuid.uuid4().hex

@@ -81,7 +81,8 @@ def step_bytes(plan: MemoryPlan, device: Device, *, depth: int) -> int:
 
     A step reads only a few rows of the embedding, unless the head is tied to it.
     """
-    tied = not any(term.name.startswith("head") for term in plan.weights)
+    has_head = any(term.name.startswith("head") for term in plan.weights)
+    tied = plan.config.tie_word_embeddings and not has_head
     read = sum(
         term.bytes
         for term in plan.weights

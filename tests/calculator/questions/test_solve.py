@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from calculator.cards.card import card_of
 from calculator.cards.gpus import find_gpu, load_gpus
+from calculator.cards.roofline import step_bytes
 from calculator.errors import OptionError
 from calculator.memory.settings import RESERVE, Settings
 from calculator.questions.grid import grid_contexts, make_grid
@@ -226,6 +227,9 @@ def test_cards_that_differ_divide_the_layers() -> None:
     assert sum(share.plan.weights_bytes for share in question.shares) == whole.weights_bytes
     assert sum(share.plan.kv_cache_bytes for share in question.shares) == whole.kv_cache_bytes
     assert question.margin_bytes == min(first.margin_bytes, second.margin_bytes)
+    # A step reads a row of the embedding, which the first card holds without a head.
+    read = sum(step_bytes(share.plan, "gpu", depth=0) for share in question.shares)
+    assert read == step_bytes(whole, "gpu", depth=0)
 
 
 def test_a_shared_prefix_is_cached_once() -> None:

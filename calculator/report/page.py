@@ -1,7 +1,7 @@
 """One self-contained HTML page that answers every question about the preset models.
 
-plan.js computes with the same formulas as calculator/memory. The page holds the configurations of
-the models and the list of cards, and needs no network.
+web/plan.js computes with the same formulas as calculator/memory. The page holds the configurations
+of the models and the list of cards, and needs no network. `glm4q serve` shows the same calculator.
 """
 
 import json
@@ -20,8 +20,9 @@ from calculator.model.formats import WeightFormat
 from calculator.model.presets import PRESETS
 from calculator.options import printable
 from calculator.questions.question import Question
+from calculator.report.bundle import bundle
 
-FOLDER = Path(__file__).parent
+WEB = Path(__file__).with_name("web")
 FIRST_CARD = "RTX 3060 12GB"
 """The card of a page that was asked for without one."""
 
@@ -36,15 +37,20 @@ CONFIG = (
 def as_page(question: Question) -> str:
     """Return the page, opened at this question."""
     table = json.dumps(page_data(question), separators=(",", ":"))
-    page = (FOLDER / "page.html").read_text(encoding="utf-8")
+    page = _read("page.html")
     for place, text in (
-        ("__PLAN__", (FOLDER / "plan.js").read_text(encoding="utf-8")),
-        ("__PAGE__", (FOLDER / "page.js").read_text(encoding="utf-8")),
-        # Inside a script element only these letters could end it or begin another.
+        ("__STYLE__", _read("theme.css") + _read("calculator.css")),
+        ("__CALCULATOR__", _read("calculator.html")),
+        ("__SCRIPT__", bundle(WEB, "page")),
+        # Inside a script element only this letter could end it or begin another.
         ("__DATA__", table.replace("<", "\\u003c")),
     ):
         page = page.replace(place, text)
     return page
+
+
+def _read(name: str) -> str:
+    return (WEB / name).read_text(encoding="utf-8")
 
 
 def page_data(question: Question) -> dict[str, Any]:
@@ -70,7 +76,8 @@ def page_data(question: Question) -> dict[str, Any]:
             "draft": settings.draft_tokens,
             "reserve": settings.display_reserve + settings.margin,
             "layers": settings.gpu_layers,
-            "gpus": 1 if question.by_layers else question.gpus,
+            "gpus": 1 if question.others else question.gpus,
+            "split": question.split,
             "card": shown,
         },
     }

@@ -16,7 +16,7 @@ from calculator.cards.gpus import find_gpu, load_gpus
 from calculator.errors import OptionError
 from calculator.memory.settings import RESERVE, Device, Settings
 from calculator.model.presets import PRESETS
-from calculator.questions.question import Question
+from calculator.questions.question import Question, Split
 from calculator.questions.solve import max_context, verdict
 from calculator.questions.subject import Variant
 from calculator.questions.variants import Fixed, find_choices
@@ -160,6 +160,15 @@ def test_another_model_layers_and_several_cards(
     shown.fill(layers="")
     shown.choose(model="glm-4-9b-chat", gpus="2", group="64")
     compare(shown, answer(capsys, *options, "--gpus", "2", "--group-size", "64"))
+    shown.choose(gpus="3", group="128", split="layers")
+    layers = (*options, "--gpus", "3", "--split", "layers")
+    expected = answer(capsys, *layers)
+    compare(shown, expected)
+    assert shown.page.locator("#command").inner_text() == expected["command"]
+    counts = shown.page.locator("#shares tbody tr").evaluate_all(
+        "(rows) => rows.map((row) => [Number(row.dataset.layers), Number(row.dataset.bytes)])"
+    )
+    assert counts == [[share["layers"], share["gpu_bytes"]] for share in expected["shares"]]
 
 
 def test_the_slider_and_the_marks(shown: Shown) -> None:
@@ -191,7 +200,7 @@ def test_a_link_reopens_the_answer(shown: Shown) -> None:
 
 
 def test_a_damaged_link_opens_a_valid_question(shown: Shown) -> None:
-    for damaged in ("#context=-1&users=x&weights=int3", "#model=gpt&card=&gpus=3", "#%%%", "#a"):
+    for damaged in ("#context=-1&users=x&weights=int3", "#model=gpt&card=&gpus=5", "#%%%", "#a"):
         shown.page.goto("about:blank")
         shown.page.goto(shown.file.as_uri() + damaged)
         assert shown.number("#need") > 0
@@ -231,7 +240,8 @@ def random_question(draw: random.Random) -> tuple[dict[str, Any], Question | Non
     longest = config.max_position_embeddings
     context = min(round(2 ** draw.uniform(0, 17)), longest)
     embedding: Device = draw.choice(("gpu", "host"))
-    gpus = draw.choice((1, 1, 1, 2, 4, 8))
+    gpus = draw.choice((1, 1, 1, 2, 3, 4, 8))
+    split: Split = draw.choice(("tensor", "tensor", "layers"))
     settings = Settings(
         context=context,
         batch=users,
@@ -254,10 +264,10 @@ def random_question(draw: random.Random) -> tuple[dict[str, Any], Question | Non
         "head": variant.lm_head, "kv": settings.kv, "embedding": embedding, "context": context,
         "users": users, "prefix": settings.shared_prefix, "chunk": settings.prefill_chunk,
         "draft": settings.draft_tokens, "reserve": settings.display_reserve,
-        "layers": settings.gpu_layers, "gpus": gpus, "card": card,
+        "layers": settings.gpu_layers, "gpus": gpus, "split": split, "card": card,
     }  # fmt: skip
     try:
-        question = replace(BASES[model], card=card_of(find_gpu(card)), gpus=gpus)
+        question = replace(BASES[model], card=card_of(find_gpu(card)), gpus=gpus, split=split)
         question = question.with_variant(variant).with_settings(settings)
         assert question.plan
     except OptionError:
@@ -274,10 +284,13 @@ def test_two_thousand_random_questions(shown: Shown) -> None:
     pairs = [random_question(draw) for _ in range(2000)]
     answers = shown.page.evaluate(
         """(states) => states.map((ask) => {
-            const made = Plan.plan(data.models[ask.model], ask), card = cardOf(ask.card);
+            const { modelOf, cardOf, cardsOf } = modules.question, card = cardOf(ask.card);
+            const made = modules.plan.plan(modelOf(ask), ask, cardsOf(ask));
             if (made.refusal) return null;
-            const speed = Plan.decode(made, card, ask.context);
-            return [made.terms, made.gpu, made.host, verdict(card.bytes - made.gpu), ...speed];
+            const speed = modules.speed.decode(made, card, ask.context);
+            const layers = (made.shares || []).map((share) => share.layers);
+            const word = modules.units.verdict(card.bytes - made.gpu);
+            return [made.terms, made.gpu, made.host, word, ...speed, layers];
         })""",
         [state for state, _ in pairs],
     )
@@ -289,9 +302,11 @@ def test_two_thousand_random_questions(shown: Shown) -> None:
             refused += 1
             continue
         plan, margin = question.plan, question.margin_bytes
-        terms, gpu, host, word, low, high = found
+        terms, gpu, host, word, low, high, layers = found
         assert terms == [[term.name, term.device, term.bytes] for term in plan.terms if term.bytes]
-        assert (gpu, host) == (plan.device_bytes("gpu"), plan.device_bytes("host"))
+        assert (gpu, host) == (question.need_bytes, plan.device_bytes("host"))
+        shares = question.shares if question.by_layers else ()
+        assert layers == [len(share.layers) for share in shares]
         assert margin is not None
         assert word == verdict(margin)
         band = question.decode(plan.settings.context)
@@ -308,7 +323,8 @@ def test_the_longest_context_is_that_of_the_command(shown: Shown) -> None:
             state["prefix"] = 0
             question = question.with_settings(replace(question.settings, shared_prefix=0))
             found = shown.page.evaluate(
-                "(ask) => Plan.maxContext(data.models[ask.model], ask, cardOf(ask.card).bytes)",
+                "(ask) => modules.plan.maxContext("
+                "modules.question.modelOf(ask), ask, modules.question.cardsOf(ask))",
                 state,
             )
             assert question.card is not None

@@ -15,6 +15,7 @@ from prompt_toolkit.filters import has_focus
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
+from glm4q.terminal.keyboard.termination import termination_ends
 from glm4q.terminal.keyboard.typed_ahead import begin_pastes
 
 PROMPT, MORE = "> ", ". "
@@ -78,7 +79,8 @@ class EditorReader:
 
     def read(self) -> Entry:
         try:
-            return Entry.parse(self._session.prompt())
+            with termination_ends(self._session.app) as begin:
+                return Entry.parse(self._session.prompt(pre_run=begin))
         finally:
             begin_pastes()  # a paste into a streaming answer is one message too
 

@@ -9,6 +9,8 @@ Glm4qError
 ├── KernelError        no kernel takes a layer
 ├── NumericError       a model whose numbers overflow or are not numbers
 ├── MemoryFullError    the device has no memory left while a model runs
+├── PrefixError        kept keys and values that cannot be read, written or used
+├── SessionError       a kept conversation that is missing or damaged
 └── SourceError        a model that could not be fetched
     └── HubUnreachableError    there is no way to the Hugging Face Hub
 """
@@ -64,6 +66,14 @@ class ToolError(Glm4qError):
 
 class MemoryFullError(Glm4qError):
     """The device has no memory left while a model runs: another program took it."""
+
+
+class PrefixError(Glm4qError):
+    """Keys and values on disk that cannot be read, written or used."""
+
+
+class SessionError(Glm4qError):
+    """A conversation on disk that is missing or damaged, or that cannot be written."""
 
 
 class SourceError(Glm4qError):

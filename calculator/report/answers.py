@@ -1,11 +1,11 @@
 """Show an answer in the asked format: on the screen, as text for programs, or in a file."""
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any, Literal
 
+from calculator.atomic_write import write_atomically
 from calculator.errors import OptionError
 from calculator.extras import require_packages
 from calculator.questions.answer import Answer
@@ -188,17 +188,7 @@ def _command(answer: Answer, show: Show) -> str:
 
 def _write(path: Path, content: bytes) -> None:
     """Write the whole file or nothing: a file that exists stays until the new one is complete."""
-    import tempfile  # only for files
-
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}-")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(content)
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except OSError:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_atomically(path, content, mode=0o644)
     except OSError as error:
         raise OptionError(f"{path} cannot be written: {error.strerror}") from None

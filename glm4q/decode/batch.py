@@ -13,6 +13,7 @@ from torch import Tensor
 
 from calculator.errors import NumericError, OptionError
 from glm4q.decode.answer import Answer, Event
+from glm4q.decode.prefixes.prefix_store import PrefixStore
 from glm4q.decode.row import Row
 from glm4q.decode.sampling import Constraint, SamplingParams
 from glm4q.memory.allocation import Memory
@@ -40,6 +41,8 @@ class Batch:
         self.rows = tuple(Row(memory.cache.row(number)) for number in range(memory.cache.batch))
         self._free = list(self.rows)  # the row that was left longest ago comes first
         self._answers: list[Answer] = []
+        self.prefixes: PrefixStore | None = None
+        """Where the beginning of a prompt may lie on disk; None where nothing is kept there."""
 
     @property
     def free(self) -> int:
@@ -65,6 +68,8 @@ class Batch:
         if not self._free:
             raise OptionError(f"all {len(self.rows)} rows of the batch are taken")
         row, memory = self._choose_row(prompt), self._runner.memory
+        if self.prefixes is not None:
+            self.prefixes.extend(row, prompt)
         answer = Answer(
             row,
             prompt,

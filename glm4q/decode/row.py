@@ -23,6 +23,7 @@ class Row:
     def hold(self, token_ids: Sequence[int]) -> None:
         """Note which tokens the cache holds, where it was filled by other means than by steps."""
         self.token_ids, self.cache.length = list(token_ids), len(token_ids)
+        self.cache.unchanged = 0
 
     def shared(self, prompt: Sequence[int]) -> int:
         """Count the first tokens of a prompt that are in the cache already."""

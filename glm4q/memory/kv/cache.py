@@ -38,6 +38,8 @@ class KVCache:
         self.centered = any(weight_format.centered for weight_format in KV_FORMATS[kv])
         self.length = 0
         """Tokens that all layers hold."""
+        self.unchanged = 0
+        """The first tokens that nothing has overwritten since this was set."""
         self.stores: list[tuple[KVStore, KVStore]] = []
         """Keys and values, a pair for each device."""
         self._whole: KVCache | None = None
@@ -55,7 +57,7 @@ class KVCache:
     def row(self, row: int) -> "KVCache":
         """An empty cache for one sequence alone; shares memory."""
         one = copy(self)
-        one.batch, one.length = 1, 0
+        one.batch, one.length, one.unchanged = 1, 0, 0
         one._whole, one._first = self.whole, self._first + row
         one.stores = [(keys.row(row), values.row(row)) for keys, values in self.stores]
         return one
@@ -103,6 +105,7 @@ class KVCache:
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot truncate {self.length} cached tokens to {length}")
         self.length = length
+        self.unchanged = min(self.unchanged, length)
 
 
 class LayerCache:

@@ -1,0 +1,1 @@
+"""Keys and values of token prefixes, kept on disk."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -20,8 +20,8 @@ from calculator.questions.fit import Wish
 from calculator.questions.subject import Variant
 from calculator.report.sheets import Sheet
 from calculator.report.terminal import sheet_as_table
-from glm4q.commands.options import shared as options
-from glm4q.commands.options.kernel import Kernel
+from glm4q.commands.options import bench as option
+from glm4q.commands.options import compute, output
 from glm4q.measure import report
 from glm4q.measure.speed import measure
 from glm4q.measure.synthetic import open_synthetic
@@ -39,75 +39,26 @@ EXAMPLES = (
     "glm4q bench glm-4-9b-chat-int4 --depths 0,8k --kv int8",
     "glm4q bench --synthetic glm-4-9b-chat --weights int4 --layers 4",
 )
-SYNTHETIC, WORKLOAD = "Random weights", "What is measured"
 
 
 def bench(
-    model: Annotated[
-        Path | None,
-        typer.Argument(
-            help="A checkpoint directory. With --synthetic: where the random weights are kept.",
-            show_default=False,
-        ),
-    ] = None,
-    synthetic: Annotated[
-        str | None,
-        typer.Option(
-            help="Measure random weights in the shapes of a preset, such as glm-4-9b-chat.",
-            rich_help_panel=SYNTHETIC,
-        ),
-    ] = None,
-    weights: Annotated[
-        str | None, options.choice("With --synthetic: format", BITS, SYNTHETIC, default="int4")
-    ] = None,
-    group_size: Annotated[
-        str | None,
-        options.choice(
-            "With --synthetic: inputs that share a scale", options.SIZES, SYNTHETIC, default="128"
-        ),
-    ] = None,
-    lm_head: Annotated[
-        str | None,
-        options.choice(
-            "With --synthetic: format of the head", options.HEADS, SYNTHETIC, default="bf16"
-        ),
-    ] = None,
-    layers: Annotated[
-        int | None,
-        typer.Option(
-            help="With --synthetic: the number of layers.",
-            min=1,
-            show_default="all",
-            rich_help_panel=SYNTHETIC,
-        ),
-    ] = None,
-    depths: Annotated[
-        str | None,
-        typer.Option(
-            help="Tokens in the cache before each measurement, separated by commas.",
-            show_default="0,4k,32k, as the context has room",
-            rich_help_panel=WORKLOAD,
-        ),
-    ] = None,
-    context: Annotated[
-        str | None, options.tokens("Tokens of context", WORKLOAD, default="what the depths need")
-    ] = None,
-    prompt: Annotated[
-        int, typer.Option(help="Tokens of each prompt.", rich_help_panel=WORKLOAD)
-    ] = 512,
-    decode: Annotated[
-        int, typer.Option(help="Tokens decoded one by one.", rich_help_panel=WORKLOAD)
-    ] = 32,
-    runs: Annotated[
-        int,
-        typer.Option(help="Runs of each measurement; the median counts.", rich_help_panel=WORKLOAD),
-    ] = 3,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    kernel: Kernel = "auto",
-    kv: Annotated[str | None, options.kv("the type of activations")] = None,
-    prefill_chunk: Annotated[int, options.PREFILL_CHUNK] = PREFILL_CHUNK,
-    as_json: options.Json = False,
+    model: option.Model = None,
+    synthetic: option.Synthetic = None,
+    weights: option.Weights = None,
+    group_size: option.GroupSize = None,
+    lm_head: option.LmHead = None,
+    layers: option.Layers = None,
+    depths: option.Depths = None,
+    context: option.Context = None,
+    prompt: option.Prompt = 512,
+    decode: option.Decode = 32,
+    runs: option.Runs = 3,
+    device: compute.Device = "auto",
+    dtype: compute.Dtype = "auto",
+    kernel: compute.Kernel = "auto",
+    kv: option.KV = None,
+    prefill_chunk: option.PrefillChunk = PREFILL_CHUNK,
+    as_json: output.Json = False,
 ) -> None:
     """Measure speed at several depths, load time, memory, and the share of bandwidth reached."""
     machine = choose_machine(device, dtype, kernel)

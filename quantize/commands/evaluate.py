@@ -13,8 +13,8 @@ from rich.table import Table
 from calculator.checkpoint.stored import StoredModel
 from calculator.memory.making import WINDOW
 from calculator.units import human_bytes
-from glm4q.commands.options import shared as options
-from glm4q.commands.options.kernel import Kernel
+from glm4q.commands.options import compute, output
+from glm4q.commands.options.declare import option
 from glm4q.kernels.choose import candidates
 from glm4q.planning.devices import choose_device, choose_dtype
 from quantize.examine import read_held_out
@@ -30,26 +30,27 @@ EXAMPLES = (
 )
 
 
+Checkpoints = Annotated[list[Path], typer.Argument(help="Checkpoint directories.")]
+Text = Annotated[
+    Path | None,
+    option("A text file that no model was calibrated on.", default="a built-in text"),
+]
+Against = Annotated[
+    Path | None,
+    option("The model that they were made of: adds KL divergence and agreement.", default=False),
+]
+Window = Annotated[int, option("Tokens predicted from one start.", min=2)]
+
+
 def evaluate(
-    checkpoints: Annotated[list[Path], typer.Argument(help="Checkpoint directories.")],
-    text: Annotated[
-        Path | None,
-        typer.Option(
-            help="A text file that no model was calibrated on.", show_default="a built-in text"
-        ),
-    ] = None,
-    against: Annotated[
-        Path | None,
-        typer.Option(
-            help="The model that they were made of: adds KL divergence and agreement.",
-            show_default=False,
-        ),
-    ] = None,
-    window: Annotated[int, typer.Option(help="Tokens predicted from one start.", min=2)] = WINDOW,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    kernel: Kernel = "auto",
-    as_json: options.Json = False,
+    checkpoints: Checkpoints,
+    text: Text = None,
+    against: Against = None,
+    window: Window = WINDOW,
+    device: compute.Device = "auto",
+    dtype: compute.Dtype = "auto",
+    kernel: compute.Kernel = "auto",
+    as_json: output.Json = False,
 ) -> None:
     """Compare checkpoints on a text, layer by layer: none has to fit into memory whole."""
     where = choose_device(device)

@@ -8,7 +8,8 @@ import typer
 from calculator.checkpoint.stored import StoredModel
 from calculator.options import one_of
 from calculator.units import human_bytes
-from glm4q.commands.options import shared as options
+from glm4q.commands.options import output as written
+from glm4q.commands.options.declare import ANSWER, choice, option
 from quantize.export.checkpoint import ExportFormat, export_checkpoint
 from quantize.export.compressed_tensors import CompressedTensors
 from quantize.export.gguf import export_gguf
@@ -25,19 +26,15 @@ EXAMPLES = (
 )
 
 
+Checkpoint = Annotated[Path, typer.Argument(metavar="CKPT", help="A quantized checkpoint.")]
+To = Annotated[str, choice("The format to write", TARGETS, ANSWER)]
+Output = Annotated[
+    Path, option("The directory to make; for gguf, the file.", "--output", "-o", topic=ANSWER)
+]
+
+
 def export(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A quantized checkpoint.")],
-    to: Annotated[str, options.choice("The format to write", TARGETS, options.ANSWER)],
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            help="The directory to make; for gguf, the file.",
-            rich_help_panel=options.ANSWER,
-        ),
-    ],
-    overwrite: options.Overwrite = False,
+    checkpoint: Checkpoint, to: To, output: Output, overwrite: written.Overwrite = False
 ) -> None:
     """Write the same integers as GPTQ v1, compressed-tensors (vLLM) or GGUF (llama.cpp, ollama)."""
     one_of("to", to, tuple(TARGETS))

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -11,113 +10,47 @@ from calculator.errors import OptionError
 from calculator.model.formats import BITSANDBYTES
 from calculator.options import parse_size
 from calculator.units import human_bytes
-from glm4q.commands.options import shared as options
+from glm4q.commands.options import compute
+from glm4q.commands.options import output as written
 from glm4q.kernels.choose import candidates
 from glm4q.planning.devices import choose_device, choose_dtype
 from glm4q.weights.sources import open_source
 from quantize.by_bitsandbytes import write_by_bitsandbytes
 from quantize.calibrate.samples import read_calibration
+from quantize.commands import options as option
 from quantize.examine import read_held_out
 from quantize.job import Job
 from quantize.output.target import refuse_output
 from quantize.progress import QuantizeProgress
 from quantize.quality.predictor import ComputeSettings
-from quantize.recipe import METHODS, Recipe, make_recipe, read_recipe
+from quantize.recipe import Recipe, make_recipe, read_recipe
 
 EXAMPLES = (
     "glm4q quantize THUDM/glm-4-9b-chat -o glm-4-9b-chat-int4 --weights int4 --lm-head int8",
     "glm4q quantize glm-4-9b-chat -o glm-4-9b-chat-int8 --weights int8 --max-memory 8",
 )
-BUILT_IN = "a built-in one"
 
 
 def quantize(
-    source: Annotated[
-        str, typer.Argument(metavar="SRC", help="A checkpoint directory or Hugging Face id.")
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The directory to make.")],
-    overwrite: options.Overwrite = False,
-    weights: Annotated[
-        str | None,
-        options.weights("the recipe's", ("int8", "int4", *BITSANDBYTES)),
-    ] = None,
-    group_size: Annotated[str | None, options.group_size()] = None,
-    asymmetric: Annotated[
-        bool,
-        typer.Option(
-            "--asymmetric",
-            help="Store a zero point for each group.",
-            rich_help_panel=options.VARIANT,
-        ),
-    ] = False,
-    lm_head: Annotated[str | None, options.lm_head("bf16")] = None,
-    method: Annotated[
-        str | None,
-        options.choice(
-            "The method that chooses codes",
-            METHODS,
-            options.VARIANT,
-            default="gptq for int4, rtn for int8",
-        ),
-    ] = None,
-    recipe: Annotated[
-        Path | None,
-        typer.Option(
-            help="A TOML file that says formats and method, layer by layer.",
-            show_default=False,
-            rich_help_panel=options.VARIANT,
-        ),
-    ] = None,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(
-            help="Samples: a file of text or JSON lines, or a directory of such files.",
-            show_default=BUILT_IN,
-            rich_help_panel=options.CALIBRATION,
-        ),
-    ] = None,
-    samples: Annotated[
-        int,
-        typer.Option(help="The most samples.", min=1, rich_help_panel=options.CALIBRATION),
-    ] = 128,
-    length: Annotated[
-        int, typer.Option(help="Tokens of a sample.", min=8, rich_help_panel=options.CALIBRATION)
-    ] = 512,
-    seed: Annotated[
-        int,
-        typer.Option(
-            help="The seed that chooses the samples.", min=0, rich_help_panel=options.CALIBRATION
-        ),
-    ] = 0,
-    held_out: Annotated[
-        Path | None,
-        typer.Option(
-            help="The text on which quality is measured.",
-            show_default=BUILT_IN,
-            rich_help_panel=options.CALIBRATION,
-        ),
-    ] = None,
-    no_quality: Annotated[
-        bool,
-        typer.Option(
-            "--no-quality",
-            help="Do not measure quality at the end.",
-            rich_help_panel=options.CALIBRATION,
-        ),
-    ] = False,
-    max_memory: Annotated[
-        str | None, options.size("The most memory that the run may take", default="what it needs")
-    ] = None,
-    offload_dir: Annotated[
-        Path | None,
-        typer.Option(
-            help="A directory for hidden states between layers.",
-            show_default="beside the output",
-            rich_help_panel=options.MEMORY,
-        ),
-    ] = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
+    source: option.Source,
+    output: written.OutputDirectory,
+    overwrite: written.Overwrite = False,
+    weights: option.Weights = None,
+    group_size: option.GroupSize = None,
+    asymmetric: option.Asymmetric = False,
+    lm_head: option.LmHead = None,
+    method: option.Method = None,
+    recipe: option.RecipeFile = None,
+    calibration: option.CalibrationText = None,
+    samples: option.Samples = 128,
+    length: option.Length = 512,
+    seed: option.Seed = 0,
+    held_out: option.HeldOutText = None,
+    no_quality: option.NoQuality = False,
+    max_memory: option.MaxMemory = None,
+    offload_dir: option.OffloadDir = None,
+    device: compute.Device = "auto",
+    dtype: compute.Dtype = "auto",
 ) -> None:
     """Make an INT8 or INT4 checkpoint (GPTQ v1, for vLLM, SGLang and transformers as well).
 

@@ -1,13 +1,12 @@
 """`glm4q verify`: is a checkpoint whole, and what it says it is?"""
 
 from itertools import groupby
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.units import counted
+from quantize.commands import options as option
 from quantize.output.checksums import CHECKSUMS
 from quantize.quality.checkpoint_check import (
     LARGEST_ERROR,
@@ -23,16 +22,7 @@ EXAMPLES = (
 )
 
 
-def verify(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint directory.")],
-    source: Annotated[
-        Path | None,
-        typer.Option(
-            help="The checkpoint that it was made of: adds each weight's error.",
-            show_default=False,
-        ),
-    ] = None,
-) -> int:
+def verify(checkpoint: option.Checkpoint, source: option.SourceCheckpoint = None) -> int:
     """Read a checkpoint again: shapes, scales, zero points and checksums.
 
     Exit code: 0 if it is whole, 1 if it is damaged, 2 if the question is wrong.

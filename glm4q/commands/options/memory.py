@@ -1,0 +1,23 @@
+"""Options of the commands that load a checkpoint to answer: the checkpoint, and its memory."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from glm4q.commands.options import variant
+from glm4q.commands.options.declare import CHUNK_HELP, MEMORY, option, size, tokens
+
+LAYERS_HELP = "Layers that the GPU runs, or auto; the others run on the host."
+RESERVED = "256M of a GPU, 1 of the host"
+
+Checkpoint = Annotated[
+    Path, typer.Argument(help="A checkpoint directory: bf16, INT8, INT4 or bitsandbytes.")
+]
+Context = Annotated[str | None, tokens("Tokens of context", MEMORY, default="what fits")]
+KV = Annotated[str | None, variant.kv("the finest that fits")]
+Embedding = Annotated[str | None, variant.embedding("the GPU where it fits")]
+GpuLayers = Annotated[str | None, option(LAYERS_HELP, topic=MEMORY, default="all")]
+Reserve = Annotated[str | None, size("Memory left to other programs", default=RESERVED)]
+PrefillChunk = Annotated[str, option(f"{CHUNK_HELP}: 512, or auto.", topic=MEMORY)]
+Parallel = Annotated[int, option("Answers at once, each with the context.", topic=MEMORY)]

@@ -1,0 +1,43 @@
+"""Options of how an answer is sampled, and where it ends."""
+
+from typing import Annotated, Any
+
+from glm4q.commands.options.declare import SAMPLING, option
+
+OWN = "the model's own"
+
+
+def _sampling(text: str, default: str | bool = True) -> Any:
+    return option(text, topic=SAMPLING, default=default)
+
+
+MaxTokens = Annotated[int, _sampling("The most tokens of an answer.")]
+Temperature = Annotated[float | None, _sampling("0 takes the likeliest token every time.", OWN)]
+TopP = Annotated[
+    float | None, _sampling("Keep the smallest set of tokens whose probabilities reach this.", OWN)
+]
+TopK = Annotated[int | None, _sampling("Keep this many of the likeliest tokens.", OWN)]
+MinP = Annotated[
+    float | None, _sampling("Drop tokens less likely than this share of the likeliest.", OWN)
+]
+RepetitionPenalty = Annotated[
+    float | None, _sampling("Above 1, tokens that occurred before become less likely.", OWN)
+]
+PresencePenalty = Annotated[
+    float, _sampling("-2 to 2; above 0, tokens that the answer has become less likely.")
+]
+FrequencyPenalty = Annotated[
+    float,
+    _sampling("-2 to 2; above 0, the more often the answer has a token, the less likely it is."),
+]
+LogitBias = Annotated[
+    list[str] | None,
+    _sampling(
+        "ID=NUMBER, -100 to 100: add this to the logit of a token; may be given again.", False
+    ),
+]
+Stop = Annotated[
+    list[str] | None, _sampling("A string that ends an answer, and is not part of it.", False)
+]
+Seed = Annotated[int | None, _sampling("The same seed gives the same answer.", "random")]
+Draft = Annotated[int, _sampling("Tokens to guess from the context in each step, such as 4.")]

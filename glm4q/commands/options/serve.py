@@ -1,0 +1,25 @@
+"""Options of `glm4q serve` alone: the network, and who may ask."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from glm4q.commands.options.declare import option
+
+
+def _network(text: str, default: str | bool = True) -> Any:
+    return option(text, topic="Network", default=default)
+
+
+Host = Annotated[
+    str, _network("The address to listen on. Other machines reach it only with an API key.")
+]
+Port = Annotated[int, _network("The port; 0 takes a free one.")]
+ApiKeyFile = Annotated[Path | None, _network("A file with the key that clients must send.", False)]
+CorsOrigin = Annotated[
+    str | None,
+    _network(
+        "Sites whose pages may ask, such as http://localhost:3000; commas between them.", False
+    ),
+]
+Name = Annotated[str | None, _network("The model's name for clients.", "the directory's")]
+Queue = Annotated[int, _network("Answers that may wait for a free row.")]

@@ -1,0 +1,75 @@
+"""Options of the commands that make checkpoints and measure their quality."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from calculator.model.formats import BITSANDBYTES
+from glm4q.commands.options import variant
+from glm4q.commands.options.declare import (
+    CALIBRATION,
+    MEMORY,
+    VARIANT,
+    choice,
+    option,
+    size,
+)
+from quantize.recipe import METHODS
+
+BUILT_IN = "a built-in one"
+METHOD_DEFAULT = "gptq for int4, rtn for int8"
+
+
+def _calibration(text: str, *, default: str | bool = True, **limits: int) -> Any:
+    return option(text, topic=CALIBRATION, default=default, **limits)
+
+
+Source = Annotated[
+    str, typer.Argument(metavar="SRC", help="A checkpoint directory or Hugging Face id.")
+]
+Checkpoint = Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint directory.")]
+SourceCheckpoint = Annotated[
+    Path | None,
+    option("The checkpoint that it was made of: adds each weight's error.", default=False),
+]
+Weights = Annotated[str | None, variant.weights("the recipe's", ("int8", "int4", *BITSANDBYTES))]
+GroupSize = Annotated[str | None, variant.group_size()]
+Asymmetric = Annotated[
+    bool, option("Store a zero point for each group.", "--asymmetric", topic=VARIANT)
+]
+LmHead = Annotated[str | None, variant.lm_head("bf16")]
+Method = Annotated[
+    str | None,
+    choice("The method that chooses codes", METHODS, VARIANT, default=METHOD_DEFAULT),
+]
+RecipeFile = Annotated[
+    Path | None,
+    option(
+        "A TOML file that says formats and method, layer by layer.", topic=VARIANT, default=False
+    ),
+]
+CalibrationText = Annotated[
+    Path | None,
+    _calibration(
+        "Samples: a file of text or JSON lines, or a directory of such files.", default=BUILT_IN
+    ),
+]
+Samples = Annotated[int, _calibration("The most samples.", min=1)]
+Length = Annotated[int, _calibration("Tokens of a sample.", min=8)]
+Seed = Annotated[int, _calibration("The seed that chooses the samples.", min=0)]
+HeldOutText = Annotated[
+    Path | None, _calibration("The text on which quality is measured.", default=BUILT_IN)
+]
+NoQuality = Annotated[
+    bool, option("Do not measure quality at the end.", "--no-quality", topic=CALIBRATION)
+]
+MaxMemory = Annotated[
+    str | None, size("The most memory that the run may take", default="what it needs")
+]
+OffloadDir = Annotated[
+    Path | None,
+    option(
+        "A directory for hidden states between layers.", topic=MEMORY, default="beside the output"
+    ),
+]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from calculator.errors import KernelError
 from calculator.memory.workspace import BufferName, LentUse
 from calculator.model.config import ModelConfig
+from glm4q.kernels.attention.rope import attention_factor
 from glm4q.kernels.cpu.attention import cache_record
 from glm4q.kernels.cpu.checks import address, room
 from glm4q.kernels.cpu.extension import required_extension
@@ -109,6 +110,7 @@ class FusedLayers:
             scratch_bytes=scratch.nbytes,
             eps=config.rms_norm_eps,
             theta=0.0 if config.rope_scaling else config.rope_theta,  # 0: angles are there
+            attention_factor=attention_factor(config),
             **buffers,
         )
 

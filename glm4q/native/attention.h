@@ -30,6 +30,7 @@ struct Attention {
     CachedVectors keys, values;
     const double* frequencies;  // of the rotation [pairs]; read only if keys have centres
     int pairs;
+    double attention_factor;  // YaRN's factor of the cos and sin of all positions; 1 without YaRN
     float* queries;           // [B, Hkv, G * T, D]
     float* mixed;             // [B, Hkv, G * T, D]
     float* partials;          // room for the partial results of ranges of the cache

@@ -2,13 +2,15 @@
 // query q and the stored key x at position n is (H q) . x + q . R(n) c, R(n) being the rotation.
 // Each rotated pair of numbers of q and c adds
 //   a cos(n f) + b sin(n f), with a = q0 c0 + q1 c1 and b = q1 c0 - q0 c1
+// YaRN multiplies cos and sin of queries and of keys by a factor m. The query q has it, so the keys of
+// the second summand are m cos and m sin.
 // Numbers that are not rotated add the same to all scores, which softmax ignores. Included by
 // instruction_set.inl.
 
 struct CenteredKeys {
     FloatKeys rest;  // the stored keys
     // The second summand as a product: its keys are the cos and sin of each pair at the tile's
-    // positions 0, 1, ...; its queries are a and b, rotated by the tile's first position.
+    // positions 0, 1, ..., times m; its queries are a and b, rotated by the tile's first position.
     FloatKeys rotations;
     int pairs;
     float factors[MOST_ROWS][LARGEST_HEAD];  // a, then b, of each row
@@ -33,7 +35,7 @@ struct CenteredKeys {
             // A multiplication for each position: calls of cos and sin would take longer than the
             // attention itself.
             const std::complex<double> step = std::polar(1.0, frequencies[pair]);
-            std::complex<double> rotation = 1;
+            std::complex<double> rotation = attention.attention_factor;
             for (int place = 0; place < TILE; place++, rotation *= step) {
                 rotations.tile.of(place)[pair] = static_cast<float>(rotation.real());
                 rotations.tile.of(place)[pairs + pair] = static_cast<float>(rotation.imag());

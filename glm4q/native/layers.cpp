@@ -65,6 +65,7 @@ public:
         attention_.places = places;
         attention_.frequencies = step.frequencies;
         attention_.pairs = static_cast<int>(step.pairs);
+        attention_.attention_factor = step.attention_factor;
         attention_.queries = step.queries;
         attention_.mixed = step.mixed;
         attention_.partials = step.partial_sums;

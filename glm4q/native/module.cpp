@@ -60,6 +60,7 @@ PyObject* py_attend(PyObject*, PyObject* const* given, Py_ssize_t count) {
             attention.values = cached_vectors(call.values);
             attention.frequencies = call.frequencies;
             attention.pairs = static_cast<int>(call.pairs);
+            attention.attention_factor = call.attention_factor;
             attention.queries = call.queries;
             attention.mixed = call.mixed;
             attention.partials = call.partial_sums;

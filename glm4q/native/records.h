@@ -10,7 +10,7 @@ namespace glm4q {
 
 // Checksum of the records and of constants.h as records.py declares them. Python does not use an
 // extension with another one: it was built from other sources.
-constexpr uint32_t RECORDS_CHECKSUM = 0xa3711b8b;
+constexpr uint32_t RECORDS_CHECKSUM = 0xbf38afbe;
 
 // A quantized weight of a linear layer: see `Weight` in linear.h.
 struct LinearRecord {
@@ -83,12 +83,13 @@ struct AttentionRecord {
     CacheRecord values;
     const double* frequencies;
     int64_t pairs;
+    double attention_factor;
     float* queries;
     float* mixed;
     float* partial_sums;
     int64_t partial_sums_bytes;
 };
-static_assert(sizeof(AttentionRecord) == 21 * 8, "records.py declares 21 fields");
+static_assert(sizeof(AttentionRecord) == 22 * 8, "records.py declares 22 fields");
 
 // One decoder layer: its weights and its part of the cache. A norm that the model lacks is null.
 struct LayerRecord {
@@ -124,6 +125,7 @@ struct StepRecord {
     int64_t scratch_bytes;
     double eps;
     double theta;
+    double attention_factor;
     void* hidden_states;
     void* normed;
     void* q;
@@ -140,7 +142,7 @@ struct StepRecord {
     float* rotation;
     double* frequencies;
 };
-static_assert(sizeof(StepRecord) == 30 * 8, "records.py declares 30 fields");
+static_assert(sizeof(StepRecord) == 31 * 8, "records.py declares 31 fields");
 
 struct GramRecord {
     const uint16_t* left;

@@ -46,18 +46,15 @@ def fill_frequencies(config: ModelConfig, step: Step) -> None:
     frequencies.mul_(share.mul_(1 / scaling.factor - 1).add_(1))
 
 
-def has_attention_factor(config: ModelConfig) -> bool:
-    """Whether cos and sin are multiplied by a number, as YaRN does.
-
-    The native kernel that adds the centres of INT4 keys computes angles without it.
-    """
-    return config.rope_scaling is not None and config.rope_scaling.attention_factor != 1
+def attention_factor(config: ModelConfig) -> float:
+    """The number by which YaRN multiplies cos and sin, of queries and of keys; 1 without YaRN."""
+    return 1.0 if config.rope_scaling is None else config.rope_scaling.attention_factor
 
 
 def scale_rotation(config: ModelConfig, rotation: Tensor) -> None:
     """Multiply cos and sin by YaRN's attention factor, if there is one."""
-    if config.rope_scaling is not None and has_attention_factor(config):
-        rotation.mul_(config.rope_scaling.attention_factor)
+    if (factor := attention_factor(config)) != 1:
+        rotation.mul_(factor)
 
 
 def prepare_tile_rotation(config: ModelConfig, step: Step) -> None:

@@ -4,10 +4,8 @@ import torch
 from torch import Tensor
 
 from calculator.errors import KernelError
-from calculator.model.formats import KV_FORMATS
 from glm4q.kernels.attention.append_tokens import append_and_attend
 from glm4q.kernels.attention.attention_spec import LARGEST_HEAD, AttentionSpec
-from glm4q.kernels.attention.rope import has_attention_factor
 from glm4q.kernels.cpu.checks import address, require, room, sizes
 from glm4q.kernels.cpu.extension import find_instruction_set, refuses_extension, required_extension
 from glm4q.kernels.cpu.records import (
@@ -83,8 +81,6 @@ class NativeAttention:
             return "runs on the CPU only"
         if spec.config.head_dim > LARGEST_HEAD:
             return f"takes heads of up to {LARGEST_HEAD}, not {spec.config.head_dim}"
-        if KV_FORMATS[spec.kv][0].centered and has_attention_factor(spec.config):
-            return "takes no centred keys where YaRN multiplies cos and sin"
         return None
 
     def __call__(self, step: Step, cache: LayerCache | LayerRows) -> Tensor:
@@ -114,6 +110,8 @@ def attention_record(step: Step, cache: LayerCache, queries: Tensor) -> Attentio
         f"{tokens} of {cache.length} tokens cannot be new in a cache for {cache.room}",
     )
     places = batch, kv_heads, cache.room
+    # The cosine at a tile's position 0. Only centres need it: the queries have the factor already.
+    factor = 1.0 if cache.keys.centers is None else step["tile_rotation"][0, 0, 0].item()
     return AttentionRecord(
         batch,
         tokens,
@@ -126,6 +124,7 @@ def attention_record(step: Step, cache: LayerCache, queries: Tensor) -> Attentio
         cache_record(cache.values, cache.layer, places, size),
         address(frequencies, "frequencies", torch.float64, frequencies.shape),
         frequencies.numel(),
+        factor,
         address(queries, "queries", torch.float32, shape),
         address(step["mixed"], "mixed", torch.float32, shape),
         room(partials, "partial_sums", torch.float32, 0),

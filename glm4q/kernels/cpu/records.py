@@ -130,6 +130,7 @@ class AttentionRecord(Structure):
         *_fields("keys values", CacheRecord),
         ("frequencies", ADDRESS),
         ("pairs", INTEGER),
+        ("attention_factor", NUMBER),
         *_fields("queries mixed partial_sums", ADDRESS),
         ("partial_sums_bytes", INTEGER),
     ]
@@ -151,7 +152,7 @@ class StepRecord(Structure):
     _fields_ = [
         *_fields("batch tokens hidden inner heads kv_heads head_size pairs room", INTEGER),
         *_fields("cache_rows dtype partial_sums_bytes scratch_bytes", INTEGER),
-        *_fields("eps theta", NUMBER),
+        *_fields("eps theta attention_factor", NUMBER),
         *_fields(" ".join(STEP_BUFFERS), ADDRESS),
     ]
 

@@ -16,14 +16,17 @@ from calculator.model.formats import WeightFormat
 from calculator.model.presets import PRESETS
 from calculator.model.rope import RopeScaling
 from glm4q.cli import main
+from glm4q.kernels.attention.append_tokens import append_tokens, prepare_attention
 from glm4q.kernels.attention.rope import prepare_rotation, prepare_tile_rotation, rotate_
-from glm4q.kernels.choose import candidates
+from glm4q.kernels.attention.streaming import attend as streaming_attend
+from glm4q.kernels.choose import candidates, choose_layers_kernels
+from glm4q.kernels.cpu.attention import native_attend
 from glm4q.memory.kv.rotation import rotate_along
 from glm4q.weights.checkpoint import read_quantized
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests import tiny
-from tests.glm4q.memories import all_logits, load_on_cpu, memory_of, memory_on_cpu, runner_of
+from tests.glm4q.memories import CPU, all_logits, load_on_cpu, memory_of, memory_on_cpu, runner_of
 
 ORIGINAL = 24
 YARN = RopeScaling("yarn", 4.0, ORIGINAL, attention_factor=1.1386294361119891)
@@ -136,6 +139,28 @@ def test_the_centre_of_keys_has_the_attention_factor_once() -> None:
     along = rotate_along(x, first, step, step["tile_centers"])[:, :, 5:6].clone()
     directly = rotate_(x.clone(), step["half_rotated"][:, :, 0], step)
     torch.testing.assert_close(along, directly)
+
+
+def test_native_attention_adds_centres_as_streaming_attention(instruction_set: str) -> None:
+    """The centre is large beside the keys, so an attention factor left out or taken twice shows."""
+    chosen = choose_layers_kernels(
+        CONFIG, kv="int4", room=YARN.positions, device=CPU, linears=frozenset()
+    )
+    assert chosen.one_token[1].kernel.name == chosen.several_tokens[1].kernel.name == "native"
+    memory = memory_on_cpu(CONFIG, YARN.positions, chunk=70, kv="int4")
+    cache = memory.cache.layers()[0]
+    for cached, tokens in ((0, 70), (70, 1), (71, 9)):
+        ((step, _),) = memory.steps(tokens)
+        step["cached"].fill_(cached)
+        prepare_attention(CONFIG, step, centered=True)
+        for name in ("q", "k", "v"):
+            step[name].normal_()
+        step["k"].add_(3)
+        append_tokens(step, cache)
+        streaming_attend(step, cache)
+        expected = step["mixed"].clone()
+        native_attend(step, cache, instruction_set)
+        torch.testing.assert_close(step["mixed"], expected, rtol=1e-4, atol=1e-5)
 
 
 # The config

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from calculator.checkpoint.stored import StoredModel
 from calculator.model.config import ModelConfig
 from glm4q.weights.packing import QuantizedWeight
 
@@ -111,6 +112,19 @@ def follow(config: ModelConfig, kv: str, prompts: list[Tensor]) -> tuple[Tensor,
     kernels = TritonAttention(tensor_cores=True), StreamingAttention()
     by_ours, by_torch = (_logits(config, kv, prompts, kernel) for kernel in kernels)
     return by_ours, by_torch
+
+
+def logits_of(stored: StoredModel, kv: str, prompt: Tensor, rest: Tensor) -> Tensor:
+    """Logits of every token of a checkpoint by our attention: a prompt, [1, T], then the rest."""
+    from glm4q.kernels.attention.triton_attention import TritonAttention
+    from tests.glm4q.memories import all_logits, load_on_cpu, memory_of, runner_of
+
+    dtype, room = torch.bfloat16, prompt.shape[1] + rest.shape[1]
+    memory = memory_of(stored, room, dtype=dtype, kv=kv)
+    attention: Any = TritonAttention(tensor_cores=True)
+    runner = runner_of(load_on_cpu(stored, dtype=dtype), memory, attention=attention)
+    parts = (prompt, *rest.split(1, dim=1))
+    return torch.cat([all_logits(runner, part).float() for part in parts], dim=1)
 
 
 def _logits(config: ModelConfig, kv: str, prompts: list[Tensor], attention: Any) -> Tensor:

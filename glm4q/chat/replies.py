@@ -67,6 +67,11 @@ class ReplyParser:
     @property
     def stopped(self) -> bool:
         """Whether a stop string came: nothing more is to be generated."""
+        return self.stop_string is not None
+
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that came."""
         return self._stop_strings.found
 
     def feed(self, piece: str) -> list[ReplyEvent]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 
 def unfinished(text: str, strings: Iterable[str]) -> int:
-    """How many last characters of `text` may be the beginning of one of the strings."""
+    """Count the last characters of `text` that may be the beginning of one of the strings."""
     longest = max((len(string) - 1 for string in strings), default=0)
     return next(
         (
@@ -22,22 +22,24 @@ class StopStrings:
     def __init__(self, stop: Sequence[str]) -> None:
         self._stop = [string for string in stop if string]
         self._text = ""
-        self.found = False
+        self.found: str | None = None
+        """The string that has ended the answer."""
 
     def feed(self, text: str) -> str:
-        """What is certainly part of the answer."""
+        """Return what is certainly part of the answer."""
         if self.found or not self._stop:
             return "" if self.found else text
         self._text += text
-        places = [place for string in self._stop if (place := self._text.find(string)) >= 0]
+        places = {string: place for string in self._stop if (place := self._text.find(string)) >= 0}
         if places:
-            self.found, certain, self._text = True, self._text[: min(places)], ""
+            self.found = min(places, key=places.__getitem__)
+            certain, self._text = self._text[: places[self.found]], ""
             return certain
         size = len(self._text) - unfinished(self._text, self._stop)
         certain, self._text = self._text[:size], self._text[size:]
         return certain
 
     def rest(self) -> str:
-        """What was held back, where the answer has ended."""
+        """Return what was held back; the answer has ended."""
         rest, self._text = self._text, ""
         return rest

@@ -1,1 +1,1 @@
-"""A server that speaks OpenAI's protocol (docs/serve.md says what it supports)."""
+"""A server that speaks OpenAI's and Anthropic's APIs (docs/serve.md says what it supports)."""

@@ -10,7 +10,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from glm4q.server.errors import ApiError, error_body
+from glm4q.server.anthropic.endpoints import AnthropicEndpoints
+from glm4q.server.errors import ApiError
 from glm4q.server.guard import Guard, Rules
 from glm4q.server.openai.endpoints import OpenAIEndpoints
 from glm4q.server.own.endpoints import OwnEndpoints
@@ -19,7 +20,8 @@ from glm4q.server.service import Service
 
 def make_app(service: Service, rules: Rules) -> Starlette:
     """Put the endpoints behind the guard."""
-    routes = [*OpenAIEndpoints(service).routes(), *OwnEndpoints(service).routes()]
+    apis = (OpenAIEndpoints(service), AnthropicEndpoints(service), OwnEndpoints(service))
+    routes = [route for api in apis for route in api.routes()]
     middleware = [Middleware(Guard, rules=rules)]
     if rules.origins:
         cors = Middleware(
@@ -38,14 +40,15 @@ def make_app(service: Service, rules: Rules) -> Starlette:
 
 
 async def _refused(request: Request, error: ApiError) -> Response:
-    return JSONResponse(error.body, error.status, headers=error.headers)
+    return JSONResponse(error.body_at(request.url.path), error.status, headers=error.headers)
 
 
 async def _not_there(request: Request, error: HTTPException) -> Response:
     message = f"{request.method} {request.url.path[:200]}: {error.detail}"
-    return JSONResponse(error_body(error.status_code, message), error.status_code, error.headers)
+    headers = error.headers
+    return await _refused(request, ApiError(error.status_code, message, headers=headers))
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    """A fault of the program: its traceback is in the server's log alone."""
-    return JSONResponse(error_body(500, "the server failed; its log says more"), 500)
+    """Answer where the program has a fault: its traceback is in the server's log alone."""
+    return await _refused(request, ApiError(500, "the server failed; its log says more"))

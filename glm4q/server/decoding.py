@@ -11,6 +11,14 @@ from glm4q.decode.batch import Batch
 from glm4q.decode.sampling import SamplingParams
 
 
+class Begun(Hashable, Protocol):
+    """An answer that has a row."""
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens of the prompt that were in the cache already."""
+
+
 class Decoder(Protocol):
     """The decoding loop as the server sees it. One thread alone uses it."""
 
@@ -18,7 +26,7 @@ class Decoder(Protocol):
     def free(self) -> int:
         """How many answers may join."""
 
-    def join(self, prompt: Sequence[int], params: SamplingParams) -> Hashable:
+    def join(self, prompt: Sequence[int], params: SamplingParams) -> Begun:
         """Begin an answer. Raises Glm4qError where the prompt does not fit."""
 
     def cancel(self, answer: Any) -> None:

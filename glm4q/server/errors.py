@@ -1,4 +1,4 @@
-"""Errors as OpenAI's API writes them: a status, and an object that names what is wrong."""
+"""Errors as each API writes them: a status, and an object that names what is wrong."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,13 @@ TYPES = {
     429: "rate_limit_error",
     503: "service_unavailable_error",
 }
-"""The word that clients read for each status; others are the server's own fault."""
+"""The word that OpenAI's clients read for each status; others are the server's own fault."""
+ANTHROPIC_TYPES = {
+    **TYPES,
+    413: "request_too_large",
+    503: "overloaded_error",
+}
+ANTHROPIC_PATH = "/v1/messages"
 
 
 class ApiError(Exception):
@@ -33,8 +39,20 @@ class ApiError(Exception):
 
     @property
     def body(self) -> dict[str, Any]:
-        """The JSON of the answer."""
+        """The JSON of the answer to OpenAI's clients."""
         return error_body(self.status, self.message, param=self.param, code=self.code)
+
+    @property
+    def anthropic_body(self) -> dict[str, Any]:
+        """The JSON of the answer to Anthropic's clients."""
+        usual = "invalid_request_error" if self.status < 500 else "api_error"
+        kind = ANTHROPIC_TYPES.get(self.status, usual)
+        return {"type": "error", "error": {"type": kind, "message": valid_text(self.message)}}
+
+    def body_at(self, path: str) -> dict[str, Any]:
+        """The JSON of the answer to a request for this path of a URL."""
+        anthropic = path == ANTHROPIC_PATH or path.startswith(f"{ANTHROPIC_PATH}/")
+        return self.anthropic_body if anthropic else self.body
 
 
 def error_body(

@@ -46,7 +46,7 @@ class Guard:
         try:
             self._check(scope["path"], headers)
         except ApiError as error:
-            await _refuse(error, send)
+            await _refuse(error, scope["path"], send)
             return
         await self._app(scope, self._limited(receive), send)
 
@@ -97,8 +97,8 @@ def _hostname(host: str) -> str:
         return ""
 
 
-async def _refuse(error: ApiError, send: Send) -> None:
-    body = json.dumps(error.body).encode()
+async def _refuse(error: ApiError, path: str, send: Send) -> None:
+    body = json.dumps(error.body_at(path)).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

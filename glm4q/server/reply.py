@@ -21,7 +21,7 @@ class Parser(Protocol):
     """What reads the text of an answer: glm4q.chat.replies.ReplyParser, or PlainText."""
 
     @property
-    def stopped(self) -> bool: ...
+    def stop_string(self) -> str | None: ...
 
     def feed(self, piece: str) -> list[ReplyEvent]: ...
 
@@ -37,7 +37,7 @@ class PlainText:
         self._stop = StopStrings(stop)
 
     @property
-    def stopped(self) -> bool:
+    def stop_string(self) -> str | None:
         return self._stop.found
 
     def feed(self, piece: str) -> list[ReplyEvent]:
@@ -59,6 +59,8 @@ class Finished:
 
     reason: FinishReason
     error: Glm4qError | None = None
+    stop_string: str | None = None
+    """The stop string that ended it."""
 
 
 class Reply:
@@ -94,7 +96,7 @@ class Reply:
                 break
             for said in self._take(event):
                 yield said
-            if self._parser.stopped:
+            if self._parser.stop_string is not None:
                 self._worker.cancel([self.job])
                 event = End("stop")
                 break
@@ -102,7 +104,9 @@ class Reply:
             yield said
         for said in self._parser.finish(whole=event.reason == "stop"):
             yield said
-        yield Finished("stop" if self._parser.stopped else event.reason, event.error)
+        stop_string = self._parser.stop_string
+        reason = event.reason if stop_string is None else "stop"
+        yield Finished(reason, event.error, stop_string)
 
     def _take(self, event: Token) -> list[ReplyEvent]:
         self.tokens += 1

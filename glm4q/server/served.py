@@ -46,14 +46,14 @@ class ServedModel:
     def chat_prompt(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
     ) -> tuple[str, list[int]]:
-        """The text of a prompt, and its tokens. Raises ApiError."""
+        """Write a prompt, of any length; return its text and its tokens. Raises ApiError."""
         if self.template is None:
             raise ApiError(400, f"{self.name} has no chat template; /v1/completions takes text")
         try:
             text = self.template.render(messages, tools=tools or None)
         except Glm4qError as error:
             raise ApiError(400, self.without_path(error), param="messages") from None
-        return text, self._checked(self.tokenizer.encode_prompt(text), "messages")
+        return text, self.tokenizer.encode_prompt(text)
 
     def prompt(self, prompt: str | Sequence[int]) -> list[int]:
         """The tokens of a text that is no chat; tokens are taken as they are. Raises ApiError."""
@@ -61,7 +61,7 @@ class ServedModel:
             token_ids = self.tokenizer.prefix_ids + self.tokenizer.encode(prompt)
         else:
             token_ids = self.known_tokens(prompt, "prompt")
-        return self._checked(token_ids, "prompt")
+        return self.with_room(token_ids, "prompt")
 
     def known_tokens(self, token_ids: Sequence[int], param: str) -> list[int]:
         """The tokens, of which the model knows each. Raises ApiError."""
@@ -75,7 +75,8 @@ class ServedModel:
         """An error's message for a client: the model's name stands for its directory."""
         return str(error).replace(self.directory, self.name)
 
-    def _checked(self, token_ids: list[int], param: str) -> list[int]:
+    def with_room(self, token_ids: list[int], param: str) -> list[int]:
+        """Return the tokens of a prompt that leaves room for an answer. Raises ApiError."""
         if not token_ids:
             raise ApiError(400, f"{param}: a prompt needs at least one token", param=param)
         if len(token_ids) >= self.context:

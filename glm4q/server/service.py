@@ -49,7 +49,7 @@ class Service:
             raise ApiError(404, message, param="model", code="model_not_found")
 
     async def chat_prompt(self, asked: ChatRequest) -> ChatPrompt:
-        """Write the prompt of a chat. Raises ApiError."""
+        """Write the prompt of a chat, of any length. Raises ApiError."""
         tools = offered_tools(asked)
         messages = template_messages(asked, observes=self.model.observes)
         text, token_ids = await run_in_threadpool(self.model.chat_prompt, messages, tools)
@@ -59,8 +59,9 @@ class Service:
         """Begin the answers of a chat, one for each choice. Raises ApiError."""
         params = sampling_params(asked, self.model.own_params, max_tokens_of(asked))
         prompt = await self.chat_prompt(asked)
+        token_ids = self.model.with_room(prompt.token_ids, "messages")
         return [
-            self.reply(prompt.token_ids, own, reply_parser(prompt.text, prompt.tools, asked.stops))
+            self.reply(token_ids, own, reply_parser(prompt.text, prompt.tools, asked.stops))
             for own in params
         ]
 

@@ -36,6 +36,8 @@ class Job:
     prompt: Sequence[int]
     params: SamplingParams
     deliver: Callable[[Event], None]
+    cached_tokens: int = 0
+    """Tokens of the prompt that were in the cache when it began."""
 
 
 class Worker:
@@ -117,7 +119,9 @@ class Worker:
 
     def _join(self, job: Job) -> None:
         try:
-            self._running[self._decoder.join(job.prompt, job.params)] = job
+            answer = self._decoder.join(job.prompt, job.params)
+            job.cached_tokens = answer.cached_tokens
+            self._running[answer] = job
         except Glm4qError as error:
             job.deliver(End("error", error))
 

@@ -1,7 +1,8 @@
-"""The endpoints of OpenAI's chat and completions."""
+"""The endpoints of OpenAI's chat and completions, and the model of all APIs."""
 
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -36,7 +37,9 @@ class OpenAIEndpoints:
         ]
 
     async def models(self, request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [self._record()]})
+        record = self._record()
+        ids = {"first_id": record["id"], "last_id": record["id"]}
+        return JSONResponse({"object": "list", "data": [record], "has_more": False, **ids})
 
     async def one_model(self, request: Request) -> Response:
         self.service.check_model(request.path_params["name"])
@@ -84,13 +87,19 @@ class OpenAIEndpoints:
         return await answers.whole(request)
 
     def _record(self) -> Json:
+        """Describe the model in the fields of both OpenAI's and Anthropic's API."""
         model = self.service.model
+        created = datetime.fromtimestamp(model.created, UTC)
         return {
             "id": model.name,
             "object": "model",
             "created": model.created,
             "owned_by": "glm4q",
             "max_model_len": model.context,
+            "type": "model",
+            "display_name": model.name,
+            "created_at": created.isoformat().replace("+00:00", "Z"),
+            "max_input_tokens": model.context,
         }
 
 

@@ -36,8 +36,13 @@ def read_body(kind: type[Kind], raw: bytes) -> Kind:
         raise ApiError(400, "the body is not valid JSON") from None
     if not isinstance(body, dict):
         raise ApiError(400, "the body must be a JSON object")
+    return checked(kind, supported_fields(kind, body))
+
+
+def checked(kind: type[Kind], fields: Mapping[str, Any]) -> Kind:
+    """Make a body of fields. Raises ApiError where one of them is wrong."""
     try:
-        request = kind.model_validate(supported_fields(kind, body))
+        request = kind.model_validate(fields)
     except ValidationError as error:
         raise _refusal(error) from None
     request.check()

@@ -10,6 +10,7 @@ from typing import Any
 from calculator.errors import OptionError
 from glm4q.decode.sampling import SamplingParams
 from glm4q.server.errors import ApiError, unsupported
+from glm4q.server.request.billing_header import without_billing_header
 from glm4q.server.request.requests import ChatMessage, ChatRequest, EarlierCall, Sampled
 
 SAMPLED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
@@ -66,7 +67,9 @@ def template_messages(request: ChatRequest, *, observes: bool) -> list[dict[str,
             messages += _said(message, content, observes=observes)
         else:
             role = "system" if message.role == "developer" else message.role
-            messages.append({"role": role, "content": content})
+            shown = without_billing_header(content) if role == "system" else content
+            if shown or not content:
+                messages.append({"role": role, "content": shown})
     return messages
 
 

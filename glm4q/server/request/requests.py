@@ -13,6 +13,8 @@ MAX_MESSAGES = 4096
 MAX_TOOLS = 128
 MAX_STOPS = 16
 MAX_TOKENS = 2**31 - 1
+TOOL_NAME = r"^[A-Za-z_][\w.-]{0,127}$"
+"""Anthropic's clients name tools with up to 128 characters, OpenAI's with up to 64."""
 
 WITHOUT_EFFECT = ("user", "metadata", "safety_identifier", "prompt_cache_key")
 """Labels for the accounts of whoever runs a service; they ask for nothing."""
@@ -52,7 +54,7 @@ class StreamOptions(Body):
 class Function(Body):
     """A function that the model may call."""
 
-    name: str = Field(pattern=r"^[A-Za-z_][\w.-]{0,63}$")
+    name: str = Field(pattern=TOOL_NAME)
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: Literal[False] | None = None
@@ -98,7 +100,7 @@ class ChatMessage(Body):
     tool_call_id: str | None = None
     reasoning_content: str | None = None
     refusal: None = None
-    annotations: list[None] | None = Field(None, max_length=0)
+    annotations: list[None] | None = Field(default=None, max_length=0)
     audio: None = None
     function_call: None = None
 
@@ -112,12 +114,12 @@ class Sampled(Body):
     model: str
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    n: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
     seed: int | None = None
     stop: str | list[str] | None = None
     temperature: float | None = None
     top_p: float | None = None
-    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    max_tokens: int | None = Field(default=None, ge=1, le=MAX_TOKENS)
     top_k: int | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
@@ -144,8 +146,8 @@ class ChatRequest(Sampled):
     """The body of /v1/chat/completions."""
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
-    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
-    tools: list[OfferedTool] | None = Field(None, max_length=MAX_TOOLS)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=MAX_TOKENS)
+    tools: list[OfferedTool] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_choice: str | dict[str, Any] | None = None
 
 

@@ -34,6 +34,7 @@ CONTEXT = 2000
 class ScriptedAnswer:
     left: list[int]
     tokens: int | None
+    cached_tokens: int = 0
     told: int = 0
 
 
@@ -52,6 +53,8 @@ class ScriptedDecoder:
     params: list[SamplingParams] = field(default_factory=list)
     cancelled: int = 0
     failure: Glm4qError | None = None
+    cached_tokens: int = 0
+    """What each prompt is to have in the cache."""
 
     @property
     def free(self) -> int:
@@ -60,7 +63,7 @@ class ScriptedDecoder:
     def join(self, prompt: Sequence[int], params: SamplingParams) -> ScriptedAnswer:
         self.prompts.append(list(prompt))
         self.params.append(params)
-        answer = ScriptedAnswer(list(self.script), params.max_tokens)
+        answer = ScriptedAnswer(list(self.script), params.max_tokens, self.cached_tokens)
         self.answers.append(answer)
         return answer
 
@@ -110,9 +113,12 @@ class StandInTemplate:
 
     call_style = "tool_calls"
 
+    def __init__(self, thinks: bool) -> None:
+        self._end = "[assistant]<think>\n" if thinks else "[assistant]"
+
     def render(self, messages: Sequence[Any], *, tools: Any = None) -> str:
         said = "".join(f"[{message['role']}]{message['content']}" for message in messages)
-        return f"{'[tools]' if tools else ''}{said}[assistant]"
+        return f"{'[tools]' if tools else ''}{said}{self._end}"
 
 
 @contextmanager
@@ -125,8 +131,12 @@ def serving(
     rules: Rules = Rules(LOOPBACK),  # noqa: B008 - immutable
     ping_seconds: float = 5.0,
     held: bool = False,
+    thinks: bool = False,
 ) -> Iterator[Running]:
-    """Serve a model that always says `text`. held: it says nothing until the gate is set."""
+    """Serve a model that always says `text`. held: it says nothing until the gate is set.
+
+    thinks: the prompt ends inside `<think>`.
+    """
     tokenizer = Tokenizer.from_directory(checkpoint)
     raw = text.encode() if isinstance(text, str) else text
     decoder = ScriptedDecoder(byte_tokens(tokenizer, raw), rows)
@@ -134,7 +144,7 @@ def serving(
         decoder.gate.set()
     worker = Worker(decoder, queue=queue)
     worker.start()
-    service = Service(_served(checkpoint, tokenizer), worker, ping_seconds)
+    service = Service(_served(checkpoint, tokenizer, thinks=thinks), worker, ping_seconds)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
         uvicorn.Config(make_app(service, rules), log_level="critical", lifespan="off")
@@ -166,14 +176,14 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
         time.sleep(0.005)
 
 
-def _served(checkpoint: Path, tokenizer: Tokenizer) -> ServedModel:
+def _served(checkpoint: Path, tokenizer: Tokenizer, *, thinks: bool) -> ServedModel:
     config = StoredModel.open(checkpoint).config
     subject = find_subject("glm-4-9b-chat", weights="int4", group_size=None, lm_head=None)
     return ServedModel(
         name=NAME,
         directory=str(checkpoint),
         tokenizer=tokenizer,
-        template=cast(ChatTemplate, StandInTemplate()),
+        template=cast(ChatTemplate, StandInTemplate(thinks)),
         params=SamplingParams(temperature=0.8, top_p=0.8),
         stop_token_ids=frozenset([256]),
         context=CONTEXT,

@@ -1,0 +1,1 @@
+"""Anthropic's messages: requests as chats, and answers as blocks of content."""

@@ -9,6 +9,8 @@ from calculator.questions.question import Question
 from glm4q.chat.template import ChatTemplate
 from glm4q.decode.sampling import SamplingParams
 from glm4q.server.errors import ApiError
+from glm4q.server.request.protocol import sampling_params
+from glm4q.server.request.requests import Sampled
 from glm4q.text.tokenizer import Tokenizer
 
 
@@ -32,11 +34,11 @@ class ServedModel:
     """The plan of the run."""
     created: int
 
-    @property
-    def own_params(self) -> SamplingParams:
-        """How a request is answered that says nothing of it."""
+    def choices(self, asked: Sampled, max_tokens: int | None) -> list[SamplingParams]:
+        """How each choice of a request is sampled. Raises ApiError."""
         stops = self.params.stop_token_ids | self.stop_token_ids
-        return replace(self.params, stop_token_ids=stops)
+        own = replace(self.params, stop_token_ids=stops)
+        return sampling_params(asked, own, max_tokens, vocab_size=self.vocab_size)
 
     @property
     def observes(self) -> bool:

@@ -14,7 +14,6 @@ from glm4q.server.reply import Parser, Reply, reply_parser
 from glm4q.server.request.protocol import (
     max_tokens_of,
     offered_tools,
-    sampling_params,
     template_messages,
 )
 from glm4q.server.request.requests import ChatRequest
@@ -57,7 +56,7 @@ class Service:
 
     async def chat_replies(self, asked: ChatRequest) -> list[Reply]:
         """Begin the answers of a chat, one for each choice. Raises ApiError."""
-        params = sampling_params(asked, self.model.own_params, max_tokens_of(asked))
+        params = self.model.choices(asked, max_tokens_of(asked))
         prompt = await self.chat_prompt(asked)
         token_ids = self.model.with_room(prompt.token_ids, "messages")
         return [

@@ -14,7 +14,6 @@ from glm4q.server.openai.answers import Answers
 from glm4q.server.openai.choices import ChatChoice, Choice, Heading, TextChoice
 from glm4q.server.reply import PlainText, Reply
 from glm4q.server.request.bodies import Json, read_body
-from glm4q.server.request.protocol import sampling_params
 from glm4q.server.request.requests import MAX_CHOICES, ChatRequest, CompletionRequest, Sampled
 from glm4q.server.service import Service, new_id
 
@@ -65,7 +64,7 @@ class OpenAIEndpoints:
         model = self.service.model
         self.service.check_model(asked.model)
         limit = COMPLETION_TOKENS if asked.max_tokens is None else asked.max_tokens
-        params = sampling_params(asked, model.own_params, limit)
+        params = model.choices(asked, limit)
         prompts = _prompts(asked.prompt)
         if len(prompts) * len(params) > MAX_CHOICES:
             raise ApiError(400, f"prompt: at most {MAX_CHOICES} answers at once", param="prompt")

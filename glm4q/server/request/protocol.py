@@ -13,11 +13,14 @@ from glm4q.server.errors import ApiError, unsupported
 from glm4q.server.request.billing_header import without_billing_header
 from glm4q.server.request.requests import ChatMessage, ChatRequest, EarlierCall, Sampled
 
-SAMPLED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+SAMPLED = (
+    *("temperature", "top_p", "top_k", "min_p"),
+    *("repetition_penalty", "presence_penalty", "frequency_penalty"),
+)
 
 
 def sampling_params(
-    request: Sampled, own: SamplingParams, max_tokens: int | None
+    request: Sampled, own: SamplingParams, max_tokens: int | None, *, vocab_size: int
 ) -> list[SamplingParams]:
     """One setting for each choice: what the request leaves open is the model's own.
 
@@ -25,13 +28,14 @@ def sampling_params(
     """
     given = {name: value for name in SAMPLED if (value := getattr(request, name)) is not None}
     try:
-        params = replace(own, **given, max_tokens=max_tokens)
+        params = replace(own, **given, logit_bias=request.biases, max_tokens=max_tokens)
+        params.check_tokens(vocab_size)
         if request.seed is None:
             return [params] * (request.n or 1)
         first = request.seed % 2**62  # OpenAI's seeds may be negative
         return [replace(params, seed=first + index) for index in range(request.n or 1)]
     except OptionError as error:
-        name = str(error).split()[0]
+        name = str(error).split()[0].rstrip(":")
         raise ApiError(400, str(error), param=name, code="invalid_value") from None
 
 

@@ -23,15 +23,12 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "best_of": (1,),
     "echo": (False,),
-    "frequency_penalty": (0,),
     "function_call": (),
     "functions": ([],),
-    "logit_bias": ({},),
     "logprobs": (False,),
     "modalities": (["text"],),
     "parallel_tool_calls": (True,),
     "prediction": (),
-    "presence_penalty": (0,),
     "reasoning_effort": (),
     "response_format": ({"type": "text"},),
     "service_tier": ("auto", "default"),
@@ -123,11 +120,23 @@ class Sampled(Body):
     top_k: int | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
 
     @property
     def stops(self) -> list[str]:
         """The strings that end the answer."""
         return [self.stop] if isinstance(self.stop, str) else self.stop or []
+
+    @property
+    def biases(self) -> dict[int, float]:
+        """The bias of each token id. Raises ApiError for a name that is none."""
+        try:
+            return {int(token): bias for token, bias in (self.logit_bias or {}).items()}
+        except ValueError as error:
+            message = f"logit_bias: names must be token ids: {error}"
+            raise ApiError(400, message, param="logit_bias", code="invalid_value") from None
 
     @property
     def wants_usage(self) -> bool:

@@ -104,6 +104,40 @@ def test_limits_seeds_and_choices_reach_the_decoder(running: Running) -> None:
     assert all(256 in own.stop_token_ids for own in params)
 
 
+def test_penalties_and_biases_reach_the_decoder(running: Running) -> None:
+    with client(running) as openai_client:
+        openai_client.chat.completions.create(
+            model=NAME,
+            messages=HELLO,
+            presence_penalty=0.5,
+            frequency_penalty=-1,
+            logit_bias={"71": -100, "5": 3},
+        )
+        params = running.decoder.params[-1]
+        assert (params.presence_penalty, params.frequency_penalty) == (0.5, -1)
+        assert params.logit_bias == {71: -100, 5: 3}
+        openai_client.completions.create(model=NAME, prompt="a", frequency_penalty=0.25)
+        assert running.decoder.params[-1].frequency_penalty == 0.25
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("presence_penalty", 3, "must be -2 to 2"),
+        ("logit_bias", {"288": 1}, "tokens 0 to 287, not 288"),
+        ("logit_bias", {"Paris": 1}, "names must be token ids"),
+        ("logit_bias", {"1": 200}, "from -100 to 100"),
+    ],
+)
+def test_settings_out_of_bounds_are_refused_by_name(
+    running: Running, field: str, value: object, reason: str
+) -> None:
+    with client(running) as openai_client, pytest.raises(openai.BadRequestError) as refused:
+        openai_client.chat.completions.create(model=NAME, messages=HELLO, extra_body={field: value})
+    assert refused.value.param == field
+    assert reason in str(refused.value)
+
+
 def test_a_call_of_a_tool_has_its_id_and_name_in_its_first_piece_alone(calling: Running) -> None:
     with client(calling) as openai_client:
         whole = openai_client.chat.completions.create(model=NAME, messages=HELLO, tools=WEATHER)
@@ -175,8 +209,7 @@ def test_text_is_completed(running: Running) -> None:
     ("field", "value"),
     [
         ("logprobs", True),
-        ("logit_bias", {"1": 5}),
-        ("presence_penalty", 0.5),
+        ("reasoning_effort", "high"),
         ("response_format", {"type": "json_object"}),
         ("tool_choice", "required"),
         ("a_field_of_tomorrow", 1),

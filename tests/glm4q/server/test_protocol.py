@@ -80,7 +80,9 @@ def test_a_call_that_cannot_be_read_is_content_and_halves_of_pairs_are_replaced(
 
 def test_what_a_request_leaves_open_is_the_authors() -> None:
     own = SamplingParams(temperature=0.8, top_k=5)
-    (params,) = sampling_params(chat(temperature=0, seed=-1), own, max_tokens_of(chat()))
+    (params,) = sampling_params(
+        chat(temperature=0, seed=-1), own, max_tokens_of(chat()), vocab_size=100
+    )
     assert (params.temperature, params.top_k, params.max_tokens) == (0, 5, None)
     assert params.seed is not None
     assert params.seed >= 0
@@ -113,5 +115,5 @@ def test_what_cannot_be_is_refused(fields: dict[str, Any]) -> None:
 
 def _everything(fields: dict[str, Any]) -> None:
     request = chat(**fields)
-    sampling_params(request, SamplingParams(), max_tokens_of(request))
+    sampling_params(request, SamplingParams(), max_tokens_of(request), vocab_size=100)
     template_messages(request, observes=True)

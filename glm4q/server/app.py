@@ -15,12 +15,18 @@ from glm4q.server.errors import ApiError
 from glm4q.server.guard import Guard, Rules
 from glm4q.server.openai.endpoints import OpenAIEndpoints
 from glm4q.server.own.endpoints import OwnEndpoints
+from glm4q.server.responses.endpoints import ResponsesEndpoints
 from glm4q.server.service import Service
 
 
 def make_app(service: Service, rules: Rules) -> Starlette:
     """Put the endpoints behind the guard."""
-    apis = (OpenAIEndpoints(service), AnthropicEndpoints(service), OwnEndpoints(service))
+    apis = (
+        OpenAIEndpoints(service),
+        ResponsesEndpoints(service),
+        AnthropicEndpoints(service),
+        OwnEndpoints(service),
+    )
     routes = [route for api in apis for route in api.routes()]
     middleware = [Middleware(Guard, rules=rules)]
     if rules.origins:

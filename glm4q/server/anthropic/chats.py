@@ -15,14 +15,12 @@ from glm4q.server.anthropic.requests import (
 )
 from glm4q.server.errors import ApiError, unsupported
 from glm4q.server.request.billing_header import without_billing_header
-from glm4q.server.request.bodies import Json, checked
+from glm4q.server.request.bodies import Json, checked, supported_fields
 from glm4q.server.request.requests import (
     CalledFunction,
     ChatMessage,
     ChatRequest,
     EarlierCall,
-    Function,
-    OfferedTool,
 )
 
 SAME = ("max_tokens", "temperature", "top_p", "top_k")
@@ -47,7 +45,13 @@ def chat_of(request: CountRequest) -> ChatRequest:
     if isinstance(request, MessagesRequest):
         fields |= {name: getattr(request, name) for name in SAME}
         fields["stop"] = request.stop_sequences
-    return checked(ChatRequest, fields)
+    choice = request.tool_choice
+    if choice is not None and choice.disable_parallel_tool_use:
+        fields["parallel_tool_calls"] = False
+    if request.output_config is not None and request.output_config.format is not None:
+        schema = {"name": "answer", "schema": request.output_config.format.schema_}
+        fields["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return checked(ChatRequest, supported_fields(ChatRequest, fields))
 
 
 def _system(blocks: Sequence[TextBlock]) -> list[ChatMessage]:
@@ -106,16 +110,17 @@ def _joined(blocks: Iterable[TextBlock]) -> str:
     return "\n".join(block.text for block in blocks)
 
 
-def _tool(tool: Tool) -> OfferedTool:
-    function = Function(name=tool.name, description=tool.description, parameters=tool.input_schema)
-    return OfferedTool(type="function", function=function)
+def _tool(tool: Tool) -> Json:
+    function = {"name": tool.name, "parameters": tool.input_schema}
+    for name in ("description", "strict"):
+        if (value := getattr(tool, name)) is not None:
+            function[name] = value
+    return {"type": "function", "function": function}
 
 
 def _tool_choice(choice: ToolChoice | None) -> str | Json | None:
     if choice is None:
         return None
-    if choice.disable_parallel_tool_use:
-        raise unsupported("tool_choice.disable_parallel_tool_use")
     if choice.type == "tool":
         return {"type": "function", "function": {"name": choice.name}}
     return "required" if choice.type == "any" else choice.type

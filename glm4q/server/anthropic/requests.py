@@ -85,7 +85,7 @@ class Tool(Cached):
     name: str = Field(pattern=TOOL_NAME)
     description: str | None = None
     input_schema: dict[str, Any]
-    strict: Literal[False] | None = None
+    strict: bool | None = None
     eager_input_streaming: Any = None
     defer_loading: Literal[False] | None = None
     input_examples: list[None] | None = Field(default=None, max_length=0)
@@ -121,6 +121,20 @@ class ContextManagement(Body):
     edits: list[ContextEdit] | None = None
 
 
+class OutputFormat(Body):
+    """The answer is to be JSON of a schema."""
+
+    type: Literal["json_schema"]
+    schema_: dict[str, Any] = Field(alias="schema")
+
+
+class OutputConfig(Body):
+    """What the answer is to be like."""
+
+    effort: None = None
+    format: OutputFormat | None = None
+
+
 class CountRequest(Cached):
     """The body of /v1/messages/count_tokens, and what a message has beside it."""
 
@@ -128,7 +142,6 @@ class CountRequest(Cached):
         "container": (),
         "inference_geo": (),
         "mcp_servers": ([],),
-        "output_config": ({},),
         "service_tier": ("auto", "standard_only"),
         "speed": ("standard",),
     }
@@ -140,6 +153,7 @@ class CountRequest(Cached):
     tools: list[Tool] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_choice: ToolChoice | None = None
     thinking: ThinkingConfig | None = None
+    output_config: OutputConfig | None = None
     context_management: ContextManagement | None = None
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from glm4q.server.errors import ApiError, unsupported
 
 Json = dict[str, Any]
+MAX_DEPTH = 100
 
 
 class Body(BaseModel):
@@ -36,6 +37,7 @@ def read_body(kind: type[Kind], raw: bytes) -> Kind:
         raise ApiError(400, "the body is not valid JSON") from None
     if not isinstance(body, dict):
         raise ApiError(400, "the body must be a JSON object")
+    _check_depth(body)
     return checked(kind, supported_fields(kind, body))
 
 
@@ -60,6 +62,21 @@ def supported_fields(kind: type[Body], body: Mapping[str, Any]) -> Json:
         elif value is not None and value not in kind.neutral.get(name, ()):
             raise unsupported(name)
     return kept
+
+
+def _check_depth(body: Json) -> None:
+    """Refuse what later work, which goes down by recursion, could not go through."""
+    level: list[Any] = [body]
+    for _ in range(MAX_DEPTH):
+        level = [
+            part
+            for whole in level
+            for part in (whole.values() if isinstance(whole, dict) else whole)
+            if isinstance(part, dict | list)
+        ]
+        if not level:
+            return
+    raise ApiError(400, f"the body is nested too deeply: at most {MAX_DEPTH} levels are read")
 
 
 def _refusal(error: ValidationError) -> ApiError:

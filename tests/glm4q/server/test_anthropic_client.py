@@ -189,7 +189,10 @@ def test_thoughts_are_a_block_of_their_own_unless_they_are_not_wanted(
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"tool_choice": {"type": "auto", "disable_parallel_tool_use": True}}, "disable_parallel"),
+        (
+            {"tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
+            "parallel_tool_calls",
+        ),
         ({"messages": [*HELLO, {"role": "assistant", "content": "So"}]}, "continued"),
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "image"),
         ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "tools.0"),

@@ -9,7 +9,7 @@ import torch
 from calculator.errors import OptionError
 from calculator.model.architecture import Weight
 from calculator.model.config import ModelConfig
-from calculator.model.formats import WeightFormat
+from calculator.model.formats import BF16, FP32, WeightFormat
 from glm4q.kernels.attention.attention_spec import AttentionKernel, AttentionSpec
 from glm4q.kernels.attention.streaming import StreamingAttention
 from glm4q.kernels.attention.triton_attention import TritonAttention
@@ -46,6 +46,9 @@ ATTENTION: tuple[AttentionKernel, ...] = (
 )
 """Fastest first."""
 
+NUMBERS = {torch.bfloat16: BF16, torch.float32: FP32}
+"""The format of an unquantized weight by the dtype that the model computes in."""
+
 
 def candidates(name: str) -> tuple[Kernel, ...]:
     """All kernels for "auto", else the one of that name. Raises OptionError."""
@@ -72,6 +75,13 @@ class WeightKernels:
     dense: Mapping[Weight, tuple[DenseSpec, Choice[DenseKernel]]]
     """Linears whose weights are numbers; the embedding is one where the head is tied to it."""
     norm: tuple[NormSpec, Choice[NormKernel]]
+
+    def held_format(self, weight: Weight) -> WeightFormat:
+        """How a weight lies in the memory of the device: what the plan counts."""
+        if weight not in self.quantized:
+            return NUMBERS[self.dtype]
+        spec, choice = self.quantized[weight]
+        return choice.kernel.packed_format(spec.weight_format)
 
     def layer_linears(self, layers: range) -> frozenset[object]:
         """The kernels of all linears of some layers."""

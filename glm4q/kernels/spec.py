@@ -15,7 +15,7 @@ from glm4q.weights.packing import QuantizedWeight
 
 @dataclass(frozen=True)
 class LinearSpec:
-    """A quantized layer: N outputs, K inputs, stored in `form`, computed on `device`."""
+    """A quantized layer: N outputs, K inputs, stored in `weight_format`, computed on `device`."""
 
     outputs: int
     inputs: int
@@ -37,6 +37,8 @@ class Kernel(Protocol):
     name: str
     widens: bool
     """Whether `out` may be float32 where x is not: its sums then leave it unrounded."""
+    packs_on_device: bool
+    """Whether `pack` takes the weight on the device, because it computes much or only there."""
 
     def refuses(self, spec: LinearSpec) -> str | None:
         """Why it does not take the layer; None where it does."""

@@ -1,5 +1,7 @@
 """Linear layers: x @ weight.T + bias, into a tensor that is there already."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -32,13 +34,16 @@ class Linear(nn.Module):
 class QuantLinear(nn.Module):
     """A linear layer whose weight is codes: one class for every format and kernel."""
 
-    def __init__(self, weight: QuantizedWeight, kernel: Kernel) -> None:
+    def __init__(
+        self, weight: QuantizedWeight, kernel: Kernel, hold: Callable[[Tensor], Tensor]
+    ) -> None:
+        """Pack the weight as the kernel reads it. hold: moves a tensor to where it stays."""
         super().__init__()
         self.kernel, self.inputs = kernel, weight.inputs
         packed = kernel.pack(weight)
         self._packed = tuple(packed)
         for name, tensor in packed.items():
-            self.register_buffer(name, tensor)
+            self.register_buffer(name, hold(tensor))
         self.bias: Tensor | None = None
 
     def widens(self, x: Tensor) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from calculator.checkpoint.stored import StoredModel
 from calculator.model.architecture import Weight, weights
 from glm4q.kernels.choose import WeightKernels
-from glm4q.model.blocks import share_block
+from glm4q.model.blocks import LayerBlock
 from glm4q.model.decoder import LAYERS, CausalLM, DecoderLayer
 from glm4q.model.linear import Linear, QuantLinear
 from glm4q.model.norm import RMSNorm
@@ -19,6 +19,8 @@ from glm4q.weights.files import Files
 WeightCallback = Callable[[Weight], None]
 Place = Callable[[Weight], WeightKernels]
 """Which device a weight goes to, and the kernels that were chosen there."""
+Hold = Callable[[Tensor], Tensor]
+"""Moves a tensor to where the model holds it."""
 
 
 def load_model(
@@ -31,20 +33,20 @@ def load_model(
     with torch.device("meta"):
         model = CausalLM(stored.config)
     with Files() as files:
-        for layer, layer_weights in groupby(weights(stored.config), key=lambda each: each.layer):
+        for _, group in groupby(weights(stored.config), key=lambda each: each.layer):
+            layer_weights = list(group)
+            hold = _hold(layer_weights, place(layer_weights[0]))
             for weight in layer_weights:
                 kernels = place(weight)
                 # Weights for a GPU are copied there, so their file is closed at once: its pages
                 # need not stay in host memory.
                 kept_open = files if kernels.device.type == "cpu" else None
-                load_weight(model, weight.name, stored, weight, kernels, files=kept_open)
+                load_weight(model, weight.name, stored, weight, kernels, hold=hold, files=kept_open)
                 if weight.role == "embedding" and stored.config.tie_word_embeddings:
                     tie_head(model, weight, kernels)
                 progress(weight)
-            if layer is not None and kernels.device.type == "cuda":
-                share_block(model.model.layers[layer])
     if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()  # gives back the segments in which each layer's parts stood first
+        torch.cuda.empty_cache()  # gives back what kernels took that rearrange weights on the GPU
     return model.eval()
 
 
@@ -66,22 +68,35 @@ def load_weight(
     weight: Weight,
     kernels: WeightKernels,
     *,
+    hold: Hold | None = None,
     files: Files | None = None,
 ) -> None:
-    """Read a weight to the place of that name in a module, dense or behind its kernel."""
+    """Read a weight to the place of that name in a module, dense or behind its kernel.
+
+    hold: moves it to the device, which `Tensor.to` does if not given.
+    """
+    hold = hold or (lambda tensor: tensor.to(kernels.device))
     owner = name.rpartition(".")[0]
     if weight in kernels.quantized:
         _, choice = kernels.quantized[weight]
-        packed = read_quantized(stored, weight, files).to(kernels.device)
-        _set_module(module, owner, QuantLinear(packed, choice.kernel))
+        read = read_quantized(stored, weight, files)
+        if choice.kernel.packs_on_device:
+            read = read.to(kernels.device)
+        _set_module(module, owner, QuantLinear(read, choice.kernel, hold))
         return
-    read = read_weight(stored, weight, files=files)
-    set_tensor(module, name, read.to(kernels.device, kernels.dtype))
+    set_tensor(module, name, hold(read_weight(stored, weight, files=files).to(kernels.dtype)))
     loaded = module.get_submodule(owner)
     if isinstance(loaded, Linear) and weight in kernels.dense:
         loaded.kernel = kernels.dense[weight][1].kernel
     elif isinstance(loaded, RMSNorm):
         loaded.kernel = kernels.norm[1].kernel
+
+
+def _hold(layer_weights: list[Weight], kernels: WeightKernels) -> Hold | None:
+    """Return what holds the weights of a layer on a GPU: one block. Others stand alone."""
+    if layer_weights[0].layer is None or kernels.device.type != "cuda":
+        return None
+    return LayerBlock(layer_weights, kernels).hold
 
 
 def tie_head(model: CausalLM, embedding: Weight, kernels: WeightKernels) -> None:

@@ -8,12 +8,9 @@ import torch
 
 from calculator.memory.scratch import KernelNeeds, KernelNeedsOf, ServedWeights
 from calculator.model.architecture import Weight
-from calculator.model.formats import BF16, FP32, WeightFormat
+from calculator.model.formats import WeightFormat
 from glm4q.kernels.choice import Choice
 from glm4q.kernels.choose import LayersKernels, WeightKernels
-
-DENSE = {torch.bfloat16: BF16, torch.float32: FP32}
-"""The format of an unquantized weight by the dtype that the model computes in."""
 
 
 def served_weights(formats: Mapping[Weight, WeightFormat], kernels: WeightKernels) -> ServedWeights:
@@ -28,12 +25,7 @@ def held_formats(
     formats: Mapping[Weight, WeightFormat], kernels: WeightKernels
 ) -> dict[Weight, WeightFormat]:
     """How each weight lies in the memory of the device: what the plan counts."""
-    return {
-        weight: kernels.quantized[weight][1].kernel.packed_format(weight_format)
-        if weight in kernels.quantized
-        else DENSE[kernels.dtype]
-        for weight, weight_format in formats.items()
-    }
+    return {weight: kernels.held_format(weight) for weight in formats}
 
 
 def kernel_needs(kernels: WeightKernels) -> KernelNeedsOf:

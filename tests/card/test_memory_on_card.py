@@ -56,6 +56,7 @@ def test_the_peak_is_at_most_the_plan_and_within_2_percent_of_it(
 ) -> None:
     run = run_on_paper(card, linear, head, **settings)
     assert 0.98 * run.planned < run.peak <= run.planned
+    assert run.loading == run.loaded, "a weight stood on the card twice while it was loaded"
 
 
 def test_out_of_memory_at_any_request_is_one_line_and_leaks_nothing(checkpoints: Path) -> None:

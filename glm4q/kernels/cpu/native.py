@@ -46,6 +46,7 @@ class Native:
 
     name = "native"
     widens = True
+    packs_on_device = False
 
     def __init__(self, instruction_set: str = "auto") -> None:
         """instruction_set: avx512_bf16, avx512, avx2, neon, scalar, or "auto" for the best one."""

@@ -21,6 +21,7 @@ class TorchInt4:
 
     name = "torch-int4"
     widens = False
+    packs_on_device = False
 
     def refuses(self, spec: LinearSpec) -> str | None:
         if spec.device.type != "cpu":

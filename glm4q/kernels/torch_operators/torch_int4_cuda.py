@@ -26,6 +26,7 @@ class TorchInt4Cuda:
 
     name = "torch-int4-cuda"
     widens = False
+    packs_on_device = True
 
     def refuses(self, spec: LinearSpec) -> str | None:
         if spec.capability is None:

@@ -274,7 +274,7 @@ def _layer() -> nn.Module:
     for field, name in LINEARS.items():
         parent, attribute = name.split(".")
         weight = random_weight(*shapes[field], WeightFormat(4, 32, zero_bits=4))
-        linear = QuantLinear(weight, kernel)
+        linear = QuantLinear(weight, kernel, lambda tensor: tensor)
         linear.bias = torch.zeros(shapes[field][0]) if field in "qkv" else None
         setattr(layer.get_submodule(parent), attribute, linear)
     for name in NORMS.values():

@@ -16,11 +16,13 @@ from calculator.checkpoint.stored import StoredModel
 from calculator.errors import CheckpointError
 from calculator.memory.allocator import layer_block_bytes
 from calculator.memory.terms import Term
+from calculator.model.architecture import weights
 from calculator.model.formats import WeightFormat
 from glm4q.engine import LLM
 from glm4q.kernels.choose import candidates
-from glm4q.model.blocks import share_block
-from glm4q.model.loader import held_tensors
+from glm4q.model.blocks import LayerBlock
+from glm4q.model.decoder import CausalLM
+from glm4q.model.loader import held_tensors, load_weight
 from glm4q.weights import files
 from tests.fixtures import MakeQuantized
 from tests.glm4q.memories import load_on_cpu, memory_of, runner_of, weight_kernels
@@ -223,8 +225,13 @@ def test_weights_of_a_layer_share_one_block(
 ) -> None:
     """The values are unchanged, and the block is as long as the plan counts it."""
     stored = StoredModel.open(quantized_tiny(linear) if linear else tiny_checkpoint)
-    before, after = load_on_cpu(stored), load_on_cpu(stored)
-    share_block(after.model.layers[1])
+    kernels, before = weight_kernels(stored), load_on_cpu(stored)
+    of_layer = [weight for weight in weights(stored.config) if weight.layer == 1]
+    block = LayerBlock(of_layer, kernels)
+    with torch.device("meta"):
+        after = CausalLM(stored.config)
+    for weight in of_layer:
+        load_weight(after, weight.name, stored, weight, kernels, hold=block.hold)
     first, second = held_tensors(before.model.layers[1]), held_tensors(after.model.layers[1])
     assert first.keys() == second.keys()
     for name, tensor in second.items():

@@ -10,8 +10,6 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-import torch
-
 from calculator.errors import ContextFullError, MemoryFullError, ToolError
 from glm4q.chat.messages import Message
 from glm4q.chat.replies import ReplyEvent, ReplyParser, Text
@@ -196,7 +194,7 @@ class ChatSession:
         try:
             yield from self._parsed(self._counted(answer, record), reply)
             yield from reply.finish(whole=answer.finish_reason == "stop")
-        except torch.OutOfMemoryError:
+        except MemoryFullError:
             raise MemoryFullError(
                 "the device has no memory left: another program took it; the conversation is kept "
                 "up to here, so close that program and ask again"

@@ -1,16 +1,18 @@
 """`glm4q serve`: answer the clients of OpenAI's API with a checkpoint."""
 
-import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError, TokenizerError
 from calculator.extras import require_packages
+from glm4q.chat.dialects import find_dialect
 from glm4q.chat.template import ChatTemplate
 from glm4q.commands.options import compute, memory
 from glm4q.commands.options import serve as option
-from glm4q.commands.run.load import load, make_wish, parse_reserve
+from glm4q.commands.options.chat import Dialect
+from glm4q.commands.run.load import load, make_wish, parse_reserve, print_note, reloader
 from glm4q.engine import LLM
 from glm4q.text.generation_config import read_sampling_params
 
@@ -21,6 +23,7 @@ EXAMPLES = (
     "glm4q serve glm-4-9b-chat-int4",
     "glm4q serve glm-4-9b-chat-int4 --parallel 4 --context 8k --port 9000",
 )
+MOST_MINUTES = 525_600
 
 
 def serve(
@@ -41,33 +44,55 @@ def serve(
     device: compute.Device = "auto",
     dtype: compute.Dtype = "auto",
     kernel: compute.Kernel = "auto",
+    dialect: Dialect = None,
+    idle_unload: option.IdleUnload = None,
+    log_format: option.LogFormat = "text",
 ) -> int:
-    """Serve a checkpoint by OpenAI's API: /v1/chat/completions, /v1/completions, /v1/models."""
-    require_packages("serve", "starlette", "sse_starlette", "uvicorn")
+    """Serve a checkpoint by the APIs of OpenAI (chat, completions, responses) and Anthropic."""
+    require_packages("serve", "prometheus_client", "starlette", "sse_starlette", "uvicorn")
     # The server's packages come with an extra: glm4q --help and the other commands need none.
     from glm4q.server.app import make_app
     from glm4q.server.decoding import BatchDecoder
     from glm4q.server.listen import address, listen, rules_for, run
+    from glm4q.server.operation.log import AnswerLog, log_event, log_format_of, set_up_log
+    from glm4q.server.operation.metrics import Metrics
     from glm4q.server.service import Service
     from glm4q.server.worker import Worker
 
+    set_up_log(log_format_of(log_format))
+    if dialect is not None:
+        find_dialect(dialect)
+    idle_seconds = None if idle_unload is None else _minutes(idle_unload, "idle unload")
     batch = _at_least(1, parallel, "parallel")
     wish = make_wish(context, kv, embedding, gpu_layers, prefill_chunk, batch=batch)
     kept = parse_reserve(reserve)
     _at_least(0, queue, "queue")
+
+    def note(text: str) -> None:
+        log_event("note", text=text) if log_format == "json" else print_note(text)
+
     rules = rules_for(host, api_key_file, cors_origin.split(",") if cors_origin else ())
     StoredModel.open(model)  # a wrong directory, and a used port, are refused before all else
     with listen(host, port) as listener:
-        llm = load(model, wish, kept, device=device, dtype=dtype, kernel=kernel)
-        worker = Worker(BatchDecoder(llm.batch), queue=queue)
-        app = make_app(Service(_describe(llm, name), worker), rules)
-        print(llm.fit.sentence(), file=sys.stderr)
-        print(f"glm4q: serving at {address(listener)}/v1", file=sys.stderr, flush=True)
+        llm = load(model, wish, kept, device=device, dtype=dtype, kernel=kernel, note=note)
+        served, metrics = _describe(llm, name, dialect, note), Metrics()
+        worker = Worker(
+            BatchDecoder(llm.batch, reloader(llm)),
+            queue=queue,
+            watches=(metrics, AnswerLog()),
+            idle_seconds=idle_seconds,
+        )
+        app = make_app(Service(served, worker), rules, metrics)
+        note(llm.fit.sentence())
+        note(f"serving at {address(listener)}/v1")
+        del llm  # the worker alone keeps the model, so that it can be given back
         run(app, listener, worker)
     return 0
 
 
-def _describe(llm: LLM, name: str | None) -> "ServedModel":
+def _describe(
+    llm: LLM, name: str | None, dialect: str | None, note: Callable[[str], None]
+) -> "ServedModel":
     """Collect what the server tells about the model, and what it renders messages with."""
     from glm4q.server.served import ServedModel
 
@@ -75,7 +100,7 @@ def _describe(llm: LLM, name: str | None) -> "ServedModel":
         name=name or llm.directory.resolve().name,
         directory=str(llm.directory),
         tokenizer=llm.tokenizer,
-        template=_template(llm),
+        template=_template(llm, dialect, note),
         params=read_sampling_params(llm.directory),
         stop_token_ids=llm.stop_token_ids,
         context=llm.batch.room,
@@ -85,12 +110,13 @@ def _describe(llm: LLM, name: str | None) -> "ServedModel":
     )
 
 
-def _template(llm: LLM) -> ChatTemplate | None:
+def _template(llm: LLM, dialect: str | None, note: Callable[[str], None]) -> ChatTemplate | None:
     """The chat template; None for a model that only completes text."""
+    control_tokens = llm.tokenizer.control_tokens
     try:
-        return ChatTemplate.from_directory(llm.directory, llm.tokenizer.control_tokens)
+        return ChatTemplate.from_directory(llm.directory, control_tokens, dialect)
     except TokenizerError as error:
-        print(f"glm4q: {error}; only /v1/completions will answer", file=sys.stderr)
+        note(f"{error}; only /v1/completions will answer")
         return None
 
 
@@ -98,3 +124,12 @@ def _at_least(least: int, count: int, name: str) -> int:
     if count < least:
         raise OptionError(f"{name} must be at least {least}, not {count}")
     return count
+
+
+def _minutes(minutes: float, name: str) -> float:
+    """Read minutes as seconds. Raises OptionError."""
+    if not 0 < minutes <= MOST_MINUTES:
+        raise OptionError(
+            f"{name} must be above 0 and at most {MOST_MINUTES} minutes, not {minutes}"
+        )
+    return 60 * minutes

@@ -11,13 +11,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from calculator.errors import NumericError, OptionError
+from calculator.errors import MemoryFullError, NumericError, OptionError
 from glm4q.decode.answer import Answer, Event
 from glm4q.decode.prefixes.prefix_store import PrefixStore
 from glm4q.decode.row import Row
 from glm4q.decode.sampling import Constraint, SamplingParams
 from glm4q.memory.allocation import Memory
 from glm4q.memory.kv.cache import KVCache
+
+NO_MEMORY = "the device has no memory left: another program took it"
 
 
 class TokenRunner(Protocol):
@@ -123,7 +125,10 @@ class Batch:
             self.cancel(answer)
 
     def _run(self, answers: Sequence[Answer], tokens: int, draft: Sequence[int] = ()) -> None:
-        """Run so many tokens of each answer, and a guess; pick from what comes after them."""
+        """Run so many tokens of each answer, and a guess; pick from what comes after them.
+
+        Where the device has no memory, these answers end, and others go on.
+        """
         input_ids = torch.tensor([[*answer.next_tokens(tokens), *draft] for answer in answers])
         last = 1 + len(draft)
         try:
@@ -135,6 +140,11 @@ class Batch:
                 if answer.unrun <= 0  # of a prompt that goes on nothing is picked
             ]
             failed = [answer for answer, own in picking if not answer.take(own, draft)]
+        except torch.OutOfMemoryError:
+            failed = []
+            for answer in answers:
+                if answer.finish_reason is None:
+                    answer.end("error", MemoryFullError(NO_MEMORY))
         finally:
             for answer in answers:
                 answer.settle()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from calculator.checkpoint.stored import StoredModel
-from calculator.errors import OptionError
+from calculator.errors import MemoryFullError, OptionError
 from calculator.host_memory import available_bytes
 from calculator.memory.plan import MemoryPlan
 from calculator.memory.settings import RESERVE, Device, Settings
@@ -84,6 +84,16 @@ def layers_kernels(
         )
         for device, layers in plan.layers.items()
     }
+
+
+def check_room(run_plan: RunPlan, machine: Machine) -> None:
+    """Check that what a run holds is still free. Raises MemoryFullError."""
+    need, free = run_plan.memory.compute_bytes, machine.usable_bytes()
+    if need > free:
+        raise MemoryFullError(
+            f"the model is to hold {human_bytes(need)}, and {human_bytes(max(free, 0))} are free: "
+            "another program took the rest"
+        )
 
 
 def _refuse_full_host(fitted: Fit) -> None:

@@ -14,21 +14,26 @@ from glm4q.server.anthropic.endpoints import AnthropicEndpoints
 from glm4q.server.errors import ApiError
 from glm4q.server.guard import Guard, Rules
 from glm4q.server.openai.endpoints import OpenAIEndpoints
+from glm4q.server.operation.metrics import Metrics
+from glm4q.server.operation.observed import Observed
 from glm4q.server.own.endpoints import OwnEndpoints
 from glm4q.server.responses.endpoints import ResponsesEndpoints
 from glm4q.server.service import Service
 
 
-def make_app(service: Service, rules: Rules) -> Starlette:
+def make_app(service: Service, rules: Rules, metrics: Metrics) -> Starlette:
     """Put the endpoints behind the guard."""
     apis = (
         OpenAIEndpoints(service),
         ResponsesEndpoints(service),
         AnthropicEndpoints(service),
         OwnEndpoints(service),
+        metrics,
     )
     routes = [route for api in apis for route in api.routes()]
-    middleware = [Middleware(Guard, rules=rules)]
+    metrics.watch_service(service)
+    observed = Middleware(Observed, metrics=metrics, paths=[route.path for route in routes])
+    middleware = [observed, Middleware(Guard, rules=rules)]
     if rules.origins:
         cors = Middleware(
             CORSMiddleware,
@@ -36,7 +41,7 @@ def make_app(service: Service, rules: Rules) -> Starlette:
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
         )
-        middleware.insert(0, cors)
+        middleware.insert(1, cors)
     handlers: dict[Any, Callable[..., Any]] = {
         ApiError: _refused,
         HTTPException: _not_there,

@@ -1,11 +1,11 @@
 """What the server needs of the decoding loop: answers that join, tokens, and why each ends."""
 
-from collections.abc import Hashable, Sequence
+import gc
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 import torch
 
-from calculator.errors import MemoryFullError
 from glm4q.decode.answer import Answer, Event
 from glm4q.decode.batch import Batch
 from glm4q.decode.sampling import SamplingParams
@@ -26,6 +26,14 @@ class Decoder(Protocol):
     def free(self) -> int:
         """How many answers may join."""
 
+    @property
+    def loaded(self) -> bool:
+        """Whether the model is in memory."""
+
+    @property
+    def kept_tokens(self) -> int:
+        """Tokens in the cache: those of running answers, and of prompts that may come again."""
+
     def join(self, prompt: Sequence[int], params: SamplingParams) -> Begun:
         """Begin an answer. Raises Glm4qError where the prompt does not fit."""
 
@@ -35,27 +43,55 @@ class Decoder(Protocol):
     def step(self) -> Sequence[tuple[Hashable, Event]]:
         """Run a step, and return what has happened to which answer. Raises Glm4qError."""
 
+    def unload(self) -> None:
+        """Give the model's memory back. No answer may be running."""
+
+    def load(self) -> None:
+        """Load the model again. Raises Glm4qError where its memory is not free any more."""
+
 
 class BatchDecoder:
-    """A `Batch` that says in one line where the device has no memory left."""
+    """The rows of a loaded model, which may be given back and loaded again."""
 
-    def __init__(self, batch: Batch) -> None:
-        self._batch = batch
+    def __init__(self, batch: Batch, load: Callable[[], Batch]) -> None:
+        """load: loads the same model with the same rows."""
+        self._batch: Batch | None = batch
+        self._load, self._rows = load, len(batch.rows)
 
     @property
     def free(self) -> int:
-        return self._batch.free
+        return self._rows if self._batch is None else self._batch.free
+
+    @property
+    def loaded(self) -> bool:
+        return self._batch is not None
+
+    @property
+    def kept_tokens(self) -> int:
+        batch = self._batch
+        return 0 if batch is None else sum(row.cache.length for row in batch.rows)
+
+    @property
+    def batch(self) -> Batch:
+        """The rows. Raises RuntimeError while the model is not loaded."""
+        if self._batch is None:
+            raise RuntimeError("the model is not loaded")
+        return self._batch
 
     def join(self, prompt: Sequence[int], params: SamplingParams) -> Answer:
-        return self._batch.join(prompt, params)
+        return self.batch.join(prompt, params)
 
     def cancel(self, answer: Any) -> None:
-        self._batch.cancel(answer)
+        self.batch.cancel(answer)
 
     def step(self) -> list[tuple[Answer, Event]]:
-        try:
-            return self._batch.step()
-        except torch.OutOfMemoryError:
-            raise MemoryFullError(
-                "the device has no memory left: another program took it"
-            ) from None
+        return self.batch.step()
+
+    def unload(self) -> None:
+        self._batch = None
+        gc.collect()  # a model's modules refer to one another
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def load(self) -> None:
+        self._batch = self._load()

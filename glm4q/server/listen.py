@@ -78,6 +78,7 @@ def run(app: ASGIApp, listener: socket.socket, worker: Worker) -> None:
     """Serve until SIGTERM or Ctrl-C; then take no more requests, and end those that run."""
     config = uvicorn.Config(
         app,
+        log_config=None,  # that of operation/log.py
         log_level="warning",  # no line for each request: paths and addresses are nobody's business
         access_log=False,
         server_header=False,

@@ -11,7 +11,8 @@ from glm4q.chat.replies import ReplyEvent, ReplyParser, Text
 from glm4q.chat.stop_strings import StopStrings
 from glm4q.decode.answer import End, Event, FinishReason, Token
 from glm4q.decode.sampling import SamplingParams
-from glm4q.server.worker import Job, Worker
+from glm4q.server.job import Job
+from glm4q.server.worker import Worker
 from glm4q.text.tokenizer import Tokenizer
 
 ASSISTANT = "<|assistant|>"

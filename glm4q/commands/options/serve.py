@@ -3,7 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from glm4q.commands.options.declare import option
+from glm4q.commands.options.declare import choice, option
+
+OPERATION = "Operation"
+LOG_FORMATS = ("text", "json")
 
 
 def _network(text: str, default: str | bool = True) -> Any:
@@ -23,3 +26,15 @@ CorsOrigin = Annotated[
 ]
 Name = Annotated[str | None, _network("The model's name for clients.", "the directory's")]
 Queue = Annotated[int, _network("Answers that may wait for a free row.")]
+IdleUnload = Annotated[
+    float | None,
+    option(
+        "Give the model's memory back when nobody has asked for so many minutes; the next request "
+        "loads it again.",
+        topic=OPERATION,
+        default="never",
+    ),
+]
+LogFormat = Annotated[
+    str, choice("How events are written to standard error", LOG_FORMATS, OPERATION)
+]

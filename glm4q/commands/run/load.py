@@ -1,14 +1,18 @@
 """Load a checkpoint as the options ask, for the commands that answer with it."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+from calculator.checkpoint.stored import StoredModel
 from calculator.memory.settings import parse_device
 from calculator.options import parse_count, parse_size, parse_tokens
 from calculator.questions.fit import Wish
 from glm4q.commands.process.signals import ending_at_once_on_interrupt
+from glm4q.decode.batch import Batch
 from glm4q.engine import LLM
 from glm4q.kernels.cpu.extension import slow_note
+from glm4q.planning.plan import check_room
 from glm4q.terminal.screen.console import Console
 
 
@@ -34,15 +38,41 @@ def make_wish(
     )
 
 
+def print_note(text: str) -> None:
+    """Print a line for whoever runs the command, apart from its output."""
+    print(f"glm4q: {text}", file=sys.stderr, flush=True)
+
+
 def load(
-    model: Path, wish: Wish, reserve: int | None, *, device: str, dtype: str, kernel: str
+    model: Path,
+    wish: Wish,
+    reserve: int | None,
+    *,
+    device: str,
+    dtype: str,
+    kernel: str,
+    note: Callable[[str], None] = print_note,
 ) -> LLM:
-    """Load a checkpoint while the terminal says so, and warn if its kernels are slow here."""
+    """Load a checkpoint while the terminal says so, and note if its kernels are slow here."""
     with ending_at_once_on_interrupt(), Console(file=sys.stderr).status(f"loading {model}"):
         llm = LLM.load(model, device=device, dtype=dtype, kernel=kernel, wish=wish, reserve=reserve)
-    if note := slow_note({tensor.device for tensor in llm.model.state_dict().values()}):
-        print(f"glm4q: {note}", file=sys.stderr)
+    if slow := slow_note({tensor.device for tensor in llm.model.state_dict().values()}):
+        note(slow)
     return llm
+
+
+def reloader(llm: LLM) -> Callable[[], Batch]:
+    """Make a function that loads a model as it was planned, once its memory was given back.
+
+    The function keeps nothing of the model itself. It raises MemoryFullError.
+    """
+    directory, machine, run_plan = llm.directory, llm.machine, llm.run_plan
+
+    def reload() -> Batch:
+        check_room(run_plan, machine)
+        return LLM.load_as_planned(StoredModel.open(directory), machine, run_plan).batch
+
+    return reload
 
 
 def parse_reserve(reserve: str | None) -> int | None:

@@ -48,8 +48,9 @@ class OwnEndpoints:
         ]
 
     async def health(self, request: Request) -> Response:
-        alive = self.service.worker.alive
-        return JSONResponse({"status": "ok" if alive else "ended"}, 200 if alive else 503)
+        worker = self.service.worker
+        status = {"status": "ok" if worker.alive else "ended", "loaded": worker.decoder.loaded}
+        return JSONResponse(status, 200 if worker.alive else 503)
 
     async def tokenize(self, request: Request) -> Response:
         asked = read_body(TokenizeRequest, await request.body())

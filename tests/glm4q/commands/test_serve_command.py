@@ -1,5 +1,6 @@
 """`glm4q serve` with a real model: its answers are those of a chat, and SIGTERM lets them end."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -21,14 +22,18 @@ GREEDY = SamplingParams(temperature=0, max_tokens=12)
 
 
 @contextmanager
-def served(checkpoint: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def served(checkpoint: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     command = [sys.executable, "-m", "glm4q", "serve", str(checkpoint), "--port", "0"]
     command += ["--parallel", "2", "--context", "512", "--name", "tiny", "--device", "cpu"]
+    command += options
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:
             lines = iter(process.stderr.readline, "")
-            yield process, next(line.split()[-1] for line in lines if "serving at" in line)
+            yield (
+                process,
+                next(line.split()[-1] for line in lines if "serving at" in line).rstrip('"}'),
+            )
         finally:
             process.kill()
 
@@ -68,6 +73,23 @@ def test_clients_at_once_get_the_answers_of_a_chat_and_a_stream_ends_after_sigte
     assert pieces[-1].choices[0].finish_reason in ("stop", "length")
 
 
+def test_the_memory_of_a_model_is_given_back_and_its_answers_stay_the_same(
+    chat_checkpoint: Path,
+) -> None:
+    options = ("--idle-unload", "0.02", "--log-format", "json")
+    with served(chat_checkpoint, *options) as (process, url):
+        first = ask(url, "Hello")
+        assert process.stderr is not None
+        events = (json.loads(line) for line in process.stderr)  # every line is JSON
+        assert next(event for event in events if event["event"] == "unloaded")
+        assert ask(url, "Hello") == first
+        assert next(event for event in events if event["event"] == "loaded")["seconds"] > 0
+        process.send_signal(signal.SIGTERM)
+        left = process.stderr.read()
+        assert process.wait(30) == 0
+    assert "Hello" not in left
+
+
 def test_what_cannot_be_served_is_said_before_anything_is_loaded(
     chat_checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -75,5 +97,12 @@ def test_what_cannot_be_served_is_said_before_anything_is_loaded(
     assert "--api-key-file" in capsys.readouterr().err
     assert main(["serve", str(chat_checkpoint), "--parallel", "0"]) == 2
     assert "parallel must be at least 1, not 0" in capsys.readouterr().err
-    assert main(["serve", str(chat_checkpoint), "--cors-origin", "*"]) == 2
-    assert "cors origin" in capsys.readouterr().err
+    wrong = {
+        "--cors-origin": ("*", "cors origin"),
+        "--idle-unload": ("0", "idle unload must be above 0"),
+        "--log-format": ("xml", "log format must be text or json, not xml"),
+        "--dialect": ("klingon", "klingon"),
+    }
+    for option, (value, problem) in wrong.items():
+        assert main(["serve", str(chat_checkpoint), option, value]) == 2
+        assert problem in capsys.readouterr().err

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from calculator.checkpoint.stored import StoredModel
-from calculator.errors import OptionError
+from calculator.errors import MemoryFullError, OptionError
 from calculator.questions.fit import Wish
 from glm4q.decode.answer import End, Event, Token
 from glm4q.decode.batch import Batch
@@ -16,6 +17,7 @@ from glm4q.decode.generate import generate, generate_batch, token_ids
 from glm4q.decode.runner import Runner
 from glm4q.decode.sampling import SamplingParams
 from glm4q.engine import LLM
+from glm4q.memory.kv.cache import KVCache
 from glm4q.model.decoder import CausalLM
 from tests import tiny
 from tests.glm4q.memories import load_on_cpu, memory_on_cpu, runner_of
@@ -160,3 +162,28 @@ def test_the_demo_models_answers_together_are_those_alone(
     alone = LLM.load(directory, device="cpu", dtype="fp32", wish=Wish(context=100))
     for prompt, own, answer in zip(prompts, params, together, strict=True):
         assert answer == _alone(alone.new_runner(), prompt, own)
+
+
+class FullForPrompts(Runner):
+    """The device has no memory for more than one token at once."""
+
+    def __call__(
+        self, input_ids: Tensor, caches: Sequence[KVCache] | None = None, last: int = 1
+    ) -> Tensor:
+        if input_ids.shape[1] > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().__call__(input_ids, caches, last)
+
+
+def test_out_of_memory_ends_the_answer_that_ran_and_the_others_go_on(model: CausalLM) -> None:
+    memory = memory_on_cpu(tiny.BASE, 40, batch=2, chunk=8)
+    expected = _alone(runner_of(model, memory), [1, 2, 3], GREEDY)
+    batch = Batch(FullForPrompts(model, memory, runner_of(model, memory).kernels))
+    first = batch.join([1, 2, 3], GREEDY)
+    batch.step()
+    second = batch.join(list(range(10)), GREEDY)
+    assert list(token_ids(batch.stream(first))) == expected
+    assert second.finish_reason == "error"
+    with pytest.raises(MemoryFullError, match="no memory left"):
+        list(token_ids(second.events))
+    assert batch.free == 2

@@ -21,6 +21,8 @@ from glm4q.decode.answer import End, Event, Token
 from glm4q.decode.sampling import SamplingParams
 from glm4q.server.app import make_app
 from glm4q.server.guard import LOOPBACK, Rules
+from glm4q.server.operation.log import AnswerLog
+from glm4q.server.operation.metrics import Metrics
 from glm4q.server.served import ServedModel
 from glm4q.server.service import Service
 from glm4q.server.worker import Worker
@@ -53,6 +55,8 @@ class ScriptedDecoder:
     params: list[SamplingParams] = field(default_factory=list)
     cancelled: int = 0
     failure: Glm4qError | None = None
+    loaded: bool = True
+    load_failure: Glm4qError | None = None
     cached_tokens: int = 0
     """What each prompt is to have in the cache."""
 
@@ -60,7 +64,21 @@ class ScriptedDecoder:
     def free(self) -> int:
         return self.rows - len(self.answers)
 
+    @property
+    def kept_tokens(self) -> int:
+        return sum(map(len, self.prompts))
+
+    def unload(self) -> None:
+        assert not self.answers
+        self.loaded = False
+
+    def load(self) -> None:
+        if self.load_failure is not None:
+            raise self.load_failure
+        self.loaded = True
+
     def join(self, prompt: Sequence[int], params: SamplingParams) -> ScriptedAnswer:
+        assert self.loaded
         self.prompts.append(list(prompt))
         self.params.append(params)
         answer = ScriptedAnswer(list(self.script), params.max_tokens, self.cached_tokens)
@@ -132,6 +150,7 @@ def serving(
     ping_seconds: float = 5.0,
     held: bool = False,
     thinks: bool = False,
+    idle_seconds: float | None = None,
 ) -> Iterator[Running]:
     """Serve a model that always says `text`. held: it says nothing until the gate is set.
 
@@ -142,12 +161,13 @@ def serving(
     decoder = ScriptedDecoder(byte_tokens(tokenizer, raw), rows)
     if not held:
         decoder.gate.set()
-    worker = Worker(decoder, queue=queue)
+    metrics = Metrics()
+    worker = Worker(decoder, queue=queue, watches=(metrics, AnswerLog()), idle_seconds=idle_seconds)
     worker.start()
     service = Service(_served(checkpoint, tokenizer, thinks=thinks), worker, ping_seconds)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
-        uvicorn.Config(make_app(service, rules), log_level="critical", lifespan="off")
+        uvicorn.Config(make_app(service, rules, metrics), log_level="critical", lifespan="off")
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

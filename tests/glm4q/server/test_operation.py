@@ -78,8 +78,10 @@ def test_the_log_has_a_line_for_each_answer_and_request_and_no_text(
         httpx2.get(f"{server.url}/secret-path")
         server.decoder.failure = MemoryFullError("no memory left")
         httpx2.post(f"{server.url}{CHAT}", json=body())
-    answer, request, stranger, failed, _ = map(json.loads, lines.getvalue().splitlines())
-    assert (answer["event"], request["event"]) == ("answer", "request")
+        wait_for(lambda: len(lines.getvalue().splitlines()) == 5)
+    written = [json.loads(line) for line in lines.getvalue().splitlines()]
+    answer, failed = (line for line in written if line["event"] == "answer")
+    request, stranger, _ = (line for line in written if line["event"] == "request")
     assert answer["request"] == request["request"] == answered.headers["x-request-id"]
     assert (answer["prompt_tokens"], answer["tokens"], answer["reason"]) == (PROMPT, 9, "stop")
     assert 0 <= answer["queue_seconds"] <= answer["first_token_seconds"] <= answer["seconds"]

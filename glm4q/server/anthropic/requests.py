@@ -31,6 +31,11 @@ class TextBlock(Cached):
     citations: list[None] | None = Field(default=None, max_length=0)
 
 
+Texts = Annotated[
+    list[TextBlock], BeforeValidator(_as_blocks, json_schema_input_type=str | list[TextBlock])
+]
+
+
 class ThinkingBlock(Body):
     """Thoughts of an earlier answer, which the model is not shown again."""
 
@@ -61,7 +66,7 @@ class ToolResultBlock(Cached):
 
     type: Literal["tool_result"]
     tool_use_id: str
-    content: Annotated[list[TextBlock], BeforeValidator(_as_blocks)] = Field(default=[])
+    content: Texts = Field(default=[])
     is_error: bool | None = None
 
 
@@ -75,7 +80,9 @@ class Message(Body):
     """A message of the conversation."""
 
     role: Literal["user", "assistant", "system"]
-    content: Annotated[list[Block], BeforeValidator(_as_blocks)]
+    content: Annotated[
+        list[Block], BeforeValidator(_as_blocks, json_schema_input_type=str | list[Block])
+    ]
 
 
 class Tool(Cached):
@@ -149,7 +156,7 @@ class CountRequest(Cached):
 
     model: str
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
-    system: Annotated[list[TextBlock], BeforeValidator(_as_blocks)] = Field(default=[])
+    system: Texts = Field(default=[])
     tools: list[Tool] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_choice: ToolChoice | None = None
     thinking: ThinkingConfig | None = None

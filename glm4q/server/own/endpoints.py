@@ -1,7 +1,6 @@
 """The endpoints of our own: tokens of a text, the plan of the run, and whether the server lives."""
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -9,28 +8,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from calculator.errors import Glm4qError
-from calculator.model.presets import PRESETS
 from calculator.questions.answer import find_answer
 from calculator.questions.asked import Asked
 from calculator.report.records import answer_record, question_record
-from glm4q.server.errors import ApiError, unsupported
-from glm4q.server.request.bodies import Body, Json, read_body
+from glm4q.server.errors import ApiError
+from glm4q.server.own.openapi import describe
+from glm4q.server.own.requests import DetokenizeRequest, TokenizeRequest, asked_plan
+from glm4q.server.request.bodies import Json, read_body
 from glm4q.server.service import Service
-
-NOT_ASKED = ("model", "ram_bandwidth")
-"""What a plan is not asked for by the network: other files, and a measurement of this machine."""
-
-
-class TokenizeRequest(Body):
-    """The body of /tokenize."""
-
-    text: str
-
-
-class DetokenizeRequest(Body):
-    """The body of /detokenize."""
-
-    tokens: list[int]
 
 
 @dataclass(frozen=True)
@@ -42,6 +27,7 @@ class OwnEndpoints:
     def routes(self) -> list[Route]:
         return [
             Route("/health", self.health, methods=["GET"]),
+            Route("/openapi.json", self.openapi, methods=["GET"]),
             Route("/v1/plan", self.plan, methods=["GET"]),
             Route("/tokenize", self.tokenize, methods=["POST"]),
             Route("/detokenize", self.detokenize, methods=["POST"]),
@@ -51,6 +37,9 @@ class OwnEndpoints:
         worker = self.service.worker
         status = {"status": "ok" if worker.alive else "ended", "loaded": worker.decoder.loaded}
         return JSONResponse(status, 200 if worker.alive else 503)
+
+    async def openapi(self, request: Request) -> Response:
+        return JSONResponse(describe(self.service.model.name))
 
     async def tokenize(self, request: Request) -> Response:
         asked = read_body(TokenizeRequest, await request.body())
@@ -72,21 +61,6 @@ class OwnEndpoints:
             return JSONResponse(await run_in_threadpool(_planned, asked))
         except Glm4qError as error:
             raise ApiError(400, self.service.model.without_path(error)) from None
-
-
-def asked_plan(query: dict[str, str]) -> Asked:
-    """The question that a query asks in the words of `glm4q calc`. Raises ApiError."""
-    known = {entry.name: entry.type for entry in fields(Asked)}
-    given: dict[str, Any] = {}
-    for name, value in query.items():
-        if name not in known or (name in NOT_ASKED and value not in PRESETS):
-            raise unsupported(name, "a plan is not asked for by it here")
-        try:
-            given[name] = int(value) if "int" in str(known[name]) else value
-        except ValueError:
-            message = f"{name} must be a whole number, not {value[:40]!r}"
-            raise ApiError(400, message, param=name, code="invalid_value") from None
-    return Asked(**given)
 
 
 def _planned(asked: Asked) -> Json:

@@ -29,7 +29,9 @@ class TextPart(Body):
     logprobs: list[None] | None = Field(default=None, max_length=0)
 
 
-Parts = Annotated[list[TextPart], BeforeValidator(_as_parts)]
+Parts = Annotated[
+    list[TextPart], BeforeValidator(_as_parts, json_schema_input_type=str | list[TextPart])
+]
 
 
 class Item(Body):
@@ -157,7 +159,7 @@ class ResponsesRequest(Body):
     input: Annotated[
         list[AnyItem],
         Field(min_length=1, max_length=MAX_MESSAGES),
-        BeforeValidator(_as_items),
+        BeforeValidator(_as_items, json_schema_input_type=str | list[AnyItem]),
     ]
     instructions: str | None = None
     include: list[Literal["reasoning.encrypted_content"]] | None = None

@@ -3,12 +3,13 @@ than it should. `make card` runs every format on every generation of cards; here
 """
 
 import gc
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 pytest.importorskip("triton", reason="Triton is not installed; it has no wheel for this system")
 
@@ -52,9 +53,9 @@ class Case:
     def name(self) -> str:
         return "bf16" if self.formats is None else name_of(*self.formats)
 
-    def load(self, checkpoints: Path, device: str, **changed: Any) -> Run:
+    def load(self, checkpoints: Path, device: str, kernel: str = "auto", **changed: Any) -> Run:
         wish = Wish(context=64, kv=self.kv, **{**self.extra, **changed})
-        return Run(checkpoints / self.name, device, wish, dtype=self.dtype)
+        return Run(checkpoints / self.name, device, wish, dtype=self.dtype, kernel=kernel)
 
 
 def slow(*cases: Case) -> list[Any]:
@@ -71,14 +72,31 @@ CLOSE = [
 
 @pytest.mark.parametrize("case", CLOSE)
 def test_logits_are_those_of_the_cpu(case: Case, checkpoints: Path) -> None:
-    """A chunk, then tokens one by one: plain, recorded and replayed."""
+    """A chunk, then tokens one by one: plain, recorded and replayed.
+
+    The host computes with exact activations. Where a card rounds keys and values to 16 bits, some
+    of an INT4 cache's codes are rounded the other way: that is below half of what the cache's own
+    rounding changes.
+    """
     tokens = [*PROMPT, 31, 7, 71, 63, 22]
-    expected = case.load(checkpoints, "cpu", prefill_chunk=21).logits(tokens)
+    expected, limit = _host_logits(case, tokens, checkpoints), 0.01
+    if case.kv in ("k8v4", "int4"):
+        limit = distance(expected, _host_logits(replace(case, kv="fp32"), tokens, checkpoints)) / 2
+    elif case.dtype == "bf16":
+        limit = 0.03
     with simulated_card(case.card):
-        found = case.load(checkpoints, "cuda", prefill_chunk=21).logits(tokens)
-    error = (found - expected).norm(dim=-1) / expected.norm(dim=-1)
-    rounded = case.dtype == "bf16" or case.kv in ("k8v4", "int4")
-    assert error.max() < (0.05 if rounded else 0.01)
+        returned = case.load(checkpoints, "cuda", prefill_chunk=len(PROMPT)).logits(tokens)
+    assert distance(returned, expected) < limit
+
+
+def _host_logits(case: Case, tokens: list[int], checkpoints: Path) -> Tensor:
+    run = case.load(checkpoints, "cpu", "reference", prefill_chunk=len(PROMPT))
+    return run.logits(tokens)
+
+
+def distance(returned: Tensor, expected: Tensor) -> float:
+    """The largest relative distance of a token's logits."""
+    return float(((returned - expected).norm(dim=-1) / expected.norm(dim=-1)).max())
 
 
 EXACT = [

@@ -23,11 +23,11 @@ def human_bytes(count: int) -> str:
 def human_band(low: float, high: float) -> str:
     """A band of speeds.
 
-    >>> human_band(17.3, 32.8), human_band(1.84, 3.4)
-    ('17 to 33', '1.8 to 3.4')
+    >>> human_band(17.3, 32.8), human_band(1.84, 3.4), human_band(453, 1179)
+    ('17 to 33', '1.8 to 3.4', '453 to 1,179')
     """
     digits = 0 if high >= 10 else 1
-    return f"{low:.{digits}f} to {high:.{digits}f}"
+    return f"{low:,.{digits}f} to {high:,.{digits}f}"
 
 
 def human_duration(low: float, high: float) -> str:

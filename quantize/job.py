@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from calculator.checkpoint.stored import StoredModel
-from calculator.errors import MemoryFullError
+from calculator.errors import MemoryFullError, OptionError
 from calculator.host_memory import available_bytes
 from calculator.memory.making import CalibrationPass, MemoryEstimate, estimate_memory, largest_batch
 from calculator.units import counted, human_bytes
@@ -60,13 +60,24 @@ class Job:
         batch = journal.asked.get("batch") if journal and journal.parts else None
         return batch if isinstance(batch, int) and 0 < batch <= BATCH else None
 
-    def _memory_limit(self) -> tuple[int | None, str]:
+    def lack_of_memory(self) -> str | None:
+        """Why the memory that is free does not do for this run; None where it does."""
+        try:
+            _ = self._batch_and_need
+        except OptionError as error:
+            return str(error)
+        return None
+
+    def _memory_limit(self) -> tuple[int, str]:
         if self.max_memory is not None:
             return self.max_memory, f"--max-memory is {human_bytes(self.max_memory)}"
-        if self.how.device.type != "cpu":
-            return None, ""
-        free = available_bytes()
-        return free, f"{human_bytes(free)} of memory are free (--max-memory names another limit)"
+        if self.how.device.type == "cpu":
+            free, of, other = available_bytes(), "memory", ""
+        else:
+            free, _ = torch.cuda.mem_get_info(self.how.device)
+            of, other = "the GPU's memory", "--device cpu computes on the host, "
+        advice = f"{other}--max-memory names another limit"
+        return free, f"{human_bytes(free)} of {of} are free ({advice})"
 
     def plan(self) -> str:
         """One line: the memory and the disk that the run takes. Raises OptionError."""

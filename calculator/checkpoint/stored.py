@@ -197,11 +197,12 @@ class StoredModel:
         header = self.part(piece, weight.name.rpartition(".")[2])
         if header.dtype not in (*FLOATS, *BLOCK_BYTES):
             raise CheckpointError(
-                f"{header.name} has dtype {header.dtype}; {', '.join(FLOATS)} are read"
+                f"{self.directory}: {header.name} has dtype {header.dtype}; "
+                f"{', '.join(FLOATS)} are read"
             )
         if len(header.shape) != len(weight.shape) or header.shape[1:] != weight.shape[1:]:
             raise CheckpointError(
-                f"{header.name} has shape {list(header.shape)}, "
+                f"{self.directory}: {header.name} has shape {list(header.shape)}, "
                 f"and {weight.name} must have {list(weight.shape)}"
             )
         return header.shape[0]

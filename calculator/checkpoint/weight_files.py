@@ -29,10 +29,11 @@ def find_weight_file(directory: Path) -> Path:
         unread.append(INDEX)
     if unread:
         logger.warning(
-            "%s: weights are read from %s; %s beside it is not read",
+            "%s: weights are read from %s; %s beside it %s not read",
             directory,
             chosen.name,
             ", ".join(unread),
+            "is" if len(unread) == 1 else "are",
         )
     return chosen
 
@@ -63,7 +64,15 @@ def _find(directory: Path) -> Path:
         )
     if reason := what_it_is_instead(directory):
         raise CheckpointError(reason)
-    raise CheckpointError(f"{directory} has neither {SINGLE} nor {INDEX}")
+    raise CheckpointError(f"{directory} has neither {SINGLE} nor {INDEX}{_advice(directory)}")
+
+
+def _advice(directory: Path) -> str:
+    """What to do with a config.json whose weights are not there."""
+    config = directory / "config.json"
+    if not config.is_file() or read_json_object(config).get("quantization_config"):
+        return ""
+    return f"; calc plans by the config alone: name {config}"
 
 
 def _safetensors(directory: Path) -> list[Path]:

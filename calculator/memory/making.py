@@ -1,6 +1,6 @@
-"""What quantizing takes in memory, on disk and in time, before it begins.
+"""What quantizing takes in memory and on disk, before it begins.
 
-`glm4q quantize` plans its run with it, and `glm4q calc` says what a checkpoint costs to make.
+`glm4q quantize` plans its run with it; for `glm4q calc`, making_cost.py adds the time.
 """
 
 from collections.abc import Mapping
@@ -206,61 +206,3 @@ def calibration_disk_bytes(
     """Bytes of both streams' hidden states before and after a layer, and of two stages' inputs."""
     widths = 2 * config.hidden_size + config.hidden_size + config.intermediate_size
     return 2 * samples * tokens * widths * number_bytes
-
-
-CALIBRATION = CalibrationPass("gptq", batch=4, tokens=512, number_bytes=2)
-"""What `glm4q quantize` does for INT4 weights if nothing else is asked for."""
-CALIBRATION_SAMPLES = 40
-"""The built-in calibration text makes about as many samples."""
-HELD_OUT_TOKENS = 2304
-"""The built-in text that quality is measured on has about as many tokens."""
-
-ROUNDING_RATE = (0.3e9, 1.5e9)
-"""Bytes of bf16 weights that two cores round a second, from file to file
-(benchmarks/RESULTS.md: 0.57 and 1.10 GB/s, and half of that is the file system)."""
-GPTQ_NUMBERS_RATE = 1.4e6
-"""Numbers of weights that GPTQ rounds a second on two cores, whatever the samples."""
-GPTQ_PRODUCTS_RATE = 1.1e10
-"""Numbers of weights x tokens of samples that calibration takes a second on two cores. Both rates
-follow from 221 s for a layer of 204 million numbers and 8 x 512 tokens, a third of it for the
-samples as on the demo model (benchmarks/RESULTS.md)."""
-QUALITY_RATE = (2e10, 1e11)
-"""Numbers of weights x tokens that two cores take a second while quality is measured: assumed."""
-GPTQ_BAND = (0.5, 1.5)
-"""Machines differ from the one that was measured."""
-
-
-@dataclass(frozen=True)
-class MakingCost:
-    """What quantizing a model takes, from the same plan that `glm4q quantize` prints."""
-
-    memory_bytes: int
-    disk_bytes: int
-    """The checkpoint, and hidden states while it is made."""
-    download_bytes: int
-    seconds: tuple[float, float]
-    """A band, for two cores of a server."""
-
-
-def making_cost(
-    formats: Mapping[Weight, WeightFormat], config: ModelConfig, *, calibrated: bool
-) -> MakingCost:
-    """Return the cost of making a checkpoint in these formats from bf16 files."""
-    numbers = sum(weight.numel for weight in formats)
-    how = CALIBRATION if calibrated else replace(CALIBRATION, tokens=0)
-    need = estimate_memory(formats, config, how, held_out=HELD_OUT_TOKENS)
-    output = sum(sum(each.parts(weight).values()) for weight, each in formats.items())
-    layers = sum(weight.numel for weight in formats if weight.layer is not None)
-    # Quality is measured at the end: the source and the result each read the held-out text.
-    quality = [2 * layers * HELD_OUT_TOKENS / rate for rate in reversed(QUALITY_RATE)]
-    rounding = [2 * numbers / rate for rate in reversed(ROUNDING_RATE)]
-    disk = output
-    if calibrated:
-        disk += calibration_disk_bytes(
-            config, samples=CALIBRATION_SAMPLES, tokens=how.tokens, number_bytes=2
-        )
-        products = layers * CALIBRATION_SAMPLES * how.tokens
-        whole = layers / GPTQ_NUMBERS_RATE + products / GPTQ_PRODUCTS_RATE
-        rounding = [whole * share for share in GPTQ_BAND]
-    seconds = rounding[0] + quality[0], rounding[1] + quality[1]
-    return MakingCost(need.total, disk, 2 * numbers, seconds)

@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calculator.cards.card import Card, card_of
@@ -19,7 +20,7 @@ from calculator.questions.variants import (
 )
 
 if TYPE_CHECKING:
-    from calculator.memory.making import MakingCost
+    from calculator.memory.making_cost import MakingCost
 
 REPOSITORIES = {
     "glm-4-9b-chat": "THUDM/glm-4-9b-chat",
@@ -83,15 +84,27 @@ def answer_cost(question: Question) -> "MakingCost | None":
     variant = question.subject.variant
     if variant is None or variant.weights not in ("int8", "int4"):
         return None
-    from calculator.memory.making import making_cost
+    from calculator.memory.making_cost import CardRates, making_cost
 
-    subject = question.subject
-    return making_cost(subject.formats, subject.config, calibrated=variant.weights == "int4")
+    subject, card = question.subject, question.card
+    gpu = card.gpu if card and card.gpu and card.gpu.runs_glm4q else None
+    return making_cost(
+        subject.formats,
+        subject.config,
+        calibrated=variant.weights == "int4",
+        card=CardRates(gpu.matrix_tflops * 1e12, gpu.fp32_tflops * 1e12) if gpu else None,
+        card_bytes=card.usable_bytes if card else 0,
+    )
+
+
+def is_here(question: Question) -> bool:
+    """Whether the model's files are on this machine, so that nothing is downloaded."""
+    return Path(question.model).is_dir()
 
 
 def making_commands(question: Question) -> tuple[str, ...]:
     """Return the commands that make the variant and run it as planned."""
-    source = question.model_argument
+    source = _source_argument(question)
     repository = REPOSITORIES.get(source.lower(), source)
     variant, settings = question.subject.variant, question.settings
     runs = []
@@ -115,6 +128,14 @@ def making_commands(question: Question) -> tuple[str, ...]:
     context = f" --context {settings.context}" if settings.context < longest else ""
     layers = f" --gpu-layers {settings.gpu_layers}" if settings.gpu_layers is not None else ""
     return (*runs, f"glm4q chat {target} --kv {settings.kv}{context}{layers}")
+
+
+def _source_argument(question: Question) -> str:
+    """What names the files to quantize: the directory of a config.json that is asked alone."""
+    path = Path(question.model)
+    if path.is_file() and path.suffix == ".json":
+        return shlex.quote(printable(str(path.parent)))
+    return question.model_argument
 
 
 def _llama_commands(question: Question, target: str) -> tuple[str, ...]:

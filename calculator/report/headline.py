@@ -6,6 +6,7 @@ from calculator.cards.roofline import SHORT_CONTEXT
 from calculator.questions.answer import (
     Answer,
     answer_cost,
+    is_here,
     making_commands,
     smallest_card,
 )
@@ -72,10 +73,13 @@ def _below(answer: Answer) -> list[str]:
     lines = [f"make and run it: {' && '.join(making_commands(question))}"]
     cost = answer_cost(question)
     if cost is not None:
+        times = [f"{human_duration(*cost.seconds)} on two CPU cores"]
+        if cost.card_seconds:
+            times.insert(0, f"{human_duration(*cost.card_seconds)} on this card")
+        source = "" if is_here(question) else f", {human_bytes(cost.source_bytes)} to download"
         lines.append(
-            f"to make it: {human_duration(*cost.seconds)} on two CPU cores, "
-            f"{human_bytes(cost.memory_bytes)} of memory, {human_bytes(cost.disk_bytes)} of disk, "
-            f"{human_bytes(cost.download_bytes)} to download"
+            f"to make it: {' or '.join(times)}, {human_bytes(cost.memory_bytes)} of memory, "
+            f"{human_bytes(cost.disk_bytes)} of disk{source}"
         )
     if verdict(question.margin_bytes or 0) == "tight":
         lines.append(

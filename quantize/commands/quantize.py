@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import typer
@@ -82,10 +83,22 @@ def quantize(
         offload_dir,
         limit,
     )
+    if device == "auto":
+        job = _on_a_device_that_holds_it(job, dtype)
     typer.echo(job.plan())
     with _interrupts_named(), QuantizeProgress() as progress:
         job.run(progress, overwrite=overwrite)
     typer.echo(job.summary())
+
+
+def _on_a_device_that_holds_it(job: Job, dtype: str) -> Job:
+    """Let the CPU compute where the GPU has too little memory, and say so on stderr."""
+    lack = job.lack_of_memory()
+    if job.how.device.type == "cpu" or lack is None:
+        return job
+    typer.echo(f"glm4q: the CPU computes, for {lack}", err=True)
+    cpu = choose_device("cpu")
+    return replace(job, how=replace(job.how, device=cpu, dtype=choose_dtype(dtype, cpu)))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from quantize.output.checksums import CHECKSUMS
 from quantize.quality.checkpoint_check import (
     LARGEST_ERROR,
     WeightError,
+    check_companions,
     check_files,
     check_weights,
     weight_errors,
@@ -23,7 +24,7 @@ EXAMPLES = (
 
 
 def verify(checkpoint: option.Checkpoint, source: option.SourceCheckpoint = None) -> int:
-    """Read a checkpoint again: shapes, scales, zero points and checksums.
+    """Read a checkpoint again: shapes, scales, zero points, checksums, tokenizer and template.
 
     Exit code: 0 if it is whole, 1 if it is damaged, 2 if the question is wrong.
     """
@@ -34,6 +35,7 @@ def verify(checkpoint: option.Checkpoint, source: option.SourceCheckpoint = None
         problems += check_files(stored)
     else:
         typer.echo(f"{checkpoint} has no {CHECKSUMS}: its files are compared with nothing")
+    problems += check_companions(stored)
     problems += check_weights(stored)
     errors = list(weight_errors(stored, measure)) if measure and not problems else []
     problems += [

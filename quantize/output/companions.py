@@ -67,17 +67,34 @@ def write_companions(
 
 def _check_companions(stored: StoredModel) -> None:
     """Refuse a tokenizer that no reader of the output could use; warn of what only chat needs."""
-    directory = stored.directory
-    if not any((directory / name).is_file() for name in TOKENIZER_FILES):
+    if not has_tokenizer(stored.directory):
+        logger.warning(
+            "%s has no tokenizer, and so the output has none: chat will not run it",
+            stored.directory,
+        )
         return
-    tokenizer = Tokenizer.for_model(directory, stored.config)
+    tokenizer = Tokenizer.for_model(stored.directory, stored.config)
     try:
-        if find_source(directory, read_settings(directory / "tokenizer_config.json")):
-            ChatTemplate.from_directory(directory, tokenizer.control_tokens)
-        read_sampling_params(directory)
-        read_stop_token_ids(directory, stored.config, tokenizer)
+        check_chat_files(stored, tokenizer)
     except Glm4qError as error:
         logger.warning("%s; the output gets this file as it is, and chat refuses it", error)
+
+
+def has_tokenizer(directory: Path) -> bool:
+    """Whether one of the files is there that a tokenizer is read from."""
+    return any((directory / name).is_file() for name in TOKENIZER_FILES)
+
+
+def check_chat_files(stored: StoredModel, tokenizer: Tokenizer) -> None:
+    """Read what chat needs beside weights and tokenizer: the template and generation settings.
+
+    Raises Glm4qError where chat would refuse one of them.
+    """
+    directory = stored.directory
+    if find_source(directory, read_settings(directory / "tokenizer_config.json")):
+        ChatTemplate.from_directory(directory, tokenizer.control_tokens)
+    read_sampling_params(directory)
+    read_stop_token_ids(directory, stored.config, tokenizer)
 
 
 def gptq_settings(formats: Mapping[Weight, WeightFormat]) -> dict[str, Any]:

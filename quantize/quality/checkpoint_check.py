@@ -1,4 +1,4 @@
-"""Read a quantized checkpoint again, and list all that is wrong with it."""
+"""Read a checkpoint again, and list all that is wrong with it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 
 from calculator.checkpoint.stored import StoredModel
-from calculator.errors import CheckpointError, OptionError
+from calculator.errors import CheckpointError, Glm4qError, OptionError
 from calculator.model.architecture import Weight
+from glm4q.text.tokenizer import Tokenizer
 from glm4q.weights.checkpoint import read_quantized, read_weight
 from quantize.output.checksums import CHECKSUMS, read_checksums, sha256
+from quantize.output.companions import check_chat_files, has_tokenizer
 from quantize.output.tensors import row_runs
 
 LARGEST_ERROR = 0.5
@@ -64,6 +66,16 @@ def _check_order(weight: Weight, g_idx: Tensor, groups: int) -> Iterator[str]:
             f"{weight.module}.g_idx puts {int(counts[group])} inputs into group {group}, "
             f"and {expected} belong there"
         )
+
+
+def check_companions(stored: StoredModel) -> Iterator[str]:
+    """What chat would refuse of the tokenizer, the template and the generation settings."""
+    if not has_tokenizer(stored.directory):
+        return
+    try:
+        check_chat_files(stored, Tokenizer.for_model(stored.directory, stored.config))
+    except Glm4qError as error:
+        yield str(error)
 
 
 def check_files(stored: StoredModel) -> Iterator[str]:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from calculator.checkpoint.stored import StoredModel
 from glm4q.cli import main
@@ -130,3 +131,28 @@ def test_awq_keeps_the_dtype_of_a_file_that_is_computed_in_another(
     )
     (norm,) = (name for name in source.tensors if name.endswith("0.input_layernorm.weight"))
     assert made.tensors[norm].dtype == source.tensors[norm].dtype == "F32"
+
+
+def test_a_gpu_with_too_little_memory_leaves_the_run_to_the_cpu(
+    tiny_vocabulary_checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An 8 GB card holds the chat that calc promises, yet not the sums of a calibrated run."""
+
+    def choose(name: str) -> torch.device:
+        return torch.device("cpu" if name == "cpu" else "cuda")
+
+    monkeypatch.setattr("quantize.commands.quantize.choose_device", choose)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100 << 20, 8 << 30))
+    options = [*tiny_options(tmp_path), "--method", "gptq"]
+    assert main(command(tiny_vocabulary_checkpoint, tmp_path / "int4", *options)) == 0
+    told = capsys.readouterr().err
+    assert "the CPU computes, for 100.0 MiB of the GPU's memory are free" in told
+    assert StoredModel.open(tmp_path / "int4").is_quantized
+    asked = command(tiny_vocabulary_checkpoint, tmp_path / "other", *options, "--device", "cuda")
+    assert main(asked) == 2
+    told = capsys.readouterr().err
+    assert "100.0 MiB of the GPU's memory are free (--device cpu computes on the host, " in told
+    assert not (tmp_path / "other").exists()

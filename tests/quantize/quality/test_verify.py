@@ -1,5 +1,6 @@
 """`glm4q verify` finds each kind of damage, and says nothing of a whole checkpoint."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.quantize.calibrated import quantized
 
 Damage = Callable[[dict[str, torch.Tensor]], None]
 MODULE = "model.layers.1.mlp.down_proj"
+LFS_POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{0:064}\nsize 6915\n"
 
 
 def _zero_scale(tensors: dict[str, torch.Tensor]) -> None:
@@ -98,3 +100,18 @@ def test_scales_that_moved_into_a_norm_are_no_error(tmp_path: Path) -> None:
     source = tiny.save_checkpoint(tiny.transformers_model(config), tmp_path / "source")
     made = quantized(source, tmp_path / "awq", "awq")
     assert max(each.relative_error for each in weight_errors(made, StoredModel.open(source))) < 0.05
+
+
+def test_what_chat_would_refuse_beside_the_weights_is_damage(
+    tiny_vocabulary_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = tmp_path / "model"
+    shutil.copytree(tiny_vocabulary_checkpoint, directory)
+    assert main(["verify", str(directory)]) == 0
+    settings = directory / "generation_config.json"
+    settings.write_text('{"do_sample": true, "temperature": "hot"}')
+    assert main(["verify", str(directory)]) == 1
+    assert f"{settings}: temperature" in capsys.readouterr().err
+    (directory / "tokenizer.json").write_text(LFS_POINTER)
+    assert main(["verify", str(directory)]) == 1
+    assert "tokenizer.json is a Git LFS pointer" in capsys.readouterr().err

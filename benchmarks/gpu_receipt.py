@@ -1,8 +1,9 @@
 """The first hour with a real card: run tests/gpu, time what decides speed, and write one file.
 
-python -m benchmarks.gpu_receipt [folder]    writes folder/CARD-DATE.json; the folder is receipts/
+python -m benchmarks.gpu_receipt [folder]    writes folder/CARD-DATE.json
 
-docs/first-gpu.md says what each entry means.
+The folder is calculator/cards/receipts if none is named: there `glm4q calc` finds it and prefers it
+over the assumed band. docs/first-gpu.md says what each entry means.
 """
 
 import json
@@ -18,13 +19,13 @@ from typing import Any
 import pytest
 import torch
 
+from calculator.cards.measured import FOLDER, SCHEMA
 from calculator.model.formats import NF4, WeightFormat
 from glm4q.kernels.spec import LinearSpec
 from glm4q.kernels.triton_linear import TritonLinear
 from glm4q.planning.machine import versions
 from glm4q.weights.packing import QuantizedWeight
 
-SCHEMA = "glm4q.card/1"
 RUNS = 30
 COPY_BYTES = 1 << 29
 SHAPES = {"layer": (4096, 4096), "gate and up": (27_392, 4096), "head": (151_552, 4096)}
@@ -139,7 +140,7 @@ def _weight(spec: LinearSpec) -> QuantizedWeight:
     )
 
 
-def main(folder: Path = Path("receipts")) -> int:
+def main(folder: Path = FOLDER) -> int:
     if not torch.cuda.is_available():
         sys.stderr.write("make gpu: torch finds no CUDA device\n")
         return 2

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from calculator.cards.gpus import Gpu, find_gpu, other_sizes
+from calculator.cards.measured import receipt_of
 from calculator.cards.roofline import HOST_BANDWIDTH, Rates
 from calculator.errors import OptionError
 from calculator.options import parse_size
@@ -33,11 +34,17 @@ class Card:
 
 
 def gpu_rates(gpu: Gpu) -> Rates:
-    """Return what the card moves and computes by its data sheet."""
-    return Rates(
+    """Return what the card moves and computes: as a receipt measured it, or by its data sheet."""
+    rates = Rates(
         bandwidth=gpu.bandwidth,
         flops=gpu.matrix_tflops * 1e12,
         bus_bandwidth=gpu.pcie_bytes_per_second,
+    )
+    receipt = receipt_of(gpu)
+    if receipt is None:
+        return rates
+    return replace(
+        rates, bandwidth=receipt.copy_rate, efficiency=receipt.shares, measured=receipt.date
     )
 
 

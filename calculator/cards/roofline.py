@@ -34,15 +34,19 @@ class Band:
 
 @dataclass(frozen=True)
 class Rates:
-    """What a machine can move and compute by its data sheet, without any efficiency."""
+    """What a machine can move and compute, and the share of it that decoding reaches."""
 
     bandwidth: float
-    """Bytes a second of GPU memory."""
+    """Bytes a second of GPU memory: by the data sheet, or as the card copies."""
     flops: float
     """Multiply-adds count twice."""
     host_bandwidth: float = HOST_BANDWIDTH
     bus_bandwidth: float | None = None
     """Bytes a second between host and GPU."""
+    efficiency: tuple[float, float] = DECODE_EFFICIENCY
+    """The share of the bandwidth that decoding reaches: assumed, or measured by a receipt."""
+    measured: str | None = None
+    """The date of the receipt; None where the data sheet and the assumed share are taken."""
 
 
 def decode_band(plan: MemoryPlan, rates: Rates, *, depth: int) -> Band:
@@ -54,7 +58,7 @@ def decode_band(plan: MemoryPlan, rates: Rates, *, depth: int) -> Band:
         computed = plan.settings.batch * _flops(plan, depth) / rates.flops
         return efficiency / max(moved, computed)
 
-    return Band(*(speed(efficiency) for efficiency in DECODE_EFFICIENCY))
+    return Band(*(speed(efficiency) for efficiency in rates.efficiency))
 
 
 def streamed_decode_band(plan: MemoryPlan, rates: Rates, *, depth: int) -> Band | None:
@@ -63,7 +67,7 @@ def streamed_decode_band(plan: MemoryPlan, rates: Rates, *, depth: int) -> Band 
         return None
     gpu, host = (step_bytes(plan, device, depth=depth) for device in ("gpu", "host"))
     seconds = (gpu + host) / rates.bandwidth + host / rates.bus_bandwidth
-    return Band(*(efficiency / seconds for efficiency in DECODE_EFFICIENCY))
+    return Band(*(efficiency / seconds for efficiency in rates.efficiency))
 
 
 def prefill_band(plan: MemoryPlan, rates: Rates, *, depth: int) -> Band:

@@ -140,6 +140,7 @@ def _card(card: Card) -> dict[str, Any]:
         "bytes": card.usable_bytes,
         "arguments": card.arguments,
         "bandwidth": rates.bandwidth if rates else None,
+        "efficiency": rates.efficiency if rates else None,
         "flops": rates.flops if rates else None,
         "host": card.host_bandwidth,
         "watts": gpu.tdp_watts if gpu else None,

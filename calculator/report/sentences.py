@@ -97,8 +97,8 @@ def _speed(question: Question, rates: Rates) -> list[str]:
     depths = sorted({min(SHORT_CONTEXT, context), context})
     decode = ", ".join(f"{band_words(question.decode(at))} at {at:,}" for at in depths)
     lines = [
-        f"decode, tokens/s of each sequence: {decode} ({share(DECODE_EFFICIENCY)} of the "
-        "bandwidth on the data sheet)"
+        f"decode, tokens/s of each sequence: {decode} ({share(rates.efficiency)} of "
+        f"{_bandwidth_words(rates)})"
     ]
     if question.settings.gpu_layers is not None and plan.device_bytes("host"):
         lines[0] += f"; host memory taken at {rates.host_bandwidth / 1e9:.0f} GB/s"
@@ -115,6 +115,15 @@ def _speed(question: Question, rates: Rates) -> list[str]:
             speed = band_words(streamed)
             lines.append(f"decode if the bus carried the host's layers: {speed} at {context:,}")
     return lines
+
+
+def _bandwidth_words(rates: Rates) -> str:
+    if rates.measured is None:
+        return "the bandwidth on the data sheet"
+    return (
+        f"the {rates.bandwidth / 1e9:.0f} GB/s at which it copies, as products of one token were "
+        f"measured on {rates.measured}"
+    )
 
 
 def share(efficiency: tuple[float, float]) -> str:

@@ -1,6 +1,4 @@
 // Bounds on speed from the bytes of a plan: calculator/cards/roofline.py, formula by formula.
-const LOW_EFFICIENCY = 0.45, HIGH_EFFICIENCY = 0.85;
-
 // What one decoding step reads. A head that is tied to the embedding reads all of the embedding.
 function stepBytes(made, device, depth) {
   const { ask, terms, config } = made;
@@ -29,6 +27,6 @@ function stepSeconds(made, card, depth) {
 export function decode(made, card, depth) {
   const parts = made.shares ? made.shares.map((share) => [share.made, share.card]) : [[made, card]];
   if (parts.some(([, each]) => !each.bandwidth)) return null;
-  const seconds = parts.reduce((sum, [part, each]) => sum + stepSeconds(part, each, depth), 0);
-  return [LOW_EFFICIENCY / seconds, HIGH_EFFICIENCY / seconds];
+  return [0, 1].map((end) =>
+    1 / parts.reduce((sum, [part, each]) => sum + stepSeconds(part, each, depth) / each.efficiency[end], 0));
 }

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from calculator.errors import TokenizerError
 from glm4q.chat.template import ChatTemplate
@@ -54,6 +56,11 @@ def theirs(directory: Path) -> Any:
     return sentencepiece.SentencePieceProcessor(model_file=str(directory / "tokenizer.model"))
 
 
+@pytest.fixture(scope="module")
+def both(directory: Path, theirs: Any) -> tuple[Tokenizer, Any]:
+    return Tokenizer.from_directory(directory), theirs
+
+
 @pytest.mark.parametrize("text", TEXTS)
 def test_ids_are_those_of_the_library(text: str, directory: Path, theirs: Any) -> None:
     tokenizer = Tokenizer.from_directory(directory)
@@ -88,6 +95,33 @@ def test_a_chat_has_the_ids_that_the_authors_code_builds(directory: Path, theirs
     prompt = template.render([{"role": "user", "content": content}])
     user = [pieces + 6, *theirs.encode("\n"), *theirs.encode(content)]
     assert tokenizer.encode_prompt(prompt) == [pieces + 1, pieces + 3, *user, pieces + 7]
+
+
+def test_a_conversation_has_the_ids_that_the_authors_code_builds(
+    directory: Path, theirs: Any
+) -> None:
+    """build_chat_input joins, for each message, role, `metadata` and a line break, and content."""
+    tokenizer = Tokenizer.from_directory(directory)
+    template = ChatTemplate.from_directory(directory, tokenizer.control_tokens)
+    messages = [
+        {"role": "system", "content": "Answer in one line."},
+        {"role": "user", "content": "Where does the river run?"},
+        {"role": "assistant", "content": "Past the mill.\n\nAnd on.", "metadata": "look"},
+        {"role": "observation", "content": "{'river': 1}"},
+    ]
+    expected = [tokenizer.control_tokens[name] for name in ("[gMASK]", "sop")]
+    for message in messages:
+        expected.append(tokenizer.control_tokens[f"<|{message['role']}|>"])
+        expected += theirs.encode(f"{message.get('metadata', '')}\n")
+        expected += theirs.encode(message["content"])
+    expected.append(tokenizer.control_tokens["<|assistant|>"])
+    assert tokenizer.encode_prompt(template.render(messages)) == expected
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
+def test_any_text_has_the_ids_of_the_library(both: tuple[Tokenizer, Any], text: str) -> None:
+    ours, theirs = both
+    assert ours.encode(text) == theirs.encode(text)
 
 
 def test_another_kind_of_model_is_refused_by_name(tmp_path: Path) -> None:

@@ -12,6 +12,9 @@ from pathlib import Path
 from calculator.errors import OptionError
 
 FILE = Path(__file__).with_name("gpus.csv")
+LEAST_CAPABILITY = 7.5
+"""Turing: glm4q/kernels/cuda.py refuses older cards."""
+NEEDED = f"CUDA and compute capability {LEAST_CAPABILITY}"
 MAX_NAME = 80
 NEAREST = 4
 
@@ -85,8 +88,8 @@ class Gpu:
 
     @property
     def runs_glm4q(self) -> bool:
-        """glm4q's own kernels need CUDA."""
-        return self.vendor == "NVIDIA"
+        """glm4q's own kernels need CUDA, and a compute capability that they are written for."""
+        return self.vendor == "NVIDIA" and float(self.compute_capability or 0) >= LEAST_CAPABILITY
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -100,9 +103,12 @@ class Gpu:
             notes.append(
                 "unified memory: the system needs a part of it, and only the GPU's part is counted"
             )
-        if self.vendor != "NVIDIA":
+        if not self.runs_glm4q:
+            here = (
+                f"capability {self.compute_capability}" if self.compute_capability else self.vendor
+            )
             notes.append(
-                f"glm4q's kernels need CUDA: on {self.vendor} its GGUF export serves in llama.cpp"
+                f"glm4q's kernels need {NEEDED}: on {here} its GGUF export serves in llama.cpp"
             )
         return tuple(notes)
 

@@ -124,10 +124,17 @@ def making_commands(question: Question) -> tuple[str, ...]:
         return (*runs, *_llama_commands(question, target))
     if question.gpus > 1:
         return (*runs, _vllm_command(question, target))
+    if settings.batch > 1:
+        users = f"--parallel {settings.batch} --context {settings.context}"
+        return (*runs, f"glm4q serve {target} {users} --kv {settings.kv}{_layers(question)}")
     longest = question.subject.config.max_position_embeddings
     context = f" --context {settings.context}" if settings.context < longest else ""
-    layers = f" --gpu-layers {settings.gpu_layers}" if settings.gpu_layers is not None else ""
-    return (*runs, f"glm4q chat {target} --kv {settings.kv}{context}{layers}")
+    return (*runs, f"glm4q chat {target} --kv {settings.kv}{context}{_layers(question)}")
+
+
+def _layers(question: Question) -> str:
+    layers = question.settings.gpu_layers
+    return f" --gpu-layers {layers}" if layers is not None else ""
 
 
 def _source_argument(question: Question) -> str:

@@ -2,7 +2,7 @@
 
 import json
 
-from calculator.cards.gpus import Gpu, matching_gpus
+from calculator.cards.gpus import NEEDED, Gpu, matching_gpus
 from calculator.report.sheets import Sheet
 from calculator.units import counted, human_bytes
 
@@ -23,7 +23,7 @@ def show_cards(word: str | None, form: str) -> int:
         print_sheet(console, cards_list_sheet(gpus))
         if any(not gpu.runs_glm4q for gpu in gpus):
             console.print(
-                "* glm4q's kernels need CUDA: these cards serve its GGUF export in llama.cpp "
+                f"* glm4q's kernels need {NEEDED}: these cards serve its GGUF export in llama.cpp "
                 "(glm4q export CKPT --to gguf)"
             )
     return 0 if gpus else 1

@@ -1,17 +1,24 @@
 """Sentences below an answer: assumptions, the speed in detail, what several cards do."""
 
+from math import inf
+
 from calculator.cards.roofline import (
     DECODE_EFFICIENCY,
+    HOST_BANDWIDTH,
     PREFILL_EFFICIENCY,
     SHORT_CONTEXT,
     Rates,
+    decode_band,
     prefill_band,
     streamed_decode_band,
 )
+from calculator.errors import OptionError
+from calculator.memory.settings import Settings
 from calculator.model import tensor_parallel
-from calculator.questions.answer import Answer
+from calculator.questions.answer import Answer, making_commands
 from calculator.questions.question import Question
-from calculator.report.words import band_words
+from calculator.questions.subject import Variant
+from calculator.report.words import band_words, variant_words
 from calculator.units import counted, human_bytes
 
 
@@ -52,6 +59,25 @@ def recommended_assumptions() -> str:
         "assumed: groups of 128, an INT8 head, prefill chunk 512, 256 MiB kept free for other "
         f"programs, {share(DECODE_EFFICIENCY)} of the bandwidth on the data sheet; the embedding "
         "is on the host where it would leave less than 1 GiB of the card"
+    )
+
+
+def without_a_card(question: Question) -> str | None:
+    """Say what the CPU alone runs, and how; None where the shapes do not allow INT4."""
+    settings = Settings(kv="int8", embedding="host", compute="host")
+    try:
+        subject = question.subject
+        if subject.variant is not None:
+            subject = subject.with_variant(Variant("int4", "128", "int8"))
+        hosted = Question(subject, settings, model=question.model)
+        plan = hosted.plan
+    except OptionError:
+        return None
+    band = decode_band(plan, Rates(1.0, inf), depth=SHORT_CONTEXT)
+    return (
+        f"no card: the CPU runs {variant_words(hosted)}, {counted(settings.context, 'token')}, in "
+        f"{human_bytes(plan.device_bytes('host'))} of memory, about {band_words(band)} tokens/s at "
+        f"{HOST_BANDWIDTH / 1e9:.0f} GB/s: {' && '.join(making_commands(hosted))}"
     )
 
 

@@ -70,6 +70,8 @@ def calc(
         one_of("show", shown, answers.SHOWN)
     if verify:
         return _verify(model, context, kv, embedding, prefill_chunk, gpu_layers, device, receipt)
+    if receipt is not None or device != "auto":
+        raise OptionError("device and receipt are for verify, which loads a checkpoint")
     if list_gpus:
         from calculator.report.card_list import show_cards
 

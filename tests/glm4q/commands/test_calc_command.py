@@ -196,6 +196,8 @@ def test_a_directory_may_have_any_name(checkpoint: Path, tmp_path: Path) -> None
     [
         ("glm-5",),
         ("glm-4-9b-chat", "glm-4-9b"),
+        ("--device", "cuda"),
+        ("--receipt", "receipt.json"),
         ("--weights", "int3"),
         ("--weights", "INT4"),
         ("--weights", ""),

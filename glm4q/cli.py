@@ -11,7 +11,7 @@ from glm4q import __version__
 from glm4q.commands.process.lazy import CommandEntry, LazyGroup
 from glm4q.commands.process.signals import (
     end_at_once_on_interrupt,
-    raise_on_interrupt,
+    interrupts_as_before,
     unwind_on_termination,
 )
 from glm4q.commands.process.streams import tolerate_encodings
@@ -92,9 +92,14 @@ def glm4q(
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command. An error that is the input's fault becomes one line on stderr."""
-    end_at_once_on_interrupt()  # until a command begins: see QuickCommand
-    unwind_on_termination()
-    tolerate_encodings()
+    with interrupts_as_before():  # where the program ends, that is at once: see glm4q/__main__.py
+        end_at_once_on_interrupt()  # until a command begins: see QuickCommand
+        unwind_on_termination()
+        tolerate_encodings()
+        return _run(argv)
+
+
+def _run(argv: list[str] | None) -> int:
     try:
         return app(argv, prog_name="glm4q", standalone_mode=False) or 0
     except Glm4qError as error:
@@ -106,8 +111,6 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    finally:
-        raise_on_interrupt()
 
 
 def _fail(message: str) -> int:

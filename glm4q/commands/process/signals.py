@@ -9,8 +9,8 @@ from contextlib import contextmanager
 def end_at_once_on_interrupt() -> None:
     """Let Ctrl-C end the process without Python's help, until `raise_on_interrupt`.
 
-    While torch and other extensions are imported, Python's own KeyboardInterrupt gets lost in them
-    or ends in a traceback; nothing is to be cleaned up as yet.
+    While torch and other extensions are imported, and while Python ends, its own KeyboardInterrupt
+    gets lost or ends in a traceback; there is nothing to clean up.
     """
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as it is for jobs in the background
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -20,6 +20,16 @@ def raise_on_interrupt() -> None:
     """Let Ctrl-C raise KeyboardInterrupt."""
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def interrupts_as_before() -> Iterator[None]:
+    """Let Ctrl-C do after the `with` block what it did before."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -119,6 +119,18 @@ def test_an_interrupt_while_modules_are_imported_ends_the_process(tmp_path: Path
     assert (rest, errors) == ("", "")
 
 
+def test_an_interrupt_while_python_ends_leaves_no_traceback() -> None:
+    """torch cleans up for some tenths of a second after a command is done: Ctrl-C came there."""
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    late = "import atexit, os; atexit.register(os.kill, os.getpid(), signal.SIGINT)"
+    code = f"{heard}; {late}; import sys; from glm4q.__main__ import run; sys.exit(run())"
+    ran = subprocess.run(
+        [sys.executable, "-c", code, "--version"], capture_output=True, text=True, timeout=60
+    )
+    assert ran.stdout.startswith("glm4q ")
+    assert (ran.returncode, ran.stderr) == (-signal.SIGINT, "")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_closed_terminal_unwinds_a_command(number: signal.Signals) -> None:
     code = (

@@ -140,8 +140,8 @@ def _print_screen(answer: Answer, show: Show, every: bool) -> None:
         console.print(line)
     if show == "recommended":
         console.print("your card: glm4q calc --gpu 4070; all cards: glm4q calc --list-gpus")
-        if line := without_a_card(answer.question):
-            console.print(line)
+        if cpu := without_a_card(answer.question):
+            console.print(cpu)
     console.print(_assumptions(answer, show))
     console.print(f"again: {_command(answer, show)}")
 

@@ -1,10 +1,12 @@
 """The addresses of the page: its files, the calculator's data, and what the run holds now."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -12,7 +14,7 @@ from starlette.routing import Route
 from calculator.cards.card import Card
 from calculator.report.page import page_data
 from glm4q.server.operation.memory import held_bytes
-from glm4q.server.page.files import HEADERS, StaticFile, read_files
+from glm4q.server.page.files import HEADERS, PREFIX, StaticFile, read_files
 from glm4q.server.page.live import first_question
 from glm4q.server.service import Service
 
@@ -26,20 +28,27 @@ class PageEndpoints:
     """The card of the run with the bytes that the run may use; None where the host computes."""
 
     def routes(self) -> list[Route]:
-        files = [Route(path, _sender(file), methods=["GET"]) for path, file in self.files.items()]
         return [
-            *files,
+            Route("/", self.file, methods=["GET"]),
+            Route(f"{PREFIX}{{name:path}}", self.file, methods=["GET"]),
             Route("/v1/page/calculator", self.calculator, methods=["GET"]),
             Route("/v1/page/machine", self.machine, methods=["GET"]),
         ]
 
     @cached_property
-    def files(self) -> dict[str, StaticFile]:
-        return dict(read_files())
+    def files(self) -> Mapping[str, StaticFile]:
+        return read_files()
 
     @cached_property
     def _calculator(self) -> dict[str, Any]:
         return page_data(first_question(self.service.model.question, self.card))
+
+    async def file(self, request: Request) -> Response:
+        """A file of the page, by the address that the list has for it."""
+        file = self.files.get(request.url.path)
+        if file is None:
+            raise HTTPException(404)
+        return file.answer(request)
 
     async def calculator(self, request: Request) -> Response:
         """The models, the cards, and the question that the calculator begins with."""
@@ -76,10 +85,3 @@ class PageEndpoints:
                 for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
             },
         }
-
-
-def _sender(file: StaticFile) -> Any:
-    async def send(request: Request) -> Response:
-        return file.answer(request)
-
-    return send

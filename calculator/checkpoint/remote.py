@@ -43,13 +43,17 @@ def open_remote(repository: str, *, hub: str | None = None) -> StoredModel:
         directory = Path(parent) / "model"
         directory.mkdir()
         try:
-            _mirror(lambda name: file_url(repository, name, hub), directory)
+            mirror(lambda name: file_url(repository, name, hub), directory)
             return StoredModel.open(directory, has_data=False)
         except (CheckpointError, ConfigError) as error:
             raise type(error)(str(error).replace(str(directory), repository)) from None
 
 
-def _mirror(url_of: Callable[[str], str], directory: Path) -> None:
+def mirror(url_of: Callable[[str], str], directory: Path) -> None:
+    """Write config.json, and each file of weights as its header and a hole of its true size.
+
+    url_of: the address of a file by its name. Raises SourceError or CheckpointError.
+    """
     (directory / "config.json").write_bytes(_get(url_of("config.json"), MAX_CONFIG_BYTES))
     settings = _get_if_there(url_of(QUANTIZE_CONFIG), MAX_CONFIG_BYTES)
     if settings is not None:

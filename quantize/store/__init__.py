@@ -1,0 +1,1 @@
+"""Checkpoints that were made or fetched by name: where they lie, and how they get there."""

@@ -19,6 +19,7 @@ from quantize.output.target import Journal
 from quantize.quality.checkpoint_check import check_weights
 from quantize.quality.evaluate import LayerListener, evaluate
 from quantize.quality.predictor import ComputeSettings, Windows, read_windows
+from quantize.quality.recorded import SourceRecord
 from quantize.quality.report import held_out_record, write_report
 from quantize.recipe import Recipe
 
@@ -52,6 +53,8 @@ class Examination:
     need: MemoryEstimate
     how: ComputeSettings
     listener: LayerListener
+    record: SourceRecord | None = None
+    """How the source predicts the text, where its weights are not there any more."""
 
     def __call__(self, directory: Path, journal: Journal) -> None:
         """Check the weights and write the report. Raises CheckpointError where one is wrong."""
@@ -63,8 +66,9 @@ class Examination:
 
     def _measured(self, output: StoredModel) -> dict[str, Any]:
         assert self.held_out
+        against = self.record.predictor() if self.record else self.source
         source, result = evaluate(
-            [output], self.held_out.windows, self.how, against=self.source, listener=self.listener
+            [output], self.held_out.windows, self.how, against=against, listener=self.listener
         )
         return held_out_record(self.held_out.name, source, result)
 

@@ -1,6 +1,6 @@
 """One `glm4q quantize`: which checkpoint becomes which, within which memory; plan, run, summary."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,10 +15,11 @@ from calculator.memory.making import CalibrationPass, MemoryEstimate, estimate_m
 from calculator.units import counted, human_bytes
 from quantize.calibrate.samples import Calibration
 from quantize.examine import Examination, HeldOut
-from quantize.output.target import read_journal
-from quantize.pipeline import BATCH, CalibrationSettings, quantize_checkpoint
+from quantize.output.target import Journal, read_journal
+from quantize.pipeline import BATCH, ByShards, CalibrationSettings, quantize_checkpoint
 from quantize.progress import QuantizeProgress
 from quantize.quality.predictor import ComputeSettings
+from quantize.quality.recorded import SourceRecord
 from quantize.quality.report import read_report
 from quantize.recipe import Recipe
 
@@ -38,6 +39,14 @@ class Job:
     held_out: HeldOut | None = None
     offload: Path | None = None
     max_memory: int | None = None
+    can_limit: bool = True
+    """Whether the command has options for the limit and the device, which an error names."""
+    by_shards: ByShards | None = None
+    """Brings the source's files where they are not all there."""
+    record: SourceRecord | None = None
+    """How the source predicts the held-out text, where `by_shards` drops its files."""
+    note: Callable[[Path], None] = lambda directory: None
+    """Is called with the whole directory before its checksums are written."""
 
     @cached_property
     def _batch_and_need(self) -> tuple[int, MemoryEstimate]:
@@ -76,8 +85,23 @@ class Job:
         else:
             free, _ = torch.cuda.mem_get_info(self.how.device)
             of, other = "the GPU's memory", "--device cpu computes on the host, "
-        advice = f"{other}--max-memory names another limit"
-        return free, f"{human_bytes(free)} of {of} are free ({advice})"
+        advice = f" ({other}--max-memory names another limit)" if self.can_limit else ""
+        return free, f"{human_bytes(free)} of {of} are free{advice}"
+
+    @property
+    def memory_bytes(self) -> int:
+        """The most memory that the run takes. Raises OptionError."""
+        return self._batch_and_need[1].total
+
+    @property
+    def disk_bytes(self) -> int:
+        """The bytes of hidden states beside the output. Raises OptionError."""
+        settings = self._calibration_settings(self._batch_and_need[0])
+        return settings.disk_bytes(self.stored) if settings else 0
+
+    def with_shards(self, by_shards: ByShards) -> "Job":
+        """Return this job with a source whose files are brought when they are needed."""
+        return replace(self, by_shards=by_shards)
 
     def plan(self) -> str:
         """One line: the memory and the disk that the run takes. Raises OptionError."""
@@ -96,6 +120,21 @@ class Job:
     def run(self, progress: QuantizeProgress, *, overwrite: bool) -> None:
         """Write the checkpoint. Raises OptionError, CheckpointError or MemoryFullError."""
         batch, need = self._batch_and_need
+        examination = Examination(
+            self.stored,
+            self.recipe,
+            self.calibration,
+            self.held_out,
+            need,
+            self.how,
+            progress.measure,
+            self.record,
+        )
+
+        def finish(directory: Path, journal: Journal) -> None:
+            examination(directory, journal)
+            self.note(directory)
+
         with _full_memory_named():
             quantize_checkpoint(
                 self.stored,
@@ -104,15 +143,8 @@ class Job:
                 calibration=self._calibration_settings(batch),
                 overwrite=overwrite,
                 listener=progress.begin,
-                finish=Examination(
-                    self.stored,
-                    self.recipe,
-                    self.calibration,
-                    self.held_out,
-                    need,
-                    self.how,
-                    progress.measure,
-                ),
+                finish=finish,
+                by_shards=self.by_shards,
             )
 
     def summary(self) -> str:

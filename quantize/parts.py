@@ -5,7 +5,7 @@ a full disk and every error, and the same command goes on with the next one.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -47,6 +47,39 @@ Listener = Callable[[PartProgress], None]
 Finish = Callable[[Path, Journal], None]
 
 
+class Supply(Protocol):
+    """The files of a source, some of which are brought only when a part needs them."""
+
+    def stamps(self) -> Mapping[str, Any]:
+        """All by which another source, or a changed one, is told from this."""
+        ...
+
+    def bring(self, weights: list[Weight]) -> None:
+        """Return when the files that hold these weights are there."""
+        ...
+
+    def drop(self, weights: list[Weight]) -> None:
+        """Delete files that no part after that of these weights needs."""
+        ...
+
+
+@dataclass(frozen=True)
+class LocalSupply:
+    """A source whose files are all there, and stay."""
+
+    stored: StoredModel
+
+    def stamps(self) -> Mapping[str, Any]:
+        """Sizes and times of all files."""
+        return file_stamps(self.stored)
+
+    def bring(self, weights: list[Weight]) -> None:
+        """All is there."""
+
+    def drop(self, weights: list[Weight]) -> None:
+        """The source is the user's own."""
+
+
 @dataclass(frozen=True)
 class OutputPlan:
     """What is written; known before a weight is read."""
@@ -61,11 +94,20 @@ class OutputPlan:
     """All that the bytes of the output depend on; a run goes on only where it is the same."""
     scratch_bytes: int = 0
     """Bytes beside the output that the run writes to the same disk, and deletes."""
+    supply: Supply | None = None
+    """Brings the files of the source; None where all are there."""
+    observe: Callable[[list[Weight]], None] = lambda weights: None
+    """Is called with the weights of each part while their files are there."""
 
     @property
     def parts(self) -> list[list[Weight]]:
         """The weights of each part: those of a layer, or those that follow each other outside."""
-        return [list(weights) for _, weights in groupby(self.formats, lambda each: each.layer)]
+        return parts_of(self.formats)
+
+
+def parts_of(formats: Iterable[Weight]) -> list[list[Weight]]:
+    """The weights of each part, in the order in which they are written."""
+    return [list(weights) for _, weights in groupby(formats, lambda each: each.layer)]
 
 
 class PartSource(Protocol):
@@ -106,6 +148,7 @@ def write_checkpoint(
         depends_on=plan.depends_on,
         part_names=[*names, AFTER_THE_LAST],
     )
+    supply = plan.supply or LocalSupply(plan.source)
     with target.growing():
         needed = total_bytes(plan.shards) + plan.scratch_bytes
         refuse_full_disk(target.directory, output, needed - target.written_bytes())
@@ -114,8 +157,10 @@ def write_checkpoint(
         source = make_source(target)
         done = target.journal.tensors
         with ShardWriter.open(target.directory, plan.shards, finished=done) as writer:
-            _write_parts(plan, source, target, writer, listener)
+            _write_parts(plan, source, supply, target, writer, listener)
         source.clean()
+        # The checks compare the output with the last weights of the source.
+        supply.bring(plan.parts[-1])
         write_index(target.directory, plan.shards)
         finish(target.directory, target.journal)
         write_checksums(target.directory, leave_out=NOT_SUMMED, known=writer.sums)
@@ -124,24 +169,29 @@ def write_checkpoint(
 def _write_parts(
     plan: OutputPlan,
     source: PartSource,
+    supply: Supply,
     target: Target,
     writer: ShardWriter,
     listener: Listener,
 ) -> None:
     parts, journal, first = plan.parts, target.journal, target.journal.parts
-    stamps = file_stamps(plan.source)
+    stamps = supply.stamps()
     for number, weights in enumerate(parts[first:], start=first):
         begun = time.monotonic()
         listener(_progress(target, number, is_resumed=number == first > 0))
+        supply.bring(weights)
+        plan.observe(weights)
         for name, rows in source.tensors(weights):
             writer.write(name, rows)
-        if file_stamps(plan.source) != stamps:
+        if supply.stamps() != stamps:
             raise CheckpointError(f"{plan.source.directory} changed while it was read")
         journal.tensors, journal.parts = writer.sync(), number + 1
         journal.seconds += time.monotonic() - begun
         journal.peak_bytes = max(journal.peak_bytes, peak_bytes())
         target.commit()
         source.drop(weights)
+        if weights is not parts[-1]:
+            supply.drop(weights)
     if first == len(parts):
         listener(_progress(target, first, is_resumed=True))
 

@@ -1,6 +1,6 @@
 """Quantize a checkpoint to GPTQ v1, by rounding or with calibration samples."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ from quantize.output.tensors import NamedTensors, coded, copied, rounded
 from quantize.parts import (
     Finish,
     Listener,
+    LocalSupply,
     OutputPlan,
     PartSource,
-    file_stamps,
+    Supply,
     write_checkpoint,
 )
 from quantize.recipe import Recipe
@@ -53,6 +54,17 @@ class CalibrationSettings:
         )
 
 
+@dataclass(frozen=True)
+class ByShards:
+    """A source that is never on the disk as a whole."""
+
+    supply: Supply
+    scratch_bytes: int
+    """Bytes of the disk that its files take at once, besides those that are there already."""
+    observe: Callable[[list[Weight]], None]
+    """Is called with the weights of each part while their files are there."""
+
+
 def quantize_checkpoint(
     stored: StoredModel,
     output: Path,
@@ -63,16 +75,19 @@ def quantize_checkpoint(
     shard_bytes: int = SHARD_BYTES,
     listener: Listener = lambda progress: None,
     finish: Finish = lambda directory, journal: None,
+    by_shards: ByShards | None = None,
 ) -> None:
     """Write `stored` to `output` as a GPTQ v1 checkpoint in `glm` names.
 
     calibration: every method but rtn needs it. finish: called with the whole directory before it
-    takes its name. A run goes on where an earlier one for the same was cut off. Raises OptionError,
-    CheckpointError or TokenizerError.
+    takes its name. by_shards: brings the files of a source that are not all there. A run goes on
+    where an earlier one for the same was cut off. Raises OptionError, CheckpointError or
+    TokenizerError.
     """
     if recipe.is_calibrated and calibration is None:
         raise OptionError(f"method {recipe.method} needs calibration samples")
     formats = recipe.formats(stored)
+    supply = by_shards.supply if by_shards else LocalSupply(stored)
     beside = calibration is not None and calibration.offload is None
     plan = OutputPlan(
         stored,
@@ -80,8 +95,11 @@ def quantize_checkpoint(
         lay_out(stored, formats, shard_bytes),
         stored.config.untied() if recipe.head.is_quantized else stored.config,
         gptq_settings(formats),
-        _depends_on(stored, recipe, shard_bytes, calibration),
-        calibration.disk_bytes(stored) if calibration and beside else 0,
+        _depends_on(supply, recipe, shard_bytes, calibration),
+        (calibration.disk_bytes(stored) if calibration and beside else 0)
+        + (by_shards.scratch_bytes if by_shards else 0),
+        supply,
+        by_shards.observe if by_shards else lambda weights: None,
     )
 
     def make_source(target: Target) -> PartSource:
@@ -186,14 +204,14 @@ class CalibratedParts(RoundedParts):
 
 
 def _depends_on(
-    stored: StoredModel,
+    supply: Supply,
     recipe: Recipe,
     shard_bytes: int,
     calibration: CalibrationSettings | None,
 ) -> dict[str, Any]:
     """All that the output's bytes depend on, as JSON."""
     facts: dict[str, Any] = {
-        "source": file_stamps(stored),
+        "source": supply.stamps(),
         "method": recipe.method,
         "weights": str(recipe.linear),
         "head": str(recipe.head),

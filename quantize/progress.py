@@ -6,8 +6,16 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TextIO
 
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
+from calculator.units import human_bytes
 from glm4q.terminal.screen.console import Console
 from quantize.parts import PartProgress
 
@@ -38,6 +46,7 @@ class QuantizeProgress(ExitStack):
         )
         self.enter_context(self._bar)
         self._task = self._bar.add_task("quantizing", total=None)
+        self._fetching: TaskID | None = None
         self._clock = clock
         self._begun: tuple[int, float] | None = None  # the first layer of this run, and its time
 
@@ -59,6 +68,17 @@ class QuantizeProgress(ExitStack):
         self._bar.update(self._task, completed=done, total=of, description="measuring quality")
         if self._bar.disable and done * QUALITY_LINES // of > (done - 1) * QUALITY_LINES // of:
             self._print(f"measuring quality: layer {done} of {of}")
+
+    def fetched(self, name: str, there: int, size: int) -> None:
+        """Show how much of a file has come; a thread of its own calls this."""
+        line = f"{name}, {human_bytes(there)} of {human_bytes(size)}"
+        if self._bar.disable:
+            if there == size:
+                self._print(f"fetched {name}, {human_bytes(size)}")
+            return
+        if self._fetching is None:
+            self._fetching = self._bar.add_task("", total=size)
+        self._bar.update(self._fetching, completed=there, total=size, description=line)
 
     def _time_left(self, progress: PartProgress) -> str:
         """The time left, from the layers of this run: an embedding takes much less than they."""

@@ -84,15 +84,17 @@ def making_cost(
     config: ModelConfig,
     *,
     calibrated: bool,
+    measured: bool = True,
     card: CardRates | None = None,
     card_bytes: int = 0,
 ) -> MakingCost:
     """Return the cost of making a checkpoint in these formats from bf16 files.
 
-    card: what computes if `card_bytes` hold the run.
+    measured: its quality is measured at the end. card: what computes if `card_bytes` hold the run.
     """
     how = CALIBRATION if calibrated else replace(CALIBRATION, tokens=0)
-    need = estimate_memory(formats, config, how, held_out=HELD_OUT_TOKENS)
+    held_out = HELD_OUT_TOKENS if measured else 0
+    need = estimate_memory(formats, config, how, held_out=held_out)
     disk = sum(sum(each.parts(weight).values()) for weight, each in formats.items())
     if calibrated:
         disk += calibration_disk_bytes(
@@ -104,7 +106,7 @@ def making_cost(
         need.total,
         disk,
         source,
-        _cpu_seconds(formats, source, calibrated=calibrated),
+        _cpu_seconds(formats, source, calibrated=calibrated, held_out=held_out),
         _card_seconds(formats, config, source, card) if card and computes else None,
     )
 
@@ -119,11 +121,11 @@ def _layer_numbers(formats: Mapping[Weight, WeightFormat]) -> int:
 
 
 def _cpu_seconds(
-    formats: Mapping[Weight, WeightFormat], source_bytes: int, *, calibrated: bool
+    formats: Mapping[Weight, WeightFormat], source_bytes: int, *, calibrated: bool, held_out: int
 ) -> Span:
     layers = _layer_numbers(formats)
     # Quality is measured at the end: the source and the result each read the held-out text.
-    fast, slow = (2 * layers * HELD_OUT_TOKENS / rate for rate in reversed(QUALITY_RATE))
+    fast, slow = (2 * layers * held_out / rate for rate in reversed(QUALITY_RATE))
     if not calibrated:
         least, most = (source_bytes / rate for rate in reversed(FILE_RATE))
         return least + fast, most + slow

@@ -47,15 +47,17 @@ def evaluate(
     windows: Windows,
     how: ComputeSettings,
     *,
-    against: StoredModel | None = None,
+    against: StoredModel | Predictor | None = None,
     listener: LayerListener = lambda done, of: None,
 ) -> list[Evaluation]:
     """Predict the windows by each checkpoint; `against` comes first in the answer if it is given.
 
-    One layer of one model is in memory at a time, and at the end the heads. Raises OptionError
-    where `against` is a model of another shape.
+    One layer of one model is in memory at a time, and at the end the heads. against: a model, or
+    what predicts by it. Raises OptionError where it is a model of another shape.
     """
-    subjects = [against, *checkpoints] if against else checkpoints
+    first = [against] if isinstance(against, Predictor) else []
+    models = [against.stored if isinstance(against, Predictor) else against] if against else []
+    subjects = [*models, *checkpoints]
     for stored in subjects:
         if windows.largest_id >= stored.config.vocab_size:
             raise OptionError(
@@ -64,7 +66,9 @@ def evaluate(
             )
     for stored in subjects if against else ():
         _refuse_another(stored, subjects[0])
-    predictors = [Predictor(stored, windows, how) for stored in subjects]
+    predictors = [*first, *(Predictor(each, windows, how) for each in subjects[len(first) :])]
+    for predictor in predictors:
+        predictor.begin()
     layers = max(stored.config.num_hidden_layers for stored in subjects)
     errors: list[list[float]] = [[] for _ in subjects]
     for layer in range(layers):

@@ -94,10 +94,16 @@ class Predictor:
             needs=max((needs(tokens) for tokens in (1, most)), key=lambda need: need.scratch_bytes),
         )
         self._attend = attention_without_cache(stored.config, most, how.device)
+        self._windows, self._device = windows, how.device
+        self.states: list[Tensor] = []
+
+    @torch.inference_mode()
+    def begin(self) -> None:
+        """Look up the embedding's rows."""
         self._load(EMBEDDING)
         embed = self._ends.model.embed_tokens
-        self.states = [embed(window.to(how.device))[None] for window in windows.token_ids]
-        if not stored.config.tie_word_embeddings:
+        self.states = [embed(window.to(self._device))[None] for window in self._windows.token_ids]
+        if not self.stored.config.tie_word_embeddings:
             del self._ends.model.embed_tokens
 
     @torch.inference_mode()

@@ -2,7 +2,8 @@
 
 Glm4qError
 ├── OptionError        an option or argument that cannot be
-│   └── ContextFullError    a conversation that the context has no room for
+│   ├── ContextFullError    a conversation that the context has no room for
+│   └── DoesNotFitError     a run for which the memory is too small
 ├── ConfigError        a config.json that is not one of ours, or not whole
 ├── CheckpointError    a checkpoint that is missing, damaged, or not what its config says
 ├── TokenizerError     a tokenizer or chat template that cannot be read or applied
@@ -31,6 +32,10 @@ class ContextFullError(OptionError):
         """tokens: what the conversation takes; room: what the context has room for."""
         super().__init__(message)
         self.tokens, self.room = tokens, room
+
+
+class DoesNotFitError(OptionError):
+    """A run for which the memory is too small."""
 
 
 class ConfigError(Glm4qError):

@@ -31,6 +31,15 @@ COMMANDS: dict[str, CommandEntry] = {
     "serve": CommandEntry(
         "glm4q.commands.serve", "serve", "Serve a checkpoint to OpenAI's clients.", USE
     ),
+    "pull": CommandEntry(
+        "quantize.commands.pull", "pull", "Make the checkpoint of a model by its name.", MAKE
+    ),
+    "list": CommandEntry(
+        "quantize.commands.entries", "list_entries", "List the checkpoints made by name.", MAKE
+    ),
+    "rm": CommandEntry(
+        "quantize.commands.entries", "rm", "Delete a checkpoint that was made by name.", MAKE
+    ),
     "quantize": CommandEntry(
         "quantize.commands.quantize", "quantize", "Make an INT8 or INT4 checkpoint.", MAKE
     ),

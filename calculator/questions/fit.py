@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from calculator.errors import OptionError
+from calculator.errors import DoesNotFitError, OptionError
 from calculator.memory.settings import Device, Settings
 from calculator.memory.workspace import PREFILL_CHUNK
 from calculator.model.formats import KV_FORMATS
@@ -115,7 +115,7 @@ def fit(question: Question, wish: Wish, usable_bytes: int) -> Fit:
     if found is None:
         found = _with_host_layers(asked, wish, usable_bytes)
     if found is None:
-        raise OptionError(_refusal(asked, wish, whole, usable_bytes))
+        raise DoesNotFitError(_refusal(asked, wish, whole, usable_bytes))
     return Fit(found, usable_bytes)
 
 

@@ -101,7 +101,7 @@ def find_choices(question: Question, fixed: Fixed) -> Choices:
             choice = _choice(asked, fixed, card.usable_bytes)
             if choice is not None:
                 found.append(choice)
-    found.sort(key=_rank, reverse=True)
+    found.sort(key=rank, reverse=True)
     return Choices(tuple(found), tuple(dict.fromkeys(left_out)))
 
 
@@ -139,7 +139,7 @@ def _best_on(card: Card, variants: list[Question], kvs: list[str]) -> Choice | N
                     break  # finer weights with the whole context and room to spare come first
         if any(choice.max_context >= min(CONVERSATION, choice.longest) for choice in found):
             break
-    return max(found, key=_rank, default=None)
+    return max(found, key=rank, default=None)
 
 
 def with_host_layers(question: Question, fixed: Fixed) -> Question | None:
@@ -245,7 +245,7 @@ def _is_roomier(placed: Question, best: Choice) -> bool:
     return best.margin_bytes < TIGHT_BYTES
 
 
-def _rank(choice: Choice) -> tuple[float, ...]:
+def rank(choice: Choice) -> tuple[float, ...]:
     """Order ways to run: the largest is the best.
 
     An INT8 cache comes before coarser ones where it holds a conversation; then the longest context;

@@ -1,18 +1,21 @@
 """`glm4q chat`: talk to a model, in a terminal or through a pipe."""
 
 import sys
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
-from calculator.checkpoint.stored import StoredModel
 from glm4q.chat.dialects import find_dialect
 from glm4q.chat.session import ChatSession
 from glm4q.commands.options import chat as option
-from glm4q.commands.options import compute, memory, output, sampling
+from glm4q.commands.options import compute, memory, output, sampling, store
 from glm4q.commands.process.streams import read_question
 from glm4q.commands.run.conversation import converse
 from glm4q.commands.run.load import load, make_wish, parse_reserve
+from glm4q.commands.run.named_model import ModelRequest, find_checkpoint
 from glm4q.commands.run.receipt import show_receipt
 from glm4q.commands.run.tools import DEFAULT_FILES, choose_tools
+from glm4q.decode.sampling import SamplingParams
 from glm4q.terminal.screen.console import Console
 from glm4q.terminal.screen.reply import ReplyView, Think, parse_think
 from glm4q.terminal.settings import with_setting
@@ -26,7 +29,7 @@ EXAMPLES = (
 
 
 def chat(
-    model: memory.Checkpoint,
+    model: store.Model,
     prompt: option.Prompt = None,
     system: option.System = None,
     context: memory.Context = None,
@@ -53,6 +56,15 @@ def chat(
     files: option.Files = DEFAULT_FILES,
     think: option.ThinkChoice = "show",
     dialect: option.Dialect = None,
+    store_directory: store.Directory = None,
+    weights: store.Weights = None,
+    group_size: store.GroupSize = None,
+    lm_head: store.LmHead = None,
+    gpu: store.Gpu = None,
+    vram: store.Vram = None,
+    quick: store.Quick = False,
+    keep_source: store.KeepSource = False,
+    yes: store.Yes = False,
     device: compute.Device = "auto",
     dtype: compute.Dtype = "auto",
     kernel: compute.Kernel = "auto",
@@ -60,14 +72,12 @@ def chat(
     receipt: output.Receipt = None,
     verbose: option.Verbose = False,
 ) -> int:
-    """Chat with a checkpoint. Without a terminal, the question is read from standard input."""
+    """Chat with a model. Where only its name is given, its checkpoint is made first, once.
+
+    Without a terminal, the question is read from standard input.
+    """
     wish = make_wish(context, kv, embedding, gpu_layers, prefill_chunk, draft_tokens=draft)
     kept = parse_reserve(reserve)
-    loading = partial(load, model, wish, kept, device=device, dtype=dtype, kernel=kernel)
-    if verify:
-        return show_receipt(loading(), receipt)
-    StoredModel.open(model)  # a wrong directory is refused before a question is read
-    question = read_question(prompt)
     changes = {
         "temperature": temperature,
         "top_p": top_p,
@@ -79,14 +89,38 @@ def chat(
         "seed": seed,
         "max_tokens": max_tokens,
     }
-    params = read_sampling_params(
-        model, {name: value for name, value in changes.items() if value is not None}
-    )
-    if logit_bias:
-        params = with_setting(params, "logit_bias", " ".join(logit_bias))
+    given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+    # A wrong option is refused before a checkpoint is made, which takes hours.
+    replace(SamplingParams(), **given)
     shown = parse_think(think)
     if dialect is not None:
         find_dialect(dialect)
+    path = find_checkpoint(
+        ModelRequest(
+            model,
+            store_directory,
+            weights,
+            group_size,
+            lm_head,
+            gpu,
+            vram,
+            quick=quick,
+            keep_source=keep_source,
+            yes=yes,
+            wish=wish,
+            reserve=kept,
+            device=device,
+            dtype=dtype,
+            kernel=kernel,
+        )
+    )
+    loading = partial(load, path, wish, kept, device=device, dtype=dtype, kernel=kernel)
+    if verify:
+        return show_receipt(loading(), receipt)
+    question = read_question(prompt)
+    params = read_sampling_params(path, given)
+    if logit_bias:
+        params = with_setting(params, "logit_bias", " ".join(logit_bias))
     with choose_tools(tools or (), tool or (), yes_tools or (), files) as chosen:
         llm = loading()
         session = llm.chat(

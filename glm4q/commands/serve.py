@@ -2,19 +2,17 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from calculator.cards.card import Card, find_machine_card
-from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError, TokenizerError
 from calculator.extras import require_packages
 from glm4q.chat.dialects import find_dialect
 from glm4q.chat.template import ChatTemplate
-from glm4q.commands.options import compute, memory
+from glm4q.commands.options import compute, memory, store
 from glm4q.commands.options import serve as option
 from glm4q.commands.options.chat import Dialect
 from glm4q.commands.run.load import load, make_wish, parse_reserve, print_note, reloader
+from glm4q.commands.run.named_model import ModelRequest, find_checkpoint
 from glm4q.engine import LLM
 from glm4q.text.generation_config import read_sampling_params
 
@@ -29,7 +27,7 @@ MOST_MINUTES = 525_600
 
 
 def serve(
-    model: memory.Checkpoint,
+    model: store.Model,
     host: option.Host = "127.0.0.1",
     port: option.Port = 8080,
     api_key_file: option.ApiKeyFile = None,
@@ -43,6 +41,15 @@ def serve(
     gpu_layers: memory.GpuLayers = None,
     reserve: memory.Reserve = None,
     prefill_chunk: memory.PrefillChunk = "auto",
+    store_directory: store.Directory = None,
+    weights: store.Weights = None,
+    group_size: store.GroupSize = None,
+    lm_head: store.LmHead = None,
+    gpu: store.Gpu = None,
+    vram: store.Vram = None,
+    quick: store.Quick = False,
+    keep_source: store.KeepSource = False,
+    yes: store.Yes = False,
     device: compute.Device = "auto",
     dtype: compute.Dtype = "auto",
     kernel: compute.Kernel = "auto",
@@ -50,7 +57,7 @@ def serve(
     idle_unload: option.IdleUnload = None,
     log_format: option.LogFormat = "text",
 ) -> int:
-    """Serve a checkpoint by the APIs of OpenAI (chat, completions, responses) and Anthropic."""
+    """Serve a model by the APIs of OpenAI (chat, completions, responses) and Anthropic."""
     require_packages("serve", "prometheus_client", "starlette", "sse_starlette", "uvicorn")
     # The server's packages come with an extra: glm4q --help and the other commands need none.
     from glm4q.server.app import make_app
@@ -74,9 +81,27 @@ def serve(
         log_event("note", text=text) if log_format == "json" else print_note(text)
 
     rules = rules_for(host, api_key_file, cors_origin.split(",") if cors_origin else ())
-    StoredModel.open(model)  # a wrong directory, and a used port, are refused before all else
-    with listen(host, port) as listener:
-        llm = load(model, wish, kept, device=device, dtype=dtype, kernel=kernel, note=note)
+    with listen(host, port) as listener:  # a used port is refused before anything is made
+        path = find_checkpoint(
+            ModelRequest(
+                model,
+                store_directory,
+                weights,
+                group_size,
+                lm_head,
+                gpu,
+                vram,
+                quick=quick,
+                keep_source=keep_source,
+                yes=yes,
+                wish=wish,
+                reserve=kept,
+                device=device,
+                dtype=dtype,
+                kernel=kernel,
+            )
+        )
+        llm = load(path, wish, kept, device=device, dtype=dtype, kernel=kernel, note=note)
         served, metrics = _describe(llm, name, dialect, note), Metrics()
         worker = Worker(
             BatchDecoder(llm.batch, reloader(llm)),
@@ -84,21 +109,12 @@ def serve(
             watches=(metrics, AnswerLog()),
             idle_seconds=idle_seconds,
         )
-        app = make_app(Service(served, worker), rules, metrics, _card(llm))
+        app = make_app(Service(served, worker), rules, metrics)
         note(llm.fit.sentence())
-        note(f"a page for a browser at {address(listener)}/")
         note(f"serving at {address(listener)}/v1")
         del llm  # the worker alone keeps the model, so that it can be given back
         run(app, listener, worker)
     return 0
-
-
-def _card(llm: LLM) -> Card | None:
-    """Name the card of the run, with the bytes that the run may use; None without one."""
-    if llm.machine.compute == "host":
-        return None
-    card = find_machine_card()
-    return card and replace(card, usable_bytes=llm.fit.usable_bytes)
 
 
 def _describe(

@@ -1,9 +1,6 @@
-"""Options of the commands that load a checkpoint to answer: the checkpoint, and its memory."""
+"""Options of the commands that load a checkpoint to answer: the memory of the run."""
 
-from pathlib import Path
 from typing import Annotated
-
-import typer
 
 from glm4q.commands.options import variant
 from glm4q.commands.options.declare import CHUNK_HELP, MEMORY, option, size, tokens
@@ -11,9 +8,6 @@ from glm4q.commands.options.declare import CHUNK_HELP, MEMORY, option, size, tok
 LAYERS_HELP = "Layers that the GPU runs, or auto; the others run on the host."
 RESERVED = "256M of a GPU, 1 of the host"
 
-Checkpoint = Annotated[
-    Path, typer.Argument(help="A checkpoint directory: bf16, INT8, INT4 or bitsandbytes.")
-]
 Context = Annotated[str | None, tokens("Tokens of context", MEMORY, default="what fits")]
 KV = Annotated[str | None, variant.kv("the finest that fits")]
 Embedding = Annotated[str | None, variant.embedding("the GPU where it fits")]

@@ -9,5 +9,14 @@ def state_directory() -> Path:
 
     The specification says that a relative path in the variable is ignored.
     """
-    stated = Path(os.environ.get("XDG_STATE_HOME", ""))
-    return (stated if stated.is_absolute() else Path.home() / ".local/state") / "glm4q"
+    return _user_directory("XDG_STATE_HOME", ".local/state")
+
+
+def data_directory() -> Path:
+    """Return where checkpoints that were made by name lie: `$XDG_DATA_HOME/glm4q`."""
+    return _user_directory("XDG_DATA_HOME", ".local/share")
+
+
+def _user_directory(variable: str, usual: str) -> Path:
+    stated = Path(os.environ.get(variable, ""))
+    return (stated if stated.is_absolute() else Path.home() / usual) / "glm4q"

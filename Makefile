@@ -15,7 +15,7 @@ LAYERS := build/peers/models/glm-int4-4-layers
 QUESTION := What is the capital of France?
 
 .PHONY: demo chat wheel test test-avx2 check format sanitize peers clean
-.PHONY: bench-load bench-calc bench-kernels bench-kv bench-quality bench-speed bench-llama
+.PHONY: npm-clients bench-load bench-calc bench-kernels bench-kv bench-quality bench-speed bench-llama
 .PHONY: bench-transformers bench-context bench-batch bench-llama-wheel
 
 demo: $(VENV)/demo.done
@@ -41,6 +41,10 @@ test: check
 test-avx2: $(VENV)/test.done
 	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
 	$(TESTS) --instruction-set avx2
+
+# The client of npm that tests ask the server with; without it that test is skipped.
+npm-clients:
+	npm install --silent --no-audit --no-fund --prefix build/peers/npm openai@7.57.0
 
 # Style, types, and the floors: quantize -> glm4q -> calculator.
 check: $(VENV)/test.done

@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calculator.errors import OptionError, TokenizerError
 from calculator.extras import require_packages
+from calculator.options import one_of
 from glm4q.chat.dialects import find_dialect
 from glm4q.chat.template import ChatTemplate
 from glm4q.commands.options import compute, memory, store
@@ -13,6 +15,7 @@ from glm4q.commands.options import serve as option
 from glm4q.commands.options.chat import Dialect
 from glm4q.commands.run.load import load, make_wish, parse_reserve, print_note, reloader
 from glm4q.commands.run.named_model import ModelRequest, find_checkpoint
+from glm4q.commands.run.vllm import print_vllm_command
 from glm4q.engine import LLM
 from glm4q.text.generation_config import read_sampling_params
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "glm4q serve glm-4-9b-chat-int4",
     "glm4q serve glm-4-9b-chat-int4 --parallel 4 --context 8k --port 9000",
+    "glm4q serve glm-4-9b-chat-int4 --engine vllm --print --gpu 3090 --parallel 50 --context 8k",
 )
 MOST_MINUTES = 525_600
 
@@ -56,8 +60,15 @@ def serve(
     dialect: Dialect = None,
     idle_unload: option.IdleUnload = None,
     log_format: option.LogFormat = "text",
+    engine: option.Engine = "glm4q",
+    print_command: option.Print = False,
 ) -> int:
     """Serve a model by the APIs of OpenAI (chat, completions, responses) and Anthropic."""
+    batch = _at_least(1, parallel, "parallel")
+    if _prints(engine, print_command):
+        return print_vllm_command(
+            Path(model), gpu=gpu, users=batch, context=context, name=name, host=host, port=port
+        )
     require_packages("serve", "prometheus_client", "starlette", "sse_starlette", "uvicorn")
     # The server's packages come with an extra: glm4q --help and the other commands need none.
     from glm4q.server.app import make_app
@@ -72,7 +83,6 @@ def serve(
     if dialect is not None:
         find_dialect(dialect)
     idle_seconds = None if idle_unload is None else _minutes(idle_unload, "idle unload")
-    batch = _at_least(1, parallel, "parallel")
     wish = make_wish(context, kv, embedding, gpu_layers, prefill_chunk, batch=batch)
     kept = parse_reserve(reserve)
     _at_least(0, queue, "queue")
@@ -115,6 +125,17 @@ def serve(
         del llm  # the worker alone keeps the model, so that it can be given back
         run(app, listener, worker)
     return 0
+
+
+def _prints(engine: str, print_command: bool) -> bool:
+    """Whether the command of another engine is asked for. Raises OptionError."""
+    if one_of("engine", engine, option.ENGINES) == "vllm":
+        if not print_command:
+            raise OptionError("engine vllm is not run from here: --print prints its command")
+        return True
+    if print_command:
+        raise OptionError("--print is for --engine vllm")
+    return False
 
 
 def _describe(

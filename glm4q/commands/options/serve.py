@@ -7,6 +7,7 @@ from glm4q.commands.options.declare import choice, option
 
 OPERATION = "Operation"
 LOG_FORMATS = ("text", "json")
+ENGINES = ("glm4q", "vllm")
 
 
 def _network(text: str, default: str | bool = True) -> Any:
@@ -37,4 +38,15 @@ IdleUnload = Annotated[
 ]
 LogFormat = Annotated[
     str, choice("How events are written to standard error", LOG_FORMATS, OPERATION)
+]
+Engine = Annotated[
+    str, choice("What serves; the command for vllm is printed, and not run", ENGINES, OPERATION)
+]
+Print = Annotated[
+    bool,
+    option(
+        "Print the engine's command, for --parallel users on --gpu cards.",
+        "--print",
+        topic=OPERATION,
+    ),
 ]

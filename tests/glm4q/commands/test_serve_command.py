@@ -106,3 +106,26 @@ def test_what_cannot_be_served_is_said_before_anything_is_loaded(
     for option, (value, problem) in wrong.items():
         assert main(["serve", str(chat_checkpoint), option, value]) == 2
         assert problem in capsys.readouterr().err
+
+
+def test_the_command_of_vllm_is_printed_with_what_its_cards_hold(
+    chat_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["serve", str(chat_checkpoint), "--engine", "vllm", "--context", "4k"]
+    assert main([*command, "--print", "--gpu", "3060", "--parallel", "3", "--name", "tiny"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.split()[:3] == ["vllm", "serve", str(chat_checkpoint)]
+    options = printed.out.split()[3:]
+    named = dict(zip(options[::2], options[1::2], strict=True))
+    assert (named["--max-num-seqs"], named["--max-model-len"]) == ("3", "4096")
+    assert (named["--tensor-parallel-size"], named["--data-parallel-size"]) == ("1", "1")
+    assert named["--served-model-name"] == "tiny"
+    assert "3 users at once, 4,096 tokens each: 1 copy" in printed.err
+    for options, problem in (
+        ([], "--print prints its command"),
+        (["--print"], "name one with --gpu"),
+    ):
+        assert main([*command, *options]) == 2
+        assert problem in capsys.readouterr().err
+    assert main(["serve", str(chat_checkpoint), "--print"]) == 2
+    assert "for --engine vllm" in capsys.readouterr().err

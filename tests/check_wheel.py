@@ -13,7 +13,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("calculator", "glm4q", "quantize")
-DATA = ("*.css", "*.csv", "*.html", "*.js", "*.jsonl", "*.txt", "*.pyi", "py.typed")
+DATA = (
+    "*.css",
+    "*.csv",
+    "*.html",
+    "*.js",
+    "*.json",
+    "*.jsonl",
+    "*.svg",
+    "*.txt",
+    "*.pyi",
+    "py.typed",
+)
 TAG = "cp311-abi3-linux_x86_64"
 EXTENSION = "glm4q/_native.abi3.so"
 QUESTION = "What is the capital of France?"

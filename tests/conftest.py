@@ -36,6 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
         limit_to(name)
     config.pluginmanager.import_plugin("tests.fixtures")
+    config.pluginmanager.import_plugin("tests.browser")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -7,10 +7,10 @@ import torch
 
 from glm4q.kernels.cpu.extension import extension
 
-X86 = ("avx512_bf16", "avx512", "avx2", "scalar")
+X86 = ("avx512_bf16", "avx512", "avx_vnni", "avx2", "scalar")
 ARM = ("neon", "scalar")
 """Each list is in the order in which "auto" chooses."""
-NAMES = ("scalar", "avx2", "avx512", "avx512_bf16", "neon")
+NAMES = ("scalar", "avx2", "avx_vnni", "avx512", "avx512_bf16", "neon")
 
 
 def require(name: str) -> str:

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from calculator.cards.card import Card, find_machine_card
 from calculator.errors import OptionError, TokenizerError
 from calculator.extras import require_packages
 from calculator.options import one_of
@@ -119,8 +121,9 @@ def serve(
             watches=(metrics, AnswerLog()),
             idle_seconds=idle_seconds,
         )
-        app = make_app(Service(served, worker), rules, metrics)
+        app = make_app(Service(served, worker), rules, metrics, _card(llm))
         note(llm.fit.sentence())
+        note(f"a page for a browser at {address(listener)}/")
         note(f"serving at {address(listener)}/v1")
         del llm  # the worker alone keeps the model, so that it can be given back
         run(app, listener, worker)
@@ -136,6 +139,14 @@ def _prints(engine: str, print_command: bool) -> bool:
     if print_command:
         raise OptionError("--print is for --engine vllm")
     return False
+
+
+def _card(llm: LLM) -> Card | None:
+    """Name the card of the run, with the bytes that the run may use; None without one."""
+    if llm.machine.compute == "host":
+        return None
+    card = find_machine_card()
+    return card and replace(card, usable_bytes=llm.fit.usable_bytes)
 
 
 def _describe(

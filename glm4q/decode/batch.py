@@ -47,6 +47,11 @@ class Batch:
         """Where the beginning of a prompt may lie on disk; None where nothing is kept there."""
 
     @property
+    def runner(self) -> TokenRunner:
+        """The model with its memory, from which the rows and the steps are cut."""
+        return self._runner
+
+    @property
     def free(self) -> int:
         """How many answers may join."""
         return len(self._free)

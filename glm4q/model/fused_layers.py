@@ -19,7 +19,7 @@ from glm4q.kernels.attention.rope import attention_factor
 from glm4q.kernels.cpu.attention import cache_record
 from glm4q.kernels.cpu.checks import address, room
 from glm4q.kernels.cpu.extension import required_extension
-from glm4q.kernels.cpu.native import Native, activations_bytes, linear_record
+from glm4q.kernels.cpu.native import Native, activations_bytes
 from glm4q.kernels.cpu.records import (
     DTYPES,
     STEP_BUFFERS,
@@ -121,7 +121,7 @@ class FusedLayers:
         pairs, size = config.rotary_dim // 2, config.head_dim
         queries, keys = config.num_attention_heads * size, config.num_key_value_heads * size
         scratch = max(
-            activations_bytes(rows, linear.inputs, linear.group)
+            activations_bytes(rows, linear.inputs, linear.group, linear.activation_bits)
             for layer in self._table
             for linear in (getattr(layer, name) for name in LINEARS)
         )
@@ -206,7 +206,9 @@ def _linear(layer: nn.Module, name: str) -> QuantLinear:
 
 
 def _linear_record(linear: QuantLinear) -> LinearRecord:
-    return linear_record(dict(linear.named_buffers()), linear.inputs, linear.bias)
+    if not isinstance(linear.kernel, Native):
+        raise KernelError("fused layers need the native kernel in all their linears")
+    return linear.kernel.linear_record(dict(linear.named_buffers()), linear.inputs, linear.bias)
 
 
 def _norm(layer: nn.Module, name: str) -> Tensor | None:

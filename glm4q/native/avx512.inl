@@ -8,20 +8,26 @@ struct V {
     using Floats = __m512;
     static constexpr int LANES = 16;
     static constexpr int BYTES = 64;
+    using PairSums = __m512i;
+    using Book = __m512i;
     static constexpr int BLOCK_ROWS = 6;  // 6 rows of 4 vectors: 24 of the 32 registers
+    static constexpr int DIRECT_BLOCKS = 2;  // of rows that each unpack for themselves, at most
+    static constexpr int columns(int rows) { return rows > 1 ? 4 : 8; }
     static constexpr int HEAD_ROWS = 4;
     static constexpr int GRAM_ROWS = 8;  // of 3 vectors: 24 again
 
     static __m512i broadcast(int32_t number) { return _mm512_set1_epi32(number); }
-    static __m512i negative_product(const int32_t* numbers, int32_t by) {
-        return _mm512_mullo_epi32(_mm512_loadu_si512(numbers), broadcast(-by));
-    }
     static __m512i load(const uint32_t* place) { return _mm512_loadu_si512(place); }
     static __m512i load_part(const uint32_t* place, int count) {
         return _mm512_maskz_loadu_epi32(static_cast<__mmask16>((1u << count) - 1), place);
     }
-    static __m512i low(__m512i word) { return _mm512_and_si512(word, _mm512_set1_epi8(15)); }
-    static __m512i high(__m512i word) { return low(_mm512_srli_epi32(word, 4)); }
+    static void store(uint32_t* place, __m512i words) { _mm512_storeu_si512(place, words); }
+    static __m512i mask(__m512i word, int32_t bits) {
+        return _mm512_and_si512(word, broadcast(bits));
+    }
+    static __m512i shift(__m512i word, int by) {
+        return _mm512_srli_epi32(word, static_cast<unsigned>(by));
+    }
     static __m512i load_book(const uint8_t* book) {
         return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(book)));
     }
@@ -43,6 +49,14 @@ struct V {
     static __m512i dot_nibbles(__m512i sum, __m512i codes, const uint32_t& x) {
         return dot_bytes(sum, codes, x);
     }
+    static __m512i sum_nibbles(__m512i sum) { return sum; }
+    static __m512i no_pairs() { return _mm512_setzero_si512(); }
+    static __m512i dot_pairs(__m512i sum, __m512i codes, const uint32_t& x) {
+        asm("vpdpwssd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(codes), "m"(x));
+        return sum;
+    }
+    static __m512i sum_pairs(__m512i sum) { return sum; }
+    static __m512 to_floats(__m512i numbers) { return _mm512_cvtepi32_ps(numbers); }
     // Returns (high * 2^bits + low - less) * scale.
     static __m512 join(__m512i high, __m512i low, int bits, int32_t less, float scale) {
         const __m512i codes = _mm512_add_epi32(_mm512_slli_epi32(high, bits), low);
@@ -113,11 +127,6 @@ struct V {
     static int interleaved(int at) {
         constexpr int NUMBERS = 16 * ROWS, QUARTER = 4 * ROWS;
         return at / NUMBERS * NUMBERS + at % QUARTER / 4 * 16 + at % NUMBERS / QUARTER * 4 + at % 4;
-    }
-    static void add_scaled(float* to, __m512i sum, __m512 scale, float x_scale) {
-        const __m512 factor = _mm512_mul_ps(scale, _mm512_set1_ps(x_scale));
-        _mm512_storeu_ps(to,
-                         _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), factor, _mm512_loadu_ps(to)));
     }
 
     static __m512 load(const float* place) { return _mm512_loadu_ps(place); }

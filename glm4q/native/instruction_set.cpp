@@ -2,6 +2,9 @@
 
 #include <cstring>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #if defined(__aarch64__) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -12,24 +15,39 @@ namespace glm4q {
 namespace scalar { extern const InstructionSet INSTRUCTION_SET; }
 #if defined(__x86_64__)
 namespace avx2 { extern const InstructionSet INSTRUCTION_SET; }
+namespace avx_vnni { extern const InstructionSet INSTRUCTION_SET; }
+namespace avx_vnni_evex { extern const InstructionSet INSTRUCTION_SET; }
 namespace avx512 { extern const InstructionSet INSTRUCTION_SET; }
 namespace avx512_bf16 { extern const InstructionSet INSTRUCTION_SET; }
 #elif defined(__aarch64__)
 namespace neon { extern const InstructionSet INSTRUCTION_SET; }
 #endif
 
+#if defined(__x86_64__)
+// Compilers learned the name of AVX-VNNI late, so the processor is asked itself.
+static bool has_avx_vnni() {
+    unsigned eax = 0, ebx, ecx, edx;
+    return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 4 & 1);
+}
+#endif
+
 const InstructionSet* instruction_set_of(int number) {
-    const InstructionSet* available[4] = {};
+    const InstructionSet* available[5] = {};
     int count = 0;
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl")) {
+    const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const bool has_avx512 = __builtin_cpu_supports("avx512vnni") &&
+                            __builtin_cpu_supports("avx512bw") &&
+                            __builtin_cpu_supports("avx512vl");
+    if (has_avx512) {
         if (__builtin_cpu_supports("avx512bf16"))
             available[count++] = &avx512_bf16::INSTRUCTION_SET;
         available[count++] = &avx512::INSTRUCTION_SET;
     }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        available[count++] = &avx2::INSTRUCTION_SET;
+    if (has_avx2 && (has_avx_vnni() || has_avx512))
+        available[count++] = has_avx_vnni() ? &avx_vnni::INSTRUCTION_SET
+                                            : &avx_vnni_evex::INSTRUCTION_SET;
+    if (has_avx2) available[count++] = &avx2::INSTRUCTION_SET;
 #elif defined(__aarch64__) && defined(__linux__)
     if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) available[count++] = &neon::INSTRUCTION_SET;
 #elif defined(__aarch64__)

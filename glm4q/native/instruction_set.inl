@@ -3,6 +3,8 @@
 
 #include "parts.inl"
 #include "rows.inl"
+#include "linear_codes.inl"
+#include "linear_activations.inl"
 #include "linear.inl"
 #include "vectors.inl"
 #include "attention_floats.inl"

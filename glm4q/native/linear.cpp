@@ -20,21 +20,24 @@ int piece_outputs(int outputs, int threads, int lanes) {
 }
 
 bool take_same_codes(const Weight& one, const Weight& other) {
-    return one.bits == other.bits && segment_inputs(one.group) == segment_inputs(other.group);
+    return one.bits == other.bits && one.activation_bits == other.activation_bits &&
+           chunk_inputs(one.group) == chunk_inputs(other.group);
 }
 
 Activations activations_in(const Weight& weight, int rows, void* scratch) {
     Activations activations;
     activations.rows = rows;
     activations.inputs = weight.inputs;
-    activations.segment = segment_inputs(weight.group);
-    activations.segments = segment_count(weight.inputs, weight.group);
+    activations.segment = segment_inputs(weight.group, weight.activation_bits);
+    activations.segments = weight.inputs / activations.segment;
+    activations.chunk = chunk_inputs(weight.group);
+    activations.chunks = weight.inputs / activations.chunk;
+    activations.wide = weight.activation_bits == 16;
     activations.codes = static_cast<uint32_t*>(scratch);
-    activations.scales =
-        reinterpret_cast<float*>(activations.codes + static_cast<size_t>(rows) * weight.inputs / 4);
-    activations.sums =
-        reinterpret_cast<int32_t*>(activations.scales +
-                                   static_cast<size_t>(rows) * activations.segments);
+    const size_t words =
+        static_cast<size_t>(rows) * weight.inputs * (weight.activation_bits / 8) / 4;
+    activations.scales = reinterpret_cast<float*>(activations.codes + words);
+    activations.sums = activations.scales + static_cast<size_t>(rows) * activations.segments;
     return activations;
 }
 

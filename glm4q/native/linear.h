@@ -22,30 +22,42 @@ struct Weight {
     int outputs, inputs, bits;
     int group;  // inputs that share a scale
     bool wide;
+    int activation_bits;  // 8 or 16: of the codes that activations are rounded to
 };
 
-inline int segment_inputs(int group) { return group < SEGMENT ? group : SEGMENT; }
-
-inline int segment_count(int inputs, int group) {
-    const int size = segment_inputs(group);
-    return (inputs + size - 1) / size;
+// Inputs that are multiplied before their sums are scaled: the largest number that fits into CHUNK
+// and into the group, a multiple of SEGMENT in large groups.
+inline int chunk_inputs(int group) {
+    int size = group;
+    if (group > CHUNK)
+        for (size = CHUNK; group % size;) size -= SEGMENT;
+    return size;
 }
 
-// M rows of activations as int8, x = code * scale, in blocks of rows that are multiplied at once.
-// A block of R rows has:
-//   codes   [K / 4, R] words of four inputs. For 4-bit weights these are the inputs 0 2 4 6, then
-//           1 3 5 7, ...: the order in which masks extract them from a word of the weight
+// Inputs that share a scale of the activations. Codes of 16 bits are fine enough for a whole chunk.
+inline int segment_inputs(int group, int activation_bits) {
+    const int chunk = chunk_inputs(group);
+    return activation_bits == 8 && chunk > SEGMENT ? SEGMENT : chunk;
+}
+
+// M rows of activations as int8 or int16, x = code * scale, in blocks of rows that are multiplied
+// at once. A block of R rows has:
+//   codes   [K / 4, R] words of four inputs, or [K / 2, R] words of two if they are `wide`, in the
+//           order in which `Layout` unpacks words of the weight
 //   scales  [segments, R]
-//   sums    [segments, R], each the sum of a segment's codes
+//   sums    [chunks, R], the sums of the numbers that the codes of a chunk stand for
 struct Activations {
-    int rows, inputs, segment, segments;
+    int rows, inputs, segment, segments, chunk, chunks;
+    bool wide;
     uint32_t* codes;
     float* scales;
-    int32_t* sums;
+    float* sums;
 };
 
-inline size_t activations_bytes(int rows, int inputs, int group) {
-    return static_cast<size_t>(rows) * (inputs + 8 * segment_count(inputs, group));
+inline size_t activations_bytes(int rows, int inputs, int group, int activation_bits) {
+    const int scales = inputs / segment_inputs(group, activation_bits);
+    const int sums = inputs / chunk_inputs(group);
+    return static_cast<size_t>(rows) * (inputs * (activation_bits / 8) + 4 * (scales + sums));
 }
 
 // Blocks of nearly equal numbers of rows, at most `most` each.
@@ -73,7 +85,8 @@ inline Product product_of(const LinearRecord& record, void* out, Dtype out_dtype
                            static_cast<int>(record.inputs),
                            static_cast<int>(record.bits),
                            static_cast<int>(record.group),
-                           record.wide_scales != 0};
+                           record.wide_scales != 0,
+                           static_cast<int>(record.activation_bits)};
     return {weight, record.bias, out, out_dtype};
 }
 

@@ -21,6 +21,12 @@ PyObject* py_find_instruction_set(PyObject*, PyObject* const* given, Py_ssize_t 
     return name ? PyLong_FromLong(find_instruction_set(name)) : nullptr;
 }
 
+PyObject* py_instruction_set_name(PyObject*, PyObject* const* given, Py_ssize_t count) {
+    Arguments arguments("instruction_set_name", given, count, 1);
+    const InstructionSet* set = arguments.instruction_set();
+    return arguments.failed() ? nullptr : PyUnicode_FromString(set->name);
+}
+
 PyObject* py_matmul(PyObject*, PyObject* const* given, Py_ssize_t count) {
     return call_with<MatmulRecord>(
         "matmul", given, count,
@@ -110,6 +116,8 @@ PyObject* py_run_layers(PyObject*, PyObject* const* given, Py_ssize_t count) {
 }
 
 PyMethodDef METHODS[] = {
+    method("instruction_set_name", py_instruction_set_name,
+           "instruction_set_name(number) -> the name by which it is found"),
     method("find_instruction_set", py_find_instruction_set,
            "find_instruction_set(name) -> its number on this machine; 0 if it cannot run here"),
     method("matmul", py_matmul, "matmul(instruction_set, record, threads)"),
@@ -137,6 +145,7 @@ const struct {
     {"SMALLEST_SCALE_EXPONENT", SMALLEST_SCALE_EXPONENT},
     {"LARGEST_HEAD", LARGEST_HEAD},
     {"SEGMENT", SEGMENT},
+    {"CHUNK", CHUNK},
     {"WORD_BITS", WORD_BITS},
     {"BOOK_SIZE", BOOK_SIZE},
     {"LARGEST_DENSE_NUMBERS", LARGEST_DENSE_NUMBERS},

@@ -19,14 +19,17 @@ struct V {
     using Ints = int32x4_t;
     using Floats = float32x4_t;
     static constexpr int LANES = 4;
+    struct PairSums {
+        int32x4_t low, high;  // lanes 0 to 3 and 4 to 7, which are added in pairs at last
+    };
+    using Book = int32x4_t;
     static constexpr int BLOCK_ROWS = 4;  // 4 rows of 4 vectors: half of the 32 registers
+    static constexpr int DIRECT_BLOCKS = 2;  // of rows that each unpack for themselves, at most
+    static constexpr int columns(int rows) { return rows > 2 ? 2 : 4; }
     static constexpr int HEAD_ROWS = 4;
     static constexpr int GRAM_ROWS = 6;  // of 3 vectors: 18 of the 32 registers
 
     static int32x4_t broadcast(int32_t number) { return vdupq_n_s32(number); }
-    static int32x4_t negative_product(const int32_t* numbers, int32_t by) {
-        return vmulq_n_s32(vld1q_s32(numbers), -by);
-    }
     static int32x4_t load(const uint32_t* place) {
         return vreinterpretq_s32_u32(vld1q_u32(place));
     }
@@ -35,9 +38,14 @@ struct V {
         std::memcpy(padded, place, count * sizeof(uint32_t));
         return load(padded);
     }
-    static int32x4_t low(int32x4_t word) { return vandq_s32(word, vdupq_n_s32(0x0f0f0f0f)); }
-    static int32x4_t high(int32x4_t word) {
-        return vreinterpretq_s32_u8(vshrq_n_u8(vreinterpretq_u8_s32(word), 4));
+    static void store(uint32_t* place, int32x4_t words) {
+        vst1q_u32(place, vreinterpretq_u32_s32(words));
+    }
+    static int32x4_t mask(int32x4_t word, int32_t bits) {
+        return vandq_s32(word, vdupq_n_s32(bits));
+    }
+    static int32x4_t shift(int32x4_t word, int by) {
+        return vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(word), vdupq_n_s32(-by)));
     }
     static int32x4_t load_book(const uint8_t* book) { return vreinterpretq_s32_u8(vld1q_u8(book)); }
     static int32x4_t look_up(int32x4_t book, int32x4_t codes) {
@@ -58,15 +66,23 @@ struct V {
     }
     // Multiplies nibble by nibble: the dot product is signed, and bytes above 127 do not fit.
     static int32x4_t dot_bytes(int32x4_t sum, int32x4_t codes, uint32_t x) {
-        const int32x4_t above = dot_signed(vdupq_n_s32(0), high(codes), x);
-        return dot_signed(vaddq_s32(sum, vshlq_n_s32(above, 4)), low(codes), x);
+        const int32x4_t above =
+            dot_signed(vdupq_n_s32(0), mask(shift(codes, 4), 0x0f0f0f0f), x);
+        return dot_signed(vaddq_s32(sum, vshlq_n_s32(above, 4)), mask(codes, 0x0f0f0f0f), x);
     }
     static int32x4_t dot_nibbles(int32x4_t sum, int32x4_t codes, uint32_t x) {
         return dot_signed(sum, codes, x);
     }
-    static void add_scaled(float* to, int32x4_t sum, float32x4_t scale, float x_scale) {
-        vst1q_f32(to, vfmaq_f32(vld1q_f32(to), vcvtq_f32_s32(sum), vmulq_n_f32(scale, x_scale)));
+    static int32x4_t sum_nibbles(int32x4_t sum) { return sum; }
+    static PairSums no_pairs() { return {vdupq_n_s32(0), vdupq_n_s32(0)}; }
+    static PairSums dot_pairs(PairSums sums, int32x4_t codes, uint32_t x) {
+        const int16x8_t numbers = vreinterpretq_s16_s32(codes);
+        const int16x8_t by = vreinterpretq_s16_u32(vdupq_n_u32(x));
+        return {vmlal_s16(sums.low, vget_low_s16(numbers), vget_low_s16(by)),
+                vmlal_high_s16(sums.high, numbers, by)};
     }
+    static int32x4_t sum_pairs(PairSums sums) { return vpaddq_s32(sums.low, sums.high); }
+    static float32x4_t to_floats(int32x4_t numbers) { return vcvtq_f32_s32(numbers); }
 
     static float32x4_t load(const float* place) { return vld1q_f32(place); }
     static void store(float* place, float32x4_t numbers) { vst1q_f32(place, numbers); }

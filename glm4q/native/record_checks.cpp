@@ -49,7 +49,8 @@ const char* fault_of_heads(int64_t head_size, int64_t pairs) {
 int64_t scratch_of(const LinearRecord& linear, int64_t rows) {
     return static_cast<int64_t>(activations_bytes(static_cast<int>(rows),
                                                   static_cast<int>(linear.inputs),
-                                                  static_cast<int>(linear.group)));
+                                                  static_cast<int>(linear.group),
+                                                  static_cast<int>(linear.activation_bits)));
 }
 
 }  // namespace
@@ -63,6 +64,8 @@ const char* fault(const LinearRecord& linear) {
         return "the weight's groups are no multiple of 8 inputs";
     if (linear.group > SEGMENT && linear.group % SEGMENT)
         return "the weight's groups are no multiple of 32 inputs";
+    if (linear.activation_bits != 8 && linear.activation_bits != 16)
+        return "activations have neither 8 nor 16 bits";
     if (linear.book && linear.bits != 4) return "only 4-bit codes have a book";
     return nullptr;
 }

@@ -10,7 +10,7 @@ namespace glm4q {
 
 // Checksum of the records and of constants.h as records.py declares them. Python does not use an
 // extension with another one: it was built from other sources.
-constexpr uint32_t RECORDS_CHECKSUM = 0xbf38afbe;
+constexpr uint32_t RECORDS_CHECKSUM = 0x7ace97da;
 
 // A quantized weight of a linear layer: see `Weight` in linear.h.
 struct LinearRecord {
@@ -24,8 +24,9 @@ struct LinearRecord {
     int64_t bits;
     int64_t group;
     int64_t wide_scales;
+    int64_t activation_bits;
 };
-static_assert(sizeof(LinearRecord) == 10 * 8, "records.py declares 10 fields");
+static_assert(sizeof(LinearRecord) == 11 * 8, "records.py declares 11 fields");
 
 struct MatmulRecord {
     LinearRecord weight;
@@ -37,7 +38,7 @@ struct MatmulRecord {
     void* scratch;
     int64_t scratch_bytes;
 };
-static_assert(sizeof(MatmulRecord) == 17 * 8, "records.py declares 17 fields");
+static_assert(sizeof(MatmulRecord) == 18 * 8, "records.py declares 18 fields");
 
 struct DenseMatmulRecord {
     const uint16_t* weight;
@@ -106,7 +107,7 @@ struct LayerRecord {
     CacheRecord keys;
     CacheRecord values;
 };
-static_assert(sizeof(LayerRecord) == 72 * 8, "records.py declares 72 fields");
+static_assert(sizeof(LayerRecord) == 78 * 8, "records.py declares 78 fields");
 
 // A step through all layers. The buffers have the names of calculator/memory/workspace.py.
 struct StepRecord {

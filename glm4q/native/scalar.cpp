@@ -15,16 +15,22 @@ struct V {
     using Ints = int32_t;
     using Floats = float;
     static constexpr int LANES = 1;
-    static constexpr int BLOCK_ROWS = 4;
+    using PairSums = int32_t;
+    using Book = const uint8_t*;
+    static constexpr int BLOCK_ROWS = 2;
+    static constexpr int DIRECT_BLOCKS = 2;  // of rows that each unpack for themselves, at most
+    static constexpr int columns(int) { return 2; }
     static constexpr int HEAD_ROWS = 1;
     static constexpr int GRAM_ROWS = 3;
 
     static int32_t broadcast(int32_t number) { return number; }
-    static int32_t negative_product(const int32_t* numbers, int32_t by) { return -*numbers * by; }
     static int32_t load(const uint32_t* place) { return static_cast<int32_t>(*place); }
     static int32_t load_part(const uint32_t* place, int) { return load(place); }
-    static int32_t low(int32_t word) { return word & 0x0f0f0f0f; }
-    static int32_t high(int32_t word) { return word >> 4 & 0x0f0f0f0f; }
+    static void store(uint32_t* place, int32_t word) { *place = static_cast<uint32_t>(word); }
+    static int32_t mask(int32_t word, int32_t bits) { return word & bits; }
+    static int32_t shift(int32_t word, int by) {
+        return static_cast<int32_t>(static_cast<uint32_t>(word) >> by);
+    }
     static const uint8_t* load_book(const uint8_t* book) { return book; }
     static int32_t look_up(const uint8_t* book, int32_t codes) {
         uint32_t bytes = 0;
@@ -43,9 +49,14 @@ struct V {
     static int32_t dot_nibbles(int32_t sum, int32_t codes, uint32_t x) {
         return dot_bytes(sum, codes, x);
     }
-    static void add_scaled(float* to, int32_t sum, float scale, float x_scale) {
-        *to += static_cast<float>(sum) * (scale * x_scale);
+    static int32_t sum_nibbles(int32_t sum) { return sum; }
+    static int32_t no_pairs() { return 0; }
+    static int32_t dot_pairs(int32_t sum, int32_t codes, uint32_t x) {
+        return sum + (codes & 0xffff) * static_cast<int16_t>(x & 0xffff) +
+               (codes >> 16) * static_cast<int16_t>(x >> 16);
     }
+    static int32_t sum_pairs(int32_t sum) { return sum; }
+    static float to_floats(int32_t number) { return static_cast<float>(number); }
 
     static float load(const float* place) { return *place; }
     static void store(float* place, float number) { *place = number; }

@@ -10,6 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from calculator.cards.card import Card
 from glm4q.server.anthropic.endpoints import AnthropicEndpoints
 from glm4q.server.errors import ApiError
 from glm4q.server.guard import Guard, Rules
@@ -17,17 +18,21 @@ from glm4q.server.openai.endpoints import OpenAIEndpoints
 from glm4q.server.operation.metrics import Metrics
 from glm4q.server.operation.observed import Observed
 from glm4q.server.own.endpoints import OwnEndpoints
+from glm4q.server.page.endpoints import PageEndpoints
 from glm4q.server.responses.endpoints import ResponsesEndpoints
 from glm4q.server.service import Service
 
 
-def make_app(service: Service, rules: Rules, metrics: Metrics) -> Starlette:
-    """Put the endpoints behind the guard."""
+def make_app(
+    service: Service, rules: Rules, metrics: Metrics, card: Card | None = None
+) -> Starlette:
+    """Put the endpoints behind the guard. card: that of the run, for the page."""
     apis = (
         OpenAIEndpoints(service),
         ResponsesEndpoints(service),
         AnthropicEndpoints(service),
         OwnEndpoints(service),
+        PageEndpoints(service, card),
         metrics,
     )
     routes = [route for api in apis for route in api.routes()]

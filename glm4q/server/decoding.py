@@ -1,14 +1,16 @@
 """What the server needs of the decoding loop: answers that join, tokens, and why each ends."""
 
 import gc
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
 
 from glm4q.decode.answer import Answer, Event
-from glm4q.decode.batch import Batch
+from glm4q.decode.batch import Batch, TokenRunner
+from glm4q.decode.runner import Runner
 from glm4q.decode.sampling import SamplingParams
+from glm4q.model.loader import held_tensors
 
 
 class Begun(Hashable, Protocol):
@@ -33,6 +35,13 @@ class Decoder(Protocol):
     @property
     def kept_tokens(self) -> int:
         """Tokens in the cache: those of running answers, and of prompts that may come again."""
+
+    @property
+    def row_tokens(self) -> list[int]:
+        """Tokens of each row of the cache; none while the model is not loaded."""
+
+    def held(self) -> dict[str, int]:
+        """Bytes of the tensors by the parts of a plan; none while the model is not loaded."""
 
     def join(self, prompt: Sequence[int], params: SamplingParams) -> Begun:
         """Begin an answer. Raises Glm4qError where the prompt does not fit."""
@@ -68,8 +77,16 @@ class BatchDecoder:
 
     @property
     def kept_tokens(self) -> int:
+        return sum(self.row_tokens)
+
+    @property
+    def row_tokens(self) -> list[int]:
         batch = self._batch
-        return 0 if batch is None else sum(row.cache.length for row in batch.rows)
+        return [] if batch is None else [row.cache.length for row in batch.rows]
+
+    def held(self) -> dict[str, int]:
+        batch = self._batch
+        return {} if batch is None else _held(batch.runner)
 
     @property
     def batch(self) -> Batch:
@@ -95,3 +112,16 @@ class BatchDecoder:
 
     def load(self) -> None:
         self._batch = self._load()
+
+
+def _held(runner: TokenRunner) -> dict[str, int]:
+    memory = runner.memory
+    cache = _bytes(memory.cache.tensors)
+    rest = {"KV cache": cache, "workspace": _bytes(memory.tensors) - cache}
+    if not isinstance(runner, Runner):
+        return rest
+    return {"weights": _bytes(held_tensors(runner.model).values()), **rest}
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)

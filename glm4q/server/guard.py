@@ -12,8 +12,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from glm4q.server.errors import ApiError
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-OPEN = ("/health",)
-"""What needs no key: it says only that the server lives."""
+OPEN = ("/health", "/")
+"""What needs no key: whether the server lives, and the page, which asks for the key."""
+OPEN_FILES = "/page/"
+"""The files of the page, which are the same on every machine."""
 MAX_BODY_BYTES = 8 << 20
 
 
@@ -58,7 +60,7 @@ class Guard:
         # A page from here has the Origin that its own Host says.
         if origin is not None and origin not in (*self._rules.origins, f"http://{host}"):
             raise ApiError(403, "pages of this origin may not ask (--cors-origin allows one)")
-        if self._rules.api_key is not None and path not in OPEN and not self._has_key(headers):
+        if self._rules.api_key is not None and not _is_open(path) and not self._has_key(headers):
             raise ApiError(401, "the API key is missing or wrong", code="invalid_api_key")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self._rules.max_body_bytes:
@@ -88,6 +90,10 @@ class Guard:
     def _too_long(self) -> ApiError:
         most = self._rules.max_body_bytes
         return ApiError(413, f"the body is too long: at most {most:,} bytes are read")
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN or path.startswith(OPEN_FILES)
 
 
 def _hostname(host: str) -> str:

@@ -38,7 +38,7 @@ export function startCalculator(given, address) {
   };
   Object.assign(facts, given);
   listChoices();
-  asked = questionOf(address.read());
+  asked = questionOf(address.read() ?? "");
   show();
   $("link").href = address.link(fragmentOf(asked));
   listen(change);

@@ -51,10 +51,16 @@ def required_extension() -> ModuleType:
 def find_instruction_set(name: str = "auto") -> int:
     """The number of an instruction set of this machine; 0 if it has none of that name.
 
-    name: avx512_bf16, avx512, avx2, neon or scalar; "auto" means the best one.
+    name: avx512_bf16, avx512, avx_vnni, avx2, neon or scalar; "auto" means the best one.
     """
     native = extension()
     return native.find_instruction_set(name) if native else 0
+
+
+def instruction_set_name(number: int) -> str:
+    """The name of an instruction set that `find_instruction_set` numbered; "" for 0."""
+    native = extension()
+    return native.instruction_set_name(number) if native and number else ""
 
 
 CHECKSUM = checksum()

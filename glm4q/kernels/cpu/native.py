@@ -1,12 +1,13 @@
 """The project's own matmul for the CPU, in C++: glm4q/native/.
 
 Weights keep GPTQ's layout, so that the pages of a loaded file serve as they are. Activations are
-rounded to 8-bit codes: up to 32 consecutive inputs of a row share a scale. Products are summed as
-integers and scaled in float32.
+rounded to codes of 8 bits, of which up to 32 consecutive inputs of a row share a scale, or of 16
+bits, of which up to 128 do. Products are summed as integers and scaled in float32.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,10 +17,12 @@ from calculator.model.formats import WeightFormat
 from glm4q.kernels.cpu.checks import address, require, room, sizes
 from glm4q.kernels.cpu.extension import (
     find_instruction_set,
+    instruction_set_name,
     refuses_extension,
     required_extension,
 )
 from glm4q.kernels.cpu.records import (
+    CHUNK,
     DTYPES,
     LARGEST_DENSE_NUMBERS,
     SEGMENT,
@@ -32,10 +35,11 @@ from glm4q.kernels.spec import LinearSpec
 from glm4q.weights.packing import BOOK_SIZE, WORD_BITS, QuantizedWeight
 
 INPUTS_MULTIPLE = 8
-CODE_BYTES = 1
-SCALE_BYTES = 8
-"""Each segment of a row takes so many bytes beside its codes: a scale, and the sum of the codes."""
+FLOAT_BYTES = 4
+"""Each segment of a row has a scale beside its codes, and each chunk the sum of its numbers."""
 SCHEMES = ("groups", "nf4", "llm-int8")
+Activations = Literal["auto", "int8", "int16"]
+ACTIVATION_BITS = {"int8": 8, "int16": 16}
 BOOK_STEPS = 112
 """NF4 values are stored as whole steps of 1/112 of the largest one. A test shows that 112 gives the
 least rounding error of all numbers of steps that fit into a byte."""
@@ -48,10 +52,24 @@ class Native:
     widens = True
     packs_on_device = False
 
-    def __init__(self, instruction_set: str = "auto") -> None:
-        """instruction_set: avx512_bf16, avx512, avx2, neon, scalar, or "auto" for the best one."""
-        self._name = instruction_set
+    def __init__(self, instruction_set: str = "auto", activations: Activations = "auto") -> None:
+        """instruction_set: avx512_bf16, avx512, avx_vnni, avx2, neon, scalar; "auto": the best one.
+
+        activations: the codes that they are rounded to.
+        """
+        self._name, self._activations = instruction_set, activations
         self.instruction_set = find_instruction_set(instruction_set)
+
+    def activation_bits(self, weight_bits: int, *, book: bool) -> int:
+        """Bits of the codes of activations that meet weights of so many bits.
+
+        AVX2 multiplies pairs of 16 bits as fast as it does bytes, where these need more than 4
+        bits, so it takes them for a book as well.
+        """
+        if self._activations != "auto":
+            return ACTIVATION_BITS[self._activations]
+        pairs_are_fast = instruction_set_name(self.instruction_set) == "avx2"
+        return 16 if weight_bits == 8 or (book and pairs_are_fast) else 8
 
     def refuses(self, spec: LinearSpec) -> str | None:
         if reason := refuses_extension():
@@ -89,13 +107,15 @@ class Native:
 
     def needs(self, spec: LinearSpec, tokens: int, activation_bytes: int) -> KernelNeeds:
         group = spec.weight_format.group_size or spec.inputs
-        return KernelNeeds(activations_bytes(tokens, spec.inputs, group))
+        book = spec.weight_format.scheme == "nf4"
+        bits = self.activation_bits(spec.weight_format.bits, book=book)
+        return KernelNeeds(activations_bytes(tokens, spec.inputs, group, bits))
 
     def matmul(self, x: Tensor, packed: Mapping[str, Tensor], out: Tensor, scratch: Tensor) -> None:
         rows, inputs = sizes(x, "activations", 2)
-        weight = linear_record(packed, inputs)
+        weight = self.linear_record(packed, inputs)
         _require_dtypes(x, out)
-        scratch_bytes = activations_bytes(rows, inputs, weight.group)
+        scratch_bytes = activations_bytes(rows, inputs, weight.group, weight.activation_bits)
         record = MatmulRecord(
             weight,
             address(x, "activations", x.dtype, (rows, inputs)),
@@ -108,17 +128,29 @@ class Native:
         )
         required_extension().matmul(self.instruction_set, record, torch.get_num_threads())
 
+    def linear_record(
+        self, packed: Mapping[str, Tensor], inputs: int, bias: Tensor | None = None
+    ) -> LinearRecord:
+        """A packed weight of so many inputs, after its tensors are checked. Raises KernelError."""
+        return _linear_record(packed, inputs, bias, self)
 
-def activations_bytes(rows: int, inputs: int, group: int) -> int:
-    """Bytes of scratch for the codes of rows of activations."""
-    segments = -(-inputs // min(group, SEGMENT))
-    return rows * (inputs * CODE_BYTES + segments * SCALE_BYTES)
+
+def chunk_inputs(group: int) -> int:
+    """Inputs that are multiplied before their sums are scaled."""
+    return group if group <= CHUNK else max(n for n in (128, 96, 64, 32) if group % n == 0)
 
 
-def linear_record(
-    packed: Mapping[str, Tensor], inputs: int, bias: Tensor | None = None
+def activations_bytes(rows: int, inputs: int, group: int, bits: int) -> int:
+    """Bytes of scratch for the codes of rows of activations, which have so many bits."""
+    chunk = chunk_inputs(group)
+    segment = min(chunk, SEGMENT) if bits == 8 else chunk
+    floats = inputs // segment + inputs // chunk
+    return rows * (inputs * bits // 8 + floats * FLOAT_BYTES)
+
+
+def _linear_record(
+    packed: Mapping[str, Tensor], inputs: int, bias: Tensor | None, kernel: Native
 ) -> LinearRecord:
-    """A packed weight of so many inputs, after its tensors are checked. Raises KernelError."""
     qweight, scales = packed["qweight"], packed["scales"]
     qzeros, book = packed.get("qzeros"), packed.get("book")
     (words, outputs), (groups, _) = sizes(qweight, "qweight", 2), sizes(scales, "scales", 2)
@@ -141,6 +173,7 @@ def linear_record(
         bits,
         inputs // groups,
         scales.dtype == torch.float32,
+        kernel.activation_bits(bits, book=book is not None),
     )
 
 

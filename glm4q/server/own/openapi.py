@@ -53,6 +53,8 @@ DESCRIBED = (
     Described("/v1/models", "The one model.", ("object", "data")),
     Described("/v1/models/{name}", "The model of a name.", ("id",), statuses=BY_MODEL),
     Described("/v1/plan", "A memory plan.", statuses=BY_BODY, query=tuple(asked_names())),
+    Described("/v1/page/machine", "What the run holds beside its plan.", ("planned", "held")),
+    Described("/v1/page/calculator", "What the page's calculator knows.", ("models", "cards")),
     Described("/tokenize", "The tokens of a text.", ("tokens",), TokenizeRequest, BY_BODY),
     Described("/detokenize", "The text of tokens.", ("text",), DetokenizeRequest, BY_BODY),
     Described(

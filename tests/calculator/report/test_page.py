@@ -2,8 +2,6 @@
 
 import json
 import random
-import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,16 +21,9 @@ from calculator.questions.variants import Fixed, find_choices
 from calculator.report.page import as_page, page_data
 from calculator.units import human_bytes
 from glm4q.cli import main
+from tests.browser import SCREENSHOTS, serious_problems
 from tests.calculator.asking import ask
-from tests.paths import ROOT
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-]
-SCREENSHOTS = Path("build/screenshots")
-AXE = ROOT / "build" / "axe"
 OPTIONS = (
     *("--weights", "int4", "--lm-head", "int8", "--embedding", "host"),
     *("--kv", "int8", "--context", "32k"),
@@ -57,17 +48,6 @@ class Shown:
     def fill(self, **typed: str) -> None:
         for name, value in typed.items():
             self.page.locator(f"#{name}").fill(value)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium on this machine")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 def beyond_the_file(url: str) -> list[str]:
@@ -349,7 +329,6 @@ def test_a_stored_checkpoint_is_shown_as_it_is(
 
 
 def test_it_fits_a_phone_in_the_dark_and_on_paper(shown: Shown) -> None:
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page = shown.page
     page.screenshot(path=SCREENSHOTS / "calc-light.png", full_page=True)
     light = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -363,28 +342,10 @@ def test_it_fits_a_phone_in_the_dark_and_on_paper(shown: Shown) -> None:
     assert page.locator("#need").is_visible()
 
 
-@pytest.fixture(scope="module")
-def axe() -> str:
-    """axe-core's script, from the npm registry, kept in build/."""
-    script = AXE / "node_modules" / "axe-core" / "axe.min.js"
-    if not script.is_file():
-        npm = shutil.which("npm")
-        if npm is None:
-            pytest.skip("there is no npm on this machine to fetch axe-core")
-        AXE.mkdir(parents=True, exist_ok=True)
-        command = [npm, "install", "--silent", "--prefix", str(AXE), "axe-core@4.10.3"]
-        if subprocess.run(command, check=False, timeout=120, capture_output=True).returncode:
-            pytest.skip("axe-core cannot be fetched")
-    return script.read_text(encoding="utf-8")
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(shown: Shown, axe: str, scheme: str) -> None:
     shown.page.emulate_media(color_scheme=scheme)
-    shown.page.evaluate(axe)
-    found = shown.page.evaluate("axe.run(document)")["violations"]
-    serious = [each for each in found if each["impact"] in ("serious", "critical")]
-    assert [(each["id"], each["nodes"][0]["html"]) for each in serious] == []
+    assert serious_problems(shown.page, axe) == []
 
 
 # Without a browser

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx2
 import openai
 import pytest
 
@@ -49,6 +50,19 @@ def ask(url: str, question: str) -> str | None:
     return answer.choices[0].message.content
 
 
+def check_what_is_held(url: str) -> None:
+    """The page shows the tensors of the run beside its plan."""
+    machine = httpx2.get(f"{url}/v1/page/machine").json()
+    planned, held = machine["planned"], machine["held"]
+    assert (held["weights"], held["KV cache"]) == (planned["weights"], planned["KV cache"])
+    assert 0 < held["workspace"] <= planned["workspace"]
+    assert machine["process_bytes"] > sum(held.values())
+    assert len(machine["rows"]) == 2
+    assert all(0 < tokens <= 512 for tokens in machine["rows"])
+    start = httpx2.get(f"{url}/v1/page/calculator").json()["start"]
+    assert (start["context"], start["users"]) == (512, 2)
+
+
 def test_clients_at_once_get_the_answers_of_a_chat_and_a_stream_ends_after_sigterm(
     chat_checkpoint: Path,
 ) -> None:
@@ -57,6 +71,7 @@ def test_clients_at_once_get_the_answers_of_a_chat_and_a_stream_ends_after_sigte
     with served(chat_checkpoint) as (process, url):
         with ThreadPoolExecutor(8) as pool:  # more clients than rows
             answers = list(pool.map(lambda question: ask(url, question), QUESTIONS * 4))
+        check_what_is_held(url.removesuffix("/v1"))
         with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
             stream = client.chat.completions.create(
                 model="tiny",

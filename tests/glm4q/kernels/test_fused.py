@@ -34,8 +34,13 @@ CONFIG = replace(
 )
 pytestmark = pytest.mark.skipif(extension() is None, reason="the native extension was not built")
 
-UNROUNDED = 1e-6
-"""The largest relative error of a row's logits where no code differs: 16 units of 2^-24."""
+UNROUNDED = {4: 1e-6, 8: 1e-4}
+"""The median relative error of a row's logits, by the bits of the weights.
+
+Half of the rows have no 8-bit code that differs: 16 units of 2^-24 are left. Activations that meet
+8-bit weights are rounded to 16 bits, so that some code differs in almost every row: by 2^-15 of the
+largest number.
+"""
 ROUNDED = {"int4": 0.1, "k8v4": 0.1}
 """The largest error where codes differ, by KV format; the others' is OTHERS_ROUNDED.
 
@@ -88,8 +93,8 @@ def _wrong(found: Tensor, expected: Tensor) -> Tensor:
     return (found - expected).square().mean(-1).sqrt() / expected.square().mean(-1).sqrt()
 
 
-def _check(wrong: Tensor, kv: str, dtype: torch.dtype = torch.float32) -> None:
-    assert wrong.median() < UNROUNDED
+def _check(wrong: Tensor, kv: str, bits: int, dtype: torch.dtype = torch.float32) -> None:
+    assert wrong.median() < UNROUNDED[bits]
     assert wrong.max() < (0.05 if dtype == torch.bfloat16 else ROUNDED.get(kv, OTHERS_ROUNDED))
 
 
@@ -116,7 +121,7 @@ def test_fused_layers_are_the_layers(
     for piece in torch.randint(96, (2, sum(pieces))).split(pieces, 1):
         wrong.append(_wrong(fused(piece), single(piece)))
         _copy_cache(single, fused)
-    _check(torch.stack(wrong), kv, dtype)
+    _check(torch.stack(wrong), kv, bits, dtype)
 
 
 @pytest.mark.parametrize("kv", KV_FORMATS)
@@ -140,7 +145,7 @@ def test_fused_rows_of_several_lengths_are_those_rows(
     for token_ids in torch.randint(96, (8, 2, 1)):
         _copy_cache(single, fused)
         wrong.append(_wrong(fused(token_ids, caches[0]), single(token_ids, caches[1])))
-    _check(torch.stack(wrong), kv)
+    _check(torch.stack(wrong), kv, bits)
 
 
 @pytest.mark.demo

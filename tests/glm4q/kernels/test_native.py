@@ -9,7 +9,13 @@ from torch.nn.functional import rms_norm
 
 from calculator.model.formats import LLM_INT8, NF4, WeightFormat
 from glm4q.kernels.cpu import extension, native
-from glm4q.kernels.cpu.native import BOOK_STEPS, Native
+from glm4q.kernels.cpu.native import (
+    ACTIVATION_BITS,
+    BOOK_STEPS,
+    Activations,
+    Native,
+    chunk_inputs,
+)
 from glm4q.kernels.cpu.records import SEGMENT
 from glm4q.kernels.dense import MOST_DENSE_ROWS
 from glm4q.kernels.spec import LinearSpec, multiply
@@ -35,42 +41,47 @@ def _cases() -> Iterator[tuple[int, int, int, WeightFormat]]:
                 yield rows, outputs, inputs, weight_format
 
 
-def _kernel(instruction_set: str, spec: LinearSpec) -> Native:
-    kernel = Native(instruction_set)
+def _kernel(instruction_set: str, spec: LinearSpec, activations: Activations = "auto") -> Native:
+    kernel = Native(instruction_set, activations)
     if reason := kernel.refuses(spec):
         pytest.skip(f"{kernel.name} {reason}")
     return kernel
 
 
-def emulate(x: Tensor, weight: QuantizedWeight) -> Tensor:
-    """The same arithmetic, written out: codes of activations, sums of integers, scales."""
+def emulate(x: Tensor, weight: QuantizedWeight, bits: int) -> Tensor:
+    """The same arithmetic, written out: codes of activations, sums of integers, scales.
+
+    bits: of the activations' codes.
+    """
     group = weight.inputs // weight.scales.shape[0]
     if weight.book is None:
         centered = weight.codes().double() - weight.zero_points().repeat_interleave(group, 0)
     else:
         centered = (weight.book.double() * BOOK_STEPS).round()[weight.codes()] / BOOK_STEPS
     out = torch.zeros(len(x), weight.outputs, dtype=torch.float64)
-    segment = min(group, SEGMENT)
+    segment, most = (min(group, SEGMENT), 127) if bits == 8 else (chunk_inputs(group), 32767)
     for start in range(0, weight.inputs, segment):
         piece = x[:, start : start + segment].float()
         largest = piece.abs().amax(1, keepdim=True)
-        codes = (piece * torch.full_like(largest, 127).div(largest)).round()
+        codes = (piece * torch.full_like(largest, most).div(largest)).round()
         sums = codes.double() @ centered[start : start + segment]
-        out += sums * (weight.scales[start // group].float() * (largest / 127)).double()
+        out += sums * (weight.scales[start // group].float() * (largest / most)).double()
     return out
 
 
 @pytest.mark.parametrize("case", list(_cases()), ids=str)
+@pytest.mark.parametrize("activations", ["int8", "int16"])
 @pytest.mark.parametrize("instruction_set", NAMES)
 def test_every_instruction_set_does_the_arithmetic_that_is_written_out(
-    instruction_set: str, case: tuple[int, int, int, WeightFormat]
+    instruction_set: str, activations: Activations, case: tuple[int, int, int, WeightFormat]
 ) -> None:
     rows, outputs, inputs, weight_format = case
     spec = LinearSpec(outputs, inputs, weight_format, CPU)
-    kernel, weight = _kernel(instruction_set, spec), random_weight(outputs, inputs, weight_format)
+    kernel = _kernel(instruction_set, spec, activations)
+    weight = random_weight(outputs, inputs, weight_format)
     x = torch.randn(rows, inputs)
     y = multiply(kernel, spec, kernel.pack(weight), x)
-    expected = emulate(x, weight)
+    expected = emulate(x, weight, ACTIVATION_BITS[activations])
     spread = expected.square().mean().sqrt()
     assert (y - expected).abs().max() < 2e-6 * inputs**0.5 * spread
 
@@ -134,7 +145,7 @@ def test_nothing_is_written_beyond_the_scratch_and_the_output() -> None:
     kernel.matmul(x, kernel.pack(weight), out[1:8], scratch)
     assert (scratch[size:] == 171).all()
     assert (out[[0, 8]] == 7).all()
-    torch.testing.assert_close(out[1:8].double(), emulate(x, weight), rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(out[1:8].double(), emulate(x, weight, 8), rtol=1e-4, atol=1e-2)
 
 
 @pytest.mark.parametrize("shape", [(1, 70), (37, 576), (130, 4096)], ids=str)

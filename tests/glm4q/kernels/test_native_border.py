@@ -114,7 +114,7 @@ def _matmul(*, book: bool) -> Call:
     kernel = Native()
     packed = kernel.pack(_weight(book=book))
     x, out = torch.randn(3, 96), torch.zeros(3, 48)
-    scratch = torch.zeros(kernels.activations_bytes(3, 96, 32), dtype=torch.uint8)
+    scratch = torch.zeros(kernels.activations_bytes(3, 96, 32, 8), dtype=torch.uint8)
     names = tuple(packed)
 
     def run(given: Tensors) -> None:
@@ -202,7 +202,7 @@ def _gram() -> Call:
 
 def _step(tokens: int) -> Step:
     inputs = max(CONFIG.intermediate_size, CONFIG.num_attention_heads * CONFIG.head_dim)
-    scratch = kernels.activations_bytes(2 * tokens, inputs, 32)
+    scratch = kernels.activations_bytes(2 * tokens, inputs, 32, 8)
     arena = make_arena(
         CONFIG,
         batch=2,

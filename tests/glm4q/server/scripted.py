@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import uvicorn
 
+from calculator.cards.card import Card
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import Glm4qError
 from calculator.memory.settings import Settings
@@ -68,6 +69,13 @@ class ScriptedDecoder:
     def kept_tokens(self) -> int:
         return sum(map(len, self.prompts))
 
+    @property
+    def row_tokens(self) -> list[int]:
+        return [len(prompt) for prompt in self.prompts[-self.rows :]]
+
+    def held(self) -> dict[str, int]:
+        return {"weights": 6 << 30, "KV cache": 300 << 20, "workspace": 70 << 20}
+
     def unload(self) -> None:
         assert not self.answers
         self.loaded = False
@@ -120,6 +128,10 @@ class Running:
     tokenizer: Tokenizer
     worker: Worker
 
+    def says(self, text: str) -> None:
+        """Let later answers say this."""
+        self.decoder.script = byte_tokens(self.tokenizer, text.encode())
+
     @property
     def last_prompt(self) -> str:
         """The text of the latest prompt, without its control tokens."""
@@ -151,6 +163,7 @@ def serving(
     held: bool = False,
     thinks: bool = False,
     idle_seconds: float | None = None,
+    card: Card | None = None,
 ) -> Iterator[Running]:
     """Serve a model that always says `text`. held: it says nothing until the gate is set.
 
@@ -167,7 +180,9 @@ def serving(
     service = Service(_served(checkpoint, tokenizer, thinks=thinks), worker, ping_seconds)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
-        uvicorn.Config(make_app(service, rules, metrics), log_level="critical", lifespan="off")
+        uvicorn.Config(
+            make_app(service, rules, metrics, card), log_level="critical", lifespan="off"
+        )
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

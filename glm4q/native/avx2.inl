@@ -1,0 +1,120 @@
+// Vectors of AVX2: eight outputs at once. Included by avx2.cpp; and by avx_vnni.cpp and
+// avx_vnni_evex.cpp, which have instructions for products of words: GLM4Q_DOT_BYTES, GLM4Q_DOT_PAIRS.
+
+struct V {
+    using Ints = __m256i;
+    using Floats = __m256;
+    static constexpr int LANES = 8;
+    using PairSums = __m256i;
+    using Book = __m256i;
+    static constexpr int BLOCK_ROWS = 4;  // 4 rows of 2 vectors: half of the 16 registers
+    static constexpr int DIRECT_BLOCKS = 2;  // of rows that each unpack for themselves, at most
+    static constexpr int columns(int rows) { return rows > 2 ? 2 : 4; }
+    static constexpr int HEAD_ROWS = 2;
+    static constexpr int GRAM_ROWS = 4;  // of 3 vectors: 12 of the 16 registers
+
+    static __m256i broadcast(int32_t number) { return _mm256_set1_epi32(number); }
+    static __m256i load(const uint32_t* place) {
+        return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(place));
+    }
+    static __m256i load_part(const uint32_t* place, int count) {
+        const __m256i number = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        const __m256i there = _mm256_cmpgt_epi32(broadcast(count), number);
+        return _mm256_maskload_epi32(reinterpret_cast<const int*>(place), there);
+    }
+    static void store(uint32_t* place, __m256i words) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(place), words);
+    }
+    static __m256i mask(__m256i word, int32_t bits) {
+        return _mm256_and_si256(word, broadcast(bits));
+    }
+    static __m256i shift(__m256i word, int by) { return _mm256_srli_epi32(word, by); }
+    static __m256i load_book(const uint8_t* book) {
+        return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(book)));
+    }
+    static __m256i look_up(__m256i book, __m256i codes) { return _mm256_shuffle_epi8(book, codes); }
+    static __m256 load_half(const uint16_t* place) {
+        return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(place)));
+    }
+    static __m256 half_part(const uint16_t* place, int count) {
+        uint16_t padded[LANES] = {};
+        std::memcpy(padded, place, count * sizeof(uint16_t));
+        return load_half(padded);
+    }
+
+#ifdef GLM4Q_DOT_BYTES
+    static __m256i dot_bytes(__m256i sum, __m256i codes, const uint32_t& x) {
+        return GLM4Q_DOT_BYTES(sum, codes, broadcast(static_cast<int32_t>(x)));
+    }
+    static __m256i dot_nibbles(__m256i sum, __m256i codes, const uint32_t& x) {
+        return dot_bytes(sum, codes, x);
+    }
+    static __m256i sum_nibbles(__m256i sum) { return sum; }
+    static __m256i dot_pairs(__m256i sum, __m256i codes, const uint32_t& x) {
+        return GLM4Q_DOT_PAIRS(sum, codes, broadcast(static_cast<int32_t>(x)));
+    }
+#else
+    // For codes from 0 to 15. The sums of pairs are 16 bits wide; `Layout` shows that a segment's
+    // sums fit.
+    static __m256i pairs(__m256i nibbles, uint32_t x) {
+        return _mm256_maddubs_epi16(nibbles, broadcast(static_cast<int32_t>(x)));
+    }
+    // In assembly, so that gcc adds to the sums at once: it would add products to each other first,
+    // and move the sums to memory meanwhile.
+    static __m256i dot_nibbles(__m256i sums, __m256i codes, const uint32_t& x) {
+        __m256i products;
+        asm("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0"
+            : "+x"(sums), "=&x"(products)
+            : "x"(codes), "x"(broadcast(static_cast<int32_t>(x))));
+        return sums;
+    }
+    static __m256i sum_nibbles(__m256i sums) {
+        return _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
+    }
+    // Multiplies nibble by nibble: pairs of whole bytes would saturate.
+    static __m256i dot_bytes(__m256i sum, __m256i codes, const uint32_t& x) {
+        const __m256i above = sum_nibbles(pairs(mask(shift(codes, 4), 0x0f0f0f0f), x));
+        const __m256i below = sum_nibbles(pairs(mask(codes, 0x0f0f0f0f), x));
+        return _mm256_add_epi32(_mm256_add_epi32(sum, _mm256_slli_epi32(above, 4)), below);
+    }
+    static __m256i dot_pairs(__m256i sums, __m256i codes, const uint32_t& x) {
+        __m256i products;
+        asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0"
+            : "+x"(sums), "=&x"(products)
+            : "x"(codes), "x"(broadcast(static_cast<int32_t>(x))));
+        return sums;
+    }
+#endif
+    static __m256i no_pairs() { return _mm256_setzero_si256(); }
+    static __m256i sum_pairs(__m256i sums) { return sums; }
+    static __m256 to_floats(__m256i numbers) { return _mm256_cvtepi32_ps(numbers); }
+
+    static __m256 load(const float* place) { return _mm256_loadu_ps(place); }
+    static void store(float* place, __m256 numbers) { _mm256_storeu_ps(place, numbers); }
+    static __m256 fill(float number) { return _mm256_set1_ps(number); }
+    static __m256 zero() { return _mm256_setzero_ps(); }
+    static __m256 multiply_add(__m256 a, __m256 b, __m256 c) { return _mm256_fmadd_ps(a, b, c); }
+    static void store_sums(float* to, __m256 a, __m256 b, __m256 c, __m256 d) {
+        const __m256 sums = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+        _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps(sums, 1)));
+    }
+    static __m256 even(__m256i words) { return _mm256_castsi256_ps(_mm256_slli_epi32(words, 16)); }
+    static __m256 odd(__m256i words) {
+        return _mm256_castsi256_ps(_mm256_and_si256(words, broadcast(-65536)));
+    }
+    static __m256 dot_pair(__m256 sum, __m256i a, __m256i b) {
+        return _mm256_fmadd_ps(odd(a), odd(b), _mm256_fmadd_ps(even(a), even(b), sum));
+    }
+    static __m256 larger(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
+    static float largest(__m256 numbers) {
+        __m128 half = _mm256_extractf128_ps(numbers, 1);
+        half = _mm_max_ps(_mm256_castps256_ps128(numbers), half);
+        half = _mm_max_ps(half, _mm_movehl_ps(half, half));
+        return std::max(half[0], half[1]);
+    }
+    static __m256 even_bfloat16(const uint16_t* place) { return even(words(place)); }
+    static __m256 odd_bfloat16(const uint16_t* place) { return odd(words(place)); }
+    static __m256i words(const void* place) {
+        return _mm256_loadu_si256(static_cast<const __m256i*>(place));
+    }
+};

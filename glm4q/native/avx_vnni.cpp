@@ -1,0 +1,31 @@
+// AVX-VNNI: Intel from the 12th generation on, AMD from Zen 5 on.
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cmath>
+#include <complex>
+#include <cstring>
+
+#include "numbers.h"
+#include "instruction_set.h"
+#include "target.h"
+GLM4Q_TARGET_BEGIN("avx2,fma,f16c,avxvnni")
+
+namespace glm4q::avx_vnni {
+namespace {
+
+#define GLM4Q_DOT_BYTES _mm256_dpbusd_avx_epi32
+#define GLM4Q_DOT_PAIRS _mm256_dpwssd_avx_epi32
+#include "avx2.inl"
+#include "instruction_set.inl"
+
+}  // namespace
+
+extern const InstructionSet INSTRUCTION_SET;
+const InstructionSet INSTRUCTION_SET = instruction_set("avx_vnni");
+
+}  // namespace glm4q::avx_vnni
+
+GLM4Q_TARGET_END
+#endif

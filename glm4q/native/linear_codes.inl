@@ -1,0 +1,83 @@
+// The layouts of codes, and how they are brought to bytes or to pairs of 16 bits that activations
+// are multiplied by. Included by instruction_set.inl.
+
+// A word of a weight has 32 / BITS consecutive inputs of one output. It is unpacked to STEPS words,
+// which have four codes of a byte each, or two of 16 bits if activations are WIDE. Step s has the
+// inputs s, s + STEPS, s + 2 * STEPS ... of the word, which is what masks and shifts make of it. A
+// book is looked up for codes that are indexes: a shuffle instruction does it.
+template <int BITS, bool BOOK, bool WIDE>
+struct Layout {
+    static constexpr int PER_STEP = WIDE ? 2 : 4;
+    static constexpr int STEPS = 32 / BITS / PER_STEP;
+    static constexpr int MIDDLE = BOOK || BITS == 8 ? 128 : 8;  // stands for 0 without zero points
+    // Small codes are below 16: products of a segment fit 16 bits, if they are added by pairs.
+    static constexpr bool SMALL = BITS == 4 && !BOOK && !WIDE;
+    static_assert(15 * 127 * 2 * (SEGMENT / 4) <= 32767, "sums of small codes overflow 16 bits");
+
+    using Ints = typename V::Ints;
+    using Steps = Ints[STEPS];
+
+    static void unpack(Ints word, const typename V::Book& book, Steps& steps) {
+        if constexpr (BITS == 8 && !WIDE) {
+            steps[0] = word;
+        } else if constexpr (BITS == 8) {
+            steps[0] = V::mask(word, 0x00ff00ff);
+            steps[1] = V::mask(V::shift(word, 8), 0x00ff00ff);
+        } else if constexpr (!BOOK && WIDE) {
+            GLM4Q_UNROLL
+            for (int step = 0; step < STEPS; step++)
+                steps[step] = V::mask(V::shift(word, 4 * step), 0x000f000f);
+        } else {
+            Ints low = V::mask(word, 0x0f0f0f0f), high = V::mask(V::shift(word, 4), 0x0f0f0f0f);
+            if constexpr (BOOK) low = V::look_up(book, low), high = V::look_up(book, high);
+            if constexpr (WIDE) {
+                steps[0] = V::mask(low, 0x00ff00ff);
+                steps[1] = V::mask(high, 0x00ff00ff);
+                steps[2] = V::mask(V::shift(low, 8), 0x00ff00ff);
+                steps[3] = V::mask(V::shift(high, 8), 0x00ff00ff);
+            } else {
+                steps[0] = low;
+                steps[1] = high;
+            }
+        }
+    }
+};
+
+// Sums of products of a segment, one for each lane: how a step is added, and what the sum is.
+template <bool WIDE, bool SMALL>
+struct Dots {
+    using Sums = typename V::Ints;
+    static Sums zero() { return V::broadcast(0); }
+    static Sums add(Sums sums, typename V::Ints codes, const uint32_t& x) {
+        return V::dot_bytes(sums, codes, x);
+    }
+    static typename V::Ints total(Sums sums) { return sums; }
+};
+template <bool SMALL>
+struct Dots<true, SMALL> {
+    using Sums = typename V::PairSums;
+    static Sums zero() { return V::no_pairs(); }
+    static Sums add(Sums sums, typename V::Ints codes, const uint32_t& x) {
+        return V::dot_pairs(sums, codes, x);
+    }
+    static typename V::Ints total(Sums sums) { return V::sum_pairs(sums); }
+};
+template <>
+struct Dots<false, true> {
+    using Sums = typename V::Ints;
+    static Sums zero() { return V::broadcast(0); }
+    static Sums add(Sums sums, typename V::Ints codes, const uint32_t& x) {
+        return V::dot_nibbles(sums, codes, x);
+    }
+    static typename V::Ints total(Sums sums) { return V::sum_nibbles(sums); }
+};
+
+template <int BITS>
+void unpack_zeros(const Weight& weight, int group, int start, int stop, float* zeros) {
+    constexpr int PER_WORD = 32 / BITS;
+    const uint32_t* words =
+        weight.qzeros + static_cast<size_t>(group) * (weight.outputs / PER_WORD);
+    for (int at = start; at < stop; at++)
+        zeros[at - start] = static_cast<float>(words[at / PER_WORD] >> at % PER_WORD * BITS &
+                                               ((1u << BITS) - 1));
+}

@@ -1,0 +1,18 @@
+// What a screen reader says beside what it reads, and what stands in a small line for all.
+import { $ } from "./calculator/elements.js";
+
+let clearing = 0;
+
+export function announce(text) {
+  $("announcement").textContent = text;
+}
+
+// Show a sentence at the foot of the page for some seconds.
+export function notice(text) {
+  const box = $("notice");
+  box.textContent = text;
+  box.hidden = false;
+  announce(text);
+  clearTimeout(clearing);
+  clearing = setTimeout(() => { box.hidden = true; }, 6000);
+}

@@ -14,7 +14,7 @@ from glm4q.commands.process.signals import (
     interrupts_as_before,
     unwind_on_termination,
 )
-from glm4q.commands.process.streams import tolerate_encodings
+from glm4q.commands.process.streams import each_warning_once, tolerate_encodings
 
 USE, MAKE, CHECK = "Plan and chat", "Make checkpoints", "Measure and check"
 
@@ -101,7 +101,8 @@ def glm4q(
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command. An error that is the input's fault becomes one line on stderr."""
-    with interrupts_as_before():  # where the program ends, that is at once: see glm4q/__main__.py
+    # Where the program ends, an interrupt ends it at once: see glm4q/__main__.py.
+    with interrupts_as_before(), each_warning_once():
         end_at_once_on_interrupt()  # until a command begins: see QuickCommand
         unwind_on_termination()
         tolerate_encodings()

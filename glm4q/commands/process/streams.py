@@ -1,9 +1,12 @@
-"""The standard streams: encodings that lack a character, and questions that come through a pipe."""
+"""The standard streams: encodings, questions that come through a pipe, repeated warnings."""
 
 import io
+import logging
 import os
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from calculator.errors import OptionError
 
@@ -61,3 +64,25 @@ def _is_file_or_pipe() -> bool:
     except (OSError, ValueError):  # a stream without a file, as tests and notebooks have
         return False
     return stat.S_ISREG(mode) or stat.S_ISFIFO(mode)
+
+
+@contextmanager
+def each_warning_once() -> Iterator[None]:
+    """Show a warning once within the `with` block: a command may open a checkpoint twice."""
+    shown: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        known = text in shown
+        shown.add(text)
+        return not known
+
+    handler = logging.lastResort  # writes the warnings of a program that sets up no logging
+    if handler is None:
+        yield
+        return
+    handler.addFilter(is_new)
+    try:
+        yield
+    finally:
+        handler.removeFilter(is_new)

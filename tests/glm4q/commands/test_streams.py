@@ -149,6 +149,20 @@ def test_a_closed_terminal_unwinds_a_command(number: signal.Signals) -> None:
     assert (rest, process.returncode) == ("unwound\n", 128 + number)
 
 
+def test_a_warning_is_shown_once() -> None:
+    """`glm4q chat` opens a checkpoint to refuse a wrong one early, and again to load it."""
+    code = (
+        "import logging\n"
+        "from glm4q.commands.process.streams import each_warning_once\n"
+        "with each_warning_once():\n"
+        "    for name in ('a', 'a', 'b'):\n"
+        "        logging.getLogger(__name__).warning('%s is not read', name)\n"
+        "logging.getLogger(__name__).warning('%s is not read', 'a')\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stderr.splitlines() == ["a is not read", "b is not read", "a is not read"]
+
+
 def test_nothing_hides_the_cursor() -> None:
     """A process that is killed could not show it again."""
     shown = io.StringIO()

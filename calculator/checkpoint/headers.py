@@ -5,6 +5,7 @@ it and an index claim is checked against the files before anything is believed.
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -14,6 +15,8 @@ from typing import Any
 from calculator.checkpoint.weight_files import find_weight_file
 from calculator.errors import CheckpointError
 from calculator.git_lfs import about_lfs_pointer, is_lfs_pointer
+
+logger = logging.getLogger(__name__)
 
 MAX_HEADER_BYTES = 100_000_000
 """The limit of the safetensors library itself."""
@@ -139,8 +142,36 @@ def _read_sharded(index: Path, weight_map: Mapping[str, str]) -> dict[str, Tenso
         file = index.parent / file_name
         if not file.is_file():
             raise CheckpointError(f"{index} names {file_name}, which is not there")
-        stored.update(read_header(file))
+        _add_shard(stored, read_header(file), index, weight_map)
     absent = sorted(set(weight_map) - set(stored))
     if absent:
         raise CheckpointError(f"{index} names {absent[0]}, which no shard holds")
     return stored
+
+
+def _add_shard(
+    stored: dict[str, TensorHeader],
+    shard: Mapping[str, TensorHeader],
+    index: Path,
+    weight_map: Mapping[str, str],
+) -> None:
+    """Add a shard's tensors; of two of one name the index says which is used, and a line tells."""
+    for name, header in shard.items():
+        other = stored.get(name)
+        if other is not None:
+            used = weight_map.get(name)
+            if used not in (other.file.name, header.file.name):
+                raise CheckpointError(
+                    f"{other.file} and {header.file.name} both hold {name}, and {index.name} names "
+                    "neither for it"
+                )
+            logger.warning(
+                "%s and %s both hold %s; %s names %s, which is used",
+                other.file,
+                header.file.name,
+                name,
+                index.name,
+                used,
+            )
+            header = header if used == header.file.name else other
+        stored[name] = header

@@ -4,6 +4,7 @@ Plain text never becomes a control token. In a chat prompt those that the templa
 that a user typed, which glm4q.chat puts between USER_START and USER_END, stay text.
 """
 
+import codecs
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -222,7 +223,9 @@ def _read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
             raise TokenizerError(
                 f"{path} has {size:,} bytes, and at most {MAX_TOKENIZER_BYTES:,} are read"
             )
-        backend = tokenizers.Tokenizer.from_buffer(path.read_bytes())
+        # Editors on Windows begin a file with a byte order mark, which is no JSON.
+        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+        backend = tokenizers.Tokenizer.from_buffer(content)
     except OSError as error:
         raise TokenizerError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:

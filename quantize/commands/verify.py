@@ -13,6 +13,7 @@ from quantize.quality.checkpoint_check import (
     WeightError,
     check_companions,
     check_files,
+    check_settings,
     check_weights,
     weight_errors,
 )
@@ -35,6 +36,7 @@ def verify(checkpoint: option.Checkpoint, source: option.SourceCheckpoint = None
         problems += check_files(stored)
     else:
         typer.echo(f"{checkpoint} has no {CHECKSUMS}: its files are compared with nothing")
+    problems += check_settings(stored)
     problems += check_companions(stored)
     problems += check_weights(stored)
     errors = list(weight_errors(stored, measure)) if measure and not problems else []

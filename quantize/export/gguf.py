@@ -27,7 +27,7 @@ from quantize.export.gguf_blocks import (
 from quantize.export.gguf_metadata import ARCHITECTURES, add_metadata, refuse_unfit_shape
 from quantize.output.companions import usual_format
 from quantize.output.layout import source_header
-from quantize.output.target import refuse_full_disk
+from quantize.output.target import refuse_full_disk, refuse_unwritable
 
 NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 LAYER_NAMES = {
@@ -60,6 +60,7 @@ def export_gguf(stored: StoredModel, output: Path, *, overwrite: bool = False) -
     ]
     refuse_unfit_shape(stored.config)
     output.parent.mkdir(parents=True, exist_ok=True)
+    refuse_unwritable(output)
     refuse_full_disk(output.parent, output, sum(each.nbytes for each in planned))
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as hidden:
         path = Path(hidden) / output.name

@@ -66,7 +66,10 @@ def write_companions(
 
 
 def _check_companions(stored: StoredModel) -> None:
-    """Refuse a tokenizer that no reader of the output could use; warn of what only chat needs."""
+    """Refuse a tokenizer that no reader of the output could use; warn of what only chat needs.
+
+    Raises TokenizerError.
+    """
     if not has_tokenizer(stored.directory):
         logger.warning(
             "%s has no tokenizer, and so the output has none: chat will not run it",
@@ -74,6 +77,7 @@ def _check_companions(stored: StoredModel) -> None:
         )
         return
     tokenizer = Tokenizer.for_model(stored.directory, stored.config)
+    read_settings(stored.directory / "tokenizer_config.json")  # the output has a changed copy
     try:
         check_chat_files(stored, tokenizer)
     except Glm4qError as error:

@@ -189,6 +189,11 @@ def refuse_output(output: Path, overwrite: bool, source: Path) -> None:
         raise OptionError(f"output {output} exists already; --overwrite replaces it")
     if output.exists() and not (output / "config.json").is_file():
         raise OptionError(f"output {output} is not a checkpoint, so it is not overwritten")
+    refuse_unwritable(output)
+
+
+def refuse_unwritable(output: Path) -> None:
+    """Raise OptionError where nothing can be written beside an output."""
     parent = next(each for each in (output.parent, *output.parent.parents) if each.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise OptionError(f"output {output} cannot be made: {parent} cannot be written to")

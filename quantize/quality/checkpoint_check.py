@@ -68,6 +68,22 @@ def _check_order(weight: Weight, g_idx: Tensor, groups: int) -> Iterator[str]:
         )
 
 
+def check_settings(stored: StoredModel) -> Iterator[str]:
+    """Which settings of GPTQ no tensor agrees with: we read the tensors, other programs these."""
+    quantization = stored.quantization
+    if quantization is None or quantization.method != "gptq":
+        return
+    formats = [each for each in stored.formats.values() if each.is_quantized]
+    sizes = {each.group_size or -1 for each in formats}
+    for name, found in (("bits", {each.bits for each in formats}), ("group_size", sizes)):
+        told = quantization.settings.get(name)
+        if told is not None and told not in found:
+            yield (
+                f"{stored.directory} says {name} {told!r}, and its tensors have "
+                f"{' and '.join(map(str, sorted(found)))}: programs that believe it read it wrongly"
+            )
+
+
 def check_companions(stored: StoredModel) -> Iterator[str]:
     """What chat would refuse of the tokenizer, the template and the generation settings."""
     if not has_tokenizer(stored.directory):

@@ -282,3 +282,19 @@ def test_a_pickle_is_not_opened_and_the_way_out_is_named(tmp_path: Path, name: s
 def test_a_directory_without_weights_says_what_was_sought(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=f"neither {SINGLE} nor {INDEX}"):
         read_headers(tmp_path)
+
+
+def test_of_two_tensors_of_one_name_the_index_says_which(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Transformers takes the last file's; the index is what the writer meant, and a line tells."""
+    first, last = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+    save_file({"a": torch.ones(2), "b": torch.ones(2)}, tmp_path / first)
+    save_file({"a": torch.zeros(2), "c": torch.ones(2)}, tmp_path / last)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": first, "b": first, "c": last}}))
+    assert read_headers(tmp_path)["a"].file.name == first
+    assert f"both hold a; {index.name} names {first}, which is used" in caplog.text
+    index.write_text(json.dumps({"weight_map": {"b": first, "c": last}}))
+    with pytest.raises(CheckpointError, match=f"both hold a, and {index.name} names neither"):
+        read_headers(tmp_path)

@@ -1,5 +1,6 @@
 """`glm4q verify` finds each kind of damage, and says nothing of a whole checkpoint."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -115,3 +116,17 @@ def test_what_chat_would_refuse_beside_the_weights_is_damage(
     (directory / "tokenizer.json").write_text(LFS_POINTER)
     assert main(["verify", str(directory)]) == 1
     assert "tokenizer.json is a Git LFS pointer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "value"), [("bits", 3), ("bits", 8), ("group_size", 64)])
+def test_settings_that_no_tensor_agrees_with_are_named(
+    name: str, value: int, quantized_tiny: MakeQuantized, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Our readers look at the tensors; vLLM believes the settings."""
+    directory = quantized_tiny(WeightFormat(4, 32))
+    path = directory / "config.json"
+    raw = json.loads(path.read_text())
+    raw["quantization_config"][name] = value
+    path.write_text(json.dumps(raw))
+    assert main(["verify", str(directory)]) == 1
+    assert f"says {name} {value}, and its tensors have" in capsys.readouterr().err

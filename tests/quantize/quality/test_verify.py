@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers.models import WordLevel
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.model.formats import WeightFormat
@@ -108,6 +110,8 @@ def test_what_chat_would_refuse_beside_the_weights_is_damage(
 ) -> None:
     directory = tmp_path / "model"
     shutil.copytree(tiny_vocabulary_checkpoint, directory)
+    words = WordLevel({"<unk>": 0, "a": 1}, unk_token="<unk>")
+    tokenizers.Tokenizer(words).save(str(directory / "tokenizer.json"))
     assert main(["verify", str(directory)]) == 0
     settings = directory / "generation_config.json"
     settings.write_text('{"do_sample": true, "temperature": "hot"}')

@@ -18,6 +18,12 @@ from glm4q.server.page.files import HEADERS, PREFIX, StaticFile, read_files
 from glm4q.server.page.live import first_question
 from glm4q.server.service import Service
 
+SHOWN_SETTINGS = (
+    *("temperature", "top_p", "top_k", "min_p"),
+    *("repetition_penalty", "presence_penalty", "frequency_penalty"),
+)
+"""The model's own settings, which the page shows where a person sets none."""
+
 
 @dataclass(frozen=True)
 class PageEndpoints:
@@ -80,8 +86,5 @@ class PageEndpoints:
             "held": decoder.held(),
             "process_bytes": held_bytes(compute),
             "rows": decoder.row_tokens,
-            "settings": {
-                name: getattr(model.params, name)
-                for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-            },
+            "settings": {name: getattr(model.params, name) for name in SHOWN_SETTINGS},
         }

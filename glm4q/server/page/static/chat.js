@@ -76,13 +76,18 @@ export class Chat {
   }
 
   stop() {
-    this.running.get(this.conversation.id)?.abort();
+    this.running.get(this.conversation.id)?.controller.abort();
   }
 
+  // An answer that still grows is stopped first: a conversation has one at a time.
   async run(parent) {
     const { conversation } = this, controller = new AbortController();
-    if (this.isRunning || parent === ROOT) return;
-    this.running.set(conversation.id, controller);
+    if (parent === ROOT) return;
+    const before = this.running.get(conversation.id);
+    before?.controller.abort();
+    await before?.ended;
+    const { promise: ended, resolve: end } = Promise.withResolvers();
+    this.running.set(conversation.id, { controller, ended });
     announce("The answer begins");
     this.changed();
     let saved = 0;
@@ -93,6 +98,7 @@ export class Chat {
       this.keep(conversation);
     });
     this.running.delete(conversation.id);
+    end();
     announce(message.error ?? (message.finish === "stopped" ? "Stopped" : "The answer is complete"));
     if (conversation === this.conversation) this.thread.show(conversation);
     await this.keep(conversation);
@@ -111,7 +117,7 @@ export class Chat {
 
   forget(conversation) {
     this.deleted.add(conversation.id);
-    this.running.get(conversation.id)?.abort();
+    this.running.get(conversation.id)?.controller.abort();
     if (conversation === this.conversation) this.start();
   }
 

@@ -4,7 +4,7 @@ export const ROOT = "root";
 export const REFUSED = "The user refused this call.";
 
 // crypto.randomUUID is for pages of this machine or over TLS only; a phone in the house has neither.
-const newId = () => Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+export const newId = () => Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
 export function newConversation(settings = {}) {
   const now = Date.now();

@@ -3,7 +3,9 @@ import { streamChat } from "./api.js";
 import { addMessage, requestMessages } from "./conversation.js";
 import { readTools } from "./tools.js";
 
-const NUMBERS = ["temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "seed"];
+export const NUMBERS = [
+  "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "max_tokens", "seed",
+];
 
 function bodyOf(conversation, parent, model) {
   const { settings } = conversation, tools = readTools(settings.tools);

@@ -41,7 +41,8 @@ function show(machine) {
     (machine.loaded ? `its tensors hold ${size(sum)} now.` : "its memory is given back until someone asks.");
   $("machine-process").textContent = machine.device === "gpu"
     ? `torch has taken ${size(machine.process_bytes)} of the card; the CUDA context comes on top.`
-    : `The process has ${size(machine.process_bytes)} of memory, its libraries and mapped files included.`;
+    : `The process has ${size(machine.process_bytes)} of memory, its libraries and mapped files included. ` +
+      "The calculator below asks what the same run would take on a graphics card.";
   showBars(planned, held);
   showRows(machine);
 }

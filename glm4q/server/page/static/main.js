@@ -5,6 +5,7 @@ import { startAppearance } from "./appearance.js";
 import { $ } from "./calculator/elements.js";
 import { Chat, focusComposer } from "./chat.js";
 import { showComposer, showContext, startComposer } from "./composer.js";
+import { newId } from "./conversation.js";
 import { leaveMachine, showMachine } from "./machine.js";
 import { openSettings, startSettings } from "./settings.js";
 import { Sidebar } from "./sidebar.js";
@@ -43,7 +44,8 @@ async function connect() {
   $("model-name").textContent = machine.model;
   $("welcome-model").textContent = machine.chats
     ? `${machine.model}, with a context of ${machine.context.toLocaleString("en-US")} tokens`
-    : `${machine.model} has no chat template: /v1/completions takes text, this page does not`;
+    : `${machine.model} has no chat template: programs can ask /v1/completions, and the memory view works`;
+  $("prompt").disabled = !machine.chats;
 }
 
 // The part of the address behind # names the view; the calculator's question may follow.
@@ -74,6 +76,7 @@ async function importFile(input) {
   try {
     const read = await readFile(file);
     for (const conversation of read) {
+      if (conversations.has(conversation.id)) conversation.id = newId(); // what is here stays
       chat.deleted.delete(conversation.id);
       conversations.set(conversation.id, conversation);
       await save(conversation);

@@ -125,7 +125,7 @@ function nameOf(message) {
 
 function statsOf({ tokens, speed, wait }) {
   const words = [`${number(tokens)} tokens`];
-  if (speed) words.push(`${fixed(speed, speed < 100 ? 1 : 0)} tokens/s`);
+  if (speed) words.push(`${speed < 100 ? fixed(speed, 1) : number(Math.round(speed))} tokens/s`);
   if (wait !== undefined) words.push(`first after ${fixed(wait, wait < 10 ? 2 : 0)} s`);
   return words.join(" · ");
 }

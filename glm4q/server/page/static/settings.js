@@ -1,9 +1,9 @@
 // The settings of a conversation: system prompt, sampling, tools. What is left empty is as the
 // model's authors set it.
 import { $ } from "./calculator/elements.js";
+import { NUMBERS } from "./exchange.js";
 import { EXAMPLE, readTools } from "./tools.js";
 
-const NUMBERS = ["temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "seed"];
 const field = (name) => $(`set-${name}`);
 
 // changed: called with the settings that a person saves.

@@ -40,6 +40,9 @@ COMMANDS: dict[str, CommandEntry] = {
     "rm": CommandEntry(
         "quantize.commands.entries", "rm", "Delete a checkpoint that was made by name.", MAKE
     ),
+    "sessions": CommandEntry(
+        "glm4q.commands.sessions", "sessions", "List or remove kept conversations.", USE
+    ),
     "quantize": CommandEntry(
         "quantize.commands.quantize", "quantize", "Make an INT8 or INT4 checkpoint.", MAKE
     ),

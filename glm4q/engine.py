@@ -10,7 +10,7 @@ from typing import Self
 import torch
 
 from calculator.checkpoint.stored import StoredModel
-from calculator.errors import MemoryFullError, OptionError
+from calculator.errors import MemoryFullError, OptionError, PrefixError
 from calculator.memory.placement import placement
 from calculator.memory.plan import MemoryPlan
 from calculator.questions.fit import Fit, Wish
@@ -18,16 +18,21 @@ from glm4q.chat.session import ChatSession
 from glm4q.chat.template import ChatTemplate
 from glm4q.chat.tool_messages import Consent
 from glm4q.decode.batch import Batch
+from glm4q.decode.prefixes.prefix_store import PrefixStore
 from glm4q.decode.runner import Runner
 from glm4q.decode.sampling import SamplingParams
 from glm4q.memory.allocation import Memory
 from glm4q.model.decoder import CausalLM
 from glm4q.model.loader import WeightCallback, load_model
+from glm4q.planning.file_digests import FileDigests
+from glm4q.planning.fingerprint import Fingerprint, take_fingerprint, weight_files
 from glm4q.planning.machine import Machine, choose_machine
 from glm4q.planning.plan import RunPlan, plan_run
 from glm4q.text.generation_config import read_sampling_params, read_stop_token_ids
 from glm4q.text.tokenizer import Tokenizer
 from glm4q.tools.functions import Tool, Toolbox
+
+DIGESTS = "digests.json"
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,34 @@ class LLM:
         All conversations share them, and the one planned memory.
         """
         return Batch(self.new_runner())
+
+    def keep_prefixes(
+        self,
+        directory: Path,
+        *,
+        limit: int,
+        notify: Callable[[str], None] = lambda line: None,
+        reading: Callable[[int], None] = lambda nbytes: None,
+    ) -> tuple[PrefixStore, Fingerprint]:
+        """Let prompts begin from a directory of cached prefixes; whoever saves adds to it.
+
+        limit: bytes that it may take. notify: gets a line where a prefix is damaged. reading: told
+        how many bytes of weights have to be read to know them, the first time. Raises PrefixError.
+        """
+        stored = StoredModel.open(self.directory)
+        digests = FileDigests(directory / DIGESTS, reading)
+        try:
+            fingerprint = take_fingerprint(stored, self.run_plan, self.machine, digests)
+        except OSError as error:
+            raise PrefixError(f"{error.filename} cannot be read: {error.strerror}") from None
+        store = PrefixStore(directory, fingerprint.digest, limit=limit, notify=notify)
+        self.batch.prefixes = store
+        return store, fingerprint
+
+    def has_kept_prefixes(self, directory: Path) -> bool:
+        """Whether a directory may have prefixes of this checkpoint; its weights are not read."""
+        digests = FileDigests(directory / DIGESTS)
+        return digests.known(weight_files(StoredModel.open(self.directory)))
 
     def chat(
         self,

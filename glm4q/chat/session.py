@@ -16,9 +16,12 @@ from glm4q.chat.replies import ReplyEvent, ReplyParser, Text
 from glm4q.chat.reply_record import ReplyRecord
 from glm4q.chat.template import ChatTemplate
 from glm4q.chat.tool_messages import Consent, ToolResult, call_message, result_message
+from glm4q.chat.transcript import Conversation, Transcript
 from glm4q.decode.answer import Answer, FinishReason
 from glm4q.decode.batch import Batch
 from glm4q.decode.generate import token_ids
+from glm4q.decode.prefixes.prefix_store import Restored
+from glm4q.decode.row import Row
 from glm4q.decode.sampling import SamplingParams
 from glm4q.text.tokenizer import Tokenizer
 from glm4q.tools.calls import BadCall, ToolCall
@@ -89,13 +92,32 @@ class ChatSession:
     def reset(self) -> None:
         """Forget the conversation; the system prompt stays."""
         self.messages: list[Message] = []
-        self._text = ""  # what the token ids below spell
-        self._token_ids: list[int] = []
+        self._transcript = Transcript()
+
+    @property
+    def conversation(self) -> Conversation:
+        """The conversation so far, to go back to or to keep."""
+        return Conversation(self.system, tuple(self.messages), self._transcript.copy())
+
+    def resume(self, conversation: Conversation) -> None:
+        """Go on from a conversation; this one is forgotten."""
+        self.system, self.messages = conversation.system, [*conversation.messages]
+        self._transcript = conversation.transcript.copy()
+
+    def row(self) -> tuple[Row, int]:
+        """The row that holds most of the conversation, and how many tokens of it."""
+        token_ids = self._transcript.token_ids
+        row = max(self._batch.rows, key=lambda each: each.shared(token_ids))
+        return row, row.shared(token_ids)
+
+    def restore(self, tail: str) -> Restored:
+        """Put kept tokens into a free row; see `Batch.restore`."""
+        return self._batch.restore(tail)
 
     @property
     def context_used(self) -> int:
         """Tokens of the conversation so far."""
-        return len(self._token_ids)
+        return len(self._transcript.token_ids)
 
     @property
     def context_size(self) -> int:
@@ -132,7 +154,7 @@ class ChatSession:
     def _prompt(self, messages: list[Message]) -> tuple[str, list[int]]:
         tools = self._toolbox.offers or None
         prompt = self._template.render(self._with_system(messages), tools=tools)
-        prompt_ids = self._token_ids_of(prompt)
+        prompt_ids = self._transcript.encode(prompt, self._tokenizer)
         if len(prompt_ids) >= self.context_size:
             raise ContextFullError(
                 f"the conversation takes {len(prompt_ids)} tokens, and the context holds "
@@ -189,7 +211,7 @@ class ChatSession:
         self._answer = answer
         record = AnswerRecord(answer.prompt_tokens, answer.cached_tokens)
         self.last_answer = record
-        self._token_ids, self._text = list(prompt_ids), prompt
+        self._transcript.begin(prompt, prompt_ids)
         reply = ReplyRecord(self._parser(prompt))
         try:
             yield from self._parsed(self._counted(answer, record), reply)
@@ -204,7 +226,7 @@ class ChatSession:
             record.finish_reason = "stop" if reply.stopped else answer.finish_reason or "cancelled"
             if record.tokens:
                 self.messages = [*messages, *reply.messages()]
-                self._text += reply.raw
+                self._transcript.end(reply.raw)
 
     def _parser(self, prompt: str) -> ReplyParser:
         return ReplyParser(
@@ -234,20 +256,11 @@ class ChatSession:
                 record.prefill_seconds, begun = now - begun, now
             record.decode_seconds = now - begun
             record.tokens += 1
-            self._token_ids.append(token)
+            self._transcript.token_ids.append(token)
             yield token
 
     def _with_system(self, messages: list[Message]) -> list[Message]:
         return [{"role": "system", "content": self.system}, *messages] if self.system else messages
-
-    def _token_ids_of(self, prompt: str) -> list[int]:
-        """The prompt's ids; those of the conversation so far as they were produced."""
-        added = prompt.removeprefix(self._text)
-        # Behind a control token nothing can merge with what stands before it.
-        ended = added.startswith(tuple(self._tokenizer.control_tokens))
-        if self._text and added != prompt and ended:
-            return self._token_ids + self._tokenizer.encode_prompt(added)
-        return self._tokenizer.encode_prompt(prompt)
 
 
 class Segments:

@@ -8,9 +8,10 @@ from typing import Any
 from glm4q.chat.dialects import find_dialect
 from glm4q.chat.session import ChatSession
 from glm4q.commands.options import chat as option
-from glm4q.commands.options import compute, memory, output, sampling, store
+from glm4q.commands.options import compute, keeping, memory, output, sampling, store
 from glm4q.commands.process.streams import read_question
 from glm4q.commands.run.conversation import converse
+from glm4q.commands.run.keeping import PrefixPlace, begin_session, make_keeper
 from glm4q.commands.run.load import load, make_wish, parse_reserve
 from glm4q.commands.run.named_model import ModelRequest, find_checkpoint
 from glm4q.commands.run.receipt import show_receipt
@@ -48,12 +49,16 @@ def chat(
     frequency_penalty: sampling.FrequencyPenalty = 0.0,
     logit_bias: sampling.LogitBias = None,
     stop: sampling.Stop = None,
+    loop_guard: sampling.LoopGuard = True,
     seed: sampling.Seed = None,
     draft: sampling.Draft = 0,
     tools: option.Tools = None,
     tool: option.BuiltInTool = None,
     yes_tools: option.YesTools = None,
     files: option.Files = DEFAULT_FILES,
+    session: keeping.Session = None,
+    prefix_store: keeping.PrefixStore = None,
+    prefix_store_size: keeping.PrefixStoreSize = keeping.DEFAULT_SIZE,
     think: option.ThinkChoice = "show",
     dialect: option.Dialect = None,
     store_directory: store.Directory = None,
@@ -88,10 +93,12 @@ def chat(
         "frequency_penalty": frequency_penalty,
         "seed": seed,
         "max_tokens": max_tokens,
+        "loop_guard": loop_guard,
     }
     given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
     # A wrong option is refused before a checkpoint is made, which takes hours.
     replace(SamplingParams(), **given)
+    place = PrefixPlace.parse(prefix_store, prefix_store_size)
     shown = parse_think(think)
     if dialect is not None:
         find_dialect(dialect)
@@ -123,7 +130,7 @@ def chat(
         params = with_setting(params, "logit_bias", " ".join(logit_bias))
     with choose_tools(tools or (), tool or (), yes_tools or (), files) as chosen:
         llm = loading()
-        session = llm.chat(
+        conversation = llm.chat(
             system,
             params,
             tools=chosen.tools,
@@ -133,11 +140,20 @@ def chat(
         )
         if sys.stderr.isatty():  # a pipe gets the answer and nothing else
             print(llm.fit.sentence(), file=sys.stderr)
+        keeper = make_keeper(llm, conversation, place, _note)
+        if session is not None:
+            begin_session(keeper, conversation, session, system, _note)
         if question is None:
-            converse(llm, session, params, think=shown, verbose=verbose)
+            converse(llm, keeper, conversation, params, think=shown, verbose=verbose)
         else:
-            _answer(session, question, shown)
+            _answer(conversation, question, shown)
+            if problem := keeper.save_if_always():
+                _note(problem)
     return 0
+
+
+def _note(line: str) -> None:
+    print(f"glm4q: {line}", file=sys.stderr)
 
 
 def _answer(session: ChatSession, question: str, think: Think) -> None:

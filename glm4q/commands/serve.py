@@ -12,9 +12,10 @@ from calculator.extras import require_packages
 from calculator.options import one_of
 from glm4q.chat.dialects import find_dialect
 from glm4q.chat.template import ChatTemplate
-from glm4q.commands.options import compute, memory, store
+from glm4q.commands.options import compute, keeping, memory, sampling, store
 from glm4q.commands.options import serve as option
 from glm4q.commands.options.chat import Dialect
+from glm4q.commands.run.keeping import PrefixPlace
 from glm4q.commands.run.load import load, make_wish, parse_reserve, print_note, reloader
 from glm4q.commands.run.named_model import ModelRequest, find_checkpoint
 from glm4q.commands.run.vllm import print_vllm_command
@@ -59,6 +60,9 @@ def serve(
     device: compute.Device = "auto",
     dtype: compute.Dtype = "auto",
     kernel: compute.Kernel = "auto",
+    loop_guard: sampling.LoopGuard = True,
+    prefix_store: keeping.ServedPrefixStore = None,
+    prefix_store_size: keeping.PrefixStoreSize = keeping.DEFAULT_SIZE,
     dialect: Dialect = None,
     idle_unload: option.IdleUnload = None,
     log_format: option.LogFormat = "text",
@@ -88,6 +92,7 @@ def serve(
     wish = make_wish(context, kv, embedding, gpu_layers, prefill_chunk, batch=batch)
     kept = parse_reserve(reserve)
     _at_least(0, queue, "queue")
+    prefixes = PrefixPlace.parse(prefix_store, prefix_store_size)
 
     def note(text: str) -> None:
         log_event("note", text=text) if log_format == "json" else print_note(text)
@@ -114,9 +119,11 @@ def serve(
             )
         )
         llm = load(path, wish, kept, device=device, dtype=dtype, kernel=kernel, note=note)
-        served, metrics = _describe(llm, name, dialect, note), Metrics()
+        if prefix_store is not None:
+            prefixes.open(llm, note)
+        served, metrics = _describe(llm, name, dialect, loop_guard, note), Metrics()
         worker = Worker(
-            BatchDecoder(llm.batch, reloader(llm)),
+            BatchDecoder(llm.batch, reloader(llm), note),
             queue=queue,
             watches=(metrics, AnswerLog()),
             idle_seconds=idle_seconds,
@@ -150,7 +157,11 @@ def _card(llm: LLM) -> Card | None:
 
 
 def _describe(
-    llm: LLM, name: str | None, dialect: str | None, note: Callable[[str], None]
+    llm: LLM,
+    name: str | None,
+    dialect: str | None,
+    loop_guard: bool,
+    note: Callable[[str], None],
 ) -> "ServedModel":
     """Collect what the server tells about the model, and what it renders messages with."""
     from glm4q.server.served import ServedModel
@@ -160,7 +171,7 @@ def _describe(
         directory=str(llm.directory),
         tokenizer=llm.tokenizer,
         template=_template(llm, dialect, note),
-        params=read_sampling_params(llm.directory),
+        params=replace(read_sampling_params(llm.directory), loop_guard=loop_guard),
         stop_token_ids=llm.stop_token_ids,
         context=llm.batch.room,
         vocab_size=llm.plan.config.vocab_size,

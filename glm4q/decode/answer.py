@@ -9,12 +9,13 @@ from torch import Tensor
 
 from calculator.errors import Glm4qError, OptionError
 from glm4q.decode.draft import Drafter
+from glm4q.decode.loop_guard import LoopGuard
 from glm4q.decode.row import Row
 from glm4q.decode.sampling import Constraint, LogProbabilities, Sampler, SamplingParams
 
-FinishReason = Literal["stop", "length", "cancelled", "error"]
-"""A stop token came; max_tokens was reached or the row is full; the answer was cancelled; it
-failed."""
+FinishReason = Literal["stop", "length", "repetition", "cancelled", "error"]
+"""A stop token came; max_tokens was reached or the row is full; the answer repeated itself without
+end; it was cancelled; it failed."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Answer:
         self._left = room if params.max_tokens is None else min(params.max_tokens, room)
         self._sampler = Sampler(params, device, prompt, constraint)
         self._drafter = Drafter(prompt, draft_tokens)
+        self._loop_guard = LoopGuard(prompt) if params.loop_guard else None
 
     @property
     def tokens(self) -> int:
@@ -114,6 +116,9 @@ class Answer:
             self._drafter.append(pick.token)
             self.events.append(Token(pick.token, pick.log_probabilities))
             self._left -= 1
+            if self._loop_guard is not None and self._loop_guard.repeats(self.row.token_ids):
+                self.end("repetition")
+                return True
             if pick.token != guess:
                 break
             accepted += 1

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from calculator.errors import MemoryFullError, NumericError, OptionError
 from glm4q.decode.answer import Answer, Event
-from glm4q.decode.prefixes.prefix_store import PrefixStore
+from glm4q.decode.prefixes.prefix_store import LEAST_GAIN, PrefixStore, Restored
 from glm4q.decode.row import Row
 from glm4q.decode.sampling import Constraint, SamplingParams
 from glm4q.memory.allocation import Memory
@@ -88,6 +88,27 @@ class Batch:
         self._free.remove(row)
         self._answers.append(answer)
         return answer
+
+    def restore(self, tail: str) -> Restored:
+        """Put a sequence from the disk into the free row that was left longest ago.
+
+        tail: the id of its last block. Raises OptionError where no row is free.
+        """
+        if not self._free:
+            raise OptionError(f"all {len(self.rows)} rows of the batch are taken")
+        if self.prefixes is None:
+            return Restored(0, "no prefixes are kept on disk")
+        return self.prefixes.restore(self._free[0], tail)
+
+    def keep_shared(self, prompt: Sequence[int]) -> None:
+        """Write to disk what a prompt shares with a row: it has come twice, and may come again.
+
+        Raises PrefixError where it cannot be written.
+        """
+        row = max(self.rows, key=lambda each: each.shared(prompt))
+        shared = row.shared(prompt)
+        if self.prefixes is not None and shared >= LEAST_GAIN:
+            self.prefixes.save(row, shared)
 
     def cancel(self, answer: Answer) -> None:
         """End an answer, unless it has ended; its row is free at once."""

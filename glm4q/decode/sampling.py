@@ -41,6 +41,8 @@ class SamplingParams:
     max_tokens: int | None = None
     """Tokens to produce at most; None is what the context has room for."""
     stop_token_ids: frozenset[int] = frozenset()
+    loop_guard: bool = False
+    """End an answer that repeats itself without end (glm4q/decode/loop_guard.py has the rule)."""
     log_probabilities: int | None = None
     """So many of the likeliest tokens come with each token, with their log-probabilities."""
 

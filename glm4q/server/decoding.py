@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import torch
 
+from calculator.errors import PrefixError
 from glm4q.decode.answer import Answer, Event
 from glm4q.decode.batch import Batch, TokenRunner
 from glm4q.decode.runner import Runner
@@ -62,9 +63,19 @@ class Decoder(Protocol):
 class BatchDecoder:
     """The rows of a loaded model, which may be given back and loaded again."""
 
-    def __init__(self, batch: Batch, load: Callable[[], Batch]) -> None:
-        """load: loads the same model with the same rows."""
+    def __init__(
+        self,
+        batch: Batch,
+        load: Callable[[], Batch],
+        note: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """load: loads the same model with the same rows. note: gets a line for whoever serves.
+
+        Where the batch has prefixes on disk, what two prompts share is added to them.
+        """
         self._batch: Batch | None = batch
+        self._prefixes, self._note = batch.prefixes, note
+        self._keeps = self._prefixes is not None
         self._load, self._rows = load, len(batch.rows)
 
     @property
@@ -96,6 +107,12 @@ class BatchDecoder:
         return self._batch
 
     def join(self, prompt: Sequence[int], params: SamplingParams) -> Answer:
+        if self._keeps:
+            try:
+                self.batch.keep_shared(prompt)
+            except PrefixError as error:  # a full disk ends the keeping, and no answer
+                self._keeps = False
+                self._note(f"prompts are not kept any more: {error}")
         return self.batch.join(prompt, params)
 
     def cancel(self, answer: Any) -> None:
@@ -112,6 +129,7 @@ class BatchDecoder:
 
     def load(self) -> None:
         self._batch = self._load()
+        self._batch.prefixes = self._prefixes
 
 
 def _held(runner: TokenRunner) -> dict[str, int]:

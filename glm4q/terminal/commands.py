@@ -7,7 +7,7 @@ from pathlib import Path
 from calculator.errors import OptionError
 from calculator.units import counted
 from glm4q.chat.messages import Message
-from glm4q.terminal import figures, settings
+from glm4q.terminal import figures, session_commands, settings
 from glm4q.terminal.keyboard import clipboard, files
 from glm4q.terminal.state import State
 
@@ -86,29 +86,10 @@ def _copy(state: State, _: str) -> None:
     state.note(clipboard.copy(answers[-1], state.console))
 
 
-def _undo(state: State, _: str) -> None:
-    question = _take_last_question(state)
-    state.note(f"Forgotten: {_shortened(question)}")
-
-
-def _retry(state: State, _: str) -> str:
-    return _take_last_question(state)
-
-
-def _take_last_question(state: State) -> str:
-    """Remove the last question from the conversation, with all that came after it."""
-    messages = state.session.messages
-    places = [place for place, message in enumerate(messages) if message["role"] == "user"]
-    if not places:
-        raise OptionError("there is no question yet")
-    state.session.messages = list(messages[: places[-1]])
-    return str(messages[places[-1]]["content"])
-
-
 def _drop(state: State, argument: str) -> str | None:
     """Forget the oldest questions: as many as asked for, or half of them."""
     messages = state.session.messages
-    places = [place for place, message in enumerate(messages) if message["role"] == "user"]
+    places = session_commands.questions(messages)
     if not places:
         raise OptionError("there is no question to forget")
     if argument and not (argument.isdecimal() and 1 <= int(argument) <= len(places)):
@@ -123,11 +104,6 @@ def _drop(state: State, argument: str) -> str | None:
 def _without_oldest(messages: Sequence[Message], end: int, start: int) -> list[Message]:
     """Keep what stands before the first question, such as tools."""
     return [*messages[:start], *messages[end:]]
-
-
-def _shortened(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 60 else f"{line[:57]}..."
 
 
 def _leave(state: State, _: str) -> None:
@@ -145,8 +121,19 @@ COMMANDS = (
     ),
     Command("/file", "PATH", "send a text file", _file),
     Command("/copy", "", "copy the last answer", _copy),
-    Command("/undo", "", "forget the last question and its answer", _undo),
-    Command("/retry", "", "answer the last question again", _retry),
+    Command("/undo", "", "forget the last question and its answer", session_commands.undo),
+    Command("/retry", "", "answer the last question again", session_commands.retry),
+    Command(
+        "/edit", "[TEXT]", "ask this instead; alone, edit the last question", session_commands.edit
+    ),
+    Command(
+        "/branch",
+        "[NAME]",
+        "go on under another name, or go back to one; alone, list them",
+        session_commands.branch,
+    ),
+    Command("/save", "[NAME]", "keep the conversation on disk", session_commands.save),
+    Command("/load", "NAME", "go on with a kept conversation", session_commands.load),
     Command("/drop", "[N]", "forget the N oldest questions; half of them without N", _drop),
     Command("/raw", "", "show answers as plain text, or with styles again", _toggle_raw),
     Command("/system", "TEXT", "set the system prompt and start anew; alone, drop it", _set_system),

@@ -18,7 +18,8 @@ def status(session: ChatSession) -> str:
     used = f"context {session.context_used:,} of {session.context_size:,}"
     if answer is None or not answer.tokens:
         return used
-    ended = ", cut at the limit" if answer.finish_reason == "length" else ""
+    endings = {"length": ", cut at the limit", "repetition": ", stopped because it repeated itself"}
+    ended = endings.get(answer.finish_reason, "")
     return (
         f"{counted(answer.tokens, 'token')}{ended}, {answer.tokens_per_second:.1f} tokens/s, "
         f"first after {answer.prefill_seconds:.2f} s, {used}"
@@ -54,6 +55,17 @@ def warning(session: ChatSession) -> str:
     return (
         f"The context is nearly full: {counted(left, 'token')} left; "
         "/drop forgets the oldest questions."
+    )
+
+
+def repetition(session: ChatSession) -> str:
+    """Say what helps where an answer was stopped because it repeated itself; else empty."""
+    answer = session.last_answer
+    if answer is None or answer.finish_reason != "repetition":
+        return ""
+    return (
+        "The answer repeated itself without end. /set repetition_penalty 1.1 or a higher "
+        "temperature helps; /set loop_guard off lets it go on."
     )
 
 

@@ -36,8 +36,9 @@ class Terminal:
 
     def _read(self) -> Entry | None:
         """Read an entry. It is empty after Ctrl-C, and None at the end of input."""
+        draft, self._state.draft = self._state.draft, ""
         try:
-            return self._reader.read()
+            return self._reader.read(draft)
         except KeyboardInterrupt:
             self._state.console.print()
             return Entry("")
@@ -83,6 +84,10 @@ class Terminal:
         except KeyboardInterrupt:
             state.note("stopped")
         state.note((figures.details if state.verbose else figures.status)(state.session))
+        if repetition := figures.repetition(state.session):
+            state.say(repetition, "yellow")
+        if problem := state.keeper.save_if_always():
+            state.say(problem, "yellow")
         if warning := figures.warning(state.session):
             state.say(warning, "yellow")
 

@@ -38,6 +38,8 @@ def written(params: SamplingParams) -> str:
 
 
 def _write(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
     if value is None or (not isinstance(value, int | float | str) and not value):
         return NONE
     if isinstance(value, Mapping):

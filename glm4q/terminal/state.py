@@ -1,11 +1,13 @@
 """What a chat in a terminal knows while it runs, and how it speaks to the user."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rich.console import Console
 
 from glm4q.chat.session import ChatSession
+from glm4q.chat.sessions.keeper import SessionKeeper
+from glm4q.chat.transcript import Conversation
 from glm4q.decode.sampling import SamplingParams
 from glm4q.terminal.screen.reply import Think
 
@@ -34,6 +36,7 @@ class State:
     params: SamplingParams
     console: Console
     run: Run
+    keeper: SessionKeeper
     think: Think = "show"
     raw: bool = False
     """Show the answer's characters without styles and wrapping."""
@@ -41,6 +44,11 @@ class State:
     """Show all figures after each answer."""
     pending: str = ""
     """The question that did not fit into the context; /drop asks it again."""
+    draft: str = ""
+    """What the next prompt begins with: a question to change."""
+    branch: str = "main"
+    branches: dict[str, Conversation] = field(default_factory=dict)
+    """The other branches, where each was left."""
 
     def say(self, text: str, style: str = "") -> None:
         """Print the program's own words: no Markdown, and no colours but the style's."""

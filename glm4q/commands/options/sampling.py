@@ -39,5 +39,13 @@ LogitBias = Annotated[
 Stop = Annotated[
     list[str] | None, _sampling("A string that ends an answer, and is not part of it.", False)
 ]
+LoopGuard = Annotated[
+    bool,
+    option(
+        "Stop an answer that repeats itself without end.",
+        "--loop-guard/--no-loop-guard",
+        topic=SAMPLING,
+    ),
+]
 Seed = Annotated[int | None, _sampling("The same seed gives the same answer.", "random")]
 Draft = Annotated[int, _sampling("Tokens to guess from the context in each step, such as 4.")]

@@ -9,6 +9,7 @@ from prompt_toolkit.application import get_app
 
 from calculator.questions.solve import kv_choices, max_context
 from glm4q.chat.session import ChatSession
+from glm4q.chat.sessions.keeper import SessionKeeper
 from glm4q.decode.sampling import SamplingParams
 from glm4q.engine import LLM
 from glm4q.terminal.commands import BY_NAME
@@ -23,10 +24,18 @@ from glm4q.terminal.state import Run, State
 
 
 def converse(
-    llm: LLM, session: ChatSession, params: SamplingParams, *, think: Think, verbose: bool
+    llm: LLM,
+    keeper: SessionKeeper,
+    session: ChatSession,
+    params: SamplingParams,
+    *,
+    think: Think,
+    verbose: bool,
 ) -> None:
     """Chat in the terminal until the user leaves."""
-    state = State(session, params, Console(), describe_run(llm), think=think, verbose=verbose)
+    state = State(
+        session, params, Console(), describe_run(llm), keeper, think=think, verbose=verbose
+    )
     Terminal(state, _reader(state)).run()
 
 

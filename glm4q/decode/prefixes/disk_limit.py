@@ -1,10 +1,11 @@
 """The size limit of a prefix directory: what was used longest ago goes first."""
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from glm4q.decode.prefixes.block_file import SUFFIX, BlockName
+from glm4q.decode.prefixes.block_name import SUFFIX, BlockName
 
 ABANDONED_SECONDS = 3600
 """After this time a half-written file belongs to a process that was killed."""
@@ -39,6 +40,27 @@ def list_blocks(directory: Path) -> list[Stored]:
             (state.st_mtime_ns, -name.start, Stored(path, state.st_size, state.st_mtime_ns))
         )
     return [block for *_, block in sorted(blocks, key=lambda each: each[:2])]
+
+
+def chain_of(directory: Path, tail: str | None) -> list[Path]:
+    """The files of a sequence, the last block first, as far as they are there.
+
+    directory: that of one fingerprint. tail: the id of the last block.
+    """
+    names = {name.id: name for name in map(BlockName.parse, _files(directory)) if name}
+    chain = []
+    while tail in names:
+        name = names.pop(tail)
+        chain.append(directory / name.file_name)
+        tail = name.parent
+    return chain
+
+
+def _files(directory: Path) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []
 
 
 def make_room(directory: Path, limit: int) -> None:

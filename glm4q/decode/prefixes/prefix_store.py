@@ -18,11 +18,11 @@ from calculator.atomic_write import write_atomically
 from calculator.errors import PrefixError
 from glm4q.decode.prefixes.block_file import (
     Block,
-    BlockName,
     encode_block,
     load_tensors,
     read_block,
 )
+from glm4q.decode.prefixes.block_name import BlockName
 from glm4q.decode.prefixes.disk_limit import make_room
 from glm4q.decode.row import Row
 from glm4q.memory.kv.token_slices import copy_tokens, restore_tokens

@@ -116,6 +116,8 @@ class MessageWriter:
     def _reason(self, finished: Finished) -> str:
         if finished.stop_string is not None:
             return "stop_sequence"
+        if finished.reason == "repetition":
+            return "max_tokens"  # of Anthropic's reasons the one that says: cut, not finished
         if finished.reason == "length":
             asked = self.reply.job.params.max_tokens
             reached = asked is not None and self.reply.tokens >= asked

@@ -28,6 +28,11 @@ class Choice(Protocol):
         """All that was said, in one object."""
 
 
+def _openai_reason(reason: FinishReason) -> str:
+    """The reason in OpenAI's words: an answer that repeats itself is cut, as by the limit."""
+    return "length" if reason == "repetition" else reason
+
+
 @dataclass
 class ChatChoice:
     """An answer of /v1/chat/completions."""
@@ -76,7 +81,7 @@ class ChatChoice:
         return {"index": self.index, "delta": delta, "finish_reason": None, "logprobs": None}
 
     def _reason(self, reason: FinishReason) -> str:
-        return "tool_calls" if self.calls and reason == "stop" else reason
+        return "tool_calls" if self.calls and reason == "stop" else _openai_reason(reason)
 
     def _call(self, call: ToolCall) -> Json:
         arguments = valid_text(json.dumps(call.arguments, ensure_ascii=False))
@@ -100,12 +105,12 @@ class TextChoice:
         return [self._piece(text, None)] if text else []
 
     def end(self, reason: FinishReason) -> Json:
-        return self._piece("", reason)
+        return self._piece("", _openai_reason(reason))
 
     def whole(self, reason: FinishReason) -> Json:
-        return self._piece(self.text, reason)
+        return self._piece(self.text, _openai_reason(reason))
 
-    def _piece(self, text: str, reason: FinishReason | None) -> Json:
+    def _piece(self, text: str, reason: str | None) -> Json:
         return {"index": self.index, "text": text, "finish_reason": reason, "logprobs": None}
 
 

@@ -73,7 +73,7 @@ class ResponseWriter:
         return self._response(status)
 
     def _status(self, finished: Finished) -> Literal["completed", "incomplete"]:
-        return "incomplete" if finished.reason == "length" else "completed"
+        return "incomplete" if finished.reason in ("length", "repetition") else "completed"
 
     def _response(self, status: str) -> Json:
         asked, params = self.asked, self.reply.job.params

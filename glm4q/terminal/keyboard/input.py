@@ -45,15 +45,20 @@ def is_open(typed: str) -> bool:
 
 
 class Reader(Protocol):
-    """Reads one entry after another. Raises EOFError at the end, KeyboardInterrupt on Ctrl-C."""
+    """Reads one entry after another. Raises EOFError at the end, KeyboardInterrupt on Ctrl-C.
 
-    def read(self) -> Entry: ...
+    draft: a text to begin with, where there is an editor.
+    """
+
+    def read(self, draft: str = "") -> Entry: ...
 
 
 class LineReader:
     """Reads whole lines: for a pipe, a dumb terminal, and wherever no editor can be shown."""
 
-    def read(self) -> Entry:
+    def read(self, draft: str = "") -> Entry:
+        if draft:
+            print(draft)
         typed = input(PROMPT)
         while is_open(typed):
             typed += "\n" + input(MORE)
@@ -77,10 +82,10 @@ class EditorReader:
         # A terminal that does not say where its cursor is needs no warning: it gets no footer.
         self._session.app.renderer.cpr_not_supported_callback = None
 
-    def read(self) -> Entry:
+    def read(self, draft: str = "") -> Entry:
         try:
             with termination_ends(self._session.app) as begin:
-                return Entry.parse(self._session.prompt(pre_run=begin))
+                return Entry.parse(self._session.prompt(default=draft, pre_run=begin))
         finally:
             begin_pastes()  # a paste into a streaming answer is one message too
 

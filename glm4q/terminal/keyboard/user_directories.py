@@ -12,6 +12,16 @@ def state_directory() -> Path:
     return _user_directory("XDG_STATE_HOME", ".local/state")
 
 
+def cache_directory() -> Path:
+    """Return where files are that can be made again: `$XDG_CACHE_HOME/glm4q`."""
+    return _user_directory("XDG_CACHE_HOME", ".cache")
+
+
+def config_directory() -> Path:
+    """Return where the user's settings are: `$XDG_CONFIG_HOME/glm4q`."""
+    return _user_directory("XDG_CONFIG_HOME", ".config")
+
+
 def data_directory() -> Path:
     """Return where checkpoints that were made by name lie: `$XDG_DATA_HOME/glm4q`."""
     return _user_directory("XDG_DATA_HOME", ".local/share")

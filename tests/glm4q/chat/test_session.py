@@ -168,3 +168,21 @@ def test_out_of_memory_ends_the_answer_and_not_the_session() -> None:
     assert "".join(said) == "ab"
     assert session.messages[-1] == {"role": "assistant", "content": "ab"}
     assert "".join(session.ask("again", GREEDY)) == "a"
+
+
+def test_what_is_asked_again_or_changed_shares_the_tokens_that_were_produced() -> None:
+    """After two answers the second question is changed, then asked as it was."""
+    model = _model(A, B, END, A, END, B, END, B, END)
+    session = _session(model)
+    list(session.ask("hello", GREEDY))
+    before = session.conversation
+    list(session.ask("more", GREEDY))
+    session.resume(before)
+    model.seen.clear()
+    list(session.ask("less", GREEDY))
+    # "a", "b" of the first answer were produced apart: encoded anew they would be one token.
+    assert model.seen[0] == TOKENIZER.encode_prompt("less<|im_end|>\n<|im_start|>assistant\n")
+    session.messages = session.messages[:-2]  # as /retry does
+    model.seen.clear()
+    list(session.ask("less", GREEDY))
+    assert len(model.seen[0]) == 1

@@ -31,7 +31,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def chat(chat_checkpoint: Path, state: Path) -> Iterator[PseudoTerminal]:
-    terminal = start_chat(chat_checkpoint, state, "--max-tokens", "3000")
+    terminal = start_chat(chat_checkpoint, state, "--max-tokens", "3000", "--no-loop-guard")
     terminal.wait_for(READY)
     yield terminal
     terminal.type("\x15/quit\r")
@@ -81,6 +81,7 @@ def test_ctrl_c_stops_an_answer_and_keys_wait(chat: PseudoTerminal) -> None:
     chat.wait_for("temperature is 0.")
     chat.type("go\r")
     chat.wait_for("> go")
+    chat.wait_for(READY, shown=False)  # the editor has ended: Ctrl-C is no key of its any more
     chat.type("/sta")  # into the answer
     chat.resize(60, 40)
     chat.type("\x03")

@@ -1,0 +1,79 @@
+"""Saves and loads conversations: messages in one directory, their cache in another."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from calculator.errors import PrefixError, SessionError
+from glm4q.chat.session import ChatSession
+from glm4q.chat.sessions.session_file import SavedSession, SessionDirectory
+from glm4q.chat.transcript import Transcript
+from glm4q.decode.prefixes.prefix_store import PrefixStore
+from glm4q.planning.fingerprint import Fingerprint
+
+OpenPrefixes = Callable[[], tuple[PrefixStore, Fingerprint]]
+"""Names the run and opens its prefixes, which takes seconds the first time: weights are read."""
+
+
+class SessionKeeper:
+    """Keeps one conversation under names of a directory."""
+
+    def __init__(
+        self,
+        session: ChatSession,
+        directory: SessionDirectory,
+        open_prefixes: OpenPrefixes,
+        *,
+        model: str,
+    ) -> None:
+        self._session, self.directory, self._model = session, directory, model
+        self._open_prefixes = open_prefixes
+        self.name: str | None = None
+        """The name under which the conversation was last saved or loaded."""
+        self.always = False
+        """Whether it is saved after each answer."""
+
+    def save(self, name: str) -> str | None:
+        """Keep messages and cache. Returns why the cache could not be kept. Raises SessionError."""
+        self.directory.file(name)  # a wrong name is refused before anything is written
+        prefixes, fingerprint = self._open_prefixes()
+        row, tokens = self._session.row()
+        tail, problem = None, None
+        try:
+            tail = prefixes.save(row, tokens)
+        except PrefixError as error:
+            problem = f"the cache is not kept: {error}"
+        saved = SavedSession(self._model, fingerprint, self._session.conversation, tail)
+        self.directory.write(name, saved)
+        self.name = name
+        return problem
+
+    def save_if_always(self) -> str | None:
+        """Save after an answer, where the user asked for that. Returns what went wrong."""
+        if not self.always or self.name is None or not self._session.messages:
+            return None
+        try:
+            return self.save(self.name)
+        except SessionError as error:
+            return str(error)
+
+    def load(self, name: str) -> str | None:
+        """Go on with a kept conversation. Returns why its cache cannot be used, if so.
+
+        Then the conversation is read again from its messages, with the next question. Raises
+        SessionError where the session is missing or damaged; the conversation so far then stays.
+        """
+        saved = self.directory.read(name)
+        _, fingerprint = self._open_prefixes()
+        difference = fingerprint.difference(saved.fingerprint)
+        conversation = saved.conversation
+        if (
+            replace(saved.fingerprint, kv=fingerprint.kv, kernels=fingerprint.kernels)
+            != fingerprint
+        ):
+            conversation = replace(conversation, transcript=Transcript())  # other token ids
+        self._session.resume(conversation)
+        self.name = name
+        problem = f"it is of a run with {difference}" if difference else None
+        if problem is None and saved.tail is not None:
+            problem = self._session.restore(saved.tail).problem
+        return problem and f"the kept cache is not used as a whole: {problem}"

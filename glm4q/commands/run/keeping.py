@@ -1,0 +1,89 @@
+"""What a chat keeps on disk: conversations by name, and the cache of what was read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from calculator.options import parse_size
+from calculator.units import counted, human_bytes
+from glm4q.chat.session import ChatSession
+from glm4q.chat.sessions.keeper import SessionKeeper
+from glm4q.chat.sessions.session_file import SessionDirectory
+from glm4q.decode.prefixes.prefix_store import PrefixStore
+from glm4q.engine import LLM
+from glm4q.planning.fingerprint import Fingerprint
+from glm4q.terminal.keyboard.user_directories import cache_directory, state_directory
+
+Say = Callable[[str], None]
+
+
+def sessions_directory() -> SessionDirectory:
+    """Where conversations are kept."""
+    return SessionDirectory(state_directory() / "sessions")
+
+
+def prefixes_directory() -> Path:
+    """Where cached prompts are kept, unless an option names another place."""
+    return cache_directory() / "prefixes"
+
+
+@dataclass(frozen=True)
+class PrefixPlace:
+    """A directory of cached prompts and its limit."""
+
+    directory: Path
+    limit: int
+
+    @classmethod
+    def parse(cls, directory: Path | None, size: str) -> "PrefixPlace":
+        """Read what the options say. Raises OptionError."""
+        return cls(directory or prefixes_directory(), parse_size(size, "prefix-store-size"))
+
+    def open(self, llm: LLM, say: Say) -> tuple[PrefixStore, Fingerprint]:
+        """Let a model's prompts begin from here. Raises PrefixError."""
+        return llm.keep_prefixes(
+            self.directory,
+            limit=self.limit,
+            notify=say,
+            reading=lambda nbytes: say(
+                f"reading the {human_bytes(nbytes)} of weights once, to know them again"
+            ),
+        )
+
+
+def make_keeper(llm: LLM, session: ChatSession, place: PrefixPlace, say: Say) -> SessionKeeper:
+    """Prepare to save and load conversations.
+
+    Where this checkpoint has cached prompts already, a new conversation may begin from them; where
+    it has none, nothing is read before something is saved.
+    """
+    opened: list[tuple[PrefixStore, Fingerprint]] = []
+
+    def open_once() -> tuple[PrefixStore, Fingerprint]:
+        if not opened:
+            opened.append(place.open(llm, say))
+        return opened[0]
+
+    if llm.has_kept_prefixes(place.directory):
+        open_once()
+    return SessionKeeper(session, sessions_directory(), open_once, model=str(llm.directory))
+
+
+def begin_session(
+    keeper: SessionKeeper, session: ChatSession, name: str, system: str | None, say: Say
+) -> None:
+    """Go on with the conversation of a name if there is one, and save it after each answer.
+
+    system: a system prompt that replaces the kept one. Raises SessionError where the kept
+    conversation is damaged: it is never overwritten unseen.
+    """
+    if keeper.directory.file(name).exists():
+        problem = keeper.load(name)
+        if system is not None:
+            session.system = system
+        _, cached = session.row()
+        count = counted(len(session.messages), "message")
+        say(f"session {name}: {count}, {counted(cached, 'token')} of its cache from disk")
+        if problem:
+            say(problem)
+    keeper.name, keeper.always = name, True

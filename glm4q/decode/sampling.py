@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
+from numbers import Real
 from typing import Protocol
 
 import torch
@@ -12,6 +13,9 @@ from calculator.errors import OptionError
 
 GREEDY_BELOW = 1e-5
 """A lower temperature takes the likeliest token: logits divided by it would overflow float32."""
+NUMBERS = ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty",
+           "frequency_penalty")  # fmt: skip
+COUNTS = ("top_k", "seed", "max_tokens", "log_probabilities")
 MOST_BIAS = 100
 """OpenAI's bound of a bias: -100 keeps a token out, 100 all but chooses it."""
 
@@ -47,6 +51,7 @@ class SamplingParams:
     """So many of the likeliest tokens come with each token, with their log-probabilities."""
 
     def __post_init__(self) -> None:
+        self._check_types()
         if not 0 <= self.temperature <= 100:
             raise OptionError(f"temperature must be 0 to 100, not {self.temperature}")
         if not 0 < self.top_p <= 1:
@@ -74,6 +79,18 @@ class SamplingParams:
             raise OptionError(f"max_tokens must be at least 1, not {self.max_tokens}")
         if self.log_probabilities is not None and self.log_probabilities < 0:
             raise OptionError(f"log_probabilities must be 0 or more, not {self.log_probabilities}")
+
+    def _check_types(self) -> None:
+        """Raise OptionError for what Python callers give and no comparison with a number takes."""
+        for name in NUMBERS:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise OptionError(f"{name} must be a number, not {value!r}")
+        for name in COUNTS:
+            value = getattr(self, name)
+            may_be_none = name != "top_k"
+            if not (value is None and may_be_none) and type(value) is not int:
+                raise OptionError(f"{name} must be a whole number, not {value!r}")
 
     def check_tokens(self, vocab_size: int) -> None:
         """Raise OptionError where a bias names a token that a model of this vocabulary lacks."""

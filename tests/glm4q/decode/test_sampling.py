@@ -1,6 +1,7 @@
 """Each sampling rule, on distributions small enough to reckon by hand."""
 
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -194,3 +195,23 @@ def test_a_bias_of_a_token_that_the_model_lacks_is_refused() -> None:
 def test_a_bias_has_the_bounds_of_openai(bias: dict[int, float]) -> None:
     with pytest.raises(OptionError, match="logit_bias must give token ids a number"):
         SamplingParams(logit_bias=bias)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"temperature": "hot"}, "temperature must be a number, not 'hot'"),
+        ({"top_p": None}, "top_p must be a number, not None"),
+        ({"min_p": True}, "min_p must be a number, not True"),
+        ({"top_k": 1.5}, "top_k must be a whole number, not 1.5"),
+        ({"top_k": None}, "top_k must be a whole number, not None"),
+        ({"max_tokens": "9"}, "max_tokens must be a whole number, not '9'"),
+        ({"seed": 1.0}, "seed must be a whole number, not 1.0"),
+    ],
+    ids=str,
+)
+def test_settings_of_another_type_are_refused_by_name(
+    setting: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        SamplingParams(**setting)

@@ -5,11 +5,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from calculator.errors import OptionError
 from glm4q.chat.dialects import find_dialect
 from glm4q.chat.session import ChatSession
 from glm4q.commands.options import chat as option
 from glm4q.commands.options import compute, keeping, memory, output, sampling, store
 from glm4q.commands.process.streams import read_question
+from glm4q.commands.run.answer_json import answer_as_json
 from glm4q.commands.run.conversation import converse
 from glm4q.commands.run.keeping import PrefixPlace, begin_session, make_keeper
 from glm4q.commands.run.load import load, make_wish, parse_reserve
@@ -73,6 +75,7 @@ def chat(
     device: compute.Device = "auto",
     dtype: compute.Dtype = "auto",
     kernel: compute.Kernel = "auto",
+    as_json: option.AsJson = False,
     verify: output.Verify = False,
     receipt: output.Receipt = None,
     verbose: option.Verbose = False,
@@ -125,6 +128,8 @@ def chat(
     if verify:
         return show_receipt(loading(), receipt)
     question = read_question(prompt)
+    if as_json and question is None:
+        raise OptionError("--json answers one question: give it with --prompt or standard input")
     params = read_sampling_params(path, given)
     if logit_bias:
         params = with_setting(params, "logit_bias", " ".join(logit_bias))
@@ -146,7 +151,11 @@ def chat(
         if question is None:
             converse(llm, keeper, conversation, params, think=shown, verbose=verbose)
         else:
-            _answer(conversation, question, shown)
+            if as_json:
+                events = conversation.stream(question)
+                print(answer_as_json(conversation, events, str(llm.directory)))
+            else:
+                _answer(conversation, question, shown)
             if problem := keeper.save_if_always():
                 _note(problem)
     return 0
@@ -161,3 +170,8 @@ def _answer(session: ChatSession, question: str, think: Think) -> None:
     raw = not sys.stdout.isatty()
     view = ReplyView(Console(), Console(file=sys.stderr), raw=raw, think=think)
     view.show(session.stream(question))
+    if session.last_answer is not None and session.last_answer.finish_reason == "repetition":
+        _note(
+            "the answer repeated itself without end, and was stopped: --repetition-penalty 1.1 or "
+            "a higher --temperature helps; --no-loop-guard lets it go on"
+        )

@@ -21,6 +21,13 @@ Prompt = Annotated[
         default=False,
     ),
 ]
+AsJson = Annotated[
+    bool,
+    option(
+        "Answer one question as a JSON object: text, calls, tokens, seconds, and why it ended.",
+        "--json",
+    ),
+]
 System = Annotated[str | None, option("The system prompt.", default=False)]
 Tools = Annotated[
     list[Path] | None, _tool("A Python file whose public functions the model may call.")

@@ -1,5 +1,6 @@
 """Kept conversations as a user has them: --session, /save, /load, /branch, glm4q sessions."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,3 +139,15 @@ def test_commands_keep_and_branch(
     assert "first" in drafts  # to be edited
     assert "messages   2" in shown
     assert "is on the branch main already" in shown
+
+
+def test_one_answer_as_json(ask: Asking) -> None:
+    limit = "--max-tokens", "3"
+    plain, _ = ask("hello", *limit)
+    answer = json.loads(ask("hello", "--json", *limit)[0])
+    assert answer["text"] == plain.removesuffix("\n")
+    assert answer["finish_reason"] == "length"
+    assert answer["tokens"]["answer"] == 3
+    assert answer["tokens"]["cached"] == 0
+    assert answer["tool_calls"] == []
+    assert set(answer["seconds"]) == {"to_first_token", "after_it"}

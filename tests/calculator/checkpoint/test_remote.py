@@ -5,11 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from typing import Any, ClassVar
 
 import pytest
 from huggingface_hub import constants
@@ -25,85 +21,40 @@ from calculator.errors import (
 )
 from calculator.model.presets import find_preset
 from calculator.questions.subject import Subject, find_subject
-
-
-class Hub(SimpleHTTPRequestHandler):
-    """Serves files under owner/name/resolve/main, and ranges of them."""
-
-    served_bytes = 0
-    tokens: ClassVar[list[str | None]] = []
-
-    def do_GET(self) -> None:
-        Hub.tokens.append(self.headers.get("Authorization"))
-        if elsewhere := getattr(self.server, "elsewhere", None):
-            self.send_response(302)
-            self.send_header("Location", f"{elsewhere}{self.path}")
-            self.end_headers()
-            return
-        file = Path(self.translate_path(self.path))
-        if not file.is_file():
-            return self.send_error(404)
-        data, status = file.read_bytes(), 200
-        total = len(data)
-        asked = self.headers.get("Range")
-        if asked and getattr(self.server, "ranges", True):
-            first, last = (int(end) for end in asked.removeprefix("bytes=").split("-"))
-            data, status = data[first : last + 1], 206
-        self.send_response(status)
-        if status == 206:
-            self.send_header("Content-Range", f"bytes {first}-{last}/{total}")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-        Hub.served_bytes += len(data)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+from tests.hub_server import Hub, running_hub, set_endpoint
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[ThreadingHTTPServer]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, directory=str(tmp_path / "hub")))
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    with running_hub(tmp_path / "hub") as hub:
+        yield hub
 
 
 @pytest.fixture
-def repository(checkpoint: Path, tmp_path: Path) -> Path:
+def repository(hub: Hub, checkpoint: Path) -> Path:
     """The files of owner/tiny on the hub."""
-    return Path(
-        shutil.copytree(checkpoint, tmp_path / "hub" / "owner" / "tiny" / "resolve" / "main")
-    )
+    return hub.repository("owner/tiny", checkpoint)
 
 
-def address(hub: ThreadingHTTPServer) -> str:
-    return f"http://127.0.0.1:{hub.server_port}"
-
-
-def test_headers_are_enough(hub: ThreadingHTTPServer, repository: Path) -> None:
-    Hub.served_bytes = 0
-    remote, local = open_remote("owner/tiny", hub=address(hub)), StoredModel.open(repository)
+def test_headers_are_enough(hub: Hub, repository: Path) -> None:
+    remote, local = open_remote("owner/tiny", hub=hub.address), StoredModel.open(repository)
     assert remote.config == local.config
     assert remote.formats == local.formats
     whole = (repository / SINGLE).stat().st_size
     header = 8 + int.from_bytes((repository / SINGLE).read_bytes()[:8], "little")
     config = (repository / "config.json").stat().st_size
-    assert Hub.served_bytes == header + config < whole
+    assert sum(hub.sent.values()) == header + config < whole
 
 
-def test_a_name_that_is_not_there(hub: ThreadingHTTPServer, repository: Path) -> None:
+def test_a_name_that_is_not_there(hub: Hub, repository: Path) -> None:
     with pytest.raises(SourceError, match=r"owner/other/resolve/main/config\.json is not there"):
-        open_remote("owner/other", hub=address(hub))
+        open_remote("owner/other", hub=hub.address)
 
 
-def test_a_server_without_ranges_is_refused(hub: ThreadingHTTPServer, repository: Path) -> None:
-    hub.ranges = False  # type: ignore[attr-defined]
+def test_a_server_without_ranges_is_refused(hub: Hub, repository: Path) -> None:
+    hub.ranges = False
     with pytest.raises(SourceError, match="does not answer range requests"):
-        open_remote("owner/tiny", hub=address(hub))
+        open_remote("owner/tiny", hub=hub.address)
 
 
 def test_no_network() -> None:
@@ -111,35 +62,28 @@ def test_no_network() -> None:
         open_remote("owner/tiny", hub="http://127.0.0.1:9")
 
 
-def test_a_header_that_lies_is_refused(hub: ThreadingHTTPServer, repository: Path) -> None:
+def test_a_header_that_lies_is_refused(hub: Hub, repository: Path) -> None:
     data = (repository / SINGLE).read_bytes()
     (repository / SINGLE).write_bytes((2**60).to_bytes(8, "little") + data[8:])
     with pytest.raises(CheckpointError, match=r"claims a header of 1152921504606846976 bytes"):
-        open_remote("owner/tiny", hub=address(hub))
+        open_remote("owner/tiny", hub=hub.address)
 
 
 @pytest.mark.parametrize("config", [b"{}", b"[", b" " * (2 << 20)], ids=["empty", "cut", "2 MiB"])
-def test_a_config_that_is_none(hub: ThreadingHTTPServer, repository: Path, config: bytes) -> None:
+def test_a_config_that_is_none(hub: Hub, repository: Path, config: bytes) -> None:
     (repository / "config.json").write_bytes(config)
     with pytest.raises((ConfigError, SourceError)) as refused:
-        open_remote("owner/tiny", hub=address(hub))
+        open_remote("owner/tiny", hub=hub.address)
     assert "owner/tiny" in str(refused.value)
 
 
 @pytest.fixture
-def rules(hub: ThreadingHTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def rules(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """As HF_ENDPOINT, HF_TOKEN and HF_HUB_CACHE set them before huggingface_hub is imported."""
-    set_endpoint(address(hub), monkeypatch)
+    set_endpoint(hub.address, monkeypatch)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_TOKEN", "secret")
-    Hub.tokens.clear()
     return tmp_path / "cache"
-
-
-def set_endpoint(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    template = f"{endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 def ask(repository: str) -> Subject:
@@ -147,10 +91,10 @@ def ask(repository: str) -> Subject:
 
 
 def test_the_environment_names_the_endpoint_and_the_token(
-    rules: Path, repository: Path, hub: ThreadingHTTPServer
+    rules: Path, repository: Path, hub: Hub
 ) -> None:
     """In a process of its own: huggingface_hub reads the environment once."""
-    hub_settings = {"HF_ENDPOINT": address(hub), "HF_TOKEN": "secret", "HF_HUB_CACHE": str(rules)}
+    hub_settings = {"HF_ENDPOINT": hub.address, "HF_TOKEN": "secret", "HF_HUB_CACHE": str(rules)}
     ran = subprocess.run(
         [sys.executable, "-m", "glm4q", "calc", "owner/tiny"],
         env={**os.environ, **hub_settings, "no_proxy": "127.0.0.1"},
@@ -159,28 +103,22 @@ def test_the_environment_names_the_endpoint_and_the_token(
         check=True,
     )
     assert "owner/tiny" in ran.stdout
-    assert set(Hub.tokens) == {"Bearer secret"}
+    assert set(hub.tokens) == {"Bearer secret", None}
 
 
 def test_the_token_stays_with_the_host_that_it_is_for(
-    rules: Path, repository: Path, hub: ThreadingHTTPServer
+    rules: Path, repository: Path, hub: Hub
 ) -> None:
-    """As the Hub sends a client to its storage servers."""
-    storage = ThreadingHTTPServer(("127.0.0.1", 0), hub.RequestHandlerClass)
-    thread = Thread(target=storage.serve_forever)
-    thread.start()
-    hub.elsewhere = address(storage)  # type: ignore[attr-defined]
-    try:
-        assert ask("owner/tiny").source == "headers"
-    finally:
-        storage.shutdown()
-        thread.join()
-        storage.server_close()
-    assert Hub.tokens[:2] == ["Bearer secret", None]
+    """The Hub sends a client to its storage servers, which are other hosts."""
+    assert ask("owner/tiny").source == "headers"
+    by_place = {
+        asked.split("/")[1]: token for asked, token in zip(hub.asked, hub.tokens, strict=True)
+    }
+    assert by_place == {"owner": "Bearer secret", "storage": None}
 
 
 def test_the_local_cache_is_asked_first_and_alone_when_offline(
-    rules: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    rules: Path, hub: Hub, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(HubUnreachableError, match="owner/tiny is not whole in the local cache"):
@@ -191,7 +129,7 @@ def test_the_local_cache_is_asked_first_and_alone_when_offline(
     (cached / "snapshots").mkdir()
     shutil.copytree(checkpoint, cached / "snapshots" / ("0" * 40))
     assert ask("owner/tiny").name == "owner/tiny"
-    assert Hub.tokens == []
+    assert hub.tokens == []
 
 
 @pytest.mark.parametrize("name", ["glm-4-9b-chat", "glm-4-9b-chat-hf", "GLM-Z1-9B-0414"])

@@ -1,5 +1,6 @@
 """`glm4q chat NAME` from an empty store to an answer, in a terminal, with a trained model."""
 
+import json
 import re
 import sys
 import threading
@@ -80,6 +81,8 @@ def test_from_nothing_to_an_answer(hub: Hub, tmp_path: Path) -> None:
     (entry,) = Store(tmp_path / "data" / "glm4q").entries()
     # The head is tied to the embedding, so the first of the shards stays to the end.
     assert most[0] < 0.75 * (whole + disk_bytes(entry.directory))
+    run = json.loads((entry.directory / "quality.json").read_text())["run"]
+    assert run["peak_bytes"] <= run["predicted_bytes"]
     chat.type("What is the capital of France?\r")
     chat.wait_for("12 tokens, cut at the limit")
     chat.type("/quit\r")

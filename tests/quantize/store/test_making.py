@@ -137,7 +137,7 @@ def _pull(store: Path, *options: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 @pytest.mark.parametrize(
-    "options", [("--quick",), ("--weights", "int8")], ids=["quick", "int8 and its quality"]
+    "options", [("--quick",), ("--weights", "int4")], ids=["quick", "gptq and its quality"]
 )
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(
     options: tuple[str, ...], store: Store, tmp_path: Path

@@ -15,9 +15,13 @@ from quantize.parts import parts_of
 from quantize.store.choose import Chosen, choose_variant
 from quantize.store.entries import Entry, Origin, Store
 from quantize.store.making import Making
+from quantize.store.proposal import proposal
+from quantize.store.repository import HubFile, Repository
 from quantize.store.resolve import repository_of, resolve
 from quantize.store.shards import Schedule
+from quantize.store.source import Source
 from tests.hub_server import Hub, set_endpoint
+from tests.markdown import blocks
 from tests.quantize.store.sources import hollow_shards
 
 SHARD_BYTES = 5 * 10**9
@@ -48,6 +52,28 @@ def test_the_plan_chooses_by_the_card_and_the_context(glm4: StoredModel) -> None
         variant(glm4, "24", weights="int8", quick=True)
     with pytest.raises(OptionError, match="weights must be one of"):
         variant(glm4, "24", weights="nf4")
+
+
+def test_the_screen_on_the_page_is_current(
+    glm4: StoredModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (shown,) = [
+        answer
+        for block in blocks("console")
+        for command, answer in block.commands()
+        if command == "glm4q chat zai-org/glm-4-9b-chat-hf --gpu 4060 --quick"
+    ]
+    monkeypatch.setattr("quantize.store.proposal.free_words", lambda directory: "59.24 GiB")
+    name, commit = "zai-org/glm-4-9b-chat-hf", "8c0a1d4e9f37"
+    sizes = {file.name: file.stat().st_size for file in glm4.directory.iterdir()}
+    files = {file: HubFile(file, size, "0" * 64, None) for file, size in sizes.items()}
+    source = Source(name, commit, glm4, tmp_path, Repository(name, commit, files))
+    request = ModelRequest(name, gpu="4060", quick=True)
+    variant = choose_variant(glm4, request)
+    origin = Origin(name, commit, "int4", "128", variant.variant.lm_head, "rtn")
+    making = Making(source, origin, Store(Path("/home/you/.local/share/glm4q")), request)
+    screen = proposal(making, variant, 100)
+    assert shown.strip() == f"glm4q makes {origin.name}\n{screen}\nMake it? y or n:"
 
 
 def test_two_shards_of_glm4_lie_on_the_disk_at_once(glm4: StoredModel) -> None:

@@ -17,18 +17,26 @@ import time
 from pathlib import Path
 
 RUNS = 15
-CARD = "'--weights', 'int4', '--gpu', '4060'"
+CARD = ("--weights", "int4", "--gpu", "4060")
 YARDSTICK = "import typer, rich.table"
 PACKAGES = ("calculator", "glm4q")
+
+
+def command(*words: str) -> str:
+    """Return the program that the script `glm4q` runs with these words."""
+    return f"import sys; from glm4q.__main__ import run; sys.argv[1:] = {words!r}; run()"
+
+
 PROGRAMS = {
     "python -c pass": "pass",
     "typer, rich.table": YARDSTICK,
-    "glm4q --help": "from glm4q.cli import main; main(['--help'])",
-    "glm4q calc": "from glm4q.cli import main; main(['calc', 'glm-4-9b-chat'])",
-    "glm4q calc --json": "from glm4q.cli import main; main(['calc', '--json'])",
-    "calc with a card": f"from glm4q.cli import main; main(['calc', {CARD}])",
-    "calc --grid": f"from glm4q.cli import main; main(['calc', {CARD}, '--grid'])",
-    "calc --html": f"from glm4q.cli import main; main(['calc', {CARD}, '--html', 'page.html'])",
+    "glm4q --help": command("--help"),
+    "glm4q calc": command("calc", "glm-4-9b-chat"),
+    "glm4q calc --json": command("calc", "--json"),
+    "calc with a card": command("calc", *CARD),
+    "calc --grid": command("calc", *CARD, "--grid"),
+    "calc --cards": command("calc", "--cards"),
+    "calc --html": command("calc", *CARD, "--html", "page.html"),
 }
 SLOWEST = 12
 

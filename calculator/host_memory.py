@@ -6,8 +6,9 @@ https://docs.kernel.org/admin-guide/cgroup-v2.html and .../cgroup-v1/memory.html
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from calculator.dataclass import dataclass
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ import re
 
 from calculator.errors import OptionError
 
-REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-"""A Hugging Face id has the form owner/name."""
+# Patterns are compiled where they are first used: most commands use none of them.
+REPOSITORY = r"\w[\w.-]*/\w[\w.-]*"
+"""A Hugging Face id is owner/name."""
 
-_SIZE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([mg]?)(?:i?b)?", re.IGNORECASE)
+_SIZE = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([mg]?)(?:i?b)?"
 _LARGEST_BARE = 512
 """A larger number without a unit is rather MiB than GiB, so that it is asked back."""
-_COUNT = re.compile(r"([0-9]{1,12})([km]?)", re.IGNORECASE)
+_COUNT = r"([0-9]{1,12})([km]?)"
 
 
 def parse_tokens(text: str) -> int:
@@ -19,7 +20,7 @@ def parse_tokens(text: str) -> int:
     >>> parse_tokens("128k")
     131072
     """
-    match = _COUNT.fullmatch(text.strip())
+    match = re.fullmatch(_COUNT, text.strip(), re.IGNORECASE)
     if not match:
         raise OptionError(f"a number of tokens looks like 8192, 128k or 1m, not {text!r}")
     return int(match[1]) << {"": 0, "k": 10, "m": 20}[match[2].lower()]
@@ -31,7 +32,7 @@ def parse_size(text: str, name: str) -> int:
     >>> parse_size("11.5", "vram"), parse_size("600M", "reserve")
     (12348030976, 629145600)
     """
-    match = _SIZE.fullmatch(text.strip())
+    match = re.fullmatch(_SIZE, text.strip(), re.IGNORECASE)
     if not match:
         raise OptionError(f"{name} is a size such as 11.5 (GiB) or 600M (MiB), not {text[:40]!r}")
     if not match[2] and float(match[1]) > _LARGEST_BARE:

@@ -1,12 +1,13 @@
 """The card of a question: by name, by its bytes, or as the driver reports it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from calculator.cards.gpus import Gpu, find_gpu, other_sizes
 from calculator.cards.measured import receipt_of
 from calculator.cards.roofline import HOST_BANDWIDTH, Rates
+from calculator.dataclass import dataclass
 from calculator.errors import OptionError
 from calculator.options import parse_size
 

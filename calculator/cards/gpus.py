@@ -5,10 +5,10 @@ The columns of gpus.csv are the fields of `Gpu`. How each number is found is in 
 
 import csv
 import re
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from calculator.dataclass import dataclass
 from calculator.errors import OptionError
 
 FILE = Path(__file__).with_name("gpus.csv")
@@ -22,13 +22,13 @@ PCIE_LANE = {"3.0": 0.985e9, "4.0": 1.969e9, "5.0": 3.938e9}
 """Bytes a second of one lane, by generation."""
 
 # Words that name a maker, a family or how a chip is mounted, and that no card needs.
-_FAMILY = re.compile(
+_FAMILY = (
     r"\b(nvidia|geforce|amd|radeon|intel|apple|gpu|rtx|gtx|rx|arc|graphics|tesla|generation|grid"
     r"|edition|workstation)\b"
 )
-_MOUNTING = re.compile(r"\b(sxm\d?|pcie|fhhl|oam|hbm\d?e?|gddr\d?x?)\b")
-_NUMBER_AND_WORD = re.compile(r"(?<=\d{4})(?=ti|super|xtx?|laptop|d\b|m\b|max)")
-_SIZE = re.compile(r"\b(\d+)gb\b")
+_MOUNTING = r"\b(sxm\d?|pcie|fhhl|oam|hbm\d?e?|gddr\d?x?)\b"
+_NUMBER_AND_WORD = r"(?<=\d{4})(?=ti|super|xtx?|laptop|d\b|m\b|max)"
+_SIZE = r"\b(\d+)gb\b"
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,14 @@ class Gpu:
 @cache
 def load_gpus() -> tuple[Gpu, ...]:
     """Return every card, in the file's order."""
+    return tuple(map(_gpu, _rows().values()))
+
+
+@cache
+def _rows() -> dict[str, dict[str, str]]:
+    """The lines of the file by the names of the cards."""
     with FILE.open(encoding="utf-8", newline="") as file:
-        return tuple(map(_gpu, csv.DictReader(file)))
+        return {row["name"]: row for row in csv.DictReader(file)}
 
 
 def _gpu(row: dict[str, str]) -> Gpu:
@@ -158,8 +164,10 @@ def find_gpu(name: str) -> Gpu:
     """
     if not name.strip() or len(name) > MAX_NAME:
         raise OptionError(f"gpu must be a card's name of 1 to {MAX_NAME} letters, or auto")
+    if name in _rows():
+        return _gpu(_rows()[name])  # without the other cards, and their names and aliases
     wanted = normal_name(name)
-    plain = " ".join(_MOUNTING.sub(" ", wanted).split())
+    plain = " ".join(re.sub(_MOUNTING, " ", wanted).split())
     for known in (wanted, plain):
         if known in _by_name():
             return _by_name()[known]
@@ -174,14 +182,14 @@ def find_gpu(name: str) -> Gpu:
 def other_sizes(name: str, gpu: Gpu) -> tuple[Gpu, ...]:
     """Return cards that the name could also mean, because it does not say how much memory."""
     wanted = normal_name(name)
-    if _SIZE.search(wanted):
+    if re.search(_SIZE, wanted):
         return ()
     base = _without_size(gpu)
     return tuple(other for other in load_gpus() if other != gpu and _without_size(other) == base)
 
 
 def _without_size(gpu: Gpu) -> str:
-    return " ".join(_SIZE.sub(" ", normal_name(gpu.name)).split())
+    return " ".join(re.sub(_SIZE, " ", normal_name(gpu.name)).split())
 
 
 def normal_name(name: str) -> str:
@@ -192,10 +200,10 @@ def normal_name(name: str) -> str:
     """
     words = re.sub(r"[^a-z0-9+]+", " ", name.lower()).strip()
     words = re.sub(r"(rtx|gtx|rx)(?=\d)", "", words)
-    words = re.sub(r"(?<=\d) ?g(i?b)?\b", "gb", _NUMBER_AND_WORD.sub(" ", words))
+    words = re.sub(r"(?<=\d) ?g(i?b)?\b", "gb", re.sub(_NUMBER_AND_WORD, " ", words))
     words = re.sub(r"\bmobile\b", "laptop", words)
     words = re.sub(r"\bmaxq\b", "max q", words)
-    plain = " ".join(_FAMILY.sub(" ", words).split())
+    plain = " ".join(re.sub(_FAMILY, " ", words).split())
     return plain or words
 
 

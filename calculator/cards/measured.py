@@ -5,12 +5,12 @@ has written.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from calculator.cards.gpus import Gpu, find_gpu, other_sizes
+from calculator.dataclass import dataclass
 from calculator.errors import OptionError
 from calculator.json_files import read_json_object
 

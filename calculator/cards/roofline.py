@@ -4,8 +4,7 @@ A program reaches only a part of what a card's data sheet says. That part is a b
 and a speed is always printed as a band.
 """
 
-from dataclasses import dataclass
-
+from calculator.dataclass import dataclass
 from calculator.memory.plan import MemoryPlan
 from calculator.memory.settings import Device
 

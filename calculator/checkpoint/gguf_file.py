@@ -5,7 +5,6 @@ https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, BinaryIO
 
 from calculator.checkpoint.headers import BLOCK_BYTES, TensorHeader
 from calculator.checkpoint.kinds import GGUF_MAGIC
+from calculator.dataclass import dataclass
 from calculator.errors import CheckpointError
 
 VERSIONS = (2, 3)

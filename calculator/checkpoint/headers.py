@@ -7,12 +7,12 @@ it and an index claim is checked against the files before anything is believed.
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from calculator.checkpoint.weight_files import find_weight_file
+from calculator.dataclass import dataclass
 from calculator.errors import CheckpointError
 from calculator.git_lfs import about_lfs_pointer, is_lfs_pointer
 

@@ -50,7 +50,7 @@ def refuse_path(model: str) -> None:
     )
     if is_path:
         raise OptionError(f"{model} is not there: there is no such file or directory")
-    if not REPOSITORY.fullmatch(model):
+    if not re.fullmatch(REPOSITORY, model):
         raise OptionError(
             f"{model} is neither a directory nor a Hugging Face id such as THUDM/glm-4-9b-chat-hf"
         )

@@ -6,8 +6,8 @@ https://github.com/huggingface/transformers/blob/eaed17f4467e2956ee690f37f32842a
 
 import re
 from collections.abc import Container
-from dataclasses import dataclass
 
+from calculator.dataclass import dataclass
 from calculator.model.config import ModelConfig
 
 NATIVE = {

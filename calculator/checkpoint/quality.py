@@ -1,10 +1,10 @@
 """The loss that `glm4q quantize` measured and wrote into a checkpoint."""
 
-from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from calculator.dataclass import dataclass
 from calculator.errors import ConfigError
 from calculator.json_files import read_json_object
 

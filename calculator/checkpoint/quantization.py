@@ -1,7 +1,6 @@
 """Which program quantized a checkpoint, by its settings, and how that program lays weights out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from calculator.checkpoint.layouts import (
 )
 from calculator.checkpoint.layouts.layout import ModuleLayout, Settings, StoredModule
 from calculator.checkpoint.weight_files import QUANTIZE_CONFIG
+from calculator.dataclass import dataclass
 from calculator.errors import CheckpointError, ConfigError
 from calculator.json_files import read_json_object
 

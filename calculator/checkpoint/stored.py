@@ -1,7 +1,7 @@
 """A checkpoint directory as its config and headers describe it, checked against the inventory."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -14,6 +14,7 @@ from calculator.checkpoint.layouts.layout import FLOATS, ModuleLayout, StoredMod
 from calculator.checkpoint.names import IGNORED, Piece, pieces
 from calculator.checkpoint.quantization import Quantization, read_quantization
 from calculator.checkpoint.tied import with_stored_head
+from calculator.dataclass import dataclass
 from calculator.errors import CheckpointError, ConfigError
 from calculator.model.architecture import EMBEDDING, Weight, weights
 from calculator.model.config import ModelConfig

@@ -2,9 +2,10 @@
 
 from bisect import insort
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, cached_property, lru_cache
 
+from calculator.dataclass import dataclass
 from calculator.memory.workspace import (
     DECODE_TILE,
     MOMENTS,

@@ -4,8 +4,9 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from calculator.dataclass import dataclass
 from calculator.errors import OptionError
 from calculator.memory.arena import make_arena
 from calculator.memory.scratch import needs_of_dequantizing

@@ -5,8 +5,9 @@ arithmetic over its data sheet, with the assumptions below.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from calculator.dataclass import dataclass
 from calculator.memory.making import (
     ROWS,
     STAGE_LINEARS,

@@ -1,11 +1,11 @@
 """MemoryPlan: every buffer that the runtime holds for a model, variant and context, in bytes."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import groupby
 from operator import itemgetter
 
+from calculator.dataclass import dataclass
 from calculator.errors import OptionError
 from calculator.memory.allocator import (
     CACHE_SLACK,
@@ -17,7 +17,7 @@ from calculator.memory.arena import Arena, make_arena
 from calculator.memory.placement import layers_of, placement
 from calculator.memory.scratch import ServedWeights
 from calculator.memory.settings import Device, Settings
-from calculator.memory.terms import Term, kv_terms, weight_terms
+from calculator.memory.terms import PlacedWeight, Term, kv_terms, weight_terms
 from calculator.model.architecture import Weight
 from calculator.model.config import ModelConfig
 from calculator.model.formats import KV_FORMATS, WeightFormat, refuse_unfit_kv
@@ -172,12 +172,14 @@ class Planner:
         key = settings.embedding, settings.compute, settings.gpu_layers
         if key not in self._placed:
             device_of = placement(self.config, settings)
-            held = {
-                weight: self._served[device_of(weight)].formats[weight]
-                for weight in self._served[settings.compute].formats
-            }
-            terms = weight_terms(held, device_of, self._source)
-            self._placed[key] = _Placed(terms, _weights_slack(held, device_of))
+            formats = {device: served.formats for device, served in self._served.items()}
+            placed = [
+                PlacedWeight(weight, formats[device][weight], device)
+                for weight in formats[settings.compute]
+                for device in (device_of(weight),)
+            ]
+            terms = weight_terms(placed, self._source)
+            self._placed[key] = _Placed(terms, _weights_slack(placed))
         return self._placed[key]
 
     def _arena(self, settings: Settings, device: Device) -> Arena:
@@ -231,18 +233,16 @@ def kv_bytes_per_token(config: ModelConfig, kv: str) -> int:
     return config.num_hidden_layers * config.num_key_value_heads * vectors
 
 
-def _weights_slack(
-    formats: Mapping[Weight, WeightFormat], device_of: Callable[[Weight], Device]
-) -> int:
+def _weights_slack(placed: Sequence[PlacedWeight]) -> int:
     """Return what PyTorch's allocator takes beyond the weights on the GPU, loaded in their order.
 
     The tensors of a layer share one block.
     """
     on_gpu = [
-        (weight.layer, size)
-        for weight, weight_format in formats.items()
-        if device_of(weight) == "gpu"
-        for size in weight_format.parts(weight).values()
+        (each.weight.layer, size)
+        for each in placed
+        if each.device == "gpu"
+        for size in each.format.parts(each.weight).values()
     ]
     requests: list[int] = []
     for layer, tensors in groupby(on_gpu, key=itemgetter(0)):

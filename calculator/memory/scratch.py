@@ -1,9 +1,9 @@
 """Workspace for multiplying by quantized weights, which are dequantized tile by tile."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Self
 
+from calculator.dataclass import dataclass
 from calculator.model.architecture import Weight
 from calculator.model.formats import WeightFormat
 

@@ -1,8 +1,8 @@
 """What a user chooses in addition to the formats of the weights."""
 
-from dataclasses import dataclass
 from typing import Literal
 
+from calculator.dataclass import dataclass
 from calculator.errors import OptionError
 from calculator.memory.workspace import PREFILL_CHUNK
 from calculator.model.formats import KV_FORMATS

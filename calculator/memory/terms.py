@@ -1,9 +1,10 @@
 """Terms of the plan: buffers of one kind on one device, with the sum that gives their bytes."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
+from typing import NamedTuple
 
+from calculator.dataclass import dataclass
 from calculator.memory.settings import Device, Settings
 from calculator.model.architecture import Role, Weight
 from calculator.model.config import ModelConfig
@@ -31,8 +32,7 @@ NAME_OF_PART = {
 }
 
 
-@dataclass(frozen=True)
-class Buffer:
+class Buffer(NamedTuple):
     """One tensor, or the workspace of a step."""
 
     name: str
@@ -73,14 +73,19 @@ class Term:
         return cls(name, device, formula, source, (Buffer(name, size),))
 
 
-def weight_terms(
-    formats: Mapping[Weight, WeightFormat], device_of: Callable[[Weight], Device], source: str
-) -> tuple[Term, ...]:
+class PlacedWeight(NamedTuple):
+    """A weight, as the kernels of its device keep it."""
+
+    weight: Weight
+    format: WeightFormat
+    device: Device
+
+
+def weight_terms(placed: Iterable[PlacedWeight], source: str) -> tuple[Term, ...]:
     """One term for each (class of tensors, device), in the order of the forward pass."""
     buffers: dict[tuple[str, Device], list[Buffer]] = {}
     counts: dict[tuple[str, Device], dict[int, int]] = {}
-    for weight, weight_format in formats.items():
-        device = device_of(weight)
+    for weight, weight_format, device in placed:
         for part, (count, bits) in weight_format.numbers(weight).items():
             term = _term_name(weight, weight_format, part), device
             name = weight.name if part == "weight" else f"{weight.module}.{part}"

@@ -6,10 +6,10 @@ decoded token, fills them again.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 from typing import Literal, cast
 
+from calculator.dataclass import dataclass
 from calculator.model.config import ModelConfig
 
 PREFILL_CHUNK = 512

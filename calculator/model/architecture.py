@@ -5,10 +5,9 @@ and a test demands the same names and shapes of the model's `state_dict()`.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from math import prod
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from calculator.model.config import ModelConfig
 
@@ -18,9 +17,11 @@ EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
 
 
-@dataclass(frozen=True)
-class Weight:
-    """One tensor of the unquantized model; a matrix is [outputs, inputs]."""
+class Weight(NamedTuple):
+    """One tensor of the unquantized model; a matrix is [outputs, inputs].
+
+    It is the key of many dictionaries, and a tuple is hashed in no time.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -36,15 +37,20 @@ class Weight:
         """The name of the module that owns it: the tensor's name without its last part."""
         return self.name.rpartition(".")[0]
 
-    @cached_property
+    @property
     def layer(self) -> int | None:
         """The decoder layer that it belongs to; None for the embedding, last norm and head."""
-        return int(self.name.split(".", 3)[2]) if self.name.startswith("model.layers.") else None
+        return _layer_number(self.name)
 
     @property
     def can_be_quantized(self) -> bool:
         """Embedding rows are looked up, norms and biases are small: only matmuls gain."""
         return self.role in ("linear", "head")
+
+
+@lru_cache(maxsize=4096)
+def _layer_number(name: str) -> int | None:
+    return int(name.split(".", 3)[2]) if name.startswith("model.layers.") else None
 
 
 @lru_cache(maxsize=64)

@@ -1,17 +1,15 @@
 """config.json -> ModelConfig, in the field names of Hugging Face's `glm`."""
 
-import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
+from calculator.dataclass import dataclass
 from calculator.errors import ConfigError
 from calculator.json_files import read_json_object
 from calculator.model.config_keys import check_keys
 from calculator.model.rope import RopeScaling, read_scaling
-
-logger = logging.getLogger(__name__)
 
 SUPPORTED = "glm, glm4 and chatglm"
 
@@ -134,7 +132,9 @@ class ModelConfig:
         as_published = self.model_type == "glm" and self.rope_scaling is None
         if not as_published or trained is None or self.rope_theta != DEFAULT_ROPE_THETA:
             return self
-        logger.warning(
+        import logging  # 2 ms of a cold start, for a few files
+
+        logging.getLogger(__name__).warning(
             "config.json says rope_theta 10000 for %d positions, a known defect of the converted "
             "glm-4-9b-chat files; using the base it was trained with, %g",
             self.max_position_embeddings,

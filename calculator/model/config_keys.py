@@ -1,12 +1,9 @@
 """Keys of config.json that no field of ModelConfig is read from: refused, harmless, or unknown."""
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
 from calculator.errors import ConfigError
-
-logger = logging.getLogger(__name__)
 
 MLX = "is MLX's quantization, which is not read: name the checkpoint that it was made of"
 EXPERTS = "makes a mixture of experts, whose experts are neither counted nor run"
@@ -91,7 +88,9 @@ def check_keys(raw: Mapping[str, Any], model_type: str) -> None:
     )
     if unknown:
         several = "keys" if len(unknown) > 1 else "key"
-        logger.warning(
+        import logging  # 2 ms of a cold start, for a few files
+
+        logging.getLogger(__name__).warning(
             "config.json has the %s %s, unknown for model type %s: ignored, so check that the "
             "model does not depend on it",
             several,

@@ -1,10 +1,12 @@
 """How numbers are stored, in a file and in memory: bits, groups, zero points, bytes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from math import ceil
+from dataclasses import replace
+from functools import lru_cache
+from math import ceil, prod
 from typing import Literal
 
+from calculator.dataclass import dataclass
 from calculator.errors import OptionError
 from calculator.model.architecture import Role, Weight, weights
 from calculator.model.config import ModelConfig
@@ -53,43 +55,13 @@ class WeightFormat:
         """Groups in a row of `inputs` weights."""
         return ceil(inputs / self.group_size) if self.group_size else 1
 
-    def parts(self, weight: Weight) -> dict[str, int]:
+    def parts(self, weight: Weight) -> Mapping[str, int]:
         """Bytes of each tensor that holds the weight, by its stored name."""
-        return {
-            name: ceil(count * bits / 8) for name, (count, bits) in self.numbers(weight).items()
-        }
+        return _parts(self, weight.shape)
 
-    def numbers(self, weight: Weight) -> dict[str, tuple[int, int]]:
+    def numbers(self, weight: Weight) -> Mapping[str, tuple[int, int]]:
         """(how many numbers, bits of each) of each tensor that holds the weight."""
-        if not self.is_quantized:
-            return {"weight": (weight.numel, self.bits)}
-        if self.scheme not in ("groups", "int4pack"):
-            return self._bitsandbytes(weight)
-        outputs, inputs = weight.shape
-        scales = outputs * self.groups(inputs)
-        if self.scheme == "int4pack":
-            return {"qweight": (weight.numel, 4), "scales_and_zeros": (2 * scales, 16)}
-        parts = {"qweight": (weight.numel, self.bits), "scales": (scales, 8 * SCALE_BYTES)}
-        if self.zero_bits:
-            parts["qzeros"] = (scales, self.zero_bits)
-        if self.act_order:
-            parts["g_idx"] = (inputs, 32)
-        return parts
-
-    def _bitsandbytes(self, weight: Weight) -> dict[str, tuple[int, int]]:
-        """bitsandbytes 0.50: functional.quantize_4bit, nn.Linear8bitLt."""
-        if self.scheme == "llm-int8":
-            return {"weight": (weight.numel, 8), "SCB": (weight.shape[0], 32)}
-        blocks = ceil(weight.numel / NF4_BLOCK)
-        parts = {"weight": (weight.numel, 4), "weight.quant_map": (16, 32)}
-        if self.scheme == "nf4":
-            return {**parts, "weight.absmax": (blocks, 32)}
-        return {
-            **parts,
-            "weight.absmax": (blocks, 8),
-            "weight.nested_absmax": (ceil(blocks / NF4_NESTED_BLOCK), 32),
-            "weight.nested_quant_map": (256, 32),
-        }
+        return _numbers(self, weight.shape)
 
     def __str__(self) -> str:
         if not self.is_quantized:
@@ -98,6 +70,48 @@ class WeightFormat:
             return self.scheme
         group = f"g{self.group_size}" if self.group_size else "channel"
         return f"int{self.bits} {group}" + ("" if self.symmetric else " asymmetric")
+
+
+# The layers of a model are alike, so a few shapes have all weights.
+@lru_cache(maxsize=1024)
+def _parts(weight_format: WeightFormat, shape: tuple[int, ...]) -> Mapping[str, int]:
+    numbers = _numbers(weight_format, shape)
+    return {name: ceil(count * bits / 8) for name, (count, bits) in numbers.items()}
+
+
+@lru_cache(maxsize=1024)
+def _numbers(weight_format: WeightFormat, shape: tuple[int, ...]) -> Mapping[str, tuple[int, int]]:
+    count = prod(shape)
+    if not weight_format.is_quantized:
+        return {"weight": (count, weight_format.bits)}
+    if weight_format.scheme not in ("groups", "int4pack"):
+        return _bitsandbytes_numbers(weight_format.scheme, count, shape[0])
+    outputs, inputs = shape
+    scales = outputs * weight_format.groups(inputs)
+    if weight_format.scheme == "int4pack":
+        return {"qweight": (count, 4), "scales_and_zeros": (2 * scales, 16)}
+    numbers = {"qweight": (count, weight_format.bits), "scales": (scales, 8 * SCALE_BYTES)}
+    if weight_format.zero_bits:
+        numbers["qzeros"] = (scales, weight_format.zero_bits)
+    if weight_format.act_order:
+        numbers["g_idx"] = (inputs, 32)
+    return numbers
+
+
+def _bitsandbytes_numbers(scheme: Scheme, count: int, outputs: int) -> dict[str, tuple[int, int]]:
+    """bitsandbytes 0.50: functional.quantize_4bit, nn.Linear8bitLt."""
+    if scheme == "llm-int8":
+        return {"weight": (count, 8), "SCB": (outputs, 32)}
+    blocks = ceil(count / NF4_BLOCK)
+    numbers = {"weight": (count, 4), "weight.quant_map": (16, 32)}
+    if scheme == "nf4":
+        return {**numbers, "weight.absmax": (blocks, 32)}
+    return {
+        **numbers,
+        "weight.absmax": (blocks, 8),
+        "weight.nested_absmax": (ceil(blocks / NF4_NESTED_BLOCK), 32),
+        "weight.nested_quant_map": (256, 32),
+    }
 
 
 BF16 = WeightFormat(16)

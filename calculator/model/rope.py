@@ -5,10 +5,10 @@ https://arxiv.org/abs/2309.00071) and `_compute_linear_scaling_rope_parameters`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import ceil, floor, log, pi
 from typing import Any
 
+from calculator.dataclass import dataclass
 from calculator.errors import ConfigError
 
 TYPES = ("default", "linear", "yarn")

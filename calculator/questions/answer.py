@@ -1,12 +1,13 @@
 """The answer to a question that leaves something open: the best way to run, and all others."""
 
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calculator.cards.card import Card, card_of
 from calculator.cards.gpus import Gpu, find_gpu, load_gpus
+from calculator.dataclass import dataclass
 from calculator.options import printable
 from calculator.questions.question import Question
 from calculator.questions.variants import (

@@ -1,8 +1,9 @@
 """A question in the words of the command line, which may leave much open."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from calculator.cards.card import Card, find_card, find_machine_card
+from calculator.dataclass import dataclass
 from calculator.errors import OptionError
 from calculator.memory.settings import (
     MAX_DRAFT_TOKENS,

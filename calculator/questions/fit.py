@@ -6,9 +6,10 @@ is hardly any.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
+from calculator.dataclass import dataclass
 from calculator.errors import DoesNotFitError, OptionError
 from calculator.memory.settings import Device, Settings
 from calculator.memory.workspace import PREFILL_CHUNK

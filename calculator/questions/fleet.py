@@ -5,8 +5,9 @@ the plan's terms, for CUDA graphs and communication.
 """
 
 from bisect import bisect_right
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from calculator.dataclass import dataclass
 from calculator.errors import OptionError
 from calculator.model.tensor_parallel import split as divide
 from calculator.questions.question import Question

@@ -1,8 +1,9 @@
 """Every combination of weights, cache and context on one card, with its margin."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from calculator.dataclass import dataclass
 from calculator.errors import OptionError
 from calculator.questions.question import Question
 from calculator.questions.solve import Verdict, kv_choices, verdict

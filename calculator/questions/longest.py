@@ -1,11 +1,12 @@
 """The longest context of each variant on each card, beside the authors' stack."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from calculator.cards.card import card_of
 from calculator.cards.gpus import Gpu, find_gpu
 from calculator.cards.published import published_context
+from calculator.dataclass import dataclass
 from calculator.errors import OptionError
 from calculator.model.presets import PRESETS
 from calculator.questions.question import Question

@@ -1,12 +1,13 @@
 """A question to the calculator: a model in a variant, settings, and perhaps cards."""
 
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from calculator.cards.card import Card
 from calculator.cards.roofline import Band, decode_band
+from calculator.dataclass import dataclass
 from calculator.errors import OptionError
 from calculator.memory.plan import MemoryPlan, Planner
 from calculator.memory.settings import RESERVE, Settings

@@ -4,9 +4,10 @@ The first card also holds the embedding, and the last one the final norm and the
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from calculator.cards.card import Card
+from calculator.dataclass import dataclass
 from calculator.errors import OptionError
 from calculator.memory.plan import MemoryPlan, Planner
 from calculator.memory.settings import Settings

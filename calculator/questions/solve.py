@@ -6,12 +6,13 @@ Each of them searches with the plan itself, which never shrinks when more is ask
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from calculator.cards.card import gpu_rates
 from calculator.cards.gpus import Gpu, load_gpus
 from calculator.cards.roofline import Band, decode_band
+from calculator.dataclass import dataclass
 from calculator.errors import OptionError
 from calculator.memory.workspace import DECODE_TILE
 from calculator.model.config import ModelConfig

@@ -1,10 +1,10 @@
 """The model of a question: a preset, a config.json, a checkpoint, or a Hugging Face id."""
 
-import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+from calculator.dataclass import dataclass
 from calculator.errors import CheckpointError, ConfigError, HubUnreachableError, OptionError
 from calculator.json_files import read_json_object
 from calculator.memory.scratch import ServedWeights
@@ -22,8 +22,6 @@ from calculator.model.formats import (
 )
 from calculator.model.presets import PRESETS, find_preset
 from calculator.options import one_of, printable
-
-logger = logging.getLogger(__name__)
 
 WEIGHTS = (*BITS, *BITSANDBYTES)
 HEADS = ("bf16", "int8")
@@ -129,7 +127,9 @@ def find_subject(
         except HubUnreachableError as error:
             if (preset := _preset_of(model)) is None:
                 raise
-            logger.warning("%s; the preset of that name is used", error)
+            import logging
+
+            logging.getLogger(__name__).warning("%s; the preset of that name is used", error)
             return Subject(model, preset, variant.formats(preset), "config", variant)
     name = printable(stored.name if path.exists() else model)
     if not asked:

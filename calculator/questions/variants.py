@@ -1,10 +1,11 @@
 """The best ways to run a model on a card: every combination of what the user left open, ranked."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from calculator.cards.card import Card
 from calculator.cards.roofline import SHORT_CONTEXT, Band
+from calculator.dataclass import dataclass
 from calculator.errors import OptionError
 from calculator.model.formats import GROUP_SIZES
 from calculator.questions.question import Question

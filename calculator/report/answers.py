@@ -1,6 +1,5 @@
 """Show an answer in the asked format: on the screen, as text for programs, or in a file."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -57,6 +56,8 @@ def write(answer: Answer, *, show: Show, form: Format, every: bool, output: Path
 def _content(answer: Answer, show: Show, form: Format, every: bool) -> bytes:
     """The bytes of a file in that format."""
     if form == "json":
+        import json
+
         return (json.dumps(_record(answer, show, every), indent=2) + "\n").encode()
     if form == "csv":
         from calculator.report.csv_text import records_as_csv

@@ -1,8 +1,9 @@
 """The first lines of an answer: what runs on the card, and the commands that make and run it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from calculator.cards.roofline import SHORT_CONTEXT
+from calculator.dataclass import dataclass
 from calculator.questions.answer import (
     Answer,
     answer_cost,

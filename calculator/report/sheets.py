@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from calculator.cards.card import Card
+from calculator.dataclass import dataclass
 from calculator.model.architecture import num_parameters
 from calculator.questions.answer import recommended
 from calculator.questions.question import Question

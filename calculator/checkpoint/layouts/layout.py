@@ -1,10 +1,10 @@
 """How the codes of one stored module lie in its file, whichever program quantized it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from calculator.checkpoint.headers import TensorHeader
+from calculator.dataclass import dataclass
 from calculator.errors import CheckpointError
 from calculator.model.formats import PACK_BITS, WeightFormat
 

@@ -1,7 +1,8 @@
 """Curves of memory over context, one for each kind of weights, and the card's limit."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from calculator.dataclass import dataclass
 from calculator.questions.grid import grid_contexts, grid_variants
 from calculator.questions.question import Question
 

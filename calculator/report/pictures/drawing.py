@@ -1,10 +1,10 @@
 """The curves as lines and labels on a plane, for whoever paints them: SVG or PNG."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import ceil, log2
 from typing import Literal
 
+from calculator.dataclass import dataclass
 from calculator.report.pictures.curves import STEPS_PER_DOUBLING, Curves
 from calculator.units import GIB, human_tokens
 

@@ -1,5 +1,6 @@
 """A group of commands that imports a command's module only when that command is asked for."""
 
+import gc
 import importlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -44,6 +45,9 @@ class QuickCommand(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Run the command; all imports are done, so Ctrl-C may raise KeyboardInterrupt."""
         raise_on_interrupt()
+        if not gc.isenabled():
+            gc.freeze()  # what is imported stays, and is never searched
+            gc.enable()
         return super().invoke(ctx)
 
 

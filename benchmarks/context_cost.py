@@ -35,7 +35,7 @@ SHARES = 5
 
 @dataclass(frozen=True)
 class Costs:
-    """Of one KV format, a number for each depth."""
+    """The costs of one KV format, a number for each depth."""
 
     kv: str
     depths: list[int]

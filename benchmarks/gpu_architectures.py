@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 WARP = 32
 REGISTERS = 65_536
-"""Of a multiprocessor."""
+"""Registers of a multiprocessor."""
 MOST_REGISTERS = 255
-"""Of a thread."""
+"""The most registers of a thread."""
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class Compiled:
 
     @cached_property
     def registers(self) -> int:
-        """Of each thread."""
+        """Registers of each thread."""
         return self._resource("REG")
 
     @cached_property
@@ -78,7 +78,7 @@ class Compiled:
 
 
 def compile_for(launch: Launch, capability: int) -> Compiled:
-    """As Triton's own launcher would compile it on a card of that compute capability, 75 or 120."""
+    """Compile as Triton's own launcher does on a card of that compute capability, such as 75."""
     signature: dict[str, str] = {}
     constants: dict[tuple[int, ...], object] = {}
     attributes = {}

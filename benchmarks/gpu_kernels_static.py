@@ -80,7 +80,7 @@ def issued(gpu: Gpu) -> float:
 
 
 def budget(gpu: Gpu) -> float:
-    """The same while it reads a byte."""
+    """Instructions of single threads that a card can issue while it reads a byte."""
     return issued(gpu) / gpu.bandwidth
 
 

@@ -29,7 +29,7 @@ KVS = "bf16", "int8", "k8v4", "int4"
 def product(
     shape: tuple[int, int], rows: int, weight_format: WeightFormat, capability: int
 ) -> list[Launch]:
-    """Of a layer of [N, K] by so many tokens in bfloat16."""
+    """Return the launches that multiply so many bfloat16 tokens by a layer of [N, K]."""
     outputs, inputs = shape
     groups = weight_format.groups(inputs)
     packed = {
@@ -54,7 +54,7 @@ def product(
 
 
 def attention(kv: str, capability: int, tokens: int = 1, context: int = 8192) -> list[Launch]:
-    """Of so many tokens, in a cache of that format."""
+    """Return the launches of attention from so many tokens to a cache of that format."""
     config = replace(PRESETS["glm-4-9b-chat"], num_hidden_layers=1)
     settings = Settings(context=context, kv=kv)
     plan = Planner(config, assign_formats(config, WeightFormat(4, 128))).plan(settings)

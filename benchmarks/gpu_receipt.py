@@ -39,10 +39,10 @@ class Product:
     weight: str
     format: str
     bytes: int
-    """What it reads of the weight."""
+    """Bytes that it reads of the weight."""
     seconds: float
     share_of_copy: float
-    """Of the rate at which the card copies memory to memory."""
+    """The share of the rate at which the card copies memory to memory."""
 
 
 class Outcomes:

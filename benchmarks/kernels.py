@@ -63,7 +63,7 @@ def candidates(outputs: int, inputs: int) -> dict[str, tuple[int, Run]]:
 
 
 def native_dense(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """As for the head, but of as many rows as fit at once."""
+    """Multiply as the head does, but as many rows at once as fit."""
     out = torch.empty(len(x), len(weight))
     matmul_dense(x, weight, out)
     return out

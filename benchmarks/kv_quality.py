@@ -33,7 +33,7 @@ CHUNK = 512
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of every token of the text but the first."""
+    """The predictions of every token of the text except the first."""
 
     losses: Tensor
     """float64 [tokens - 1], nats."""

@@ -41,7 +41,7 @@ CASES = {
     "glm-int4": Variant("int4", "128", "int8"),
     "glm-int8": Variant("int8", "128", "int8"),
 }
-"""As GGUF: Q4_0 or Q8_0 linears, and a Q8_0 head, which our INT8 head becomes."""
+"""The variants that are exported to GGUF: Q4_0 or Q8_0 linears; our INT8 head becomes Q8_0."""
 PROMPT, DECODE = 512, 32
 F16_BYTES = 2
 

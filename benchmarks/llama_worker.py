@@ -91,7 +91,7 @@ class Session:
             tokens -= count
 
     def seconds(self, depth: int, steps: list[int]) -> float:
-        """Of steps of so many tokens after `depth`, choosing a token after each."""
+        """Time steps of so many tokens after `depth`; each step chooses a token."""
         self.cut(depth)
         begun = self._clock()
         for tokens in steps:

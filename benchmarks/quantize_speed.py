@@ -137,7 +137,7 @@ def by_llama(file: Path, kind: str) -> float:
 
 
 def write_bf16_gguf(stored: StoredModel, file: Path) -> None:
-    """The same weights as `glm4q export` names them, not quantized, a tensor at a time."""
+    """Write the unquantized weights under the names of `glm4q export`, a tensor at a time."""
     writer = gguf.GGUFWriter(file, ARCHITECTURES[stored.config.model_type])
     add_metadata(writer, stored, 16)
     dense = gguf.GGMLQuantizationType.BF16

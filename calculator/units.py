@@ -6,7 +6,7 @@ KIB = 1 << 10
 
 
 def human_bytes(count: int) -> str:
-    """As a person reads it.
+    """Return the size as a person reads it.
 
     >>> human_bytes(6_690_488_320), human_bytes(20_800), human_bytes(12), human_bytes(1008 << 10)
     ('6.23 GiB', '20.3 KiB', '12 B', '1.0 MiB')

@@ -14,7 +14,7 @@ from glm4q.weights.packing import QuantizedWeight
 
 SCHEMES = ("groups", "nf4", "llm-int8")
 UNIT_BYTES = 4
-"""Of each row of activations, where they are brought to float16's range."""
+"""Bytes of scratch for each row of activations that is scaled to float16's range."""
 PARTS = ("qweight", "scales", "qzeros", "book")
 
 
@@ -51,7 +51,7 @@ class TritonLinear:
         return {name: part.contiguous() for name, part in parts.items() if part is not None}
 
     def needs(self, spec: LinearSpec, tokens: int, activation_bytes: int) -> KernelNeeds:
-        """Of so many rows or fewer: the last chunk of a prompt may be of any size."""
+        """The needs of up to so many rows: the last chunk of a prompt may have any size."""
         group = spec.weight_format.group_size or spec.inputs
         guarded = matrix_dtype(spec.device) == torch.float16
         sizes = []

@@ -40,7 +40,7 @@ class ReceiptLine:
     predicted: int
     held: int
     is_peak: bool = False
-    """Of what comes and goes: the plan bounds it from above, closely."""
+    """Whether the memory comes and goes, so that the plan only bounds it from above, closely."""
 
     @property
     def residual(self) -> int:
@@ -68,7 +68,7 @@ class Receipt:
     process_bytes: int | None
     """What the driver says that this process holds of the GPU; None on a CPU."""
     planned_bytes: int
-    """Of the device that computes: all terms, those that no tensor holds as well."""
+    """All terms of the device that computes, also those that no tensor holds."""
     versions: dict[str, str]
 
     @property

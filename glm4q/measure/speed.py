@@ -37,11 +37,11 @@ class Speed:
 
     depth: int
     prefill_seconds: float
-    """Of the prompt, to its first new token."""
+    """Seconds from the prompt to its first new token."""
     decode_seconds: float
-    """Of one token."""
+    """Seconds of one token."""
     decode_bytes: int
-    """That one token reads: weights but for the embedding, and the cache up to the depth."""
+    """Bytes that one token reads: weights except the embedding, and the cache up to the depth."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class _SpeedRun:
         )
 
     def _seconds(self, depth: int, prompt: int, tokens: int) -> float:
-        """Of running in so many tokens after the depth, and choosing so many."""
+        """Seconds to prefill so many tokens after the depth, and to choose so many."""
         self.batch.rows[0].hold([TOKEN] * depth)
         context = [TOKEN] * (depth + prompt)
         params = SamplingParams(temperature=GREEDY, max_tokens=tokens)

@@ -47,7 +47,7 @@ def parse_depths(text: str) -> tuple[int, ...]:
 def plan_workload(
     depths: tuple[int, ...] | None, context: int, *, prompt: int, decode: int, runs: int
 ) -> Workload:
-    """Of those default depths that a context has room for, or of all that were asked for.
+    """Plan the default depths for which the context has room, or all that were asked for.
 
     Raises OptionError where one has no room.
     """

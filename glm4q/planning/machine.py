@@ -50,7 +50,7 @@ def choose_machine(device: str, dtype: str, kernel: str) -> Machine:
 
 
 def versions() -> dict[str, str]:
-    """Of what computes, for records of what was measured."""
+    """Return the versions of what computes, for records of measurements."""
     return {
         "glm4q": __version__,
         "torch": torch.__version__,

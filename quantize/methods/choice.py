@@ -23,7 +23,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class QuantizedStage:
-    """A stage's linears, quantized."""
+    """The quantized linears of a stage."""
 
     method: str
     codes: dict[str, Codes]
@@ -88,7 +88,7 @@ def quantize_stage(
     held_out: Moments | None,
     norm: Tensor | None,
 ) -> QuantizedStage:
-    """By `method`; "auto" tries all and keeps the least output error on `held_out` samples.
+    """Quantize by `method`; "auto" keeps the one of least output error on `held_out` samples.
 
     Raises CheckpointError where the calibration is of no use.
     """

@@ -1,4 +1,4 @@
-"""What a method finds: codes, scales and zero points; and the grids they lie on."""
+"""Codes, scales and zero points as a method chooses them, and the grids that they lie on."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ LARGEST_SCALE = 65_504.0
 
 @dataclass(frozen=True)
 class Codes:
-    """What a method found for N rows of K weights."""
+    """The codes, scales and zero points that a method chose for N rows of K weights."""
 
     codes: Tensor
     """uint8 [N, K], 0 to 2**bits - 1."""
@@ -33,7 +33,7 @@ class Codes:
 
 @dataclass(frozen=True)
 class Packed:
-    """The same as GPTQ lays it out: N rows of weights are N columns."""
+    """Codes in GPTQ's layout: N rows of weights are N columns."""
 
     qweight: Tensor
     """int32 [K * bits / 32, N]."""
@@ -44,7 +44,7 @@ class Packed:
 
     @classmethod
     def empty(cls, shape: tuple[int, ...], weight_format: WeightFormat) -> "Packed":
-        """Room for a weight of this shape, [N, K]."""
+        """Return uninitialized tensors for a weight of this shape, [N, K]."""
         rows, inputs = shape
         grid = weight_format.groups(inputs), rows
         return cls(
@@ -59,19 +59,19 @@ class Packed:
         return Packed(*(part[:, start:stop] for part in parts))
 
     def fill(self, codes: Codes, bits: int) -> None:
-        """Take over what was found row by row."""
+        """Copy codes that lie row by row."""
         self.qweight.copy_(pack(codes.codes.T, bits))
         self.scales.copy_(codes.scales.T)
         self.zero_points.copy_(codes.zero_points.T)
 
     def codes(self, bits: int) -> Codes:
-        """Row by row."""
+        """Return the codes row by row."""
         codes = as_bytes(unpack(self.qweight, bits)).T.contiguous()
         return Codes(codes, self.scales.T.contiguous(), self.zero_points.T.contiguous())
 
 
 def join(parts: list[Codes]) -> Codes:
-    """Rows found in runs, as one."""
+    """Concatenate codes of consecutive rows."""
     return Codes(
         torch.cat([part.codes for part in parts]),
         torch.cat([part.scales for part in parts]),

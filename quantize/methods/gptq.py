@@ -1,5 +1,5 @@
-"""GPTQ (https://arxiv.org/abs/2210.17323): round inputs one by one, each time making up for the
-error by the inputs that are still to come, as the Hessian of calibration activations says.
+"""GPTQ (https://arxiv.org/abs/2210.17323): round inputs one by one, and correct the inputs that
+are not rounded yet for each error, as the Hessian of calibration activations says.
 
 Inputs go by falling activation, while each keeps the group, scale and zero point of its own place:
 the order costs the reader nothing (`desc_act` stays false).
@@ -18,9 +18,10 @@ from quantize.methods.codes import Codes, join
 from quantize.methods.refine import refine
 
 BLOCK = 64
-"""Columns after which the columns still to come are made up for in one product."""
+"""After this many columns, one product corrects the columns that are not rounded yet."""
 DAMP_PERCENT = 1.0
-"""Of the Hessian's mean diagonal, added to it; ten times as much whenever it will not factor."""
+"""The damping: this share of the mean diagonal is added to the Hessian's diagonal. It grows tenfold
+until the Hessian can be factored."""
 MOST_DAMP_PERCENT = 1000.0
 
 
@@ -63,7 +64,8 @@ def compensate(rows: Tensor, start: Codes, root: Tensor, order: Tensor, bits: in
     `factor`'s."""
     inputs = rows.shape[1]
     group = order.div(inputs // start.scales.shape[1], rounding_mode="floor").int()
-    left = rows[:, order].contiguous()  # what is still to be rounded, made up for
+    # Weights that are not rounded yet, corrected for the errors of those that are.
+    left = rows[:, order].contiguous()
     found = replace(start, codes=torch.empty_like(start.codes))  # in that order
     block = native.compensate if native.serves(left) else round_block
     for first in range(0, inputs, BLOCK):

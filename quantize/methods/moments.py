@@ -33,7 +33,7 @@ class Moments:
 
     @classmethod
     def zeros(cls, inputs: int, stream: int | None, device: torch.device) -> "Moments":
-        """Of no token yet; stream: the width of the residual stream, if it is looked at."""
+        """Return sums over no token yet. stream: the width of the residual stream, if it counts."""
 
         def sums(rows: int) -> Tensor:
             return torch.zeros(rows, inputs, device=device)

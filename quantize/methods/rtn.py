@@ -37,7 +37,7 @@ def quantize(
 
 
 def quantize_into(packed: Packed, weight: Tensor, weight_format: WeightFormat) -> None:
-    """The same, as GPTQ lays it out."""
+    """Quantize as `quantize` does, and write the codes in GPTQ's layout."""
     if native.serves(weight):
         native.round_rows(weight, weight_format, CLIPS[weight_format.bits], None, packed)
     else:

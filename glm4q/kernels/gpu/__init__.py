@@ -1,1 +1,1 @@
-"""Kernels for NVIDIA cards, written in Triton. Only who runs them imports these modules."""
+"""Kernels for NVIDIA cards, written in Triton. They are imported only where a card runs them."""

@@ -8,7 +8,7 @@ from glm4q.kernels.gpu.vectors import hadamard_transform, write_vector
 
 @triton.jit
 def rotate(x, center, is_key, is_first, rotation, wanted, D: tl.constexpr, PAIRS: tl.constexpr):
-    """The vector at `x` in float32; where `wanted`, its first 2 * PAIRS numbers are rotated.
+    """Load the vector at `x` in float32, and rotate its first 2 * PAIRS numbers where `wanted`.
 
     Where there are centres, a key is rotated without its centre, and the first key is the centre.
     """
@@ -48,7 +48,7 @@ def append(
     KEYS: tl.constexpr,
     VALUES: tl.constexpr,
 ):
-    """One vector: of the G + 2 of a key/value head, its queries, then its key, then its value."""
+    """Take one of the G + 2 vectors of a key/value head: a query, the key or the value."""
     head, each = tl.program_id(0), tl.program_id(1)
     is_value = each > SHARED
     if each < SHARED:

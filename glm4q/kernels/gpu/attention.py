@@ -1,14 +1,14 @@
-"""Attention of the newest tokens to the cache, shared out over rows and over the context.
+"""Attention of the newest tokens to the cache, divided by rows and by ranges of cached tokens.
 
-Each block takes some rows, query heads that share a key by new tokens, and a run of cached tokens:
-all of them for a prompt, whose rows are many; a part for one token, all whose heads are one block,
-so that every cached number is read once (flash-decoding). Then the runs' results are merged
-(https://arxiv.org/abs/2311.01282). Scores stay in a block, as in https://arxiv.org/abs/2205.14135.
-How many runs there are is fixed by the cache's room, how long they are by its length, which is read
-on the device: so one recorded launch serves every token.
+A row is a new token with one of the query heads that share a key. A prompt has many rows: each
+block takes some of them and all cached tokens. One token has few rows: each block takes all of them
+and a range of the cache, so that every cached number is read once (flash-decoding), and the results
+of the ranges are merged (https://arxiv.org/abs/2311.01282). Scores stay in a block, as in
+https://arxiv.org/abs/2205.14135. The room of the cache fixes the number of ranges, and its length,
+which is read on the device, fixes their size: so one recorded launch serves every token.
 
-Tensor cores multiply in float16, on every card: with each vector brought to its range by a power of
-two it holds GLM-4's numbers, and more exactly than bfloat16. All sums are float32.
+Tensor cores multiply in float16 on every card. Each vector is scaled to float16's range by a power
+of two, so it holds GLM-4's numbers, and more exactly than bfloat16. All sums are float32.
 """
 
 import triton
@@ -19,18 +19,18 @@ from glm4q.kernels.gpu.numbers import power_of_two
 from glm4q.kernels.gpu.vectors import hadamard_transform, read_vectors
 
 LOWEST = tl.constexpr(-3.0e38)
-"""Below any score, and above minus infinity, from which it can be taken."""
+"""It is below any score, and unlike minus infinity it can be subtracted."""
 
 
 @triton.jit
 def attend(
     queries,  # float32 [B, Hkv, G * T, D], scaled, and Hadamard-transformed where keys are
-    plain_queries,  # the same without the Hadamard transform
+    plain_queries,  # the queries without the Hadamard transform
     key_codes,
     key_scales,
     value_codes,
     value_scales,
-    centers,  # float32 [B, Hkv, 1, D], what keys are kept less of; or None
+    centers,  # float32 [B, Hkv, 1, D], the centres that were subtracted from keys; or None
     frequencies,  # float64 [PAIRS]
     tile_rotation,  # float32 [2, TILE, PAIRS]
     cached,  # int64 [1]: tokens in the cache before the newest T
@@ -49,7 +49,7 @@ def attend(
     KEYS: tl.constexpr,
     VALUES: tl.constexpr,
 ):
-    """One run of tokens for a block of rows, each of which sees what is not after its own token."""
+    """Attend from a block of rows to one range of tokens; a row sees no token after its own."""
     split, block, head = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     r, d = block * BLOCK_R + tl.arange(0, BLOCK_R), tl.arange(0, D)
     ours = r < rows
@@ -83,7 +83,7 @@ def attend(
         shrink = tl.exp(best - new_best)
         weights = tl.exp(scores - new_best[:, None])
         total = total * shrink + tl.sum(weights, 1)
-        # Of the tile's largest, so that float16 holds the products.
+        # The unit follows the tile's largest number, so that float16 can hold the products.
         largest = tl.maximum(tl.max(v_unit, 0), 2.0**-100)
         weights = weights * (v_unit / largest)[None, :]
         sums = sums * shrink[:, None] + tl.dot(weights.to(tl.float16), v) * largest
@@ -107,7 +107,7 @@ def merge(
     D: tl.constexpr,
     HADAMARD: tl.constexpr,
 ):
-    """The runs' results of one row, weighed by their sums of exponentials."""
+    """Merge the ranges' results of one row, weighted by their sums of exponentials."""
     head, r = tl.program_id(0), tl.program_id(1)
     d = tl.arange(0, D)
     split = tl.arange(0, BLOCK_SPLITS)

@@ -42,11 +42,11 @@ class AttentionLaunches:
     tensor_cores: bool = True
 
     def append_and_attend(self) -> list[Launch]:
-        """For one token: from "q", "k" and "v" to "attended"."""
+        """Append one token and attend from it: from "q", "k" and "v" to "attended"."""
         return [self._append(), self._attend(), self._merge("attended")]
 
     def attend(self) -> list[Launch]:
-        """For tokens that are in the cache: from "queries" to "mixed".
+        """Attend from tokens that are in the cache: from "queries" to "mixed".
 
         If keys are cached under the Hadamard transform, "transformed_queries_on_gpu" holds the
         queries under the same transform.
@@ -55,19 +55,19 @@ class AttentionLaunches:
 
     @property
     def splits(self) -> int:
-        """Ranges that the context is split into, whatever its length."""
+        """The number of ranges that the context is split into, whatever its length."""
         tile = self.step["partial_sums"].shape[2]
         most = tile // max(self._rows, SMALLEST_TILE)  # so that their sums fit into a tile
         return max(min(BLOCKS // (self._heads * self._blocks), most), 1)
 
     @property
     def _heads(self) -> int:
-        """Heads of keys, in all sequences."""
+        """The number of key heads in all sequences."""
         return self.step["queries"].shape[:2].numel()
 
     @property
     def _rows(self) -> int:
-        """Queries that share a head of keys."""
+        """The number of queries that share a key head."""
         return self.step["queries"].shape[2]
 
     @property
@@ -92,7 +92,7 @@ class AttentionLaunches:
 
     @property
     def _results(self) -> dict[str, Tensor]:
-        """Where the partial results of the ranges are kept."""
+        """The buffers of the ranges' partial results."""
         sums: LentUse = "partial_sums" if self.splits > 1 else "unsplit_sums"
         return {"mixed": self.step[sums], "softmax": self.step["partial_softmax"]}
 

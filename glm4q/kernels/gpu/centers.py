@@ -1,9 +1,10 @@
-"""What the centre of a head's keys adds to scores: `glm4q.kv.centers`, without adding it to keys.
+"""Add to scores what the centre of a head's keys contributes; keys stay as they are stored.
 
-A key at position s is kept less R(s) c. A query q would have met it as, for each pair of numbers,
+A key at position s is stored minus R(s) c, where c is the centre (glm4q/memory/kv/centers.py). For
+each pair of numbers, R(s) c adds to the score of a query q
     a cos(s f) + b sin(s f), a = q0 c0 + q1 c1, b = q1 c0 - q0 c1.
-Turned on to the first position of a tile, all pairs of all queries meet one table of the tile. What
-is not rotated adds the same to all scores, which softmax does not see.
+a and b are rotated on to the first position of a tile, so that one table of cos and sin serves all
+tiles. Numbers that are not rotated add the same to all scores of a query: softmax ignores that.
 """
 
 import triton
@@ -18,7 +19,7 @@ ANGLE = tl.constexpr(6.283185307179586 / 2.0**32)
 
 @triton.jit
 def factors(queries, ours, center, PAIRS: tl.constexpr, BLOCK_P: tl.constexpr):
-    """a and b, [G, BLOCK_P] each, of rotated queries that lie at `queries`, [G], if they are ours.
+    """Return a and b, [G, BLOCK_P] each, of the rotated queries at `queries`, [G], if wanted.
 
     BLOCK_P: PAIRS, or the next power of two.
     """
@@ -33,7 +34,7 @@ def factors(queries, ours, center, PAIRS: tl.constexpr, BLOCK_P: tl.constexpr):
 
 @triton.jit
 def revolutions_of_a_token(frequencies, PAIRS: tl.constexpr, BLOCK_P: tl.constexpr):
-    """int64 [BLOCK_P]: the revolutions from a position to the next."""
+    """Return int64 [BLOCK_P]: the revolutions from one position to the next."""
     pair = tl.arange(0, BLOCK_P)
     return (tl.load(frequencies + pair, mask=pair < PAIRS, other=0) * REVOLUTION).to(tl.int64)
 
@@ -46,7 +47,7 @@ def tile_table(
     PAIRS: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
-    """Cos and sin, float16 [BLOCK_P, BLOCK_S], of a tile's places."""
+    """Load cos and sin, float16 [BLOCK_P, BLOCK_S], of the places of a tile."""
     pair, j = tl.arange(0, BLOCK_P), tl.arange(0, BLOCK_S)
     place = rotation + j[None, :] * PAIRS + pair[:, None]
     known = (pair < PAIRS)[:, None] & (j < TILE)[None, :]
@@ -56,7 +57,7 @@ def tile_table(
 
 @triton.jit
 def cos_and_sin(revolution):
-    """Cosine and sine of an angle in 2**-64 revolutions.
+    """Compute cosine and sine of an angle in 2**-64 revolutions.
 
     The library's own functions take memory of each thread for the largest angles.
     """
@@ -75,7 +76,7 @@ def cos_and_sin(revolution):
 
 @triton.jit
 def from_start(along, across, revolutions, start):
-    """a and b turned on to position `start` in float16, and what a row of them stands for."""
+    """Rotate a and b on to position `start`, in float16; return them with the unit of each row."""
     cos, sin = cos_and_sin(revolutions * start)
     cos, sin = cos[None, :], sin[None, :]
     by_cos, by_sin = along * cos + across * sin, across * cos - along * sin

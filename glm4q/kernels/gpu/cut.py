@@ -19,7 +19,7 @@ FEW_ROWS = 16
 
 @dataclass(frozen=True)
 class Cut:
-    """Tiles of rows, outputs and inputs, and how the inputs are shared out."""
+    """The tiles of rows, outputs and inputs, and how the inputs are divided among splits."""
 
     rows: int
     outputs: int
@@ -28,11 +28,11 @@ class Cut:
     block_k: int
     splits: int
     split_inputs: int
-    """Inputs of each split but the last, a multiple of block_k."""
+    """Inputs of each split except the last, a multiple of block_k."""
 
     @classmethod
     def of(cls, rows: int, outputs: int, inputs: int, *, bits: int, group: int) -> Self:
-        """group: inputs that share a scale; all of them where a row has one scale."""
+        """Choose the cut. group: inputs that share a scale; all where a row has one scale."""
         if rows == 1:
             block_m, block_n, block_k = 1, 128, VECTOR_WORDS * (WORD_BITS // bits)
         elif rows <= FEW_ROWS:
@@ -54,5 +54,5 @@ class Cut:
 
     @property
     def partial_bytes(self) -> int:
-        """Sums of the splits in float32; none where there is one, which is the result."""
+        """Bytes of the splits' float32 sums; none for a single split, whose sum is the result."""
         return self.splits * self.rows * self.outputs * 4 if self.splits > 1 else 0

@@ -24,13 +24,13 @@ class Launch:
     stages: int = 1
 
     def run(self) -> None:
-        """Start it on the arguments' device; it is compiled the first time."""
+        """Start the kernel on the arguments' device. The first start compiles it."""
         self.kernel[self.grid](
             **self.arguments, **self.constants, num_warps=self.warps, num_stages=self.stages
         )
 
 
 def run_all(launches: list[Launch]) -> None:
-    """One after another, as they depend on each other."""
+    """Start launches one after another, because they depend on each other."""
     for launch in launches:
         launch.run()

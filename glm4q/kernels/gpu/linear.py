@@ -20,7 +20,7 @@ SUM_BLOCK = 256
 
 @dataclass(frozen=True)
 class Product:
-    """Activations by a weight in GPTQ's layout."""
+    """The product of activations and a weight in GPTQ's layout."""
 
     x: Tensor
     """[M, K]"""
@@ -29,7 +29,7 @@ class Product:
     """[M, N]"""
     scratch: Tensor
     compute: torch.dtype
-    """What tensor cores multiply: bfloat16, or float16 on cards that know no other."""
+    """The dtype that tensor cores multiply: bfloat16, or float16 on cards without bfloat16."""
 
     @property
     def inputs(self) -> int:
@@ -49,7 +49,7 @@ class Product:
         return self.inputs // self.packed["scales"].shape[0]
 
     def launches(self) -> list[Launch]:
-        """All that makes `out`."""
+        """Return all launches that compute `out`."""
         rows = self.x.shape[0]
         cut = Cut.of(rows, self.outputs, self.inputs, bits=self.bits, group=self.group)
         split = cut.splits > 1

@@ -1,10 +1,10 @@
 """Many tokens by a quantized weight: tensor cores multiply activations by exact codes.
 
-Codes less their zero points are whole numbers that bfloat16 and float16 hold exactly; each group's
-sum is scaled in float32. So no product overflows, and nothing but the activations is rounded; and
-of weights with a code book the book's numbers.
-Float16, for cards before Ampere, cannot hold GLM-4's activations: every row of them is brought to
-below 2**15 by a power of two, and what comes out is divided by it in float32.
+Codes minus their zero points are whole numbers that bfloat16 and float16 hold exactly, and each
+group's sum is scaled in float32. So no product overflows, and only activations are rounded; of
+weights with a code book, the book's numbers are rounded too.
+float16, for cards before Ampere, cannot hold GLM-4's activations: a power of two scales every row
+of them to below 2**15, and the result is divided by it in float32.
 """
 
 import triton
@@ -13,12 +13,12 @@ import triton.language as tl
 from glm4q.kernels.gpu.numbers import MAGIC, MAGIC_BITS, power_of_two
 
 HIGHEST = tl.constexpr(16384.0)
-"""What the power of two just below a row's largest number becomes; float16 ends at 65,504."""
+"""A row is scaled so that its largest number is below twice this; float16 ends at 65,504."""
 
 
 @triton.jit
 def row_units(x, units, inputs, x_stride, BLOCK_K: tl.constexpr):
-    """units[row]: the number that one in float16 stands for."""
+    """Store units[row]: the number that 1 in float16 stands for."""
     row = tl.program_id(0)
     largest = tl.zeros((BLOCK_K,), tl.float32)
     for start in range(0, inputs, BLOCK_K):

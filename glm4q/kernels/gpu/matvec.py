@@ -1,9 +1,9 @@
 """One token by a quantized weight: read every word once, multiply in float32, no tensor cores.
 
-A word's codes lie under the mantissa of 2**23: `code | 0x4B000000`, taken as a float32, is 2**23 +
-code, so that one logical operation and one subtraction turn a code into a number. Codes are left
-where they lie in their half of the word, worth 2**place times as much; the activation is divided
-by that instead, which is exact.
+A code is put into the mantissa of 2**23: `code | 0x4B000000`, read as a float32, is 2**23 + code,
+so that one logical operation and one subtraction make a number of it. Codes are not shifted to the
+end of their half of the word, so they count 2**place times as much; the activation is divided by
+that instead, which is exact.
 """
 
 import triton

@@ -8,7 +8,7 @@ from glm4q.kernels.gpu.launch import Launch
 
 
 def norm(x: Tensor, weight: Tensor, eps: float, out: Tensor) -> Launch:
-    """Rows of x, [M, C], into `out`, which may be x."""
+    """Normalize rows of x, [M, C], into `out`, which may be x."""
     rows, size = x.shape
     return Launch(
         rms_norm,
@@ -29,7 +29,7 @@ def norm(x: Tensor, weight: Tensor, eps: float, out: Tensor) -> Launch:
 
 @triton.jit
 def rms_norm(x, weight, out, size, x_stride, out_stride, eps, BLOCK: tl.constexpr):
-    """One row. Rounded where `glm4q.layers.norm` rounds: before the weight, and after it."""
+    """Normalize one row, and round where `glm4q.model.norm` rounds: before and after the weight."""
     row = tl.program_id(0).to(tl.int64)
     place = tl.arange(0, BLOCK)
     inside = place < size

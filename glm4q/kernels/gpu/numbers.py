@@ -14,7 +14,7 @@ SMALLEST = tl.constexpr(2.0**-100)
 
 @triton.jit
 def round_half_even(x):
-    """As torch.round does, for numbers below 2**22."""
+    """Round as torch.round does; for numbers below 2**22."""
     return x + ROUNDER - ROUNDER
 
 

@@ -45,7 +45,7 @@ class KVCache:
         self._whole: KVCache | None = None
         self._first = 0
         self._places: list[tuple[int, int]] = []
-        """Of each layer: which pair, and which layer of it."""
+        """For each layer, the number of its pair, and its number among the layers of that pair."""
         for device, layers in devices or [(torch.device("cpu"), config.num_hidden_layers)]:
             shape = layers, batch, config.num_key_value_heads, max_seq_len, config.head_dim
             keys, values = (
@@ -69,7 +69,7 @@ class KVCache:
 
     @property
     def sequences(self) -> list[tuple[int, int]]:
-        """Of each sequence its place in the whole cache, and its length."""
+        """The place of each sequence in the whole cache, and its length."""
         return [(self._first + place, self.length) for place in range(self.batch)]
 
     @property

@@ -22,7 +22,7 @@ class Centers:
         self.vectors = torch.zeros(shape, device=device)
 
     def row(self, row: int) -> "Centers":
-        """Of one sequence; shares memory."""
+        """The centres of one sequence; they share memory with these."""
         one = copy(self)
         one.vectors = self.vectors[:, row : row + 1]
         return one

@@ -27,7 +27,7 @@ BLOCK_MARK = re.compile(r"[ \t]*(?:[-*+]|\d{1,9}[.)]|>)(?=[ \t])")
 RULE = re.compile(r" {0,3}([-*_])(?:[ \t]*\1){2,}[ \t]*$")
 
 LONGEST_MARK = 3
-"""Of emphasis: a longer run of `*` or `_` is text."""
+"""The longest mark of emphasis; a longer run of `*` or `_` is text."""
 
 
 @dataclass(frozen=True)
@@ -170,5 +170,5 @@ class MarkdownStyler:
         self._emit(len(run), MARK)
 
     def _may_open(self, run: str, after: str) -> bool:
-        """As CommonMark says of `_`, and of `*` too: 2*3 is arithmetic and no emphasis."""
+        """Whether emphasis may begin here, by CommonMark's rule for `_`; `*` obeys it too (2*3)."""
         return not after.isspace() and not self._before.isalnum() and run not in self._open

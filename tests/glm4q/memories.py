@@ -1,6 +1,7 @@
 """Memory for models that no checkpoint holds."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,8 +35,7 @@ ACTIVATION_BITS = {torch.bfloat16: 16, torch.float32: 32}
 CPU = torch.device("cpu")
 
 
-def plan_on_cpu(
-    config: ModelConfig,
+def settings_on_cpu(
     room: int,
     *,
     dtype: torch.dtype = torch.float32,
@@ -43,9 +43,9 @@ def plan_on_cpu(
     chunk: int | None = None,
     kv: str | None = None,
     draft_tokens: int = 0,
-) -> MemoryPlan:
-    """A plan for the host alone; the cache in `dtype`, and steps as long as it, if not said."""
-    settings = Settings(
+) -> Settings:
+    """Settings for the host alone. The cache has `dtype`, and steps its length, unless given."""
+    return Settings(
         context=room,
         batch=batch,
         prefill_chunk=chunk or room,
@@ -55,23 +55,18 @@ def plan_on_cpu(
         compute="host",
         activation_bits=ACTIVATION_BITS[dtype],
     )
-    return make_plan(config, assign_formats(config, BF16), settings)
+
+
+def plan_on_cpu(config: ModelConfig, room: int, **options: Any) -> MemoryPlan:
+    """A plan for the host alone; the options are those of `settings_on_cpu`."""
+    return make_plan(config, assign_formats(config, BF16), settings_on_cpu(room, **options))
 
 
 def memory_on_cpu(
-    config: ModelConfig,
-    room: int,
-    *,
-    dtype: torch.dtype = torch.float32,
-    batch: int = 1,
-    chunk: int | None = None,
-    kv: str | None = None,
-    draft_tokens: int = 0,
+    config: ModelConfig, room: int, *, dtype: torch.dtype = torch.float32, **options: Any
 ) -> Memory:
-    """What that plan lists."""
-    plan = plan_on_cpu(
-        config, room, dtype=dtype, batch=batch, chunk=chunk, kv=kv, draft_tokens=draft_tokens
-    )
+    """The memory that this plan lists."""
+    plan = plan_on_cpu(config, room, dtype=dtype, **options)
     return Memory.allocate(plan, {"host": CPU}, dtype)
 
 
@@ -81,19 +76,10 @@ def memory_of(
     *,
     dtype: torch.dtype = torch.float32,
     kernels: tuple[Kernel, ...] = KERNELS,
-    kv: str | None = None,
-    batch: int = 1,
+    **options: Any,
 ) -> Memory:
-    """For a model that is loaded from `stored` without a tokenizer."""
-    settings = Settings(
-        context=room,
-        batch=batch,
-        prefill_chunk=room,
-        kv=kv or ("bf16" if dtype == torch.bfloat16 else "fp32"),
-        embedding="host",
-        compute="host",
-        activation_bits=ACTIVATION_BITS[dtype],
-    )
+    """The memory of a model that is loaded from `stored` without a tokenizer."""
+    settings = settings_on_cpu(room, dtype=dtype, **options)
     served = served_weights(stored.formats, weight_kernels(stored, dtype=dtype, kernels=kernels))
     planner = Planner(stored.config, served.formats, served={"host": served})
     return Memory.allocate(planner.plan(settings), {"host": CPU}, dtype)

@@ -86,11 +86,14 @@ def weight_terms(placed: Iterable[PlacedWeight], source: str) -> tuple[Term, ...
     buffers: dict[tuple[str, Device], list[Buffer]] = {}
     counts: dict[tuple[str, Device], dict[int, int]] = {}
     for weight, weight_format, device in placed:
+        module = weight.module
         for part, (count, bits) in weight_format.numbers(weight).items():
-            term = _term_name(weight, weight_format, part), device
-            name = weight.name if part == "weight" else f"{weight.module}.{part}"
-            buffers.setdefault(term, []).append(Buffer(name, -(-count * bits // 8)))
-            by_bits = counts.setdefault(term, {})
+            term = _term_name(weight.role, weight_format, part), device
+            name = weight.name if part == "weight" else f"{module}.{part}"
+            if term not in buffers:
+                buffers[term], counts[term] = [], {}
+            buffers[term].append(Buffer(name, -(-count * bits // 8)))
+            by_bits = counts[term]
             by_bits[bits] = by_bits.get(bits, 0) + count
     return tuple(
         Term(name, device, partial(_formula, counts[name, device]), source, tuple(held))
@@ -126,8 +129,8 @@ def kv_terms(config: ModelConfig, settings: Settings, device: Device, layers: in
     return terms
 
 
-def _term_name(weight: Weight, weight_format: WeightFormat, part: str) -> str:
-    name = NAME_OF_ROLE[weight.role]
+def _term_name(role: Role, weight_format: WeightFormat, part: str) -> str:
+    name = NAME_OF_ROLE[role]
     if weight_format.is_quantized:
         return f"{name} {NAME_OF_PART[part]}"
     return "linear weights" if name == "linear" else name

@@ -221,6 +221,8 @@ def _choice(question: Question, fixed: Fixed, usable_bytes: int) -> Choice | Non
     least = wanted if fixed.context else min(SHORT_CONTEXT, longest)
     best: Choice | None = None
     for embedding in places:
+        if best is not None and not _may_be_roomier(best, wanted):
+            break
         asked = question.with_settings(replace(settings, embedding=embedding, context=least))
         if asked.need_bytes > usable_bytes:
             continue
@@ -237,6 +239,11 @@ def _choice(question: Question, fixed: Fixed, usable_bytes: int) -> Choice | Non
                 placed.decode(min(SHORT_CONTEXT, context)),
             )
     return best
+
+
+def _may_be_roomier(best: Choice, wanted: int) -> bool:
+    """Whether the embedding on the host could be better, before it is planned."""
+    return best.question.settings.context < wanted or best.margin_bytes < TIGHT_BYTES
 
 
 def _is_roomier(placed: Question, best: Choice) -> bool:

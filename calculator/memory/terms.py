@@ -1,6 +1,7 @@
 """Terms of the plan: buffers of one kind on one device, with the sum that gives their bytes."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import NamedTuple
 
@@ -49,7 +50,14 @@ class Term:
     """The formula, or what writes it: most plans are only asked for their bytes."""
     source: str
     """Where the operands come from: config, headers, measured elsewhere, assumed."""
-    buffers: tuple[Buffer, ...]
+    buffers_of: tuple[Buffer, ...] | Callable[[], tuple[Buffer, ...]]
+    """The buffers, or what lists them."""
+    known_bytes: int | None = None
+    """Their sum, where it is known without the list."""
+
+    @cached_property
+    def buffers(self) -> tuple[Buffer, ...]:
+        return self.buffers_of if isinstance(self.buffers_of, tuple) else self.buffers_of()
 
     @property
     def formula(self) -> str:
@@ -58,6 +66,8 @@ class Term:
 
     @cached_property
     def bytes(self) -> int:
+        if self.known_bytes is not None:
+            return self.known_bytes
         return sum(buffer.bytes for buffer in self.buffers)
 
     @classmethod
@@ -81,23 +91,43 @@ class PlacedWeight(NamedTuple):
     device: Device
 
 
-def weight_terms(placed: Iterable[PlacedWeight], source: str) -> tuple[Term, ...]:
+def weight_terms(placed: Sequence[PlacedWeight], source: str) -> tuple[Term, ...]:
     """One term for each (class of tensors, device), in the order of the forward pass."""
-    buffers: dict[tuple[str, Device], list[Buffer]] = {}
+    sizes: dict[tuple[str, Device], int] = {}
     counts: dict[tuple[str, Device], dict[int, int]] = {}
-    for weight, weight_format, device in placed:
-        module = weight.module
-        for part, (count, bits) in weight_format.numbers(weight).items():
-            term = _term_name(weight.role, weight_format, part), device
-            name = weight.name if part == "weight" else f"{module}.{part}"
-            if term not in buffers:
-                buffers[term], counts[term] = [], {}
-            buffers[term].append(Buffer(name, -(-count * bits // 8)))
-            by_bits = counts[term]
-            by_bits[bits] = by_bits.get(bits, 0) + count
+    # Layers are alike: each kind of weight is looked at once, in the order of its first one.
+    kinds = Counter(
+        (each.weight.role, each.weight.shape, each.format, each.device) for each in placed
+    )
+    for (role, shape, weight_format, device), weights in kinds.items():
+        for part, (count, bits) in weight_format.numbers_of(shape).items():
+            term = _term_name(role, weight_format, part), device
+            sizes[term] = sizes.get(term, 0) + weights * -(-count * bits // 8)
+            by_bits = counts.setdefault(term, {})
+            by_bits[bits] = by_bits.get(bits, 0) + weights * count
     return tuple(
-        Term(name, device, partial(_formula, counts[name, device]), source, tuple(held))
-        for (name, device), held in buffers.items()
+        Term(
+            name,
+            device,
+            partial(_formula, counts[name, device]),
+            source,
+            partial(_buffers, placed, name, device),
+            size,
+        )
+        for (name, device), size in sizes.items()
+    )
+
+
+def _buffers(placed: Iterable[PlacedWeight], term: str, device: Device) -> tuple[Buffer, ...]:
+    """List the tensors of a term, in the order of the forward pass."""
+    return tuple(
+        Buffer(
+            weight.name if part == "weight" else f"{weight.module}.{part}", -(-count * bits // 8)
+        )
+        for weight, weight_format, place in placed
+        if place == device
+        for part, (count, bits) in weight_format.numbers(weight).items()
+        if _term_name(weight.role, weight_format, part) == term
     )
 
 

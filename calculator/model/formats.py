@@ -61,7 +61,11 @@ class WeightFormat:
 
     def numbers(self, weight: Weight) -> Mapping[str, tuple[int, int]]:
         """(how many numbers, bits of each) of each tensor that holds the weight."""
-        return _numbers(self, weight.shape)
+        return self.numbers_of(weight.shape)
+
+    def numbers_of(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, int]]:
+        """`numbers` of any weight of that shape."""
+        return _numbers(self, shape)
 
     def __str__(self) -> str:
         if not self.is_quantized:

@@ -60,7 +60,7 @@ class CardRates:
     """Operations a second on a card's data sheet; multiply-adds count twice."""
 
     matrix: float
-    """Of bfloat16 or float16 products."""
+    """The rate of bfloat16 or float16 products."""
     float32: float
 
 

@@ -8,6 +8,8 @@ Glm4qError
 ├── CheckpointError    a checkpoint that is missing, damaged, or not what its config says
 ├── TokenizerError     a tokenizer or chat template that cannot be read or applied
 ├── KernelError        no kernel takes a layer
+├── GrammarError       a schema, regular expression or grammar that cannot be honoured
+├── AnswerCutError     an answer that ended before it matched what it had to match
 ├── NumericError       a model whose numbers overflow or are not numbers
 ├── MemoryFullError    the device has no memory left while a model runs
 ├── PrefixError        kept keys and values that cannot be read, written or used
@@ -52,6 +54,14 @@ class TokenizerError(Glm4qError):
 
 class KernelError(Glm4qError):
     """No kernel takes a layer."""
+
+
+class GrammarError(Glm4qError):
+    """A schema, regular expression or grammar that cannot be honoured."""
+
+
+class AnswerCutError(Glm4qError):
+    """An answer that ended before it matched what it had to match."""
 
 
 class NumericError(Glm4qError):

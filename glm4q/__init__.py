@@ -12,11 +12,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from glm4q.decode.sampling import SamplingParams
     from glm4q.engine import LLM
+    from glm4q.text.grammar.grammar import Grammar
 
 __version__ = "0.1.0"
-__all__ = ["LLM", "SamplingParams", "__version__"]
+__all__ = ["LLM", "Grammar", "SamplingParams", "__version__"]
 
-_MODULES = {"LLM": "glm4q.engine", "SamplingParams": "glm4q.decode.sampling"}
+_MODULES = {
+    "Grammar": "glm4q.text.grammar.grammar",
+    "LLM": "glm4q.engine",
+    "SamplingParams": "glm4q.decode.sampling",
+}
 
 # torch's OpenMP threads spin while they wait, and keep the cores from our kernels' own threads.
 # OpenMP reads this when torch is imported, so it stands where the package is imported first.

@@ -14,6 +14,7 @@ from calculator.errors import MemoryFullError, OptionError, PrefixError
 from calculator.memory.placement import placement
 from calculator.memory.plan import MemoryPlan
 from calculator.questions.fit import Fit, Wish
+from glm4q.chat.reply_grammar import ReplyConstraints, ReplyGrammar, refuse_stop_strings
 from glm4q.chat.session import ChatSession
 from glm4q.chat.template import ChatTemplate
 from glm4q.chat.tool_messages import Consent
@@ -29,6 +30,8 @@ from glm4q.planning.fingerprint import Fingerprint, take_fingerprint, weight_fil
 from glm4q.planning.machine import Machine, choose_machine
 from glm4q.planning.plan import RunPlan, plan_run
 from glm4q.text.generation_config import read_sampling_params, read_stop_token_ids
+from glm4q.text.grammar.compiler import GrammarCompiler
+from glm4q.text.grammar.grammar import Schema, read_schema
 from glm4q.text.tokenizer import Tokenizer
 from glm4q.tools.functions import Tool, Toolbox
 
@@ -143,14 +146,16 @@ class LLM:
         consent: Consent = lambda call: True,
         dialect: str | None = None,
         stop: Sequence[str] = (),
+        schema: Schema | None = None,
     ) -> ChatSession:
         """Begin a conversation, in whatever row of the batch is free when it asks.
 
         params: how questions are answered that name nothing else; the authors' own if None. tools:
         functions that the model may call; consent: asked before each call runs. dialect:
         the protocol that is used in place of the checkpoint's own template. stop: strings that end
-        an answer and are not part of it. Raises
-        TokenizerError without a template, ConfigError where the authors' settings are wrong, and
+        an answer and are not part of it. schema: a JSON schema, a pydantic model or a Grammar that
+        each answer matches. Raises TokenizerError without a template, ConfigError where the
+        authors' settings are wrong, GrammarError for a schema that cannot be honoured, and
         OptionError.
         """
         if system is not None and not system.strip():
@@ -159,6 +164,9 @@ class LLM:
         params.check_tokens(self.plan.config.vocab_size)
         control_tokens = self.tokenizer.control_tokens
         template = ChatTemplate.from_directory(self.directory, control_tokens, dialect)
+        toolbox = Toolbox(
+            tool if isinstance(tool, Tool) else Tool.from_function(tool) for tool in tools
+        )
         return ChatSession(
             self.batch,
             self.tokenizer,
@@ -166,12 +174,24 @@ class LLM:
             stop_token_ids=self.stop_token_ids,
             system=system,
             params=params,
-            toolbox=Toolbox(
-                tool if isinstance(tool, Tool) else Tool.from_function(tool) for tool in tools
-            ),
+            toolbox=toolbox,
             consent=consent,
             stop=stop,
+            constrain=None if schema is None else self._constrain(schema, toolbox, template, stop),
         )
+
+    @cached_property
+    def grammars(self) -> GrammarCompiler:
+        """What makes the constraints of answers. Its first one takes a second or two."""
+        vocab_size = self.plan.config.vocab_size
+        return GrammarCompiler(self.tokenizer, vocab_size, self.stop_token_ids)
+
+    def _constrain(
+        self, schema: Schema, toolbox: Toolbox, template: ChatTemplate, stop: Sequence[str]
+    ) -> ReplyConstraints:
+        refuse_stop_strings(stop)
+        reply = ReplyGrammar.with_tools(read_schema(schema), toolbox.offers)
+        return ReplyConstraints(self.grammars, reply, template.call_style)
 
 
 def load_as_planned(

@@ -6,14 +6,16 @@ twice. Several conversations share the rows of one batch.
 """
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
 from calculator.errors import ContextFullError, MemoryFullError, ToolError
 from glm4q.chat.messages import Message
-from glm4q.chat.replies import ReplyEvent, ReplyParser, Text
+from glm4q.chat.replies import ReplyEvent, Text
+from glm4q.chat.reply_grammar import cut_error
 from glm4q.chat.reply_record import ReplyRecord
+from glm4q.chat.reply_start import ReplyStart
 from glm4q.chat.template import ChatTemplate
 from glm4q.chat.tool_messages import Consent, ToolResult, call_message, result_message
 from glm4q.chat.transcript import Conversation, Transcript
@@ -22,7 +24,7 @@ from glm4q.decode.batch import Batch
 from glm4q.decode.generate import token_ids
 from glm4q.decode.prefixes.prefix_store import Restored
 from glm4q.decode.row import Row
-from glm4q.decode.sampling import SamplingParams
+from glm4q.decode.sampling import Constraint, SamplingParams
 from glm4q.text.tokenizer import Tokenizer
 from glm4q.tools.calls import BadCall, ToolCall
 from glm4q.tools.functions import Toolbox
@@ -73,9 +75,10 @@ class ChatSession:
         toolbox: Toolbox | None = None,
         consent: Consent = lambda call: True,
         stop: Sequence[str] = (),
+        constrain: Callable[[ReplyStart], Constraint] | None = None,
     ) -> None:
         """toolbox: what the model may call; consent: asked before each call runs; stop: strings
-        that end an answer and are not part of it.
+        that end an answer and are not part of it; constrain: makes what each reply must match.
         """
         self._batch, self._tokenizer, self._template = batch, tokenizer, template
         self._stop_token_ids = stop_token_ids
@@ -83,7 +86,7 @@ class ChatSession:
         self.last_answer: AnswerRecord | None = None
         self._answer: Answer | None = None
         self._toolbox, self._consent = toolbox or Toolbox([]), consent
-        self._stop = stop
+        self._stop, self._constrain = stop, constrain
         self._assistant_id = tokenizer.control_tokens.get(ASSISTANT)
         if self._toolbox.names:  # a template that takes no tools is refused before a question
             template.render([{"role": "user", "content": ""}], tools=self._toolbox.offers)
@@ -145,7 +148,8 @@ class ChatSession:
         params: the session's if not given. Closing the iterator or interrupting it keeps what was
         said. Raises ContextFullError where the conversation no longer fits, the session then being
         as before; MemoryFullError where the device's memory was taken by others meanwhile, what was
-        said till then being kept; ToolError where the model calls tools without end.
+        said till then being kept; ToolError where the model calls tools without end; and
+        AnswerCutError where an answer ends before it matches what it must match.
         """
         messages = [*self.messages, {"role": "user", "content": question}]
         prompt, prompt_ids = self._prompt(messages)
@@ -207,15 +211,22 @@ class ChatSession:
         self, messages: list[Message], prompt: str, prompt_ids: list[int], params: SamplingParams
     ) -> Generator[ReplyEvent]:
         stop_token_ids = params.stop_token_ids | self._stop_token_ids
-        answer = self._batch.join(prompt_ids, replace(params, stop_token_ids=stop_token_ids))
+        start = ReplyStart.of(prompt)
+        answer = self._batch.join(
+            prompt_ids,
+            replace(params, stop_token_ids=stop_token_ids),
+            constraint=self._constrain(start) if self._constrain else None,
+        )
         self._answer = answer
         record = AnswerRecord(answer.prompt_tokens, answer.cached_tokens)
         self.last_answer = record
         self._transcript.begin(prompt, prompt_ids)
-        reply = ReplyRecord(self._parser(prompt))
+        reply = ReplyRecord(start.parser(self._toolbox.names, self._stop))
         try:
             yield from self._parsed(self._counted(answer, record), reply)
             yield from reply.finish(whole=answer.finish_reason == "stop")
+            if answer.cut:
+                raise cut_error(answer)
         except MemoryFullError:
             raise MemoryFullError(
                 "the device has no memory left: another program took it; the conversation is kept "
@@ -227,14 +238,6 @@ class ChatSession:
             if record.tokens:
                 self.messages = [*messages, *reply.messages()]
                 self._transcript.end(reply.raw)
-
-    def _parser(self, prompt: str) -> ReplyParser:
-        return ReplyParser(
-            tools=self._toolbox.names,
-            thinking=prompt.rstrip().endswith("<think>"),
-            role_line=not prompt.endswith("\n"),
-            stop=self._stop,
-        )
 
     def _parsed(self, tokens: Iterator[int], reply: ReplyRecord) -> Iterator[ReplyEvent]:
         """The events of a reply, whose segments end where the model writes `<|assistant|>`."""

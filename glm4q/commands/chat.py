@@ -13,6 +13,7 @@ from glm4q.commands.options import compute, keeping, memory, output, sampling, s
 from glm4q.commands.process.streams import read_question
 from glm4q.commands.run.answer_json import answer_as_json
 from glm4q.commands.run.conversation import converse
+from glm4q.commands.run.grammars import read_grammar
 from glm4q.commands.run.keeping import PrefixPlace, begin_session, make_keeper
 from glm4q.commands.run.load import load, make_wish, parse_reserve
 from glm4q.commands.run.named_model import ModelRequest, find_checkpoint
@@ -54,6 +55,9 @@ def chat(
     loop_guard: sampling.LoopGuard = True,
     seed: sampling.Seed = None,
     draft: sampling.Draft = 0,
+    json_schema: option.JsonSchema = None,
+    regex: option.Regex = None,
+    grammar: option.GrammarFile = None,
     tools: option.Tools = None,
     tool: option.BuiltInTool = None,
     yes_tools: option.YesTools = None,
@@ -99,8 +103,12 @@ def chat(
         "loop_guard": loop_guard,
     }
     given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+    if logit_bias:
+        biased = with_setting(SamplingParams(), "logit_bias", " ".join(logit_bias))
+        given["logit_bias"] = biased.logit_bias
     # A wrong option is refused before a checkpoint is made, which takes hours.
     replace(SamplingParams(), **given)
+    schema = read_grammar(json_schema, regex, grammar, stop or ())
     place = PrefixPlace.parse(prefix_store, prefix_store_size)
     shown = parse_think(think)
     if dialect is not None:
@@ -131,8 +139,6 @@ def chat(
     if as_json and question is None:
         raise OptionError("--json answers one question: give it with --prompt or standard input")
     params = read_sampling_params(path, given)
-    if logit_bias:
-        params = with_setting(params, "logit_bias", " ".join(logit_bias))
     with choose_tools(tools or (), tool or (), yes_tools or (), files) as chosen:
         llm = loading()
         conversation = llm.chat(
@@ -142,6 +148,7 @@ def chat(
             consent=chosen.consent,
             dialect=dialect,
             stop=stop or (),
+            schema=schema,
         )
         if sys.stderr.isatty():  # a pipe gets the answer and nothing else
             print(llm.fit.sentence(), file=sys.stderr)

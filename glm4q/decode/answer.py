@@ -70,6 +70,7 @@ class Answer:
         self.finish_reason: FinishReason | None = None
         """Why the answer has ended; None while it has not."""
         self._left = room if params.max_tokens is None else min(params.max_tokens, room)
+        self._constraint = constraint
         self._sampler = Sampler(params, device, prompt, constraint)
         self._drafter = Drafter(prompt, draft_tokens)
         self._loop_guard = LoopGuard(prompt) if params.loop_guard else None
@@ -89,9 +90,20 @@ class Answer:
         start = self.row.cache.length
         return self.row.token_ids[start : start + count]
 
+    @property
+    def cut(self) -> bool:
+        """Whether it has ended before it was what its constraint demands."""
+        ended = self.finish_reason in ("stop", "length", "repetition")
+        return ended and self._constraint is not None and not self._constraint.complete
+
     def draft(self) -> list[int]:
-        """Guess tokens to come from the context, once the answer has begun."""
-        return self._drafter.draft(self._left - 1) if self.tokens else []
+        """Guess tokens to come from the constraint or the context, once the answer has begun."""
+        if not self.tokens:
+            return []
+        guess = self._drafter.draft(self._left - 1)
+        if self._constraint is None:
+            return guess
+        return self._constraint.draft(guess, min(self._drafter.most, self._left - 1))
 
     def take(self, logits: Tensor, draft: Sequence[int] = ()) -> bool:
         """Pick tokens from logits, [1 + draft, V], as long as each guess is what was picked.
@@ -116,6 +128,9 @@ class Answer:
             self._drafter.append(pick.token)
             self.events.append(Token(pick.token, pick.log_probabilities))
             self._left -= 1
+            if self._constraint is not None and self._constraint.finished:
+                self.end("stop")
+                return True
             if self._loop_guard is not None and self._loop_guard.repeats(self.row.token_ids):
                 self.end("repetition")
                 return True

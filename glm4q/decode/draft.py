@@ -51,7 +51,7 @@ class Drafter:
     def __init__(self, token_ids: Sequence[int], most: int) -> None:
         """most: tokens of a draft; with 0 no index is kept."""
         self._lookup = Lookup(token_ids) if most else None
-        self._most = self._length = most
+        self.most = self._length = most
         self._failures = self._pause = 0
 
     def append(self, token: int) -> None:
@@ -74,7 +74,7 @@ class Drafter:
             return
         if accepted:
             self._failures = 0
-            self._length = min(2 * accepted, self._most)
+            self._length = min(2 * accepted, self.most)
         else:
             self._failures += 1
             self._length = max(self._length // 2, 1)

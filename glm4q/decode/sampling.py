@@ -102,13 +102,27 @@ class SamplingParams:
 
 
 class Constraint(Protocol):
-    """Which tokens may come next, such as those of a grammar. It knows what came before."""
+    """Which tokens may come next, such as those of a grammar. It knows what came before.
+
+    Its methods raise a Glm4qError where it cannot go on.
+    """
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer may end here."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether no token may follow but one that ends the answer."""
 
     def mask(self, logits: Tensor) -> Tensor:
         """Return logits, float32 [V], in which tokens that may not come next are -inf."""
 
     def accept(self, token: int) -> None:
         """Go on behind a token that was picked."""
+
+    def draft(self, guess: Sequence[int], most: int) -> list[int]:
+        """Return tokens that must come, at most so many, or as much of a guess as may come."""
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,15 @@ from glm4q.chat.dialects import DIALECTS
 from glm4q.commands.options.declare import MACHINE, choice, option
 from glm4q.terminal.screen.reply import Think
 
-TOOLS = "Tools and thinking"
+TOOLS, MATCHING = "Tools and thinking", "What answers must match"
 
 
 def _tool(text: str, default: bool = False) -> Any:
     return option(text, topic=TOOLS, default=default)
+
+
+def _matching(text: str) -> Any:
+    return option(text, topic=MATCHING, default=False)
 
 
 Prompt = Annotated[
@@ -29,6 +33,22 @@ AsJson = Annotated[
     ),
 ]
 System = Annotated[str | None, option("The system prompt.", default=False)]
+JsonSchema = Annotated[
+    str | None,
+    _matching("A JSON schema, or a file with one: each answer is JSON that it describes."),
+]
+Regex = Annotated[
+    str | None, _matching("A regular expression that each answer matches from end to end.")
+]
+GrammarFile = Annotated[
+    Path | None,
+    option(
+        "A file with a grammar, in llguidance's kind of Lark, that each answer matches.",
+        "--grammar",
+        topic=MATCHING,
+        default=False,
+    ),
+]
 Tools = Annotated[
     list[Path] | None, _tool("A Python file whose public functions the model may call.")
 ]

@@ -1,6 +1,7 @@
 """Each sampling rule, on distributions small enough to reckon by hand."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -99,8 +100,13 @@ def test_logits_that_are_not_finite_are_told(value: float, temperature: float) -
 class OddTokens:
     """A constraint that lets odd tokens come, and notes what came."""
 
+    complete, finished = True, False
+
     def __init__(self) -> None:
         self.accepted: list[int] = []
+
+    def draft(self, guess: Sequence[int], most: int) -> list[int]:
+        return list(guess)
 
     def mask(self, logits: torch.Tensor) -> torch.Tensor:
         logits[::2] = -torch.inf

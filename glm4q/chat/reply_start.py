@@ -1,0 +1,26 @@
+"""Where a prompt leaves the model: in the line of its role, behind it, or in its thinking."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from glm4q.chat.replies import THINK, ReplyParser
+
+
+@dataclass(frozen=True)
+class ReplyStart:
+    """How a reply to a prompt begins."""
+
+    role_line: bool
+    """The prompt ends with `<|assistant|>`: a newline, or the name of a tool, comes first."""
+    thinking: bool
+    """The prompt ends inside `<think>`."""
+
+    @classmethod
+    def of(cls, prompt: str) -> Self:
+        """Read the end of a prompt."""
+        return cls(not prompt.endswith("\n"), prompt.rstrip().endswith(THINK))
+
+    def parser(self, tools: Collection[str], stop: Sequence[str]) -> ReplyParser:
+        """What reads the reply. tools: names that were offered; stop: strings that end it."""
+        return ReplyParser(tools=tools, thinking=self.thinking, role_line=self.role_line, stop=stop)

@@ -1,0 +1,211 @@
+"""Answers that must match a schema do, at a high temperature, with tools, drafts and thinking."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pydantic
+import pytest
+import torch
+
+from calculator.errors import AnswerCutError, GrammarError, OptionError
+from calculator.questions.fit import Wish
+from glm4q import LLM, Grammar, SamplingParams
+from glm4q.chat.replies import Text, Thinking
+from glm4q.chat.reply_grammar import ReplyGrammar
+from glm4q.chat.reply_start import ReplyStart
+from glm4q.chat.tool_messages import CallStyle
+from glm4q.decode.batch import Batch
+from glm4q.decode.sampling import Sampler
+from glm4q.tools.calls import ToolCall
+from tests.glm4q.chat.schemas import SCHEMAS, Schema, closed
+
+WILD = SamplingParams(temperature=1.5)
+PERSON = closed({"name": {"type": "string", "maxLength": 5}, "age": {"enum": [1, 2, 3]}})
+LINE_START, ROLE_LINE = ReplyStart(False, False), ReplyStart(True, False)
+IN_THOUGHT = ReplyStart(True, True)
+
+
+@pytest.fixture(scope="module")
+def llm(chat_checkpoint: Path) -> LLM:
+    return LLM.load(chat_checkpoint, device="cpu", wish=Wish(context=4096))
+
+
+def answer(llm: LLM, schema: Any, params: SamplingParams = WILD) -> str:
+    chat = llm.chat(schema=schema, params=params)
+    said = "".join(chat.ask("Say it."))
+    assert chat.last_answer
+    assert chat.last_answer.finish_reason == "stop"
+    return said
+
+
+def check(schema: Schema, text: str) -> None:
+    checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
+    jsonschema.Draft202012Validator(schema, format_checker=checker).validate(json.loads(text))
+
+
+@pytest.mark.parametrize("number", range(len(SCHEMAS)))
+def test_answers_validate_at_a_high_temperature(llm: LLM, number: int) -> None:
+    check(SCHEMAS[number], answer(llm, SCHEMAS[number], replace(WILD, seed=number)))
+
+
+@pytest.mark.demo
+def test_the_demo_models_answers_validate(quantized_demo: Callable[[int], Path]) -> None:
+    llm = LLM.load(quantized_demo(8), device="cpu", wish=Wish(context=1024))
+    for number in range(0, len(SCHEMAS), 7):
+        check(SCHEMAS[number], answer(llm, SCHEMAS[number], replace(WILD, seed=number)))
+
+
+def test_a_regular_expression_and_a_grammar_are_matched_from_end_to_end(llm: LLM) -> None:
+    regex = r"[a-f]{3}/(ja|nein) \d{2}"
+    assert re.fullmatch(regex, answer(llm, Grammar.from_regex(regex)))
+    grammar = 'start: "<" word ("," word)? ">"\nword: /[xyz]{2}/'
+    assert re.fullmatch("<[xyz]{2}(,[xyz]{2})?>", answer(llm, Grammar.from_lark(grammar)))
+
+
+def test_a_pydantic_model_is_a_schema(llm: LLM) -> None:
+    class Weather(pydantic.BaseModel, extra="forbid"):
+        rain: bool
+        degrees: int = pydantic.Field(ge=-40, le=50)
+
+    Weather.model_validate_json(answer(llm, Weather))
+
+
+def test_a_limit_that_cuts_an_answer_is_an_error_that_names_it(llm: LLM) -> None:
+    with pytest.raises(AnswerCutError, match="max_tokens cut the answer after 9 tokens"):
+        answer(llm, PERSON, replace(WILD, max_tokens=9))
+    chat = llm.chat(schema=Grammar.from_regex("a{200}"), params=WILD)
+    with pytest.raises(AnswerCutError, match="the end of the context cut the answer after"):
+        list(chat.ask("x" * 4000))
+
+
+def test_a_whole_answer_at_the_limit_is_no_error(llm: LLM) -> None:
+    assert answer(llm, {"const": 1}, replace(WILD, max_tokens=1)) == "1"
+
+
+def test_control_tokens_end_no_answer_and_come_in_none(llm: LLM) -> None:
+    """However likely they are."""
+    likely = dict.fromkeys(llm.tokenizer.control_tokens.values(), 100.0)
+    check(PERSON, answer(llm, PERSON, replace(WILD, logit_bias=likely, seed=3)))
+
+
+def test_a_stop_string_and_a_schema_exclude_each_other(llm: LLM) -> None:
+    with pytest.raises(OptionError, match="the stop string 'x' would cut"):
+        llm.chat(schema=PERSON, stop=["x"])
+
+
+def test_a_call_of_a_tool_matches_its_parameters(llm: LLM) -> None:
+    given: list[tuple[str, int]] = []
+
+    def weather(city: str, days: int = 1) -> str:
+        """The weather of a city."""
+        given.append((city, days))
+        return "rain"
+
+    for seed in range(8):
+        chat = llm.chat(schema=PERSON, tools=[weather], params=replace(WILD, seed=seed))
+        events = _first_reply(chat.stream("Say it."))
+        if not any(isinstance(event, ToolCall) for event in events):
+            check(PERSON, "".join(event.text for event in events if isinstance(event, Text)))
+    assert given, "no seed calls the tool"
+
+
+def _first_reply(events: Any) -> list[Any]:
+    """The events up to the first call and its result, or to the end."""
+    first: list[Any] = []
+    for event in events:
+        first.append(event)
+        if first and isinstance(first[-1], ToolCall):
+            next(events)  # the call runs
+            events.close()
+            break
+    return first
+
+
+def test_guesses_leave_the_answer_as_it_is_and_take_fewer_steps(
+    llm: LLM, chat_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The grammar itself forces the names of properties."""
+    names = {f"a long name of property {number}": {"enum": [1, 2]} for number in range(4)}
+    greedy = SamplingParams(temperature=0)
+    steps: list[Batch] = []
+    step = Batch.step
+
+    def counted(batch: Batch) -> Any:
+        steps.append(batch)
+        return step(batch)
+
+    monkeypatch.setattr(Batch, "step", counted)
+    plain = answer(llm, closed(names), greedy)
+    alone = len(steps)
+    wish = Wish(context=4096, draft_tokens=4)
+    guessing = LLM.load(chat_checkpoint, device="cpu", wish=wish)
+    assert answer(guessing, closed(names), greedy) == plain
+    assert len(steps) - alone < alone / 2
+
+
+Reply = Callable[..., list[Any]]
+
+
+@pytest.fixture
+def reply(llm: LLM) -> Reply:
+    """reply(grammar, style, start, seed): a random reply, as its parser reads it."""
+
+    def make(grammar: ReplyGrammar, style: CallStyle, start: ReplyStart, seed: int) -> list[Any]:
+        constraint = llm.grammars.constraint(grammar.source(style, start))
+        sampler = Sampler(SamplingParams(seed=seed), torch.device("cpu"), constraint=constraint)
+        logits = torch.randn(llm.plan.config.vocab_size)
+        tokens = llm.tokenizer.encode('Hm, {"a": <think>\n</think>\n') if start.thinking else []
+        for token in tokens:
+            constraint.accept(token)
+        while not constraint.finished:
+            tokens.append(sampler(logits).token)
+        parser = start.parser(grammar.calls, ())
+        return parser.feed(llm.tokenizer.decode(tokens)) + parser.finish()
+
+    return make
+
+
+@pytest.mark.parametrize("start", [LINE_START, ROLE_LINE, IN_THOUGHT], ids=str)
+@pytest.mark.parametrize("style", ["metadata", "tool_calls"])
+def test_every_reply_that_must_be_a_call_is_read_as_one(
+    reply: Reply, style: CallStyle, start: ReplyStart
+) -> None:
+    tools: list[dict[str, Any]] = [
+        {"function": {"name": "weather", "parameters": PERSON}},
+        {"function": {"name": "now-1", "parameters": None}},
+    ]
+    grammar = ReplyGrammar.with_tools(None, tools)
+    for seed in range(4):
+        thoughts, calls = _apart(reply(grammar, style, start, seed))
+        (call,) = calls
+        assert isinstance(call, ToolCall)
+        if call.name == "weather":
+            jsonschema.validate(call.arguments, PERSON)
+        else:
+            assert (call.name, call.arguments) == ("now-1", {})
+        assert bool(thoughts) == start.thinking
+
+
+@pytest.mark.parametrize("start", [LINE_START, ROLE_LINE, IN_THOUGHT], ids=str)
+def test_every_reply_that_must_match_is_read_whole(reply: Reply, start: ReplyStart) -> None:
+    grammar = ReplyGrammar(Grammar.from_json_schema(PERSON))
+    for seed in range(3):
+        _, texts = _apart(reply(grammar, "metadata", start, seed))
+        check(PERSON, "".join(text.text for text in texts))
+
+
+def _apart(events: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Thinking, and all else."""
+    thoughts = [event for event in events if isinstance(event, Thinking)]
+    return thoughts, [event for event in events if not isinstance(event, Thinking)]
+
+
+def test_a_tool_whose_parameters_cannot_be_honoured_is_named() -> None:
+    tool = {"function": {"name": "f", "parameters": {"type": "object", "not": {}}}}
+    with pytest.raises(GrammarError, match=r"the tool f: .*not supported: not"):
+        ReplyGrammar.with_tools(None, [tool])

@@ -170,6 +170,7 @@ def _describe(
         name=name or llm.directory.resolve().name,
         directory=str(llm.directory),
         tokenizer=llm.tokenizer,
+        grammars=llm.grammars,
         template=_template(llm, dialect, note),
         params=replace(read_sampling_params(llm.directory), loop_guard=loop_guard),
         stop_token_ids=llm.stop_token_ids,

@@ -10,7 +10,7 @@ from calculator.errors import PrefixError
 from glm4q.decode.answer import Answer, Event
 from glm4q.decode.batch import Batch, TokenRunner
 from glm4q.decode.runner import Runner
-from glm4q.decode.sampling import SamplingParams
+from glm4q.decode.sampling import Constraint, SamplingParams
 from glm4q.model.loader import held_tensors
 
 
@@ -44,8 +44,13 @@ class Decoder(Protocol):
     def held(self) -> dict[str, int]:
         """Bytes of the tensors by the parts of a plan; none while the model is not loaded."""
 
-    def join(self, prompt: Sequence[int], params: SamplingParams) -> Begun:
-        """Begin an answer. Raises Glm4qError where the prompt does not fit."""
+    def join(
+        self, prompt: Sequence[int], params: SamplingParams, constraint: Constraint | None
+    ) -> Begun:
+        """Begin an answer. Raises Glm4qError where the prompt does not fit.
+
+        constraint: what the answer must match.
+        """
 
     def cancel(self, answer: Any) -> None:
         """End an answer; its row is free at once."""
@@ -106,14 +111,16 @@ class BatchDecoder:
             raise RuntimeError("the model is not loaded")
         return self._batch
 
-    def join(self, prompt: Sequence[int], params: SamplingParams) -> Answer:
+    def join(
+        self, prompt: Sequence[int], params: SamplingParams, constraint: Constraint | None
+    ) -> Answer:
         if self._keeps:
             try:
                 self.batch.keep_shared(prompt)
             except PrefixError as error:  # a full disk ends the keeping, and no answer
                 self._keeps = False
                 self._note(f"prompts are not kept any more: {error}")
-        return self.batch.join(prompt, params)
+        return self.batch.join(prompt, params, constraint=constraint)
 
     def cancel(self, answer: Any) -> None:
         self.batch.cancel(answer)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from glm4q.decode.answer import End, Event
-from glm4q.decode.sampling import SamplingParams
+from glm4q.decode.sampling import Constraint, SamplingParams
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 """Names the request that is being answered, in its answer's headers and in the log."""
@@ -21,6 +21,8 @@ class Job:
     params: SamplingParams
     deliver: Callable[[Event], None]
     """Gets the events, on the model's thread."""
+    constraint: Constraint | None = None
+    """What the answer must match."""
     request_id: str | None = field(default_factory=REQUEST_ID.get)
     cached_tokens: int = 0
     """Tokens of the prompt that were in the cache when it began."""

@@ -2,15 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from calculator.errors import Glm4qError
-from glm4q.chat.replies import ReplyEvent, ReplyParser, Text
+from glm4q.chat.replies import ReplyEvent, Text
 from glm4q.chat.stop_strings import StopStrings
 from glm4q.decode.answer import End, Event, FinishReason, Token
-from glm4q.decode.sampling import SamplingParams
+from glm4q.decode.sampling import Constraint, SamplingParams
 from glm4q.server.job import Job
 from glm4q.server.worker import Worker
 from glm4q.text.tokenizer import Tokenizer
@@ -74,15 +74,18 @@ class Reply:
         prompt: Sequence[int],
         params: SamplingParams,
         parser: Parser,
+        constraint: Constraint | None = None,
     ) -> None:
         self._worker, self._parser = worker, parser
         self._text = tokenizer.new_stream()
         self._segment = tokenizer.control_tokens.get(ASSISTANT)
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[Event] = asyncio.Queue()
+        self.on_token: Callable[[Token], None] | None = None
+        """Hears of each token before what it says."""
         self.tokens = 0
         """Tokens of the answer so far."""
-        self.job = Job(prompt, params, self._deliver)
+        self.job = Job(prompt, params, self._deliver, constraint)
 
     def _deliver(self, event: Event) -> None:
         """Take an event on the worker's thread. A loop that was closed by force takes none."""
@@ -111,16 +114,8 @@ class Reply:
 
     def _take(self, event: Token) -> list[ReplyEvent]:
         self.tokens += 1
+        if self.on_token is not None:
+            self.on_token(event)
         if event.token == self._segment:
             return self._parser.feed(self._text.rest()) + self._parser.next_segment()
         return self._parser.feed(self._text.push(event.token))
-
-
-def reply_parser(prompt: str, tools: Sequence[str], stop: Sequence[str]) -> ReplyParser:
-    """What reads the answer to a chat's prompt."""
-    return ReplyParser(
-        tools=tools,
-        thinking=prompt.rstrip().endswith("<think>"),
-        role_line=not prompt.endswith("\n"),
-        stop=stop,
-    )

@@ -7,10 +7,12 @@ from typing import Any
 from calculator.errors import Glm4qError
 from calculator.questions.question import Question
 from glm4q.chat.template import ChatTemplate
+from glm4q.chat.tool_messages import CallStyle
 from glm4q.decode.sampling import SamplingParams
 from glm4q.server.errors import ApiError
 from glm4q.server.request.protocol import sampling_params
 from glm4q.server.request.requests import Sampled
+from glm4q.text.grammar.compiler import GrammarCompiler
 from glm4q.text.tokenizer import Tokenizer
 
 
@@ -22,6 +24,7 @@ class ServedModel:
     directory: str
     """Where its files are, which no answer says."""
     tokenizer: Tokenizer
+    grammars: GrammarCompiler
     template: ChatTemplate | None
     """None where the checkpoint has none: it completes text, and does not chat."""
     params: SamplingParams
@@ -43,7 +46,12 @@ class ServedModel:
     @property
     def observes(self) -> bool:
         """Whether the template reads calls as metadata, and their results as observations."""
-        return self.template is not None and self.template.call_style == "metadata"
+        return self.template is not None and self.call_style == "metadata"
+
+    @property
+    def call_style(self) -> CallStyle:
+        """How the template writes calls."""
+        return "metadata" if self.template is None else self.template.call_style
 
     def chat_prompt(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from calculator.errors import Glm4qError
-from glm4q.decode.sampling import SamplingParams
+from calculator.errors import Glm4qError, GrammarError
+from glm4q.chat.reply_grammar import ReplyConstraints, ReplyGrammar
+from glm4q.chat.reply_start import ReplyStart
+from glm4q.decode.sampling import Constraint, SamplingParams
 from glm4q.server.errors import ApiError
-from glm4q.server.reply import Parser, Reply, reply_parser
+from glm4q.server.reply import Parser, Reply
+from glm4q.server.request.grammar import reply_grammar
 from glm4q.server.request.protocol import (
     max_tokens_of,
     offered_tools,
@@ -57,16 +60,41 @@ class Service:
     async def chat_replies(self, asked: ChatRequest) -> list[Reply]:
         """Begin the answers of a chat, one for each choice. Raises ApiError."""
         params = self.model.choices(asked, max_tokens_of(asked))
+        grammar = reply_grammar(asked)
         prompt = await self.chat_prompt(asked)
         token_ids = self.model.with_room(prompt.token_ids, "messages")
+        start = ReplyStart.of(prompt.text)
+        constraints: list[Constraint | None] = [None] * len(params)
+        if grammar is not None:
+            constraints = await run_in_threadpool(self._constraints, grammar, start, len(params))
         return [
-            self.reply(token_ids, own, reply_parser(prompt.text, prompt.tools, asked.stops))
-            for own in params
+            self.reply(token_ids, own, start.parser(prompt.tools, asked.stops), constraint)
+            for own, constraint in zip(params, constraints, strict=True)
         ]
 
-    def reply(self, token_ids: Sequence[int], params: SamplingParams, parser: Parser) -> Reply:
+    def reply(
+        self,
+        token_ids: Sequence[int],
+        params: SamplingParams,
+        parser: Parser,
+        constraint: Constraint | None = None,
+    ) -> Reply:
         """Begin an answer, which is not queued yet."""
-        return Reply(self.worker, self.model.tokenizer, token_ids, params, parser)
+        return Reply(self.worker, self.model.tokenizer, token_ids, params, parser, constraint)
+
+    def _constraints(
+        self, grammar: ReplyGrammar, start: ReplyStart, count: int
+    ) -> list[Constraint | None]:
+        """One for each choice. Raises ApiError."""
+        try:
+            begin = ReplyConstraints(self.model.grammars, grammar, self.model.call_style)
+            return [begin(start) for _ in range(count)]
+        except Glm4qError as error:
+            raise self._ungrammatical(error) from None
+
+    def _ungrammatical(self, error: Glm4qError) -> ApiError:
+        message = self.model.without_path(error)
+        return ApiError(400, message, param="response_format", code="invalid_value")
 
     def submit(self, replies: Sequence[Reply]) -> None:
         """Queue answers. Raises ApiError where too many wait, or the model's thread ended."""
@@ -86,6 +114,8 @@ class Service:
         """What a client reads where its answer fails."""
         if error is None:
             return ApiError(503, "the model's thread has ended")
+        if isinstance(error, GrammarError):
+            return self._ungrammatical(error)
         return ApiError(500, self.model.without_path(error))
 
 

@@ -158,7 +158,7 @@ class Worker:
 
     def _join(self, job: Job) -> None:
         try:
-            answer = self.decoder.join(job.prompt, job.params)
+            answer = self.decoder.join(job.prompt, job.params, job.constraint)
         except Glm4qError as error:
             self._end(job, End("error", error))
         else:

@@ -144,6 +144,13 @@ class Tokenizer:
             return b""
         return self._bytes_of(token)
 
+    def token_text(self, token_id: int) -> str:
+        """A token as text: a control token by its name, and U+FFFD for bytes that are no text."""
+        named = self._backend.id_to_token(token_id)
+        if named in self.control_tokens:
+            return str(named)
+        return self.token_bytes(token_id).decode("utf-8", "replace")
+
     @cached_property
     def _bytes_of(self) -> Callable[[str], bytes]:
         return bytes_of_tokens(self._backend)

@@ -3,11 +3,12 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from glm4q.chat.replies import BadCall, ReplyEvent, Text, Thinking
 from glm4q.decode.answer import FinishReason
 from glm4q.server.errors import valid_text
+from glm4q.server.openai.logprobs import TokenLog
 from glm4q.server.request.bodies import Json
 from glm4q.tools.calls import ToolCall
 
@@ -40,9 +41,12 @@ class ChatChoice:
     index: int
     new_id: Callable[[], str]
     """Names a call, so that its result can name it."""
+    log: TokenLog | None = None
+    """Tells the log-probabilities of the text's tokens, where they are asked for."""
     text: str = ""
     thinking: str = ""
     calls: list[Json] = field(default_factory=list)
+    logprobs: list[Json] = field(default_factory=list)
 
     def begin(self) -> list[Json]:
         return [self._piece({"role": "assistant", "content": ""})]
@@ -51,10 +55,12 @@ class ChatChoice:
         """A call comes in one piece, so its id and its name come once."""
         if isinstance(event, Thinking):
             self.thinking += event.text
+            if self.log is not None:
+                self.log.take(event.text)
             return [self._piece({"reasoning_content": event.text})] if event.text else []
         if isinstance(event, Text | BadCall):  # a call that cannot be read is what it says
             self.text += event.text
-            return [self._piece({"content": event.text})] if event.text else []
+            return self._say(event.text) if event.text else []
         call = self._call(event)
         self.calls.append(call)
         return [self._piece({"tool_calls": [{"index": len(self.calls) - 1, **call}]})]
@@ -74,8 +80,15 @@ class ChatChoice:
             "index": self.index,
             "message": message,
             "finish_reason": finish_reason,
-            "logprobs": None,
+            "logprobs": None if self.log is None else {"content": self.logprobs, "refusal": None},
         }
+
+    def _say(self, text: str) -> list[Json]:
+        piece = self._piece({"content": text})
+        if self.log is not None:
+            piece["logprobs"] = self.log.chat_record(self.log.take(text))
+            self.logprobs += piece["logprobs"]["content"]
+        return [piece]
 
     def _piece(self, delta: Json) -> Json:
         return {"index": self.index, "delta": delta, "finish_reason": None, "logprobs": None}
@@ -94,21 +107,30 @@ class TextChoice:
     """An answer of /v1/completions."""
 
     index: int
+    log: TokenLog | None = None
     text: str = ""
+    logprobs: dict[str, list[Any]] = field(default_factory=dict)
 
     def begin(self) -> list[Json]:
         return []
 
     def add(self, event: ReplyEvent) -> list[Json]:
         text = event.text if isinstance(event, Text) else ""
+        if not text:
+            return []
+        piece = self._piece(text, None)
+        if self.log is not None:
+            piece["logprobs"] = self.log.text_record(self.log.take(text), text, self.text)
+            for name, values in piece["logprobs"].items():
+                self.logprobs.setdefault(name, []).extend(values)
         self.text += text
-        return [self._piece(text, None)] if text else []
+        return [piece]
 
     def end(self, reason: FinishReason) -> Json:
         return self._piece("", _openai_reason(reason))
 
     def whole(self, reason: FinishReason) -> Json:
-        return self._piece(self.text, _openai_reason(reason))
+        return {**self._piece(self.text, _openai_reason(reason)), "logprobs": self.logprobs or None}
 
     def _piece(self, text: str, reason: str | None) -> Json:
         return {"index": self.index, "text": text, "finish_reason": reason, "logprobs": None}

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from glm4q.server.errors import ApiError
 from glm4q.server.openai.answers import Answers
 from glm4q.server.openai.choices import ChatChoice, Choice, Heading, TextChoice
+from glm4q.server.openai.logprobs import TokenLog
 from glm4q.server.reply import PlainText, Reply
 from glm4q.server.request.bodies import Json, read_body
 from glm4q.server.request.requests import MAX_CHOICES, ChatRequest, CompletionRequest, Sampled
@@ -49,7 +50,8 @@ class OpenAIEndpoints:
         self.service.check_model(asked.model)
         replies = await self.service.chat_replies(asked)
         pairs: list[tuple[Choice, Reply]] = [
-            (ChatChoice(index, _call_id), reply) for index, reply in enumerate(replies)
+            (ChatChoice(index, _call_id, self._log(reply)), reply)
+            for index, reply in enumerate(replies)
         ]
         heading = Heading(
             new_id("chatcmpl-"), "chat.completion", int(time.time()), self.service.model.name
@@ -73,7 +75,7 @@ class OpenAIEndpoints:
             self.service.reply(ids, own, PlainText(asked.stops)) for ids in tokens for own in params
         ]
         pairs: list[tuple[Choice, Reply]] = [
-            (TextChoice(index), reply) for index, reply in enumerate(replies)
+            (TextChoice(index, self._log(reply)), reply) for index, reply in enumerate(replies)
         ]
         heading = Heading(new_id("cmpl-"), "text_completion", int(time.time()), model.name)
         answers = Answers(self.service, heading, sum(map(len, tokens)), pairs)
@@ -84,6 +86,14 @@ class OpenAIEndpoints:
         if asked.stream:
             return answers.stream(wants_usage=asked.wants_usage)
         return await answers.whole(request)
+
+    def _log(self, reply: Reply) -> TokenLog | None:
+        """Note the tokens of a reply, where their log-probabilities are asked for."""
+        if reply.job.params.log_probabilities is None:
+            return None
+        log = TokenLog(self.service.model.tokenizer)
+        reply.on_token = log.push
+        return log
 
     def _record(self) -> Json:
         """Describe the model in the fields of both OpenAI's and Anthropic's API."""

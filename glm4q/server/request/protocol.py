@@ -28,7 +28,13 @@ def sampling_params(
     """
     given = {name: value for name in SAMPLED if (value := getattr(request, name)) is not None}
     try:
-        params = replace(own, **given, logit_bias=request.biases, max_tokens=max_tokens)
+        params = replace(
+            own,
+            **given,
+            logit_bias=request.biases,
+            log_probabilities=request.log_probabilities,
+            max_tokens=max_tokens,
+        )
         params.check_tokens(vocab_size)
         if request.seed is None:
             return [params] * (request.n or 1)
@@ -50,8 +56,6 @@ def max_tokens_of(request: ChatRequest) -> int | None:
 
 def offered_tools(request: ChatRequest) -> list[dict[str, Any]]:
     """The tools that the model is shown, as templates take them."""
-    if request.tool_choice not in (None, "auto", "none"):
-        raise unsupported("tool_choice", 'only "auto" and "none" are supported')
     if request.tool_choice == "none" or not request.tools:
         return []
     return [tool.for_template for tool in request.tools]

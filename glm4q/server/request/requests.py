@@ -12,6 +12,7 @@ MAX_CHOICES = 16
 MAX_MESSAGES = 4096
 MAX_TOOLS = 128
 MAX_STOPS = 16
+MAX_TOP_LOGPROBS = 20
 MAX_TOKENS = 2**31 - 1
 TOOL_NAME = r"^[A-Za-z_][\w.-]{0,127}$"
 """Anthropic's clients name tools with up to 128 characters, OpenAI's with up to 64."""
@@ -25,7 +26,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "echo": (False,),
     "function_call": (),
     "functions": ([],),
-    "logprobs": (False,),
     "modalities": (["text"],),
     "parallel_tool_calls": (True,),
     "prediction": (),
@@ -54,7 +54,7 @@ class Function(Body):
     name: str = Field(pattern=TOOL_NAME)
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: Literal[False] | None = None
+    strict: bool | None = None
 
 
 class OfferedTool(Body):
@@ -66,7 +66,8 @@ class OfferedTool(Body):
     @property
     def for_template(self) -> dict[str, Any]:
         """The tool as templates take it. A schema is not copied: it may be deep."""
-        named = {name: getattr(self.function, name) for name in Function.model_fields}
+        names = (name for name in Function.model_fields if name != "strict")
+        named = {name: getattr(self.function, name) for name in names}
         given = {name: value for name, value in named.items() if value is not None}
         return {"type": "function", "function": given}
 
@@ -139,6 +140,11 @@ class Sampled(Body):
             raise ApiError(400, message, param="logit_bias", code="invalid_value") from None
 
     @property
+    def log_probabilities(self) -> int | None:
+        """How many likely tokens come with each token; None where no figures are asked for."""
+        return None
+
+    @property
     def wants_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
 
@@ -151,6 +157,23 @@ class Sampled(Body):
             raise ApiError(400, message, param="stream_options", code="invalid_value")
 
 
+class NamedSchema(Body):
+    """A schema that an answer must match."""
+
+    name: str = Field(max_length=64)
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    description: str | None = None
+    strict: bool | None = None
+    """Answers match, whatever it is."""
+
+
+class ResponseFormat(Body):
+    """What the text of an answer must be."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: NamedSchema | None = None
+
+
 class ChatRequest(Sampled):
     """The body of /v1/chat/completions."""
 
@@ -158,9 +181,27 @@ class ChatRequest(Sampled):
     max_completion_tokens: int | None = Field(default=None, ge=1, le=MAX_TOKENS)
     tools: list[OfferedTool] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_choice: str | dict[str, Any] | None = None
+    response_format: ResponseFormat | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
+
+    @property
+    def log_probabilities(self) -> int | None:
+        return self.top_logprobs or 0 if self.logprobs else None
+
+    def check(self) -> None:
+        super().check()
+        if self.top_logprobs and not self.logprobs:
+            message = "top_logprobs: only a request with logprobs: true may have it"
+            raise ApiError(400, message, param="top_logprobs", code="invalid_value")
 
 
 class CompletionRequest(Sampled):
     """The body of /v1/completions."""
 
     prompt: str | list[str] | list[int] | list[list[int]]
+    logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
+
+    @property
+    def log_probabilities(self) -> int | None:
+        return self.logprobs

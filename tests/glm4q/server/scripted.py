@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 import uvicorn
 
 from calculator.cards.card import Card
@@ -19,7 +20,7 @@ from calculator.questions.question import Question
 from calculator.questions.subject import find_subject
 from glm4q.chat.template import ChatTemplate
 from glm4q.decode.answer import End, Event, Token
-from glm4q.decode.sampling import SamplingParams
+from glm4q.decode.sampling import Constraint, LogProbabilities, Sampler, SamplingParams
 from glm4q.server.app import make_app
 from glm4q.server.guard import LOOPBACK, Rules
 from glm4q.server.operation.log import AnswerLog
@@ -27,10 +28,12 @@ from glm4q.server.operation.metrics import Metrics
 from glm4q.server.served import ServedModel
 from glm4q.server.service import Service
 from glm4q.server.worker import Worker
+from glm4q.text.grammar.compiler import GrammarCompiler
 from glm4q.text.tokenizer import Tokenizer
 
 NAME = "scripted"
 CONTEXT = 2000
+VOCAB_SIZE = 288
 
 
 @dataclass(eq=False)
@@ -39,6 +42,7 @@ class ScriptedAnswer:
     tokens: int | None
     cached_tokens: int = 0
     told: int = 0
+    log_probabilities: int | None = None
 
 
 @dataclass
@@ -85,11 +89,16 @@ class ScriptedDecoder:
             raise self.load_failure
         self.loaded = True
 
-    def join(self, prompt: Sequence[int], params: SamplingParams) -> ScriptedAnswer:
+    def join(
+        self, prompt: Sequence[int], params: SamplingParams, constraint: Constraint | None
+    ) -> ScriptedAnswer:
+        """An answer that must match something says that at random, in place of the script."""
         assert self.loaded
         self.prompts.append(list(prompt))
         self.params.append(params)
-        answer = ScriptedAnswer(list(self.script), params.max_tokens, self.cached_tokens)
+        script = list(self.script) if constraint is None else _random_tokens(constraint)
+        answer = ScriptedAnswer(script, params.max_tokens, self.cached_tokens)
+        answer.log_probabilities = params.log_probabilities
         self.answers.append(answer)
         return answer
 
@@ -112,7 +121,11 @@ class ScriptedDecoder:
         if not answer.left:
             return [(answer, self._end(answer, End("stop")))]
         answer.told += 1
-        return [(answer, Token(answer.left.pop(0)))]
+        token, count = answer.left.pop(0), answer.log_probabilities
+        if count is None:
+            return [(answer, Token(token))]
+        likely = [(token + other, -0.5 - other) for other in range(count)]
+        return [(answer, Token(token, LogProbabilities(-0.5, tuple(likely))))]
 
     def _end(self, answer: ScriptedAnswer, end: End) -> End:
         self.answers.remove(answer)
@@ -198,6 +211,15 @@ def serving(
         listener.close()
 
 
+def _random_tokens(constraint: Constraint) -> list[int]:
+    """What random logits say until nothing may follow."""
+    sampler = Sampler(SamplingParams(seed=5), torch.device("cpu"), constraint=constraint)
+    tokens: list[int] = []
+    while not constraint.finished:
+        tokens.append(sampler(torch.randn(VOCAB_SIZE)).token)
+    return tokens
+
+
 def byte_tokens(tokenizer: Tokenizer, raw: bytes) -> list[int]:
     """One token for each byte, also where a byte alone is no character."""
     return [cast(int, tokenizer.token_id(LETTERS[byte])) for byte in raw]
@@ -218,6 +240,7 @@ def _served(checkpoint: Path, tokenizer: Tokenizer, *, thinks: bool) -> ServedMo
         name=NAME,
         directory=str(checkpoint),
         tokenizer=tokenizer,
+        grammars=GrammarCompiler(tokenizer, config.vocab_size, [256]),
         template=cast(ChatTemplate, StandInTemplate(thinks)),
         params=SamplingParams(temperature=0.8, top_p=0.8),
         stop_token_ids=frozenset([256]),

@@ -208,10 +208,9 @@ def test_text_is_completed(running: Running) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("logprobs", True),
         ("reasoning_effort", "high"),
-        ("response_format", {"type": "json_object"}),
-        ("tool_choice", "required"),
+        ("tool_choice", {"type": "allowed_tools"}),
+        ("parallel_tool_calls", False),
         ("a_field_of_tomorrow", 1),
     ],
 )

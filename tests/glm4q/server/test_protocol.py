@@ -11,6 +11,7 @@ from glm4q.decode.sampling import SamplingParams
 from glm4q.server.errors import ApiError
 from glm4q.server.openai.choices import ChatChoice
 from glm4q.server.request.bodies import read_body
+from glm4q.server.request.grammar import reply_grammar
 from glm4q.server.request.protocol import max_tokens_of, sampling_params, template_messages
 from glm4q.server.request.requests import ChatRequest
 from glm4q.tools.calls import ToolCall
@@ -117,3 +118,4 @@ def _everything(fields: dict[str, Any]) -> None:
     request = chat(**fields)
     sampling_params(request, SamplingParams(), max_tokens_of(request), vocab_size=100)
     template_messages(request, observes=True)
+    reply_grammar(request)

@@ -112,7 +112,10 @@ class BatchDecoder:
         return self._batch
 
     def join(
-        self, prompt: Sequence[int], params: SamplingParams, constraint: Constraint | None
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        constraint: Constraint | None = None,
     ) -> Answer:
         if self._keeps:
             try:

@@ -16,7 +16,7 @@ QUESTION := What is the capital of France?
 
 .PHONY: demo chat wheel test test-avx2 check format sanitize peers clean
 .PHONY: npm-clients bench-load bench-calc bench-kernels bench-kv bench-quality bench-speed bench-llama
-.PHONY: bench-transformers bench-context bench-batch bench-llama-wheel
+.PHONY: bench-server bench-transformers bench-context bench-batch bench-llama-wheel
 
 demo: $(VENV)/demo.done
 	rm -rf $(DEMO)
@@ -125,6 +125,10 @@ bench-llama-wheel: $(VENV)/demo.done $(WHEEL_DONE)
 # Beside transformers with GPTQModel, bitsandbytes and torchao, on the demo model.
 bench-transformers: peers
 	$(BIN)/python -m benchmarks.transformers_speed
+
+# A server under load: eight clients for two minutes each way, and all that can go wrong beside.
+bench-server: demo
+	$(BIN)/python -m benchmarks.server.load $(DEMO)/int8
 
 # Answers decoded together, of the demo model that `make demo` quantizes.
 bench-batch: demo

@@ -16,15 +16,16 @@ export function showRefusal(refusal) {
 
 export function showAnswer(ask, made, cards) {
   const [card] = cards, margin = card.bytes - made.gpu, word = verdict(margin), box = $("verdict");
-  const many = ask.gpus > 1 ? ask.gpus + " x " : "";
-  $("need").textContent = size(made.gpu);
-  $("need").dataset.bytes = made.gpu;
+  const need = sumOf(made, "gpu"), names = ask.others ? cards.map((each) => each.name).join(" + ") : card.name;
+  const many = ask.gpus > 1 && !ask.others ? ask.gpus + " x " : "";
+  $("need").textContent = size(need);
+  $("need").dataset.bytes = need;
   $("of").textContent = requiredOf(ask);
   box.className = word;
   box.dataset.margin = margin;
   box.dataset.verdict = word;
   box.textContent = WORDS[word] + size(Math.abs(margin)) + (margin < 0 ? " too much" : " left") +
-    " of " + size(card.bytes) + " on " + many + card.name;
+    (ask.others ? ` on the fullest of ${names}` : " of " + size(card.bytes) + " on " + many + names);
   const full = decode(made, card, ask.context), most = maxContext(modelOf(ask), ask, cards);
   const users = ask.users > 1 ? " for each user" : "";
   $("speed").textContent =

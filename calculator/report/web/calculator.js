@@ -2,9 +2,9 @@
 import { showAnswer, showRefusal } from "./answer.js";
 import { showChart } from "./chart.js";
 import { $ } from "./elements.js";
-import { listChoices, readQuestion, readSlider, showQuestion } from "./pickers.js";
+import { isHalfTyped, listChoices, readQuestion, readSlider, showQuestion } from "./pickers.js";
 import { plan } from "./plan.js";
-import { cardOf, cardsOf, commandOf, facts, fragmentOf, modelOf, questionOf, valid } from "./question.js";
+import { cardsOf, commandOf, facts, fragmentOf, modelOf, questionOf, valid } from "./question.js";
 import { showOffers, showVariants, sortBy } from "./tables.js";
 
 let asked = null;
@@ -53,10 +53,10 @@ function listen(change) {
   choices.addEventListener("submit", (event) => event.preventDefault());
   choices.addEventListener("input", (event) => {
     if (event.target.id === "slider") change(readSlider(asked));
-    else if (event.target.id !== "card" || cardOf($("card").value)) change(readQuestion(asked));
+    else if (!isHalfTyped(event.target)) change(readQuestion(asked));
   });
   choices.addEventListener("focusout", (event) => {
-    if (event.target.id === "card") $("card").value = asked.card;
+    if (event.target.id in { card: 1, others: 1 }) event.target.value = asked[event.target.id];
   });
   $("calculator").addEventListener("click", (event) => {
     const { context, pick, sort, table } = event.target.dataset || {};

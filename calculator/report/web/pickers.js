@@ -1,11 +1,12 @@
 // The pickers of the calculator: they show a question, and read one.
 import { $, element, option } from "./elements.js";
-import { cardOf, facts, GROUPS, gpusFor, headsFor, longestOf, modelOf, valid, weightsFor } from "./question.js";
+import { cardOf, facts, GROUPS, gpusFor, headsFor, longestOf, modelOf, othersOf, valid, weightsFor } from "./question.js";
 import { MIB, number, size } from "./units.js";
 import { KV_NAMES } from "./weights.js";
 
 const MARKS = [[1024, "1K"], [8192, "8K"], [32768, "32K"], [64512, "63K"], [128000, "125K"], [131072, "128K"]];
 const PICKED = ["model", "weights", "group", "head", "kv", "embedding", "split"];
+const CARDS = ["card", "others"];
 const TYPED = ["context", "users", "prefix", "chunk", "draft", "gpus"];
 
 // The slider's 1,000 places are even in the logarithm of the context.
@@ -27,11 +28,12 @@ export function showQuestion(ask) {
     for (const value of values) option($(name), value, value);
   }
   for (const name of [...PICKED, ...TYPED]) $(name).value = ask[name];
-  if (document.activeElement !== $("card")) $("card").value = ask.card; // it is being typed in
+  for (const name of CARDS) if (document.activeElement !== $(name)) $(name).value = ask[name]; // else it is being typed
+  $("gpus").disabled = Boolean(ask.others);
   $("reserve").value = ask.reserve / MIB;
   $("layers").value = ask.layers ?? "";
   $("layers").disabled = ask.gpus > 1;
-  $("split").disabled = ask.gpus === 1;
+  $("split").disabled = ask.gpus === 1 || Boolean(ask.others);
   $("draft").disabled = ask.users > 1;
   $("slider").value = toSlider(ask.context, longestOf(ask));
   $("slider").setAttribute("aria-valuetext", number(ask.context) + " tokens");
@@ -59,8 +61,13 @@ export function readQuestion(before) {
   ask.reserve = Number($("reserve").value) * MIB;
   ask.layers = $("layers").value === "" ? null : Number($("layers").value);
   ask.card = cardOf($("card").value) ? $("card").value : before.card;
+  ask.others = othersOf($("others").value) ? $("others").value : before.others;
   return valid(ask);
 }
+
+// Whether a card's name is being typed, and is no card yet.
+export const isHalfTyped = (field) =>
+  (field.id === "card" && !cardOf(field.value)) || (field.id === "others" && !othersOf(field.value));
 
 export const readSlider = (ask) =>
   valid({ ...ask, context: fromSlider(Number($("slider").value), longestOf(ask)) });

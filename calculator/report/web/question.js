@@ -6,16 +6,24 @@ import { MIB } from "./units.js";
 export const facts = { models: {}, cards: [], start: {} };
 
 const NUMBERS = ["context", "users", "prefix", "chunk", "draft", "reserve", "gpus"];
-const WORDS = ["model", "weights", "group", "head", "kv", "embedding", "split", "card"];
+const WORDS = ["model", "weights", "group", "head", "kv", "embedding", "split", "card", "others"];
 const SPLITS = ["tensor", "layers"];
 const GPUS = [1, 2, 3, 4, 6, 8];
 export const GROUPS = ["128", "64", "32", "channel"];
-const LONGEST_FRAGMENT = 2000;
+const LONGEST_FRAGMENT = 2000, MOST_OTHERS = 15;
 
 export const modelOf = (ask) => facts.models[ask.model];
 export const cardOf = (name) =>
   facts.cards.find((card) => card.name.toLowerCase() === name.trim().toLowerCase());
-export const cardsOf = (ask) => Array.from({ length: ask.gpus }, () => cardOf(ask.card));
+// The cards behind the first one, where they are not alike; null where a name is not known.
+export function othersOf(text) {
+  const names = text.split(",").map((name) => name.trim()).filter(Boolean), cards = names.map(cardOf);
+  return cards.every(Boolean) ? cards : null;
+}
+export function cardsOf(ask) {
+  const others = othersOf(ask.others) ?? [], first = cardOf(ask.card);
+  return others.length ? [first, ...others] : Array.from({ length: ask.gpus }, () => first);
+}
 export const gpusFor = () => [...new Set([...GPUS, facts.start.gpus])].sort((a, b) => a - b);
 export const weightsFor = (model) => model.stored ? ["as stored"] : ["bf16", "int8", "int4", "nf4", "llm-int8"];
 export const headsFor = (model) => model.stored ? ["as stored"] : ["bf16", "int8"];
@@ -33,7 +41,10 @@ export function valid(ask) {
   ask.chunk = clamp(ask.chunk, 1, 16384);
   ask.draft = ask.users > 1 ? 0 : clamp(ask.draft, 0, 31);
   ask.reserve = clamp(ask.reserve, 0, 65536 * MIB);
-  ask.gpus = gpusFor().includes(ask.gpus) ? ask.gpus : 1;
+  const others = (othersOf(ask.others) ?? []).slice(0, MOST_OTHERS);
+  ask.others = others.map((card) => card.name).join(", ");
+  if (others.length) Object.assign(ask, { gpus: others.length + 1, split: "layers" });
+  else ask.gpus = gpusFor().includes(ask.gpus) ? ask.gpus : 1;
   ask.layers = ask.layers === null || ask.gpus > 1 ? null : clamp(ask.layers, 0, model.config.num_hidden_layers);
   oneOf("weights", weightsFor(model));
   oneOf("head", headsFor(model));
@@ -73,6 +84,7 @@ export function commandOf(ask) {
   if (ask.layers !== null) words.push("--gpu-layers", ask.layers);
   words.push("--embedding", ask.embedding);
   if (ask.reserve !== 256 * MIB) words.push("--reserve", ask.reserve ? ask.reserve / MIB + "M" : "0");
+  if (ask.others) return [...words, "--gpus", quoted(cardsOf(ask).map((card) => card.name).join(","))].join(" ");
   if (ask.gpus > 1) words.push("--gpus", ask.gpus);
   if (ask.gpus > 1 && ask.split !== "tensor") words.push("--split", ask.split);
   return words.concat(cardOf(ask.card).arguments.map(quoted)).join(" ");

@@ -151,6 +151,26 @@ def test_another_model_layers_and_several_cards(
     assert counts == [[share["layers"], share["gpu_bytes"]] for share in expected["shares"]]
 
 
+def test_cards_that_differ_divide_the_layers(
+    browser: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "page.html"
+    options = (*OPTIONS[:-1], "65536", "--weights", "bf16", "--lm-head", "bf16")
+    asked = ("--gpus", "RTX 3090,RTX 3060 12GB")
+    assert main(["calc", *options, *asked, "--as", "html", "-o", str(file)]) == 0
+    shown = Shown(browser.new_page(), [], file)
+    shown.page.goto(file.as_uri())
+    expected = answer(capsys, *options, *asked)
+    compare(shown, expected)
+    assert shown.page.locator("#command").inner_text() == expected["command"]
+    shown.fill(others="RTX 3060 12GB, RTX 30")  # not a card yet
+    assert shown.number("#need") == expected["total_gpu_bytes"]
+    shown.fill(others="RTX 3060 12GB, RTX 4090")
+    three = ("--gpus", "RTX 3090,RTX 3060 12GB,RTX 4090")
+    compare(shown, answer(capsys, *options, *three))
+    shown.page.close()
+
+
 def test_the_slider_and_the_marks(shown: Shown) -> None:
     slider, typed = shown.page.locator("#slider"), shown.page.locator("#context")
     slider.focus()
@@ -244,7 +264,7 @@ def random_question(draw: random.Random) -> tuple[dict[str, Any], Question | Non
         "head": variant.lm_head, "kv": settings.kv, "embedding": embedding, "context": context,
         "users": users, "prefix": settings.shared_prefix, "chunk": settings.prefill_chunk,
         "draft": settings.draft_tokens, "reserve": settings.display_reserve,
-        "layers": settings.gpu_layers, "gpus": gpus, "split": split, "card": card,
+        "layers": settings.gpu_layers, "gpus": gpus, "split": split, "card": card, "others": "",
     }  # fmt: skip
     try:
         question = replace(BASES[model], card=card_of(find_gpu(card)), gpus=gpus, split=split)

@@ -40,6 +40,9 @@ COMMANDS: dict[str, CommandEntry] = {
     "rm": CommandEntry(
         "quantize.commands.entries", "rm", "Delete a checkpoint that was made by name.", MAKE
     ),
+    "config": CommandEntry(
+        "glm4q.commands.config", "config", "Show the options that your config file sets.", CHECK
+    ),
     "sessions": CommandEntry(
         "glm4q.commands.sessions", "sessions", "List or remove kept conversations.", USE
     ),

@@ -83,7 +83,7 @@ def _run(arguments: list[str], place: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_recipes_on_the_pages_are_read(tmp_path: Path) -> None:
-    for block in blocks("toml"):
+    for block in (block for block in blocks("toml") if block.page.name != "chat.md"):
         (tmp_path / "recipe.toml").write_text(block.text)
         assert read_recipe(tmp_path / "recipe.toml").rules
 
@@ -168,6 +168,17 @@ def test_files_that_a_page_names_exist(page: str) -> None:
     named |= set(re.findall(r"^\| ([\w/]+/) \|", text, re.M))
     assert len(named) > 15
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_the_config_file_of_the_page_is_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (block,) = (block for block in blocks("toml") if block.page.name == "chat.md")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    (tmp_path / "glm4q").mkdir()
+    (tmp_path / "glm4q" / "glm4q.toml").write_text(block.text)
+    assert main(["config"]) == 0
+    assert "chat --kv" in capsys.readouterr().out
 
 
 def test_the_picture_of_the_folders_has_folders_that_exist() -> None:

@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from calculator.errors import Glm4qError
+from glm4q.commands.process.config_file import Defaults, config_path, read_defaults
 from glm4q.commands.process.signals import raise_on_interrupt
 
 
@@ -38,9 +40,23 @@ def read_without_pydantic(params: Iterable[Any]) -> None:
 class QuickCommand(TyperCommand):
     """A command whose words become values without pydantic."""
 
+    defaults: Defaults | None = None
+    """What the user's config file says of the command."""
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        read_without_pydantic(self.get_params(ctx))
-        return super().parse_args(ctx, args)
+        params = self.get_params(ctx)
+        read_without_pydantic(params)
+        commands = getattr(ctx.parent and ctx.parent.command, "table", None)
+        if commands and not {"-h", "--help"} & {*args}:
+            self.defaults = read_defaults(config_path(), ctx.info_name, params, commands)
+            ctx.default_map = dict(self.defaults.values)
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            key = self.defaults and self.defaults.keys.get(getattr(error.param, "name", ""))
+            if self.defaults and key:
+                error.message += f"; {key} is set in {self.defaults.path}"
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; all imports are done, so Ctrl-C may raise KeyboardInterrupt."""
@@ -48,7 +64,12 @@ class QuickCommand(TyperCommand):
         if not gc.isenabled():
             gc.freeze()  # what is imported stays, and is never searched
             gc.enable()
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except Glm4qError as error:
+            if self.defaults is not None:
+                self.defaults.note_source(error)
+            raise
 
 
 class LazyGroup(TyperGroup):

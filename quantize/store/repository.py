@@ -33,7 +33,7 @@ class HubFile:
     name: str
     size: int
     sha256: str | None
-    """Of a file in the Hub's large storage (LFS)."""
+    """The checksum of a file in the Hub's large storage (LFS); None for any other file."""
     git_sha1: str | None
     """Git's own sum of any other file."""
 

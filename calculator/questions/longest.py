@@ -69,9 +69,10 @@ def _ours(question: Question, cards: tuple[Gpu, ...]) -> Iterator[LongestRow]:
             continue  # shapes that this format cannot hold
         if not asked.planner.tied:
             asked = asked.with_settings(replace(asked.settings, embedding="host"))
+        alone = replace(asked, card=None).with_planner_of(asked)
         for kv in (kv for kv in SHOWN_KV if kv in kv_choices(asked.subject.config)):
             settings = replace(asked.settings, kv=kv, context=1, shared_prefix=0)
-            placed = replace(asked.with_settings(settings), card=None)
+            placed = alone.with_settings(settings)
             name = f"{variant.weights if variant else 'as stored'}, {kv} KV"
             yield LongestRow(
                 name,

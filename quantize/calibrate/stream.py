@@ -71,6 +71,9 @@ class Stream(ExitStack):
                 self._feed = self._open(self._feed_path(place), feed.shape[-1])
             self._feed.write(start, feed)  # type: ignore[union-attr]
             yield x, feed
+        if before is not None:  # an open file would keep its place on the disk
+            before.close()
+            before.path.unlink()
 
     def leave(self, batches: list[tuple[int, int]]) -> None:
         """Write the states after the layer, and return when they are on the disk."""

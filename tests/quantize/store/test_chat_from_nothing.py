@@ -3,9 +3,7 @@
 import json
 import re
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import pytest
 from quantize.store.entries import Store, disk_bytes
 from tests.glm4q.terminal.pseudo_terminal import PseudoTerminal
 from tests.hub_server import Hub, running_hub
+from tests.quantize.store.disk import watched
 from tests.quantize.store.sources import divide
 
 NAME = "owner/demo"
@@ -40,25 +39,6 @@ def started(hub: Hub, place: Path, *options: str) -> PseudoTerminal:
         XDG_STATE_HOME=str(place / "state"),
         no_proxy="*",
     )
-
-
-@contextmanager
-def watched(directory: Path) -> Iterator[list[int]]:
-    """The most bytes that a directory took of the disk while the block ran."""
-    most, over = [0], threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.02):
-            try:
-                most[0] = max(most[0], disk_bytes(directory))
-            except FileNotFoundError:
-                continue  # a file went while it was looked at
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    yield most
-    over.set()
-    thread.join()
 
 
 @pytest.mark.demo

@@ -17,13 +17,13 @@ from calculator.checkpoint.stored import StoredModel
 from glm4q.cli import main
 from glm4q.commands.run.named_model import ModelRequest
 from quantize.output.target import partial_directory
-from quantize.parts import PartProgress
 from quantize.progress import QuantizeProgress
 from quantize.quality.report import JSON_NAME, TEXT_NAME
-from quantize.store.entries import ORIGIN, Store, disk_bytes
+from quantize.store.entries import ORIGIN, Store
 from quantize.store.making import Making
 from quantize.store.resolve import resolve
 from tests.hub_server import COMMIT, Hub, set_endpoint
+from tests.quantize.store.disk import watched
 from tests.quantize.store.sources import divide
 
 NAME = "owner/tiny"
@@ -85,31 +85,18 @@ def test_int4_by_gptq_equals_that_of_a_whole_source_and_so_does_its_quality(
     assert main(["verify", str(made), "--source", str(source)]) == 0
 
 
-class Watcher(QuantizeProgress):
-    """Measures the disk whenever bytes have come and a part begins."""
-
-    def __init__(self, store: Store, hub: Hub) -> None:
-        super().__init__()
-        self.store, self.hub, self.most = store, hub, 0
-
-    def fetched(self, name: str, there: int, size: int) -> None:
-        self.most = max(self.most, disk_bytes(self.store.directory))
-
-    def begin(self, progress: PartProgress) -> None:
-        self.most = max(self.most, disk_bytes(self.store.directory))
-
-
 @pytest.mark.parametrize("options", [{"quick": True}, {"weights": "int4"}], ids=["rtn", "gptq"])
 def test_the_disk_holds_no_more_than_was_predicted(
-    options: dict[str, object], store: Store, hub: Hub, source: Path
+    options: dict[str, object], store: Store, source: Path
 ) -> None:
     costs = []
 
     def make(making: Making, _: object) -> object:
         costs.append(making.costs)
-        return making.run(watcher)
+        with QuantizeProgress() as progress:
+            return making.run(progress)
 
-    with Watcher(store, hub) as watcher:
+    with watched(store.directory) as most:
         resolve(ModelRequest(NAME, store.directory, **options), make)  # type: ignore[arg-type]
     (cost,) = costs
     shards = {file.name: file.stat().st_size for file in source.glob("*.safetensors")}
@@ -117,8 +104,8 @@ def test_the_disk_holds_no_more_than_was_predicted(
     layer = max(sum(sizes) for sizes in _sizes_of_layers(source))
     assert cost.shard_bytes <= max(largest + second, layer + largest)
     assert cost.fetched_bytes == sum(shards.values())
-    assert watcher.most <= cost.disk_bytes + BLOCKS
-    assert watcher.most < cost.output_bytes + cost.fetched_bytes + cost.states_bytes
+    assert most[0] <= cost.disk_bytes + BLOCKS
+    assert most[0] < cost.output_bytes + cost.fetched_bytes + cost.states_bytes
 
 
 def _sizes_of_layers(source: Path) -> Iterator[list[int]]:

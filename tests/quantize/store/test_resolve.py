@@ -13,13 +13,13 @@ from glm4q.cli import main
 from glm4q.commands.run.named_model import ModelRequest
 from quantize.parts import parts_of
 from quantize.store.choose import Chosen, choose_variant
-from quantize.store.entries import Entry, Origin, Store
+from quantize.store.entries import BEGUN, Entry, Origin, Store
 from quantize.store.making import Making
 from quantize.store.proposal import proposal
 from quantize.store.repository import HubFile, Repository
 from quantize.store.resolve import repository_of, resolve
 from quantize.store.shards import Schedule
-from quantize.store.source import Source
+from quantize.store.source import Source, opened_source
 from tests.hub_server import Hub, set_endpoint
 from tests.markdown import blocks
 from tests.quantize.store.sources import hollow_shards
@@ -180,3 +180,32 @@ def test_a_note_of_use_is_kept(hub: Hub, chat_checkpoint: Path, tmp_path: Path) 
     assert main(["pull", "owner/tiny"]) == 0
     assert entry.last_used > before + 900
     assert main(["verify", str(entry.directory)]) == 0
+
+
+def test_what_a_run_left_that_was_killed_at_its_end_goes(
+    hub: Hub, chat_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.repository("owner/tiny", chat_checkpoint)
+    assert main(["pull", "owner/tiny", "--quick", "--yes"]) == 0
+    store = Store(tmp_path / "data" / "glm4q")
+    (entry,) = store.entries()
+    workshop = store.workshop("owner/tiny")
+    workshop.mkdir()
+    assert entry.origin
+    entry.origin.write(workshop / f"{entry.name}{BEGUN}")
+    capsys.readouterr()
+    assert main(["list"]) == 0
+    assert "not finished" not in capsys.readouterr().out
+    assert main(["pull", "owner/tiny"]) == 0
+    assert [each.name for each in store.directory.iterdir()] == [entry.name]
+
+
+def test_two_runs_on_one_source_one_is_told(
+    hub: Hub, chat_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.repository("owner/tiny", chat_checkpoint)
+    store = Store(tmp_path / "data" / "glm4q")
+    with opened_source(store, "owner/tiny"):
+        assert main(["pull", "owner/tiny", "--quick", "--yes"]) == 2
+    assert "another run is making a checkpoint of owner/tiny" in capsys.readouterr().err
+    assert not any(store.directory.iterdir())

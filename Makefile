@@ -8,6 +8,11 @@ DEMO := build/demo
 LLAMA := build/peers/llama
 LLAMA_VERSION := 0.3.36
 LLAMA_DONE := $(LLAMA)/$(LLAMA_VERSION).done
+LLAMA_AVX2 := build/peers/llama-avx2
+LLAMA_AVX2_DONE := $(LLAMA_AVX2)/$(LLAMA_VERSION).done
+IK := build/peers/ik
+IK_VERSION := 0.1.5
+IK_DONE := $(IK)/$(IK_VERSION).done
 WHEEL := build/peers/xllamacpp
 WHEEL_VERSION := 2026.10.11549
 WHEEL_DONE := $(WHEEL)/$(WHEEL_VERSION).done
@@ -16,7 +21,7 @@ QUESTION := What is the capital of France?
 
 .PHONY: demo chat wheel test test-avx2 check format sanitize peers clean
 .PHONY: npm-clients bench-load bench-calc bench-kernels bench-kv bench-quality bench-speed bench-llama
-.PHONY: bench-server bench-transformers bench-context bench-batch bench-llama-wheel
+.PHONY: bench-server bench-transformers bench-context bench-batch bench-llama-wheel bench-ik
 
 demo: $(VENV)/demo.done
 	rm -rf $(DEMO)
@@ -117,6 +122,12 @@ bench-speed: $(VENV)/demo.done $(LLAMA_DONE)
 bench-llama: $(VENV)/demo.done $(LLAMA_DONE)
 	$(BIN)/python -m benchmarks.llama_speed
 
+# Both with AVX2 alone: llama.cpp compiled for it, and ik_llama.cpp's wheel, which has no other code.
+bench-ik: $(VENV)/demo.done $(LLAMA_AVX2_DONE) $(IK_DONE)
+	$(BIN)/python -m benchmarks.llama_speed --isa avx2 --peer avx2 --cases glm-int4 glm-int8 --layers 4
+	$(BIN)/python -m benchmarks.llama_speed --isa avx2 --peer ik --cases glm-int4 glm-int8 --layers 4
+	$(BIN)/python -m benchmarks.llama_speed --isa avx2 --peer ik-repacked --cases glm-int4 glm-int8 --layers 4
+
 # The same beside llama.cpp's wheel that runs anywhere, of which x86 machines get the AVX2 code.
 bench-llama-wheel: $(VENV)/demo.done $(WHEEL_DONE)
 	$(BIN)/python -m benchmarks.llama_speed --peer wheel --cases demo
@@ -159,6 +170,18 @@ $(LLAMA_DONE):
 	$(PYTHON) -m venv $(LLAMA)
 	CMAKE_ARGS="-DGGML_NATIVE=ON" nice $(LLAMA)/bin/python -m pip --disable-pip-version-check \
 		install --quiet --no-binary llama-cpp-python llama-cpp-python==$(LLAMA_VERSION)
+	touch $@
+
+$(LLAMA_AVX2_DONE):
+	$(PYTHON) -m venv $(LLAMA_AVX2)
+	CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON" \
+		nice $(LLAMA_AVX2)/bin/python -m pip --disable-pip-version-check \
+		install --quiet --no-binary llama-cpp-python llama-cpp-python==$(LLAMA_VERSION)
+	touch $@
+
+$(IK_DONE):
+	$(PYTHON) -m venv $(IK)
+	$(IK)/bin/python -m pip --disable-pip-version-check install --quiet ik-llama-cpp-python==$(IK_VERSION)
 	touch $@
 
 $(WHEEL_DONE):

@@ -18,7 +18,6 @@ from calculator.model.formats import NF4, WeightFormat
 from glm4q.kernels.choose import KERNELS
 from glm4q.kernels.cpu.extension import extension
 from glm4q.kernels.cpu.native import matmul_dense
-from glm4q.kernels.cpu.records import LARGEST_DENSE_NUMBERS
 from glm4q.kernels.spec import LinearSpec, multiply
 from glm4q.weights.packing import QuantizedWeight, pack
 
@@ -63,7 +62,7 @@ def candidates(outputs: int, inputs: int) -> dict[str, tuple[int, Run]]:
 
 
 def native_dense(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """Multiply as the head does, but as many rows at once as fit."""
+    """Multiply as the head does."""
     out = torch.empty(len(x), len(weight))
     matmul_dense(x, weight, out)
     return out
@@ -90,8 +89,6 @@ def main() -> None:
     for rows in (1, 4, 8, 16, 512):
         x = torch.randn(rows, options.inputs, dtype=torch.bfloat16)
         times: dict[str, list[float]] = {name: [] for name in compared}
-        if x.numel() > LARGEST_DENSE_NUMBERS:
-            times.pop("native bfloat16", None)
         for _ in range(RUNS + 1):
             for name in times:
                 times[name].append(seconds(compared[name][1], x))

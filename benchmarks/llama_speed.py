@@ -1,7 +1,7 @@
 """glm4q beside llama.cpp: prefill, decode and load time, in turns on one machine.
 
     python -m benchmarks.llama_speed [--cases demo glm-int4 glm-int8] [--depths 0] [--rounds 3]
-        [--peer built]
+        [--peer built] [--isa avx2]
 
 glm-int4 and glm-int8 are GLM-4-9B's true shapes with random integers, which take about 13 and 21
 GB of disk together with their GGUF files and are kept under build/peers/models; demo is the trained
@@ -10,6 +10,7 @@ demo model. The GGUF files are `glm4q export`'s, so both programs multiply by th
 
 import argparse
 import json
+import os
 import statistics
 import sys
 from dataclasses import dataclass, replace
@@ -19,7 +20,8 @@ from typing import Any, Self
 import gguf
 import torch
 
-from benchmarks.machine import GLM4Q, ask, describe_machine
+from benchmarks.fused_qkv import fuse_qkv
+from benchmarks.machine import GLM4Q, LIMITED, ask, describe_machine
 from calculator.checkpoint.stored import StoredModel
 from calculator.model.formats import WeightFormat
 from calculator.model.presets import PRESETS
@@ -33,9 +35,14 @@ from quantize.recipe import Recipe
 MODELS = Path("build/peers/models")
 PEERS = {
     "built": ("build/peers/llama/bin/python", "llama_worker.py"),
+    "avx2": ("build/peers/llama-avx2/bin/python", "llama_worker.py"),
     "wheel": ("build/peers/xllamacpp/bin/python", "xllamacpp_worker.py"),
+    "ik": ("build/peers/ik/bin/python", "ik_worker.py"),
+    "ik-repacked": ("build/peers/ik/bin/python", "ik_worker.py"),
 }
-"""llama.cpp compiled for this very machine, and as a wheel for any machine."""
+"""llama.cpp compiled for this very machine, for AVX2, and as a wheel for any machine; and
+ik_llama.cpp's wheel, with weights as the file has them or rearranged while it loads."""
+AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 CASES = {
     "demo": None,
     "glm-int4": Variant("int4", "128", "int8"),
@@ -61,6 +68,8 @@ class Measurement:
     cpu_time: bool
     """One thread's CPU time, not the time of all threads on the wall's clock."""
     peer: str
+    isa: str | None
+    """The newest instruction set that glm4q may use."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +84,11 @@ class Times:
     def of_glm4q(cls, directory: Path, how: Measurement) -> tuple[Self, dict[str, Any]]:
         if how.cpu_time:
             command = [sys.executable, "-m", "benchmarks.cpu_time", str(directory), how.depths]
-            found = ask([*command, str(PROMPT), str(DECODE), str(how.runs)])
+            command += [str(PROMPT), str(DECODE), str(how.runs)]
+            found = ask(command if how.isa is None else [*command, how.isa])
         else:
-            command = [*GLM4Q, "bench", str(directory), "--json", "--device", "cpu"]
+            command = GLM4Q if how.isa is None else [*LIMITED, how.isa]
+            command = [*command, "bench", str(directory), "--json", "--device", "cpu"]
             command += ["--depths", how.depths, "--runs", str(how.runs)]
             found = ask([*command, "--prompt", str(PROMPT), "--decode", str(DECODE)])
         prefill = [PROMPT / speed for speed in found["prefill_tokens_per_second"]]
@@ -89,6 +100,7 @@ class Times:
         threads = 1 if how.cpu_time else torch.get_num_threads()
         numbers = map(str, (PROMPT, DECODE, how.runs, threads))
         command = "cpu-time" if how.cpu_time else "run"
+        command = command + "-repacked" if how.peer == "ik-repacked" else command
         found = ask([*worker(how.peer), command, str(file), how.depths, *numbers])
         prefill, decode = (
             [statistics.median(each) for each in found[f"{phase}_seconds"]]
@@ -117,10 +129,20 @@ def prepare(case: str, layers: int | None) -> tuple[Path, Path]:
     return directory, file
 
 
+def fused(file: Path) -> Path:
+    """The same file with one tensor of queries, keys and values; made if it is not there."""
+    target = file.with_suffix(".fused.gguf")
+    if not target.exists():
+        fuse_qkv(file, target)
+    return target
+
+
 def write_tokenizer(path: Path) -> None:
     """The least that a GGUF file of random weights needs: its words are never read."""
     model = {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2, "Ċ": 3}, "merges": ["a b"]}
-    split = {"type": "Sequence", "pretokenizers": [{"type": "Digits"}, {"type": "ByteLevel"}]}
+    digits = {"type": "Digits", "individual_digits": False}
+    bytes_ = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    split = {"type": "Sequence", "pretokenizers": [digits, bytes_]}
     path.write_text(json.dumps({"model": model, "pre_tokenizer": split, "added_tokens": []}))
 
 
@@ -140,7 +162,9 @@ def read_bytes(file: Path, depth: int) -> int:
 
 def compare(case: str, options: argparse.Namespace) -> None:
     directory, file = prepare(case, options.layers)
-    how = Measurement(options.depths, options.runs, options.cpu_time, options.peer)
+    if options.peer.startswith("ik"):
+        file = fused(file)
+    how = Measurement(options.depths, options.runs, options.cpu_time, options.peer, options.isa)
     mine, theirs = [], []
     for _ in range(options.rounds):
         times, found = Times.of_glm4q(directory, how)
@@ -148,7 +172,7 @@ def compare(case: str, options: argparse.Namespace) -> None:
         times, told = Times.of_llama(file, how)
         theirs.append(times)
     print(f"\n{case}: kernels {kernels(found)}; {told['version']}: {told['system']}")
-    print("| | glm4q, median (best) | llama.cpp, median (best) | ratio of medians |")
+    print(f"| | glm4q, median (best) | {options.peer}, median (best) | ratio of medians |")
     print("|---|---:|---:|---:|")
     row("load, s", 0, [each.load for each in mine], [each.load for each in theirs])
     for place, depth in enumerate(found["depths"]):
@@ -184,6 +208,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--peer", choices=PEERS, default="built")
+    parser.add_argument("--isa", help="the newest instruction set for glm4q: avx2, avx_vnni ...")
     parser.add_argument("--depths", default="0")
     parser.add_argument("--layers", type=int, help="of the GLM-4-9B cases; all if not given")
     parser.add_argument("--rounds", type=int, default=3, help="processes of each, in turns")
@@ -192,6 +217,8 @@ def main() -> None:
         "--cpu-time", action="store_true", help="of one thread, where others use the machine"
     )
     options = parser.parse_args()
+    if options.isa is not None:
+        os.environ.update(AVX2)  # for torch, in glm4q's processes
     for case in options.cases:
         compare(case, options)
     print(describe_machine())

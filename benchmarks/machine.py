@@ -12,6 +12,7 @@ import torch
 
 from glm4q.measure.report import machine_name
 
+LIMITED = [sys.executable, "-m", "benchmarks.limited"]
 GLM4Q = [sys.executable, "-c", "import sys; from glm4q.cli import main; sys.exit(main())"]
 
 

@@ -105,7 +105,6 @@ def choose_weight_kernels(
     choices = _Choices()
     quantized, dense = {}, {}
     tied = all(weight.role != "head" for weight in formats)
-    biased = {weight.module for weight in formats if weight.role == "bias"}
     for weight, weight_format in formats.items():
         if weight_format.is_quantized:
             outputs, inputs = weight.shape
@@ -113,7 +112,7 @@ def choose_weight_kernels(
             quantized[weight] = spec, choices.of(spec, kernels)
         elif weight.can_be_quantized or (tied and weight.role == "embedding"):
             outputs, inputs = weight.shape
-            own = DenseSpec(outputs, inputs, dtype, device, weight.module in biased)
+            own = DenseSpec(outputs, inputs, dtype, device)
             dense[weight] = own, choices.of(own, DENSE)
     norm = NormSpec(dtype, device)
     return WeightKernels(device, dtype, quantized, dense, (norm, choose_first(norm, NORMS)))

@@ -11,7 +11,23 @@ from glm4q.kernels.cpu.extension import refuses_extension
 from glm4q.kernels.cpu.records import LARGEST_DENSE_NUMBERS
 
 MOST_DENSE_ROWS = 8
-"""With 16 rows torch's product of GLM-4-9B's layers is faster (benchmarks/kernels.py)."""
+"""With 16 rows torch's product of GLM-4-9B's layers is faster (benchmarks/kernels.py), if the CPU
+has instructions for products of bfloat16."""
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether products by bfloat16 weights are as fast on the device as those by float32 or faster.
+
+    On any CPU the native extension widens them in registers.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return torch_multiplies_bf16() or refuses_extension() is None
+
+
+def torch_multiplies_bf16() -> bool:
+    """Whether this CPU has instructions by which torch multiplies bfloat16."""
+    return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 @dataclass(frozen=True)
@@ -22,7 +38,6 @@ class DenseSpec:
     inputs: int
     dtype: torch.dtype
     device: torch.device
-    bias: bool = False
 
     def __str__(self) -> str:
         name = str(self.dtype).removeprefix("torch.")
@@ -47,7 +62,7 @@ class DenseKernel(Protocol):
 
 
 class NativeDense:
-    """A few rows by the native extension, with sums in float32; more rows by torch."""
+    """Rows by the native extension, with sums in float32; many of them by torch if it is faster."""
 
     name = "native"
 
@@ -58,18 +73,20 @@ class NativeDense:
             return "runs on the CPU only"
         if spec.dtype != torch.bfloat16:
             return f"takes bfloat16, not {str(spec.dtype).removeprefix('torch.')}"
-        if spec.bias:
-            return "takes no bias"
+        if spec.inputs > LARGEST_DENSE_NUMBERS:
+            return f"takes up to {LARGEST_DENSE_NUMBERS} inputs, not {spec.inputs}"
         return None
 
     def widens(self, rows: int, inputs: int) -> bool:
-        return rows <= MOST_DENSE_ROWS and rows * inputs <= LARGEST_DENSE_NUMBERS
+        return rows <= MOST_DENSE_ROWS or not torch_multiplies_bf16()
 
     def matmul(self, x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
-        if self.widens(*x.shape):
-            native.matmul_dense(x, weight, out)
-        else:
-            torch.mm(x, weight.T, out=out)
+        if not self.widens(*x.shape):
+            _torch_matmul(x, weight, bias, out)
+            return
+        native.matmul_dense(x, weight, out)
+        if bias is not None:
+            out.add_(bias)
 
 
 class TorchDense:
@@ -84,10 +101,14 @@ class TorchDense:
         return False
 
     def matmul(self, x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
-        if bias is None:
-            torch.mm(x, weight.T, out=out)
-        else:
-            torch.addmm(bias, x, weight.T, out=out)
+        _torch_matmul(x, weight, bias, out)
+
+
+def _torch_matmul(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
+    if bias is None:
+        torch.mm(x, weight.T, out=out)
+    else:
+        torch.addmm(bias, x, weight.T, out=out)
 
 
 DENSE: tuple[DenseKernel, ...] = (NativeDense(), TorchDense())

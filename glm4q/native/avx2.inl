@@ -10,6 +10,7 @@ struct V {
     static constexpr int BLOCK_ROWS = 4;  // 4 rows of 2 vectors: half of the 16 registers
     static constexpr int DIRECT_BLOCKS = 2;  // of rows that each unpack for themselves, at most
     static constexpr int columns(int rows) { return rows > 2 ? 2 : 4; }
+    static constexpr int DENSE_ROWS = 3;  // by 4 outputs: 12 of the 16 registers
     static constexpr int HEAD_ROWS = 2;
     static constexpr int GRAM_ROWS = 4;  // of 3 vectors: 12 of the 16 registers
 

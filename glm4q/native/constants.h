@@ -21,7 +21,7 @@ constexpr int CHUNK = 128;   // inputs that are multiplied before a weight's sca
 constexpr int WORD_BITS = 32;
 constexpr int BOOK_SIZE = 16;  // numbers that 4-bit codes can stand for
 
-constexpr int LARGEST_DENSE_NUMBERS = 1 << 16;  // activations that `matmul_dense` keeps as floats
+constexpr int LARGEST_DENSE_NUMBERS = 1 << 18;  // activations that `matmul_dense` keeps as floats
 constexpr int LARGEST_BLOCK = 128;  // inputs that `compensate` and `descend` round in one call
 
 }  // namespace glm4q

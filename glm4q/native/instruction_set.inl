@@ -3,6 +3,7 @@
 
 #include "parts.inl"
 #include "rows.inl"
+#include "dense.inl"
 #include "linear_codes.inl"
 #include "linear_activations.inl"
 #include "linear.inl"

@@ -68,6 +68,18 @@ void matmul_alike(const InstructionSet& set, const Product* products, int count,
     });
 }
 
+// Writes a row of activations as floats in the order of `DenseRows`.
+void reorder_row(const void* x, Dtype dtype, size_t from, int inputs, int lanes, float* to) {
+    const int step = 2 * lanes, whole = inputs / step * step;
+    for (int at = 0; at < inputs; at++) {
+        const float number = dtype == FLOAT32
+                                 ? static_cast<const float*>(x)[from + at]
+                                 : from_bfloat16(static_cast<const uint16_t*>(x)[from + at]);
+        const int place = at % step / 2 + at % 2 * lanes + at / step * step;
+        to[at < whole ? place : at] = number;
+    }
+}
+
 }  // namespace
 
 void matmul(const InstructionSet& set, const Product* products, int count, const void* x,
@@ -82,23 +94,21 @@ void matmul(const InstructionSet& set, const Product* products, int count, const
 void matmul_dense(const InstructionSet& set, const uint16_t* weight, int outputs, int inputs,
                   const void* x, int rows, Dtype dtype, void* out, Dtype out_dtype, int threads) {
     alignas(64) float numbers[LARGEST_DENSE_NUMBERS];
-    const int step = 2 * set.lanes, whole = inputs / step * step;
-    for (int row = 0; row < rows; row++) {
-        const size_t from = static_cast<size_t>(row) * inputs;
-        for (int at = 0; at < inputs; at++) {
-            const float number =
-                dtype == FLOAT32 ? static_cast<const float*>(x)[from + at]
-                                 : from_bfloat16(static_cast<const uint16_t*>(x)[from + at]);
-            const int place = at % step / 2 + at % 2 * set.lanes + at / step * step;
-            numbers[from + (at < whole ? place : at)] = number;
-        }
-    }
-    const DenseRows dense = {numbers, rows, inputs, outputs};
+    const Blocks blocks(rows, std::min(LARGEST_DENSE_ROWS, LARGEST_DENSE_NUMBERS / inputs));
     const int size = piece_outputs(outputs, threads, 4);
-    parallel(threads, (outputs + size - 1) / size, [&](int piece) {
-        set.multiply_dense(weight, dense, out, out_dtype, piece * size,
-                            std::min((piece + 1) * size, outputs));
-    });
+    for (int block = 0; block < blocks.count; block++) {
+        const int first = blocks.start(block), last = blocks.start(block + 1);
+        parallel(threads, last - first, [&](int row) {
+            reorder_row(x, dtype, static_cast<size_t>(first + row) * inputs, inputs, set.lanes,
+                        numbers + static_cast<size_t>(row) * inputs);
+        });
+        const DenseRows dense = {numbers, last - first, inputs, outputs};
+        const size_t place = static_cast<size_t>(first) * outputs * bytes_of(out_dtype);
+        parallel(threads, (outputs + size - 1) / size, [&](int piece) {
+            set.multiply_dense(weight, dense, static_cast<uint8_t*>(out) + place, out_dtype,
+                               piece * size, std::min((piece + 1) * size, outputs));
+        });
+    }
 }
 
 }  // namespace glm4q

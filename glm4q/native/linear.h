@@ -96,7 +96,9 @@ struct InstructionSet;
 void matmul(const InstructionSet& set, const Product* products, int count, const void* x,
             int rows, Dtype dtype, void* scratch, int threads);
 
-// A few rows of activations for a bfloat16 weight: [M, K] floats. Each 2 * lanes inputs are
+constexpr int LARGEST_DENSE_ROWS = 256;  // rows that are multiplied at once
+
+// Rows of activations for a bfloat16 weight: [M, K] floats. Each 2 * lanes inputs are
 // reordered: first the even ones, then the odd ones, as the multiplication reads them.
 struct DenseRows {
     const float* numbers;

@@ -26,6 +26,7 @@ struct V {
     static constexpr int BLOCK_ROWS = 4;  // 4 rows of 4 vectors: half of the 32 registers
     static constexpr int DIRECT_BLOCKS = 2;  // of rows that each unpack for themselves, at most
     static constexpr int columns(int rows) { return rows > 2 ? 2 : 4; }
+    static constexpr int DENSE_ROWS = 6;  // by 4 outputs: 24 of the 32 registers
     static constexpr int HEAD_ROWS = 4;
     static constexpr int GRAM_ROWS = 6;  // of 3 vectors: 18 of the 32 registers
 

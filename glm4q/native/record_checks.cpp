@@ -83,7 +83,7 @@ const char* fault(const DenseMatmulRecord& call) {
     if (!all_given({call.weight, call.x, call.out})) return "a tensor has no address";
     if (!all_positive({call.outputs, call.inputs, call.rows})) return "a size is not positive";
     if (!is_dtype(call.dtype) || !is_dtype(call.out_dtype)) return "no such dtype";
-    if (call.rows * call.inputs > LARGEST_DENSE_NUMBERS) return "there are too many activations";
+    if (call.inputs > LARGEST_DENSE_NUMBERS) return "a row has too many activations";
     return nullptr;
 }
 

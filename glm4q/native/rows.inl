@@ -25,8 +25,6 @@ inline void round_floats(float* x, Dtype dtype, int count) {
         for (int at = 0; at < count; at++) x[at] = from_bfloat16(to_bfloat16(x[at]));
 }
 
-constexpr int DENSE_AHEAD = 4096;  // numbers between a weight's prefetch and its use
-
 constexpr int STRETCH = 256;  // numbers that are kept on the stack at once
 
 // out = x / rms(x) * weight.
@@ -102,69 +100,5 @@ void gate(const Rows& rows, const void* gate_and_up, void* out) {
             for (int at = 0; at < count; at++) gates[at] *= ups[at];
             store_floats(gates, out, rows.dtype, place + start, count);
         }
-    }
-}
-
-// Computes the products of four outputs and R rows of activations.
-template <int R>
-inline void multiply_four(const uint16_t* const (&weight)[4], int inputs, const float* x,
-                          float (&sums)[R][4]) {
-    constexpr int STEP = 2 * V::LANES;
-    typename V::Floats acc[R][4];
-    GLM4Q_UNROLL
-    for (int r = 0; r < R; r++) {
-        GLM4Q_UNROLL
-        for (int n = 0; n < 4; n++) acc[r][n] = V::zero();
-    }
-    int input = 0;
-    for (; input + STEP <= inputs; input += STEP) {
-        typename V::Floats even[4], odd[4];
-        GLM4Q_UNROLL
-        for (int n = 0; n < 4; n++) {
-            __builtin_prefetch(weight[n] + input + DENSE_AHEAD, 0, 2);
-            even[n] = V::even_bfloat16(weight[n] + input);
-            odd[n] = V::odd_bfloat16(weight[n] + input);
-        }
-        GLM4Q_UNROLL
-        for (int r = 0; r < R; r++) {
-            const float* place = x + static_cast<size_t>(r) * inputs + input;
-            const typename V::Floats x_even = V::load(place), x_odd = V::load(place + V::LANES);
-            GLM4Q_UNROLL
-            for (int n = 0; n < 4; n++) {
-                acc[r][n] = V::multiply_add(even[n], x_even, acc[r][n]);
-                acc[r][n] = V::multiply_add(odd[n], x_odd, acc[r][n]);
-            }
-        }
-    }
-    for (int r = 0; r < R; r++, x += inputs) {
-        V::store_sums(sums[r], acc[r][0], acc[r][1], acc[r][2], acc[r][3]);
-        for (int at = input; at < inputs; at++)
-            for (int n = 0; n < 4; n++) sums[r][n] += x[at] * from_bfloat16(weight[n][at]);
-    }
-}
-
-template <int R = V::HEAD_ROWS>
-inline void multiply_dense_rows(int rows, const uint16_t* const (&weight)[4], const DenseRows& x,
-                                int row, void* out, Dtype dtype, int at, int count) {
-    if constexpr (R > 1) {
-        if (rows < R)
-            return multiply_dense_rows<R - 1>(rows, weight, x, row, out, dtype, at, count);
-    }
-    float sums[R][4];
-    multiply_four<R>(weight, x.inputs, x.numbers + static_cast<size_t>(row) * x.inputs, sums);
-    for (int r = 0; r < R; r++)
-        store_floats(sums[r], out, dtype, static_cast<size_t>(row + r) * x.outputs + at, count);
-}
-
-void multiply_dense(const uint16_t* weight, const DenseRows& x, void* out, Dtype dtype, int start,
-                    int stop) {
-    for (int at = start; at < stop; at += 4) {
-        const int count = std::min(4, stop - at);
-        const uint16_t* four[4];
-        for (int n = 0; n < 4; n++)
-            four[n] = weight + static_cast<size_t>(at + std::min(n, count - 1)) * x.inputs;
-        for (int row = 0; row < x.rows; row += V::HEAD_ROWS)
-            multiply_dense_rows(std::min(V::HEAD_ROWS, x.rows - row), four, x, row, out, dtype, at,
-                                count);
     }
 }

@@ -3,6 +3,7 @@
 import torch
 
 from calculator.errors import OptionError
+from glm4q.kernels.dense import multiplies_bf16
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 """GLM-4's activations overflow float16, so it is not offered."""
@@ -22,7 +23,7 @@ def choose_device(name: str) -> torch.device:
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """The dtype of that name; for "auto" the fastest that holds GLM-4's range."""
     if name == "auto":
-        return torch.bfloat16 if _computes_bf16(device) else torch.float32
+        return torch.bfloat16 if multiplies_bf16(device) else torch.float32
     if name not in DTYPES:
         raise OptionError(f"dtype must be auto, {' or '.join(DTYPES)}, not {name}")
     return DTYPES[name]
@@ -31,10 +32,3 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 def dtype_name(dtype: torch.dtype) -> str:
     """The name by which `choose_dtype` finds it."""
     return {each: name for name, each in DTYPES.items()}[dtype]
-
-
-def _computes_bf16(device: torch.device) -> bool:
-    """CPUs with bfloat16 dot products are faster in it, others slower (benchmarks/kernels.py)."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return bool(torch.cpu._is_avx512_bf16_supported())

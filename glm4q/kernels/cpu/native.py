@@ -181,8 +181,8 @@ def matmul_dense(x: Tensor, weight: Tensor, out: Tensor, instruction_set: str = 
     """x [M, K] by the bfloat16 weight [N, K] into `out` [M, N], with sums in float32."""
     (outputs, inputs), (rows, _) = sizes(weight, "weight", 2), sizes(x, "activations", 2)
     require(
-        rows * inputs <= LARGEST_DENSE_NUMBERS,
-        f"activations must be at most {LARGEST_DENSE_NUMBERS} numbers, not {rows * inputs}",
+        inputs <= LARGEST_DENSE_NUMBERS,
+        f"a row of activations must have at most {LARGEST_DENSE_NUMBERS} numbers, not {inputs}",
     )
     _require_dtypes(x, out)
     record = DenseMatmulRecord(

@@ -169,6 +169,20 @@ def test_a_weight_of_numbers_meets_every_row_as_if_alone(
     assert torch.equal(rounded, out.bfloat16())
 
 
+@pytest.mark.parametrize("shape", [(9, 1, 70), (47, 37, 1100), (300, 6, 4096)], ids=str)
+@pytest.mark.parametrize("instruction_set", NAMES)
+def test_many_rows_meet_a_weight_of_numbers(
+    instruction_set: str, shape: tuple[int, int, int]
+) -> None:
+    """Rows, outputs, inputs: tails of blocks, of outputs, of strips and of passes."""
+    require(instruction_set)
+    rows, outputs, inputs = shape
+    x, weight = torch.randn(rows, inputs).bfloat16(), torch.randn(outputs, inputs).bfloat16()
+    out = torch.full((rows, outputs), torch.nan)
+    native.matmul_dense(x, weight, out, instruction_set)
+    assert (out - x.double() @ weight.double().T).abs().max() < 1e-6 * inputs
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("rows", "size"), [(1, 4096), (3, 576), (9, 70)])
 @pytest.mark.parametrize("instruction_set", NAMES)

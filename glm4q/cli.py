@@ -14,7 +14,7 @@ from glm4q.commands.process.signals import (
     interrupts_as_before,
     unwind_on_termination,
 )
-from glm4q.commands.process.streams import each_warning_once, tolerate_encodings
+from glm4q.commands.process.streams import tolerate_encodings
 
 USE, MAKE, CHECK = "Plan and chat", "Make checkpoints", "Measure and check"
 
@@ -108,7 +108,7 @@ def glm4q(
 def main(argv: list[str] | None = None) -> int:
     """Run one command. An error that is the input's fault becomes one line on stderr."""
     # Where the program ends, an interrupt ends it at once: see glm4q/__main__.py.
-    with interrupts_as_before(), each_warning_once():
+    with interrupts_as_before():
         end_at_once_on_interrupt()  # until a command begins: see QuickCommand
         unwind_on_termination()
         tolerate_encodings()

@@ -86,18 +86,18 @@ class ModelConfig:
         """Read a config.json. Raises ConfigError where it is not whole or not of this family."""
         raw = read_json_object(path)
         try:
-            return cls.from_dict(raw)
+            return cls.from_dict(raw, name=str(path))
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
-        """Read a parsed config of `model_type` glm, glm4 or chatglm."""
+    def from_dict(cls, raw: Mapping[str, Any], *, name: str = "config.json") -> Self:
+        """Read a parsed config of `model_type` glm, glm4 or chatglm; warnings name it so."""
         model_type = raw.get("model_type")
         if model_type in ("glm", "glm4", "chatglm"):
-            check_keys(raw, model_type)
+            check_keys(raw, model_type, name)
         if model_type in ("glm", "glm4"):
-            return cls(**_from_hugging_face(raw))._with_trained_rope()
+            return cls(**_from_hugging_face(raw))._with_trained_rope(name)
         if model_type == "chatglm":
             return cls(**_from_native(raw))
         raise ConfigError(f"model type {model_type!r} is not supported; {SUPPORTED} are")
@@ -127,7 +127,7 @@ class ModelConfig:
         """Return this model with a head of its own, as it is after the head alone is quantized."""
         return replace(self, tie_word_embeddings=False)
 
-    def _with_trained_rope(self) -> Self:
+    def _with_trained_rope(self, name: str) -> Self:
         trained = TRAINED_ROPE_THETA.get(self.max_position_embeddings)
         as_published = self.model_type == "glm" and self.rope_scaling is None
         if not as_published or trained is None or self.rope_theta != DEFAULT_ROPE_THETA:
@@ -135,8 +135,9 @@ class ModelConfig:
         import logging  # 2 ms of a cold start, for a few files
 
         logging.getLogger(__name__).warning(
-            "config.json says rope_theta 10000 for %d positions, a known defect of the converted "
+            "%s says rope_theta 10000 for %d positions, a known defect of the converted "
             "glm-4-9b-chat files; using the base it was trained with, %g",
+            name,
             self.max_position_embeddings,
             trained,
         )

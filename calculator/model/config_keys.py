@@ -75,8 +75,11 @@ KNOWN = {
 }
 
 
-def check_keys(raw: Mapping[str, Any], model_type: str) -> None:
-    """Raise ConfigError at a key that makes another model; name the unknown ones in one line."""
+def check_keys(raw: Mapping[str, Any], model_type: str, name: str) -> None:
+    """Raise ConfigError at a key that makes another model; name the unknown ones in one line.
+
+    name: the file, for that line.
+    """
     for key, reason in REFUSED.items():
         if raw.get(key):
             raise ConfigError(f"{key} {reason}")
@@ -91,8 +94,9 @@ def check_keys(raw: Mapping[str, Any], model_type: str) -> None:
         import logging  # 2 ms of a cold start, for a few files
 
         logging.getLogger(__name__).warning(
-            "config.json has the %s %s, unknown for model type %s: ignored, so check that the "
+            "%s has the %s %s, unknown for model type %s: ignored, so check that the "
             "model does not depend on it",
+            name,
             several,
             ", ".join(unknown),
             model_type,

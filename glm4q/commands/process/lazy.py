@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from calculator.errors import Glm4qError
 from glm4q.commands.process.config_file import Defaults, config_path, read_defaults
 from glm4q.commands.process.signals import raise_on_interrupt
+from glm4q.commands.process.streams import each_warning_once
 
 
 @dataclass(frozen=True)

@@ -224,11 +224,14 @@ def test_a_key_that_asks_for_nothing_is_not_mentioned(
 
 @pytest.mark.parametrize("base", [GLM, NATIVE], ids=["glm", "chatglm"])
 def test_unknown_keys_are_told_in_one_line(
-    base: dict[str, Any], caplog: pytest.LogCaptureFixture
+    base: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ModelConfig.from_dict({**base, "residual_scale": 0.5, "dual_norm": True})
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**base, "residual_scale": 0.5, "dual_norm": True}))
+    ModelConfig.from_json(path)
     (record,) = caplog.records
-    assert "the keys dual_norm, residual_scale, unknown for model type" in record.getMessage()
+    told = f"{path} has the keys dual_norm, residual_scale, unknown for model type"
+    assert told in record.getMessage()
 
 
 @pytest.mark.parametrize("model_type", ["glm", "glm4"])

@@ -66,7 +66,8 @@ class QuickCommand(TyperCommand):
             gc.freeze()  # what is imported stays, and is never searched
             gc.enable()
         try:
-            return super().invoke(ctx)
+            with each_warning_once():
+                return super().invoke(ctx)
         except Glm4qError as error:
             if self.defaults is not None:
                 self.defaults.note_source(error)

@@ -24,6 +24,8 @@ else:
 
 def _make_frozen(cls: Any) -> Any:
     frozen = dataclasses.dataclass(eq=False, repr=False)(cls)
+    if any(field.kw_only for field in frozen.__dataclass_fields__.values()):
+        raise TypeError(f"{cls.__qualname__} has fields by keyword only, which are not compared")
     # attrgetter reads several fields as a tuple, and a single field as its value.
     frozen._values = staticmethod(attrgetter(*frozen.__match_args__))
     for name in SHARED:

@@ -1,6 +1,7 @@
 """calculator's frozen classes behave as those of the standard library."""
 
 import dataclasses
+from dataclasses import field
 from functools import cached_property
 
 import pytest
@@ -72,3 +73,12 @@ def test_the_librarys_functions_take_it() -> None:
 def test_it_is_shown_as_the_librarys_are() -> None:
     assert repr(Point(1)) == repr(Usual(1)).replace("Usual", "Point")
     assert repr(Named(1)) == "origin"
+
+
+def test_fields_by_keyword_only_are_refused() -> None:
+    """They are not among the names that the shared methods read."""
+    with pytest.raises(TypeError, match="by keyword only"):
+
+        @dataclass(frozen=True)
+        class Named:
+            name: str = field(kw_only=True)

@@ -7,13 +7,13 @@ neither a preset nor a directory: that takes a third of a second.
 
 import logging
 import re
-import time
 import urllib.error
 import urllib.request
 from email.message import Message
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException, HTTPMessage
 from pathlib import Path
+from time import sleep, time
 from typing import IO, Any
 from urllib.parse import urlsplit
 
@@ -111,7 +111,7 @@ def open_url(url: str, headers: dict[str, str]) -> Any:
                 raise SourceError(f"{url} cannot be fetched: {error}{hint}") from None
             host = urlsplit(url).netloc
             logger.warning("%s answers %s; it is asked again in %.0f s", host, error, wait)
-            time.sleep(wait)
+            sleep(wait)
         except (OSError, HTTPException) as error:
             raise HubUnreachableError(f"{url} cannot be fetched: {error}") from None
     raise AssertionError("the last answer of a busy server is an error")
@@ -141,7 +141,7 @@ def _named_wait(headers: Message) -> float | None:
     if after.isascii() and after.isdigit():
         return float(after)
     try:
-        return max(parsedate_to_datetime(after).timestamp() - time.time(), 0.0)
+        return max(parsedate_to_datetime(after).timestamp() - time(), 0.0)
     except ValueError:
         named = _RATE_LIMIT.search(headers.get("RateLimit", ""))
         return float(named[1]) if named else None

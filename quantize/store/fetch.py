@@ -6,10 +6,10 @@ published sum are fetched once more, and never used.
 
 import os
 import re
-import time
 from collections.abc import Callable, Iterator
 from http.client import HTTPException
 from pathlib import Path
+from time import sleep
 from typing import Any, BinaryIO
 
 from calculator.checkpoint.hub import open_url
@@ -89,7 +89,7 @@ def _receive(
                         f"{url} broke off {BREAKS} times at {human_bytes(there)} of "
                         f"{human_bytes(file.size)}: {error}"
                     ) from None
-                time.sleep(min(2.0**breaks - 1, 30.0))
+                sleep(min(2.0**breaks - 1, 30.0))
         stream.flush()
         os.fsync(stream.fileno())
     return summed.hexdigest()

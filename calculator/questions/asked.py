@@ -119,8 +119,8 @@ class Asked:
             return (card,) if card else ()
         if self.gpu is not None or self.vram is not None:
             raise OptionError("gpus names its cards itself; gpu and vram are for cards alike")
-        found = (find_card(name, None) for name in names)
-        return tuple(card for card in found if card)
+        known = (find_card(name, None) for name in names)
+        return tuple(card for card in known if card)
 
     def _host_bandwidth(self) -> float | None:
         """Bytes a second of the host's memory as given or measured; None where it is assumed."""

@@ -112,12 +112,12 @@ def fit(question: Question, wish: Wish, usable_bytes: int) -> Fit:
     for candidate in _candidates(asked, wish, whole):
         if candidate.need_bytes <= usable_bytes:
             return Fit(_with_largest_chunk(candidate, wish, usable_bytes), usable_bytes)
-    found = None if wish.context else _longest(asked, wish, usable_bytes)
-    if found is None:
-        found = _with_host_layers(asked, wish, usable_bytes)
-    if found is None:
+    fitting = None if wish.context else _longest(asked, wish, usable_bytes)
+    if fitting is None:
+        fitting = _with_host_layers(asked, wish, usable_bytes)
+    if fitting is None:
         raise DoesNotFitError(_refusal(asked, wish, whole, usable_bytes))
-    return Fit(found, usable_bytes)
+    return Fit(fitting, usable_bytes)
 
 
 def _refuse_gpu(wish: Wish) -> None:
@@ -217,15 +217,15 @@ def _refusal(question: Question, wish: Wish, context: int, usable_bytes: int) ->
     """Say how much the last candidate lacks, and which change would do."""
     *_, last = _candidates(question, wish, context)
     where = "GPU" if last.settings.compute == "gpu" else "host"
-    told = (
+    message = (
         f"context {context:,} with a {last.settings.kv} KV cache takes "
         f"{human_bytes(last.need_bytes)}, and {human_bytes(max(usable_bytes, 0))} are free on the "
         f"{where}"
     )
     change = cheapest_change(last, usable_bytes)
     if change is None:
-        return f"{told}; no single change makes it fit"
-    return f"{told}; {change.words} would do ({change.option})"
+        return f"{message}; no single change makes it fit"
+    return f"{message}; {change.words} would do ({change.option})"
 
 
 def _finer(question: Question) -> str | None:

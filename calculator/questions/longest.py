@@ -57,8 +57,8 @@ def longest_contexts(question: Question) -> Longest:
 def _published(question: Question, cards: tuple[Gpu, ...]) -> Iterator[LongestRow]:
     longest = question.subject.config.max_position_embeddings
     for weights in ("bf16", "int4"):
-        found = (published_context(weights, card.reported_bytes) for card in cards)
-        yield LongestRow(f"authors, {weights}", tuple(min(context, longest) for context in found))
+        limits = (published_context(weights, card.reported_bytes) for card in cards)
+        yield LongestRow(f"authors, {weights}", tuple(min(context, longest) for context in limits))
 
 
 def _ours(question: Question, cards: tuple[Gpu, ...]) -> Iterator[LongestRow]:

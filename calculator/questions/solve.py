@@ -34,12 +34,12 @@ KV_CHOICES = ("bf16", "int8", "k8v4", "int4")
 
 def kv_choices(config: ModelConfig) -> tuple[str, ...]:
     """Return the KV formats that fit the model's heads, the finest first."""
-    found = []
+    fitting = []
     for kv in KV_CHOICES:
         with suppress(OptionError):
             refuse_unfit_kv(kv, config.head_dim)
-            found.append(kv)
-    return tuple(found)
+            fitting.append(kv)
+    return tuple(fitting)
 
 
 @dataclass(frozen=True)

@@ -94,16 +94,16 @@ def find_choices(question: Question, fixed: Fixed) -> Choices:
     card = question.card
     if card is None:
         return Choices()
-    found: list[Choice] = []
+    choices: list[Choice] = []
     left_out: list[str] = []
     for variant in _variants(question, fixed, left_out):
         for kv in (question.settings.kv,) if fixed.kv else kv_choices(question.subject.config):
             asked = variant.with_settings(replace(variant.settings, kv=kv))
             choice = _choice(asked, fixed, card.usable_bytes)
             if choice is not None:
-                found.append(choice)
-    found.sort(key=rank, reverse=True)
-    return Choices(tuple(found), tuple(dict.fromkeys(left_out)))
+                choices.append(choice)
+    choices.sort(key=rank, reverse=True)
+    return Choices(tuple(choices), tuple(dict.fromkeys(left_out)))
 
 
 def best_by_card(question: Question, cards: Sequence[Card]) -> tuple[Choice | None, ...]:
@@ -128,19 +128,19 @@ def best_by_card(question: Question, cards: Sequence[Card]) -> tuple[Choice | No
 
 def _best_on(card: Card, variants: list[Question], kvs: list[str]) -> Choice | None:
     """Try coarser caches only where the finest holds no conversation: it would come first."""
-    found: list[Choice] = []
+    choices: list[Choice] = []
     for kv in kvs:
         for variant in variants:
             asked = replace(variant, card=card).with_planner_of(variant)
             placed = asked.with_settings(replace(asked.settings, kv=kv))
             choice = _choice(placed, Fixed(), card.usable_bytes)
             if choice is not None:
-                found.append(choice)
+                choices.append(choice)
                 if choice.max_context == choice.longest and choice.margin_bytes >= TIGHT_BYTES:
                     break  # finer weights with the whole context and room to spare come first
-        if any(choice.max_context >= min(CONVERSATION, choice.longest) for choice in found):
+        if any(choice.max_context >= min(CONVERSATION, choice.longest) for choice in choices):
             break
-    return max(found, key=rank, default=None)
+    return max(choices, key=rank, default=None)
 
 
 def with_host_layers(question: Question, fixed: Fixed) -> Question | None:
@@ -201,12 +201,12 @@ def _divisible(
         sizes = [*map(str, reversed(GROUP_SIZES)), "channel"]
     for size in sizes:
         try:
-            found = question.with_variant(replace(variant, group_size=size))
-            found.planner  # noqa: B018 - refuses what cannot be divided among the cards
+            regrouped = question.with_variant(replace(variant, group_size=size))
+            regrouped.planner  # noqa: B018 - refuses what cannot be divided among the cards
         except OptionError as error:
             left_out.append(f"{variant} is left out: {error}" if len(sizes) == 1 else str(error))
             continue
-        yield found
+        yield regrouped
         return
 
 

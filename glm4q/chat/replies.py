@@ -72,7 +72,7 @@ class ReplyParser:
     @property
     def stop_string(self) -> str | None:
         """The stop string that came."""
-        return self._stop_strings.found
+        return self._stop_strings.reached
 
     def feed(self, piece: str) -> list[ReplyEvent]:
         """What is certain once this piece has come."""

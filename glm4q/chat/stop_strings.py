@@ -22,18 +22,18 @@ class StopStrings:
     def __init__(self, stop: Sequence[str]) -> None:
         self._stop = [string for string in stop if string]
         self._text = ""
-        self.found: str | None = None
+        self.reached: str | None = None
         """The string that has ended the answer."""
 
     def feed(self, text: str) -> str:
         """Return what is certainly part of the answer."""
-        if self.found or not self._stop:
-            return "" if self.found else text
+        if self.reached or not self._stop:
+            return "" if self.reached else text
         self._text += text
         places = {string: place for string in self._stop if (place := self._text.find(string)) >= 0}
         if places:
-            self.found = min(places, key=places.__getitem__)
-            certain, self._text = self._text[: places[self.found]], ""
+            self.reached = min(places, key=places.__getitem__)
+            certain, self._text = self._text[: places[self.reached]], ""
             return certain
         size = len(self._text) - unfinished(self._text, self._stop)
         certain, self._text = self._text[:size], self._text[size:]

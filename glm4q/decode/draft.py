@@ -33,11 +33,11 @@ class Lookup:
         known = self._token_ids
         for length in range(LONGEST, SHORTEST - 1, -1):
             if (place := self._places.get(tuple(known[-length:]))) is not None:
-                found = known[place : place + count]
+                guess = known[place : place + count]
                 period = len(known) - place  # a run that reaches the end goes on as it began
-                while len(found) < count:
-                    found.append(found[-period])
-                return found
+                while len(guess) < count:
+                    guess.append(guess[-period])
+                return guess
         return []
 
 

@@ -17,13 +17,13 @@ def capability(device: torch.device) -> tuple[int, int] | None:
 @cache
 def refuses_triton(device: torch.device) -> str | None:
     """Why a device does not run our Triton kernels; None where it does."""
-    found = capability(device)
-    if found is None:
+    version = capability(device)
+    if version is None:
         return "needs a CUDA device"
     if find_spec("triton") is None:
         return "needs Triton, which is not installed"
-    if found < TURING:
-        return f"needs compute capability 7.5 or more, not {found[0]}.{found[1]}"
+    if version < TURING:
+        return f"needs compute capability 7.5 or more, not {version[0]}.{version[1]}"
     return None
 
 

@@ -101,9 +101,9 @@ def _silent() -> Iterator[None]:
 
 def _allocations(events: Iterable[Any]) -> list[tuple[int, int]]:
     """(time, bytes) of everything allocated and, below 0, freed."""
-    found = []
+    allocations = []
     for event in events:
         if event.name == "[memory]":
-            found.append((event.start_time_ns, event.extra_fields.alloc_size))
-        found += _allocations(event.children)
-    return found
+            allocations.append((event.start_time_ns, event.extra_fields.alloc_size))
+        allocations += _allocations(event.children)
+    return allocations

@@ -125,8 +125,8 @@ def _cache(plan: MemoryPlan, memory: Memory) -> Iterator[ReceiptLine]:
     for device, stores in zip(plan.layers, memory.cache.stores, strict=True):
         held = [(kind, tensor.nbytes) for store in stores for kind, tensor in store.tensors.items()]
         for term in (term for term in plan.kv_cache if term.device == device):
-            found = sum(size for kind, size in held if KV_TERMS.get(kind, term.name) == term.name)
-            yield ReceiptLine(term.name, device, term.bytes, found)
+            total = sum(size for kind, size in held if KV_TERMS.get(kind, term.name) == term.name)
+            yield ReceiptLine(term.name, device, term.bytes, total)
 
 
 def _workspace(llm: LLM, runner: Runner) -> Iterator[ReceiptLine]:

@@ -85,7 +85,7 @@ def _serving_sheet(result: Result) -> Sheet:
 def sentences(result: Result, machine: Machine) -> list[str]:
     """What the tables do not say."""
     work = result.workload
-    said = [
+    notes = [
         f"load: {result.load_seconds:.1f} s; first token: {result.speeds[0].prefill_seconds:.2f} s "
         f"after a prompt of {work.prompt} at depth {result.speeds[0].depth:,}",
         f"memory is read at {result.read_bandwidth / 1e9:.1f} GB/s by the best of several reads",
@@ -95,10 +95,10 @@ def sentences(result: Result, machine: Machine) -> list[str]:
         f"torch {torch.__version__}",
     ]
     if any(round(result.bandwidth_share(speed), 2) > 1 for speed in result.speeds):
-        said.append(ABOVE_ALL)
+        notes.append(ABOVE_ALL)
     if any(work.depths):
-        said.append("the cache below a depth is filled with random numbers, not by a prefill")
-    return said
+        notes.append("the cache below a depth is filled with random numbers, not by a prefill")
+    return notes
 
 
 def record(result: Result, model: str, machine: Machine) -> dict[str, Any]:

@@ -70,8 +70,8 @@ def _digest_in(kept: dict[str, object], file: Path) -> str | None:
 
 
 def _state(file: Path) -> State:
-    found = file.stat()
-    return [found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns]
+    status = file.stat()
+    return [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _sha256(file: Path) -> str:

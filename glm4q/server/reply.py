@@ -39,7 +39,7 @@ class PlainText:
 
     @property
     def stop_string(self) -> str | None:
-        return self._stop.found
+        return self._stop.reached
 
     def feed(self, piece: str) -> list[ReplyEvent]:
         return self._events(self._stop.feed(piece))
@@ -48,7 +48,7 @@ class PlainText:
         return []
 
     def finish(self, *, whole: bool = True) -> list[ReplyEvent]:
-        return self._events("" if self._stop.found else self._stop.rest())
+        return self._events("" if self._stop.reached else self._stop.rest())
 
     def _events(self, text: str) -> list[ReplyEvent]:
         return [Text(text)] if text else []
@@ -98,16 +98,16 @@ class Reply:
             event = await self._queue.get()
             if isinstance(event, End):
                 break
-            for said in self._take(event):
-                yield said
+            for part in self._take(event):
+                yield part
             if self._parser.stop_string is not None:
                 self._worker.cancel([self.job])
                 event = End("stop")
                 break
-        for said in self._parser.feed(self._text.rest()):
-            yield said
-        for said in self._parser.finish(whole=event.reason == "stop"):
-            yield said
+        for part in self._parser.feed(self._text.rest()):
+            yield part
+        for part in self._parser.finish(whole=event.reason == "stop"):
+            yield part
         stop_string = self._parser.stop_string
         reason = event.reason if stop_string is None else "stop"
         yield Finished(reason, event.error, stop_string)

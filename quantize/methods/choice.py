@@ -52,8 +52,8 @@ def _gptq(linears: Linears, moments: Moments, norm: Tensor | None) -> QuantizedS
     for weight_format in dict.fromkeys(linear.weight_format for linear in linears.values()):
         names = [name for name, linear in linears.items() if linear.weight_format == weight_format]
         rows = torch.cat([targets[name] for name in names])
-        found = gptq.quantize(rows, moments.hessian, weight_format)
-        codes |= zip(names, split(found, [len(targets[name]) for name in names]), strict=True)
+        joined = gptq.quantize(rows, moments.hessian, weight_format)
+        codes |= zip(names, split(joined, [len(targets[name]) for name in names]), strict=True)
     return QuantizedStage("gptq", codes, _dequantized(codes))
 
 
@@ -96,14 +96,14 @@ def quantize_stage(
         return METHODS[method](linears, moments, norm)
     assert held_out is not None
     every = [run(linears, moments, norm) for run in METHODS.values()]
-    return min(every, key=lambda found: _output_error(found, linears, held_out))
+    return min(every, key=lambda stage: _output_error(stage, linears, held_out))
 
 
-def _output_error(found: QuantizedStage, linears: Linears, held_out: Moments) -> float:
+def _output_error(stage: QuantizedStage, linears: Linears, held_out: Moments) -> float:
     return sum(
-        held_out.error(linear.weight, found.weights[name]) for name, linear in linears.items()
+        held_out.error(linear.weight, stage.weights[name]) for name, linear in linears.items()
     )
 
 
 def _dequantized(codes: Mapping[str, Codes]) -> dict[str, Tensor]:
-    return {name: found.dequantize() for name, found in codes.items()}
+    return {name: each.dequantize() for name, each in codes.items()}

@@ -31,12 +31,12 @@ def quantize(weight: Tensor, hessian: Tensor, weight_format: WeightFormat) -> Co
     Raises CheckpointError where the Hessian cannot be factored at any damping.
     """
     damped, root, order = factor(hessian)
-    found = []
+    parts = []
     for rows in weight.float().split(ROWS):
         start = rtn.quantize(rows, weight_format, importance=hessian.diagonal())
         codes = compensate(rows, start, root, order, weight_format.bits)
-        found.append(refine(rows, codes, damped, weight_format.bits))
-    return join(found)
+        parts.append(refine(rows, codes, damped, weight_format.bits))
+    return join(parts)
 
 
 def factor(hessian: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -66,33 +66,33 @@ def compensate(rows: Tensor, start: Codes, root: Tensor, order: Tensor, bits: in
     group = order.div(inputs // start.scales.shape[1], rounding_mode="floor").int()
     # Weights that are not rounded yet, corrected for the errors of those that are.
     left = rows[:, order].contiguous()
-    found = replace(start, codes=torch.empty_like(start.codes))  # in that order
+    result = replace(start, codes=torch.empty_like(start.codes))  # in that order
     block = native.compensate if native.serves(left) else round_block
     for first in range(0, inputs, BLOCK):
         last = min(first + BLOCK, inputs)
-        errors = block(left, root, group, found, bits, first, last)
+        errors = block(left, root, group, result, bits, first, last)
         left[:, last:].addmm_(errors, root[first:last, last:], alpha=-1)
-    in_place = torch.empty_like(found.codes)
-    in_place[:, order] = found.codes
+    in_place = torch.empty_like(result.codes)
+    in_place[:, order] = result.codes
     return replace(start, codes=in_place)
 
 
 def round_block(
-    left: Tensor, root: Tensor, group: Tensor, found: Codes, bits: int, first: int, last: int
+    left: Tensor, root: Tensor, group: Tensor, result: Codes, bits: int, first: int, last: int
 ) -> Tensor:
-    """Round the columns `first` to `last` of `left`, [n, K], into `found`.
+    """Round the columns `first` to `last` of `left`, [n, K], into `result`.
 
     group: [K], of each column. Returns errors, [n, last - first]: what times rows of `root` the
     columns still to come have to make up for.
     """
     groups = group[first:last]
-    scales, zeros = found.scales[:, groups].float().T, found.zero_points[:, groups].float().T
+    scales, zeros = result.scales[:, groups].float().T, result.zero_points[:, groups].float().T
     # One input a row: what the loop touches lies together.
     block, within = left[:, first:last].T.contiguous(), root[first:last, first:last]
     errors = torch.empty_like(block)
     for place in range(last - first):
         code = (block[place] / scales[place]).round_().add_(zeros[place]).clamp_(0, 2**bits - 1)
-        found.codes[:, first + place] = code
+        result.codes[:, first + place] = code
         rounded = (code - zeros[place]).mul_(scales[place])
         errors[place] = (block[place] - rounded).div_(within[place, place])
         block[place + 1 :].addr_(within[place, place + 1 :], errors[place], alpha=-1)

@@ -25,8 +25,8 @@ def refine(rows: Tensor, start: Codes, hessian: Tensor, bits: int, sweeps: int =
     inputs, groups = rows.shape[1], start.scales.shape[1]
     size = min(inputs // groups, LONGEST_BLOCK)
     scales, zeros = start.scales.float(), start.zero_points
-    apart = zeros.float().repeat_interleave(inputs // groups, -1)
-    centered = start.codes.float().sub_(apart)  # [n, K]: codes less zero points
+    spread = zeros.float().repeat_interleave(inputs // groups, -1)
+    centered = start.codes.float().sub_(spread)  # [n, K]: codes less zero points
     slope = (rows - centered * scales.repeat_interleave(inputs // groups, -1)) @ hessian  # e H
     block = native.descend if native.serves(rows) else round_block
     for _ in range(sweeps):
@@ -34,7 +34,7 @@ def refine(rows: Tensor, start: Codes, hessian: Tensor, bits: int, sweeps: int =
             last = min(first + size, inputs)
             change = block(centered, scales, zeros, slope, hessian, bits, first, last)
             slope.addmm_(change, hessian[first:last], alpha=-1)
-    return Codes(centered.add_(apart).byte(), scales.half(), zeros)
+    return Codes(centered.add_(spread).byte(), scales.half(), zeros)
 
 
 def round_block(

@@ -75,12 +75,12 @@ def check_settings(stored: StoredModel) -> Iterator[str]:
         return
     formats = [each for each in stored.formats.values() if each.is_quantized]
     sizes = {each.group_size or -1 for each in formats}
-    for name, found in (("bits", {each.bits for each in formats}), ("group_size", sizes)):
-        told = quantization.settings.get(name)
-        if told is not None and told not in found:
+    for name, values in (("bits", {each.bits for each in formats}), ("group_size", sizes)):
+        setting = quantization.settings.get(name)
+        if setting is not None and setting not in values:
             yield (
-                f"{stored.directory} says {name} {told!r}, and its tensors have "
-                f"{' and '.join(map(str, sorted(found)))}: programs that believe it read it wrongly"
+                f"{stored.directory} says {name} {setting!r}, and its tensors have "
+                f"{' and '.join(map(str, sorted(values)))}: programs that believe it are wrong"
             )
 
 

@@ -73,8 +73,8 @@ def load_tensors(directory: Path, block: Block) -> dict[str, Tensor]:
         metadata = _metadata(data)
     except (SafetensorError, ValueError, KeyError) as error:
         raise PrefixError(f"{path} is no block: {error}") from None
-    told = metadata.get("start"), metadata.get("parent"), metadata.get("token_ids")
-    if told != (str(name.start), name.parent, ",".join(map(str, block.token_ids))):
+    recorded = metadata.get("start"), metadata.get("parent"), metadata.get("token_ids")
+    if recorded != (str(name.start), name.parent, ",".join(map(str, block.token_ids))):
         raise PrefixError(f"{path} has a name that is not its own")
     return tensors
 

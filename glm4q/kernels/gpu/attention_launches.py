@@ -97,14 +97,14 @@ class AttentionLaunches:
         return {"mixed": self.step[sums], "softmax": self.step["partial_softmax"]}
 
     def _stored(self) -> dict[str, Tensor | None]:
-        found: dict[str, Tensor | None] = {}
+        parts: dict[str, Tensor | None] = {}
         for side, store in (("key", self.keys), ("value", self.values)):
             codes, *scales = (tensor[self.layer] for tensor in store.tensors.values())
-            found[f"{side}_codes"] = codes
-            found[f"{side}_scales"] = scales[0] if scales else None
+            parts[f"{side}_codes"] = codes
+            parts[f"{side}_scales"] = scales[0] if scales else None
         centers = self.keys.centers
-        found["centers"] = None if centers is None else centers.vectors[self.layer]
-        return found
+        parts["centers"] = None if centers is None else centers.vectors[self.layer]
+        return parts
 
     def _kinds(self) -> dict[str, Constant]:
         return {"KEYS": KINDS[type(self.keys)], "VALUES": KINDS[type(self.values)]}

@@ -45,24 +45,24 @@ class TokenLog:
         What stands before the text, such as the newline of the role's line, is dropped.
         """
         wanted = text.encode("utf-8", "replace")
-        found = self._bytes.find(wanted)
+        place = self._bytes.find(wanted)
         # Bytes that are no character are said as U+FFFD: then all tokens are taken.
-        begin, end = (0, len(self._bytes)) if found < 0 else (found, found + len(wanted))
-        said = [t for t in self._waiting if t.start < end and t.start + t.size > begin]
+        begin, end = (0, len(self._bytes)) if place < 0 else (place, place + len(wanted))
+        shown = [t for t in self._waiting if t.start < end and t.start + t.size > begin]
         self._waiting = [
             SaidToken(t.event, t.start - end, t.size) for t in self._waiting if t.start >= end
         ]
         self._bytes = self._bytes[end:]
-        return [SaidToken(t.event, max(0, t.start - begin), t.size) for t in said]
+        return [SaidToken(t.event, max(0, t.start - begin), t.size) for t in shown]
 
-    def chat_record(self, said: Sequence[SaidToken]) -> Json:
+    def chat_record(self, shown: Sequence[SaidToken]) -> Json:
         """The logprobs of a chat's choice."""
-        return {"content": [self._described(token.event) for token in said], "refusal": None}
+        return {"content": [self._described(token.event) for token in shown], "refusal": None}
 
-    def text_record(self, said: Sequence[SaidToken], piece: str, before: str) -> Json:
+    def text_record(self, shown: Sequence[SaidToken], piece: str, before: str) -> Json:
         """The logprobs of a completion's choice. before: the text before this piece."""
         data = piece.encode("utf-8", "replace")
-        events = [token.event for token in said]
+        events = [token.event for token in shown]
         return {
             "tokens": [self._tokenizer.token_text(event.token) for event in events],
             "token_logprobs": [_picked(event) for event in events],
@@ -71,7 +71,7 @@ class TokenLog:
                 for event in events
             ],
             "text_offset": [
-                len(before) + len(data[: token.start].decode("utf-8", "ignore")) for token in said
+                len(before) + len(data[: token.start].decode("utf-8", "ignore")) for token in shown
             ],
         }
 

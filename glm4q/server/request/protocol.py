@@ -113,9 +113,11 @@ def _result(message: ChatMessage, content: str, *, observes: bool) -> dict[str, 
 def _said(message: ChatMessage, content: str, *, observes: bool) -> list[dict[str, Any]]:
     calls = message.tool_calls or []
     if not observes:
-        said: dict[str, Any] = {"role": "assistant", "content": content}
+        reply: dict[str, Any] = {"role": "assistant", "content": content}
         return [
-            {**said, "tool_calls": [_call_for_template(call) for call in calls]} if calls else said
+            {**reply, "tool_calls": [_call_for_template(call) for call in calls]}
+            if calls
+            else reply
         ]
     own = [{"role": "assistant", "content": content}] if content or not calls else []
     return own + [

@@ -21,7 +21,7 @@ SHAPE: dict[str, Any] = {
     "num_key_value_heads": 2,
     "head_dim": 64,
     "max_position_embeddings": 8192,
-    "eos_token_ids": (0,),  # a character that JSON can do without
+    "eos_token_ids": (256,),  # <|endoftext|>, after the bytes
 }
 """Widths that groups of 128 divide, so that commands work as they do on GLM-4-9B."""
 TEMPLATE = (

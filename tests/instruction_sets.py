@@ -40,8 +40,8 @@ def limited(newest: str) -> Callable[[str], int]:
     there = order[order.index(newest) :]
 
     def find_instruction_set(name: str) -> int:
-        name = newest if name == "auto" else name
-        return int(find(name)) if name in there else 0
+        number = int(find(newest if name == "auto" else name))  # refuses what is no name
+        return number if name in ("auto", *there) else 0
 
     return find_instruction_set
 

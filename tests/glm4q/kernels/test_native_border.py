@@ -114,7 +114,8 @@ def _matmul(*, book: bool) -> Call:
     kernel = Native()
     packed = kernel.pack(_weight(book=book))
     x, out = torch.randn(3, 96), torch.zeros(3, 48)
-    scratch = torch.zeros(kernels.activations_bytes(3, 96, 32, 8), dtype=torch.uint8)
+    bits = kernel.activation_bits(4, book=book)
+    scratch = torch.zeros(kernels.activations_bytes(3, 96, 32, bits), dtype=torch.uint8)
     names = tuple(packed)
 
     def run(given: Tensors) -> None:

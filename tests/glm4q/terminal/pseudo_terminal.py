@@ -53,17 +53,21 @@ class PseudoTerminal:
         self._screen.resize(lines, columns)
         self.process.setwinsize(lines, columns)
 
-    def wait_for(self, text: str, *, seconds: float = 60, shown: bool = True) -> str:
-        """Read until a text is on the screen, or no longer there. Returns the screen."""
+    def wait_for(self, text: str, *, seconds: float = 60) -> str:
+        """Read until a text is on the screen. Returns the screen."""
+        return self.wait_until(lambda screen: text in screen, repr(text), seconds=seconds)
+
+    def wait_until(self, holds: Callable[[str], bool], name: str, *, seconds: float = 60) -> str:
+        """Read until something holds of the screen. Returns the screen."""
         until = time.monotonic() + seconds
-        while (text in (screen := self.screen())) is not shown:
-            assert time.monotonic() < until, f"{text!r} does not come or go:\n{screen}"
+        while not holds(screen := self.screen()):
+            assert time.monotonic() < until, f"{name} does not come:\n{screen}"
             try:
                 piece = self.process.read_nonblocking(65536, timeout=0.2)
             except pexpect.TIMEOUT:
                 continue
             except pexpect.EOF:
-                raise AssertionError(f"{text!r} did not come before the end:\n{screen}") from None
+                raise AssertionError(f"{name} did not come before the end:\n{screen}") from None
             self.written += piece.decode(errors="replace")
             self._stream.feed(piece)
         return screen

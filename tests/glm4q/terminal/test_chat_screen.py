@@ -9,10 +9,15 @@ from typing import Any
 
 import pytest
 
+from tests.chat_checkpoint import END
 from tests.glm4q.terminal.pseudo_terminal import PseudoTerminal
 
 READY = ", plan "
 """Stands in the footer, so that a prompt waits for keys."""
+
+
+ENDLESS = ("--max-tokens", "3000", "--no-loop-guard", "--logit-bias", f"{END}=-100")
+"""Options with which an answer at temperature 0 has 3,000 tokens."""
 
 
 def start_chat(
@@ -31,7 +36,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def chat(chat_checkpoint: Path, state: Path) -> Iterator[PseudoTerminal]:
-    terminal = start_chat(chat_checkpoint, state, "--max-tokens", "3000", "--no-loop-guard")
+    terminal = start_chat(chat_checkpoint, state, *ENDLESS)
     terminal.wait_for(READY)
     yield terminal
     terminal.type("\x15/quit\r")
@@ -81,13 +86,18 @@ def test_ctrl_c_stops_an_answer_and_keys_wait(chat: PseudoTerminal) -> None:
     chat.wait_for("temperature is 0.")
     chat.type("go\r")
     chat.wait_for("> go")
-    chat.wait_for(READY, shown=False)  # the editor has ended: Ctrl-C is no key of its any more
+    # Once the answer has begun the editor has ended, and Ctrl-C is no key of its any more.
+    chat.wait_until(_is_answering, "an answer")
     chat.type("/sta")  # into the answer
     chat.resize(60, 40)
     chat.type("\x03")
     chat.wait_for("stopped")
     chat.type("ts\r")
     chat.wait_for("ended by")
+
+
+def _is_answering(screen: str) -> bool:
+    return READY not in screen and bool(screen.rpartition("> go\n")[2].strip())
 
 
 def test_a_full_context_says_what_to_do(chat: PseudoTerminal) -> None:

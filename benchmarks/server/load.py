@@ -66,7 +66,7 @@ async def long_prompt(url: str) -> None:
     async with new_client(url) as client:
         running = asyncio.create_task(ask(client, PROMPTS[0], 400))
         await asyncio.sleep(1)
-        seen = await ask(client, "one two three four " * 1020, 1)
+        seen = await ask(client, "one two three four " * 1020, 8)
         gaps = (await running).between
     print(
         f"a long prompt had its first token after {seen.to_first:.1f} s; the running answer paused "

@@ -26,10 +26,10 @@ COMMANDS: dict[str, CommandEntry] = {
         USE,
     ),
     "chat": CommandEntry(
-        "glm4q.commands.chat", "chat", "Chat with a checkpoint on a GPU or the CPU.", USE
+        "glm4q.commands.chat", "chat", "Chat with a model on a GPU or the CPU.", USE
     ),
     "serve": CommandEntry(
-        "glm4q.commands.serve", "serve", "Serve a checkpoint to OpenAI's clients.", USE
+        "glm4q.commands.serve", "serve", "Serve a model to OpenAI's and Anthropic's clients.", USE
     ),
     "pull": CommandEntry(
         "quantize.commands.pull", "pull", "Make the checkpoint of a model by its name.", MAKE

@@ -43,6 +43,7 @@ EXAMPLES = (
 
 def bench(
     model: option.Model = None,
+    *,
     synthetic: option.Synthetic = None,
     weights: option.Weights = None,
     group_size: option.GroupSize = None,
@@ -53,15 +54,13 @@ def bench(
     prompt: option.Prompt = 512,
     decode: option.Decode = 32,
     runs: option.Runs = 3,
-    device: compute.Device = "auto",
-    dtype: compute.Dtype = "auto",
-    kernel: compute.Kernel = "auto",
+    computing: compute.Compute,
     kv: option.KV = None,
     prefill_chunk: option.PrefillChunk = PREFILL_CHUNK,
     as_json: output.Json = False,
 ) -> None:
     """Measure speed at several depths, load time, memory, and the share of bandwidth reached."""
-    machine = choose_machine(device, dtype, kernel)
+    machine = choose_machine(**vars(computing))
     asked = parse_depths(depths) if depths is not None else None
     room = parse_tokens(context) if context is not None else None
     shape = {"weights": weights, "group size": group_size, "lm head": lm_head, "layers": layers}

@@ -1,4 +1,4 @@
-"""`glm4q serve`: answer the clients of OpenAI's API with a checkpoint."""
+"""`glm4q serve`: answer the clients of OpenAI's and Anthropic's APIs with a model."""
 
 import time
 from collections.abc import Callable
@@ -35,6 +35,7 @@ MOST_MINUTES = 525_600
 
 def serve(
     model: store.Model,
+    *,
     host: option.Host = "127.0.0.1",
     port: option.Port = 8080,
     api_key_file: option.ApiKeyFile = None,
@@ -42,24 +43,9 @@ def serve(
     name: option.Name = None,
     queue: option.Queue = 32,
     parallel: memory.Parallel = 1,
-    context: memory.Context = None,
-    kv: memory.KV = None,
-    embedding: memory.Embedding = None,
-    gpu_layers: memory.GpuLayers = None,
-    reserve: memory.Reserve = None,
-    prefill_chunk: memory.PrefillChunk = "auto",
-    store_directory: store.Directory = None,
-    weights: store.Weights = None,
-    group_size: store.GroupSize = None,
-    lm_head: store.LmHead = None,
-    gpu: store.Gpu = None,
-    vram: store.Vram = None,
-    quick: store.Quick = False,
-    keep_source: store.KeepSource = False,
-    yes: store.Yes = False,
-    device: compute.Device = "auto",
-    dtype: compute.Dtype = "auto",
-    kernel: compute.Kernel = "auto",
+    run_memory: memory.Memory,
+    making: store.Making,
+    computing: compute.Compute,
     loop_guard: sampling.LoopGuard = True,
     prefix_store: keeping.ServedPrefixStore = None,
     prefix_store_size: keeping.PrefixStoreSize = keeping.DEFAULT_SIZE,
@@ -73,7 +59,13 @@ def serve(
     batch = _at_least(1, parallel, "parallel")
     if _prints(engine, print_command):
         return print_vllm_command(
-            Path(model), gpu=gpu, users=batch, context=context, name=name, host=host, port=port
+            Path(model),
+            gpu=making.gpu,
+            users=batch,
+            context=run_memory.context,
+            name=name,
+            host=host,
+            port=port,
         )
     require_packages("serve", "prometheus_client", "starlette", "sse_starlette", "uvicorn")
     # The server's packages come with an extra: glm4q --help and the other commands need none.
@@ -89,8 +81,8 @@ def serve(
     if dialect is not None:
         find_dialect(dialect)
     idle_seconds = None if idle_unload is None else _minutes(idle_unload, "idle unload")
-    wish = make_wish(context, kv, embedding, gpu_layers, prefill_chunk, batch=batch)
-    kept = parse_reserve(reserve)
+    wish = make_wish(run_memory, batch=batch)
+    kept = parse_reserve(run_memory.reserve)
     _at_least(0, queue, "queue")
     prefixes = PrefixPlace.parse(prefix_store, prefix_store_size)
 
@@ -99,26 +91,8 @@ def serve(
 
     rules = rules_for(host, api_key_file, cors_origin.split(",") if cors_origin else ())
     with listen(host, port) as listener:  # a used port is refused before anything is made
-        path = find_checkpoint(
-            ModelRequest(
-                model,
-                store_directory,
-                weights,
-                group_size,
-                lm_head,
-                gpu,
-                vram,
-                quick=quick,
-                keep_source=keep_source,
-                yes=yes,
-                wish=wish,
-                reserve=kept,
-                device=device,
-                dtype=dtype,
-                kernel=kernel,
-            )
-        )
-        llm = load(path, wish, kept, device=device, dtype=dtype, kernel=kernel, note=note)
+        request = ModelRequest(model, **vars(making), **vars(computing), wish=wish, reserve=kept)
+        llm = load(find_checkpoint(request), wish, kept, computing, note)
         if prefix_store is not None:
             prefixes.open(llm, note)
         served, metrics = _describe(llm, name, dialect, loop_guard, note), Metrics()

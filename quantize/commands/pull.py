@@ -18,34 +18,15 @@ EXAMPLES = (
 
 def pull(
     model: option.Model,
-    store: option.Directory = None,
-    weights: option.Weights = None,
-    group_size: option.GroupSize = None,
-    lm_head: option.LmHead = None,
-    gpu: option.Gpu = None,
-    vram: option.Vram = None,
-    quick: option.Quick = False,
-    keep_source: option.KeepSource = False,
-    yes: option.Yes = False,
+    *,
+    making: option.Making,
     context: memory.Context = None,
     kv: memory.KV = None,
     reserve: memory.Reserve = None,
     device: compute.Device = "auto",
 ) -> None:
     """Make the best checkpoint of a model that fits, in the store, and print its directory."""
-    request = ModelRequest(
-        model,
-        store,
-        weights,
-        group_size,
-        lm_head,
-        gpu,
-        vram,
-        quick=quick,
-        keep_source=keep_source,
-        yes=yes,
-        wish=Wish(context=parse_tokens(context) if context else None, kv=kv),
-        reserve=parse_reserve(reserve),
-        device=device,
-    )
+    wish = Wish(context=parse_tokens(context) if context else None, kv=kv)
+    kept = parse_reserve(reserve)
+    request = ModelRequest(model, **vars(making), wish=wish, reserve=kept, device=device)
     typer.echo(find_checkpoint(request))

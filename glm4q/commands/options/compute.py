@@ -1,5 +1,6 @@
 """Options of the commands that compute. The names of the kernels need torch to be imported."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from glm4q.commands.options.declare import MACHINE, choice
@@ -13,3 +14,12 @@ KERNEL_HELP = "The kernel of quantized layers; auto takes the fastest that can s
 Device = Annotated[str, choice("The device that computes", DEVICE_NAMES, MACHINE)]
 Dtype = Annotated[str, choice("The type of activations", DTYPE_NAMES, MACHINE)]
 Kernel = Annotated[str, choice(KERNEL_HELP, KERNEL_NAMES, MACHINE)]
+
+
+@dataclass
+class Compute:
+    """What computes, in the words of the command line."""
+
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    kernel: Kernel = "auto"

@@ -1,5 +1,6 @@
 """Options of the commands that load a checkpoint to answer: the memory of the run."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from glm4q.commands.options import variant
@@ -15,3 +16,15 @@ GpuLayers = Annotated[str | None, option(LAYERS_HELP, topic=MEMORY, default="all
 Reserve = Annotated[str | None, size("Memory left to other programs", default=RESERVED)]
 PrefillChunk = Annotated[str, option(f"{CHUNK_HELP}: 512, or auto.", topic=MEMORY)]
 Parallel = Annotated[int, option("Answers at once, each with the context.", topic=MEMORY)]
+
+
+@dataclass
+class Memory:
+    """The memory of a run, in the words of the command line."""
+
+    context: Context = None
+    kv: KV = None
+    embedding: Embedding = None
+    gpu_layers: GpuLayers = None
+    reserve: Reserve = None
+    prefill_chunk: PrefillChunk = "auto"

@@ -1,10 +1,12 @@
 """Options of how an answer is sampled, and where it ends."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from glm4q.commands.options.declare import SAMPLING, option
 
 OWN = "the model's own"
+DEFAULT_MAX_TOKENS = 1024
 
 
 def _sampling(text: str, default: str | bool = True) -> Any:
@@ -49,3 +51,21 @@ LoopGuard = Annotated[
 ]
 Seed = Annotated[int | None, _sampling("The same seed gives the same answer.", "random")]
 Draft = Annotated[int, _sampling("Tokens to guess from the context in each step, such as 4.")]
+
+
+@dataclass
+class Sampling:
+    """How answers are sampled; what is None stays as the model has it."""
+
+    max_tokens: MaxTokens = DEFAULT_MAX_TOKENS
+    temperature: Temperature = None
+    top_p: TopP = None
+    top_k: TopK = None
+    min_p: MinP = None
+    repetition_penalty: RepetitionPenalty = None
+    presence_penalty: PresencePenalty = 0.0
+    frequency_penalty: FrequencyPenalty = 0.0
+    logit_bias: LogitBias = None
+    stop: Stop = None
+    loop_guard: LoopGuard = True
+    seed: Seed = None

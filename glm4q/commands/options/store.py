@@ -1,5 +1,6 @@
 """Options of the commands that find a model by its name, and make its checkpoint if need be."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,3 +42,18 @@ KeepSource = Annotated[
     bool, _making("Keep the source's files in the store as well.", "--keep-source")
 ]
 Yes = Annotated[bool, _making("Make it without asking.", "--yes", "-y")]
+
+
+@dataclass
+class Making:
+    """How a checkpoint is made where only a model's name is given."""
+
+    store: Directory = None
+    weights: Weights = None
+    group_size: GroupSize = None
+    lm_head: LmHead = None
+    gpu: Gpu = None
+    vram: Vram = None
+    quick: Quick = False
+    keep_source: KeepSource = False
+    yes: Yes = False

@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from calculator.errors import Glm4qError
 from glm4q.commands.process.config_file import Defaults, config_path, read_defaults
+from glm4q.commands.process.option_groups import spread_groups
 from glm4q.commands.process.signals import raise_on_interrupt
 from glm4q.commands.process.streams import each_warning_once
 
@@ -106,7 +107,9 @@ def load_command(name: str, entry: CommandEntry) -> TyperCommand:
     module = importlib.import_module(entry.module)
     examples = "\n\n".join(("Examples:", *(f"  {line}" for line in module.EXAMPLES)))
     app = typer.Typer(rich_markup_mode="rich", add_completion=False)
-    app.command(name, cls=QuickCommand, epilog=examples)(getattr(module, entry.function))
+    app.command(name, cls=QuickCommand, epilog=examples)(
+        spread_groups(getattr(module, entry.function))
+    )
     command = typer.main.get_command(app)
     assert isinstance(command, TyperCommand)
     return command

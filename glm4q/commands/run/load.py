@@ -8,6 +8,8 @@ from calculator.checkpoint.stored import StoredModel
 from calculator.memory.settings import parse_device
 from calculator.options import parse_count, parse_size, parse_tokens
 from calculator.questions.fit import Wish
+from glm4q.commands.options.compute import Compute
+from glm4q.commands.options.memory import Memory
 from glm4q.commands.process.signals import ending_at_once_on_interrupt
 from glm4q.decode.batch import Batch
 from glm4q.engine import LLM
@@ -16,23 +18,15 @@ from glm4q.planning.plan import check_room
 from glm4q.terminal.screen.console import Console
 
 
-def make_wish(
-    context: str | None,
-    kv: str | None,
-    embedding: str | None,
-    gpu_layers: str | None,
-    prefill_chunk: str,
-    *,
-    draft_tokens: int = 0,
-    batch: int = 1,
-) -> Wish:
+def make_wish(memory: Memory, *, draft_tokens: int = 0, batch: int = 1) -> Wish:
     """Read the memory options, as they were typed. Raises OptionError."""
+    layers = memory.gpu_layers
     return Wish(
-        context=parse_tokens(context) if context else None,
-        kv=kv,
-        embedding=parse_device(embedding, "embedding"),
-        prefill_chunk=parse_count(prefill_chunk, "prefill chunk"),
-        gpu_layers="auto" if gpu_layers == "auto" else parse_count(gpu_layers, "gpu layers"),
+        context=parse_tokens(memory.context) if memory.context else None,
+        kv=memory.kv,
+        embedding=parse_device(memory.embedding, "embedding"),
+        prefill_chunk=parse_count(memory.prefill_chunk, "prefill chunk"),
+        gpu_layers="auto" if layers == "auto" else parse_count(layers, "gpu layers"),
         draft_tokens=draft_tokens,
         batch=batch,
     )
@@ -47,15 +41,12 @@ def load(
     model: Path,
     wish: Wish,
     reserve: int | None,
-    *,
-    device: str,
-    dtype: str,
-    kernel: str,
+    compute: Compute,
     note: Callable[[str], None] = print_note,
 ) -> LLM:
     """Load a checkpoint while the terminal says so, and note if its kernels are slow here."""
     with ending_at_once_on_interrupt(), Console(file=sys.stderr).status(f"loading {model}"):
-        llm = LLM.load(model, device=device, dtype=dtype, kernel=kernel, wish=wish, reserve=reserve)
+        llm = LLM.load(model, **vars(compute), wish=wish, reserve=reserve)
     if slow := slow_note({tensor.device for tensor in llm.model.state_dict().values()}):
         note(slow)
     return llm

@@ -17,6 +17,7 @@ from calculator.model.formats import KV_FORMATS
 from calculator.questions.subject import WEIGHTS
 from glm4q.cli import COMMANDS, main
 from glm4q.commands.process.lazy import load_command
+from glm4q.commands.process.option_groups import spread_groups
 from glm4q.kernels.choose import KERNELS
 from quantize.recipe import METHODS
 from tests.paths import ROOT
@@ -127,7 +128,7 @@ def test_words_become_the_types_that_commands_ask_for() -> None:
     words = "ckpt --top-k 50 --temperature 1e-3 --prompt 7 --verify --receipt out.json"
     ours = load_command("chat", COMMANDS["chat"]).make_context("chat", words.split()).params
     usual = typer.Typer()
-    usual.command("chat")(sys.modules["glm4q.commands.chat"].chat)
+    usual.command("chat")(spread_groups(sys.modules["glm4q.commands.chat"].chat))
     theirs = typer.main.get_command(usual).make_context("chat", words.split()).params
     assert ours == theirs
     assert {name: type(value) for name, value in ours.items()} == {

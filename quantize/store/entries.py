@@ -11,7 +11,7 @@ from pathlib import Path
 from calculator.checkpoint.quality import MeasuredLoss, measured_loss
 from calculator.errors import ConfigError, OptionError
 from calculator.json_files import read_json_object
-from glm4q.terminal.keyboard.user_directories import data_directory
+from glm4q.terminal.user_directories import data_directory
 from quantize.output.target import partial_directory
 
 ORIGIN = "store.json"

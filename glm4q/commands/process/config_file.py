@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from calculator.errors import Glm4qError, OptionError
-from glm4q.terminal.keyboard.user_directories import config_directory
+from glm4q.terminal.user_directories import config_directory
 
 KINDS: Mapping[type, str] = {
     bool: "true or false",

@@ -16,11 +16,11 @@ from glm4q.terminal.commands import BY_NAME
 from glm4q.terminal.figures import footer
 from glm4q.terminal.keyboard.completion import QuestionCompleter
 from glm4q.terminal.keyboard.input import EditorReader, LineReader, Reader, can_edit
-from glm4q.terminal.keyboard.user_directories import state_directory
 from glm4q.terminal.loop import Terminal
 from glm4q.terminal.screen.console import Console
 from glm4q.terminal.screen.reply import Think
 from glm4q.terminal.state import Run, State
+from glm4q.terminal.user_directories import state_directory
 
 
 def converse(

@@ -12,7 +12,7 @@ from glm4q.chat.sessions.session_file import SessionDirectory
 from glm4q.decode.prefixes.prefix_store import PrefixStore
 from glm4q.engine import LLM
 from glm4q.planning.fingerprint import Fingerprint
-from glm4q.terminal.keyboard.user_directories import cache_directory, state_directory
+from glm4q.terminal.user_directories import cache_directory, state_directory
 
 Say = Callable[[str], None]
 

@@ -1,6 +1,7 @@
 """A program in a pseudo-terminal whose screen a test can read, and that it can type into."""
 
 import os
+import signal
 import time
 from collections.abc import Callable, Sequence
 
@@ -39,6 +40,7 @@ class PseudoTerminal:
             env={name: value for name, value in env.items() if value},
             cwd=cwd,
             timeout=60,
+            preexec_fn=_hear_interrupts,
         )
         self.process.delaybeforesend = None
         self.written = ""
@@ -91,3 +93,10 @@ class PseudoTerminal:
             self._stream.feed(piece)
         self.process.wait()
         return self.process.exitstatus
+
+
+def _hear_interrupts() -> None:
+    """Let Ctrl-C reach the program: a shell that runs the tests in its background ignores SIGINT,
+    and programs inherit that.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -20,7 +20,7 @@ ROUNDS = 5
 
 def seconds_per_step(llm: LLM, count: int, tokens: int) -> float:
     """The median of some rounds of steps that decode `count` answers, prompts not counted."""
-    batch = llm.batch
+    batch = llm.rows
     for number in range(count):
         prompt = [number + 3] * (PROMPT + number)
         batch.join(prompt, SamplingParams(temperature=0, max_tokens=tokens))

@@ -76,9 +76,9 @@ def measure(llm: LLM, source: str, seed: int) -> tuple[int, float, float]:
     constraint = Timed(llm.grammars.constraint(source))
     params = SamplingParams(seed=seed, max_tokens=600, stop_token_ids=llm.stop_token_ids)
     prompt = llm.tokenizer.prefix_ids + llm.tokenizer.encode(PROMPT)
-    answer = llm.batch.join(prompt, params, constraint=constraint)
+    answer = llm.rows.join(prompt, params, constraint=constraint)
     tokens, begun, masked = 0, 0.0, 0.0
-    for event in llm.batch.stream(answer):
+    for event in llm.rows.stream(answer):
         if isinstance(event, Token):
             tokens += 1
             if tokens == 1:  # the prompt has run

@@ -30,7 +30,7 @@ def measure(checkpoint: Path, tokens: int, kv: str, directory: Path) -> None:
     llm = LLM.load(checkpoint, wish=Wish(context=tokens + 16, kv=kv))
     vocabulary = llm.plan.config.vocab_size
     prompt = torch.randint(0, vocabulary, (tokens,), generator=torch.Generator().manual_seed(1))
-    batch = llm.batch
+    batch = llm.rows
     begun = time.perf_counter()
     answer = batch.join(prompt.tolist(), SamplingParams(temperature=0, max_tokens=1))
     list(batch.stream(answer))

@@ -7,7 +7,7 @@ from glm4q import LLM
 
 def main() -> None:
     directory, question = sys.argv[1:]
-    for piece in LLM.load(directory).chat().ask(question):
+    for piece in LLM.load(directory).chat(question, stream=True):
         print(piece, end="", flush=True)
     print()
 

@@ -12,7 +12,7 @@ from glm4q import LLM, SamplingParams
 def main() -> None:
     llm = LLM.load(sys.argv[1], wish=Wish(context=2048, kv="int8"))
     print(llm.fit.sentence())  # what was chosen where the wish left it open
-    chat = llm.chat(system="Answer in one sentence.")
+    chat = llm.session(system="Answer in one sentence.")
     greedy = SamplingParams(temperature=0, max_tokens=64)
     for question in ("What is the capital of France?", "And of Italy?"):
         print(f"> {question}")

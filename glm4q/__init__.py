@@ -10,14 +10,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from glm4q.chat.completions.completion import Completion
     from glm4q.decode.sampling import SamplingParams
     from glm4q.engine import LLM
     from glm4q.text.grammar.grammar import Grammar
 
 __version__ = "0.1.0"
-__all__ = ["LLM", "Grammar", "SamplingParams", "__version__"]
+__all__ = ["LLM", "Completion", "Grammar", "SamplingParams", "__version__"]
 
 _MODULES = {
+    "Completion": "glm4q.chat.completions.completion",
     "Grammar": "glm4q.text.grammar.grammar",
     "LLM": "glm4q.engine",
     "SamplingParams": "glm4q.decode.sampling",

@@ -1,5 +1,6 @@
 """The front door for Python: what `glm4q` exports, and that asking needs only a question."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import glm4q
-from calculator.errors import CheckpointError
+from calculator.errors import CheckpointError, OptionError
 from glm4q import LLM, SamplingParams
 
 
@@ -37,16 +38,26 @@ def test_the_package_imports_no_torch_and_lets_openmp_sleep() -> None:
 
 def test_asking_takes_no_more_than_a_question(chat_checkpoint: Path) -> None:
     llm = LLM.load(str(chat_checkpoint))
-    chat = llm.chat()
+    chat = llm.session()
     assert chat.params.temperature == 0.8  # what generation_config.json says
     greedy = SamplingParams(temperature=0, max_tokens=5)
     by_the_way = "".join(chat.ask("Hello", greedy))
     chat.reset()
     assert "".join(chat.ask("Hello", greedy)) == by_the_way
-    pieces = llm.chat().ask("Hello")
+    pieces = llm.session().ask("Hello")
     assert all(isinstance(piece, str) for piece, _ in zip(pieces, range(3), strict=False))
 
 
-def test_a_directory_that_is_none_is_refused_as_a_path_would_be() -> None:
+def test_a_name_that_stands_for_nothing_is_refused_without_the_network(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="nowhere is neither a directory, an entry of the store"):
+        LLM.load("nowhere", store=tmp_path)
+    with pytest.raises(OptionError, match="owner/name is not in the store: glm4q pull owner/name"):
+        LLM.load("owner/name", store=tmp_path)
     with pytest.raises(CheckpointError, match="nowhere is not a directory"):
-        LLM.load("nowhere")
+        LLM.load(Path("nowhere"))
+
+
+def test_an_entry_of_the_store_is_loaded_by_its_name(chat_checkpoint: Path, tmp_path: Path) -> None:
+    shutil.copytree(chat_checkpoint, tmp_path / "mine")
+    llm = LLM.load("mine", store=tmp_path, kv="int8", context="1k")
+    assert (llm.fit.settings.kv, llm.fit.settings.context) == ("int8", 1024)

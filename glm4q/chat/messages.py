@@ -23,6 +23,17 @@ _ESCAPED_MARKS = {
 _ESCAPE = re.compile("|".join(map(re.escape, _ESCAPED_MARKS)) + r"|\\.", re.DOTALL)
 
 
+def read_messages(messages: str | Sequence[Message]) -> list[Message]:
+    """Return a conversation; a text is one question. Raises TokenizerError where there is none."""
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": messages}]
+    if not messages or not all(isinstance(message, Mapping) for message in messages):
+        raise TokenizerError(
+            "messages must be a question, or dicts such as {'role': 'user', 'content': 'Hello'}"
+        )
+    return [*messages]
+
+
 def mark_messages(
     messages: Sequence[Message], control_tokens: re.Pattern[str]
 ) -> list[dict[str, Any]]:

@@ -1,5 +1,7 @@
 """A reply while it streams, and the messages that remember it."""
 
+from collections.abc import Iterator
+
 from glm4q.chat.messages import Message
 from glm4q.chat.replies import ReplyEvent, ReplyParser, Text
 from glm4q.tools.calls import BadCall, ToolCall
@@ -59,3 +61,23 @@ class ReplyRecord:
             elif isinstance(event, ToolCall | BadCall):
                 self._called = True
         return events
+
+
+class Segments:
+    """Token ids, cut at each token that ends a segment."""
+
+    def __init__(self, tokens: Iterator[int], end: int | None) -> None:
+        self._tokens, self._end = tokens, end
+        self.more = True
+
+    def __iter__(self) -> Iterator[Iterator[int]]:
+        while self.more:
+            yield self._segment()
+
+    def _segment(self) -> Iterator[int]:
+        self.more = False
+        for token in self._tokens:
+            if token == self._end:
+                self.more = True
+                return
+            yield token

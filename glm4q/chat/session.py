@@ -5,23 +5,24 @@ those before it takes over their ids; so a row of the batch that still holds the
 twice. Several conversations share the rows of one batch.
 """
 
-import time
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from calculator.errors import ContextFullError, MemoryFullError, ToolError
+from glm4q.chat.completions.answer_record import AnswerRecord
+from glm4q.chat.completions.completion import ChatEvent, CompletionStream
 from glm4q.chat.messages import Message
 from glm4q.chat.replies import ReplyEvent, Text
 from glm4q.chat.reply_grammar import cut_error
-from glm4q.chat.reply_record import ReplyRecord
+from glm4q.chat.reply_record import ReplyRecord, Segments
 from glm4q.chat.reply_start import ReplyStart
 from glm4q.chat.template import ChatTemplate
 from glm4q.chat.tool_messages import Consent, ToolResult, call_message, result_message
 from glm4q.chat.transcript import Conversation, Transcript
-from glm4q.decode.answer import Answer, FinishReason
+from glm4q.decode.answer import Answer
 from glm4q.decode.batch import Batch
-from glm4q.decode.generate import token_ids
 from glm4q.decode.prefixes.prefix_store import Restored
 from glm4q.decode.row import Row
 from glm4q.decode.sampling import Constraint, SamplingParams
@@ -37,27 +38,6 @@ MOST_CORRECTIONS = 2
 
 ASSISTANT = "<|assistant|>"
 """GLM-4 writes this token itself between prose and a call."""
-
-ChatEvent = ReplyEvent | ToolResult
-
-
-@dataclass
-class AnswerRecord:
-    """What one answer took; filled while it is streamed."""
-
-    prompt_tokens: int
-    cached_tokens: int
-    """Prompt tokens that were in the cache already."""
-    tokens: int = 0
-    prefill_seconds: float = 0.0
-    decode_seconds: float = 0.0
-    finish_reason: FinishReason = "cancelled"
-    """Cancelled until the answer has ended in another way."""
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Speed of decoding, after the first token."""
-        return (self.tokens - 1) / self.decode_seconds if self.tokens > 1 else 0.0
 
 
 class ChatSession:
@@ -85,6 +65,7 @@ class ChatSession:
         self.system, self.params = system, params
         self.last_answer: AnswerRecord | None = None
         self._answer: Answer | None = None
+        self._cancelled = threading.Event()
         self._toolbox, self._consent = toolbox or Toolbox([]), consent
         self._stop, self._constrain = stop, constrain
         self._assistant_id = tokenizer.control_tokens.get(ASSISTANT)
@@ -151,13 +132,43 @@ class ChatSession:
         said till then being kept; ToolError where the model calls tools without end; and
         AnswerCutError where an answer ends before it matches what it must match.
         """
-        messages = [*self.messages, {"role": "user", "content": question}]
-        prompt, prompt_ids = self._prompt(messages)
-        return self._rounds(messages, prompt, prompt_ids, params or self.params)
+        return self.answer([*self.messages, {"role": "user", "content": question}], params)
+
+    def answer(
+        self, messages: Sequence[Message], params: SamplingParams | None = None
+    ) -> Generator[ChatEvent]:
+        """Stream the answer to a conversation, which takes the place of this one; see `stream`."""
+        self._cancelled = threading.Event()
+        asked = [*messages]
+        prompt, prompt_ids = self._prompt(asked)
+        return self._rounds(asked, prompt, prompt_ids, params or self.params)
+
+    def complete(
+        self, messages: Sequence[Message], params: SamplingParams | None = None
+    ) -> CompletionStream:
+        """Begin the answer to a conversation, for whoever reads it as a whole; see `answer`."""
+        events = self.answer(messages, params)
+        self.messages, cancelled = [*messages], self._cancelled
+        return CompletionStream(
+            events,
+            record=lambda: self.last_answer or AnswerRecord(0, 0),
+            messages=lambda: tuple(self.messages),
+            cancel=cancelled.set,
+        )
+
+    def cancel(self) -> None:
+        """End the answer that is streamed, before its next step. Any thread may ask for that."""
+        self._cancelled.set()
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Count the tokens of a prompt: messages, system prompt, tools and the reply's beginning.
+
+        Raises TokenizerError where the template refuses the messages.
+        """
+        return len(self._transcript.encode(self._render([*messages]), self._tokenizer))
 
     def _prompt(self, messages: list[Message]) -> tuple[str, list[int]]:
-        tools = self._toolbox.offers or None
-        prompt = self._template.render(self._with_system(messages), tools=tools)
+        prompt = self._render(messages)
         prompt_ids = self._transcript.encode(prompt, self._tokenizer)
         if len(prompt_ids) >= self.context_size:
             raise ContextFullError(
@@ -168,11 +179,15 @@ class ChatSession:
             )
         return prompt, prompt_ids
 
+    def _render(self, messages: list[Message]) -> str:
+        tools = self._toolbox.offers or None
+        return self._template.render(self._with_system(messages), tools=tools)
+
     def _rounds(
         self, messages: list[Message], prompt: str, prompt_ids: list[int], params: SamplingParams
     ) -> Generator[ChatEvent]:
         """Replies and results of calls, one after another, until a reply calls nothing."""
-        corrections = 0
+        corrections, cancelled = 0, self._cancelled
         for _ in range(MOST_ROUNDS):
             calls: list[ToolCall | BadCall] = []
             with closing(self._reply(messages, prompt, prompt_ids, params)) as events:
@@ -183,7 +198,7 @@ class ChatSession:
             corrections += sum(isinstance(call, BadCall) for call in calls)
             for call in calls:
                 yield self._run(call)
-            if not calls or corrections > MOST_CORRECTIONS:
+            if not calls or corrections > MOST_CORRECTIONS or cancelled.is_set():
                 return
             messages = self.messages
             prompt, prompt_ids = self._prompt(messages)
@@ -197,6 +212,8 @@ class ChatSession:
         try:
             if isinstance(call, BadCall):
                 result = ToolResult(call, f"error: {call.reason}")
+            elif self._cancelled.is_set():
+                pass
             elif self._consent(call):
                 result = ToolResult(call, self._toolbox.run(call))
             else:
@@ -234,7 +251,7 @@ class ChatSession:
             ) from None
         finally:
             self._batch.cancel(answer)
-            record.finish_reason = "stop" if reply.stopped else answer.finish_reason or "cancelled"
+            record.end("stop" if reply.stopped else answer.finish_reason)
             if record.tokens:
                 self.messages = [*messages, *reply.messages()]
                 self._transcript.end(reply.raw)
@@ -252,38 +269,13 @@ class ChatSession:
 
     def _counted(self, answer: Answer, record: AnswerRecord) -> Iterator[int]:
         """Yield the model's tokens, noted in the session and the record as they come."""
-        begun = time.perf_counter()
-        for token in token_ids(self._batch.stream(answer)):
-            now = time.perf_counter()
-            if not record.tokens:
-                record.prefill_seconds, begun = now - begun, now
-            record.decode_seconds = now - begun
-            record.tokens += 1
+        events = self._batch.stream(answer, self._cancelled.is_set)
+        for token in record.count(events):
             self._transcript.token_ids.append(token)
             yield token
 
     def _with_system(self, messages: list[Message]) -> list[Message]:
         return [{"role": "system", "content": self.system}, *messages] if self.system else messages
-
-
-class Segments:
-    """Token ids, cut at each token that ends a segment."""
-
-    def __init__(self, tokens: Iterator[int], end: int | None) -> None:
-        self._tokens, self._end = tokens, end
-        self.more = True
-
-    def __iter__(self) -> Iterator[Iterator[int]]:
-        while self.more:
-            yield self._segment()
-
-    def _segment(self) -> Iterator[int]:
-        self.more = False
-        for token in self._tokens:
-            if token == self._end:
-                self.more = True
-                return
-            yield token
 
 
 def _text_of(events: Generator[ChatEvent]) -> Generator[str]:

@@ -14,10 +14,10 @@ from glm4q.commands.run.conversation import converse
 from glm4q.commands.run.grammars import read_grammar
 from glm4q.commands.run.keeping import PrefixPlace, begin_session, make_keeper
 from glm4q.commands.run.load import load, make_wish, parse_reserve
-from glm4q.commands.run.named_model import ModelRequest, find_checkpoint
 from glm4q.commands.run.receipt import show_receipt
 from glm4q.commands.run.sampling import given_settings
 from glm4q.commands.run.tools import DEFAULT_FILES, choose_tools
+from glm4q.planning.named_model import ModelRequest, find_checkpoint
 from glm4q.terminal.screen.console import Console
 from glm4q.terminal.screen.reply import ReplyView, Think, parse_think
 from glm4q.text.generation_config import read_sampling_params
@@ -79,7 +79,7 @@ def chat(
     params = read_sampling_params(path, given)
     with choose_tools(tools or (), tool or (), yes_tools or (), files) as chosen:
         llm = loading()
-        conversation = llm.chat(
+        conversation = llm.session(
             system,
             params,
             tools=chosen.tools,

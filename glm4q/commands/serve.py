@@ -17,9 +17,9 @@ from glm4q.commands.options import serve as option
 from glm4q.commands.options.chat import Dialect
 from glm4q.commands.run.keeping import PrefixPlace
 from glm4q.commands.run.load import load, make_wish, parse_reserve, print_note, reloader
-from glm4q.commands.run.named_model import ModelRequest, find_checkpoint
 from glm4q.commands.run.vllm import print_vllm_command
 from glm4q.engine import LLM
+from glm4q.planning.named_model import ModelRequest, find_checkpoint
 from glm4q.text.generation_config import read_sampling_params
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def serve(
             prefixes.open(llm, note)
         served, metrics = _describe(llm, name, dialect, loop_guard, note), Metrics()
         worker = Worker(
-            BatchDecoder(llm.batch, reloader(llm), note),
+            BatchDecoder(llm.rows, reloader(llm), note),
             queue=queue,
             watches=(metrics, AnswerLog()),
             idle_seconds=idle_seconds,
@@ -148,7 +148,7 @@ def _describe(
         template=_template(llm, dialect, note),
         params=replace(read_sampling_params(llm.directory), loop_guard=loop_guard),
         stop_token_ids=llm.stop_token_ids,
-        context=llm.batch.room,
+        context=llm.rows.room,
         vocab_size=llm.plan.config.vocab_size,
         question=llm.fit.question,
         created=int(time.time()),

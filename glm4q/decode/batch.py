@@ -5,7 +5,7 @@ state. A row keeps its tokens when an answer ends: the next prompt that begins w
 from its start, so several conversations share one loaded model and one planned memory.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
 import torch
@@ -134,15 +134,20 @@ class Batch:
             (answer, event) for answer, count in before.items() for event in answer.events[count:]
         ]
 
-    def stream(self, answer: Answer) -> Generator[Event]:
+    def stream(
+        self, answer: Answer, is_cancelled: Callable[[], bool] = lambda: False
+    ) -> Generator[Event]:
         """Yield an answer's events to its end, running steps as needed. Closing it cancels.
 
         Other answers go on in the same steps; their events wait for whoever streams them.
+        is_cancelled: asked before each step, so that another thread can end the answer.
         """
         number = 0
         try:
             while answer.finish_reason is None or number < len(answer.events):
                 if number == len(answer.events):
+                    if is_cancelled():
+                        return
                     self.step()
                 for event in answer.events[number:]:
                     number += 1

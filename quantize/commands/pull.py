@@ -7,7 +7,7 @@ from calculator.questions.fit import Wish
 from glm4q.commands.options import compute, memory
 from glm4q.commands.options import store as option
 from glm4q.commands.run.load import parse_reserve
-from glm4q.commands.run.named_model import ModelRequest
+from glm4q.planning.named_model import ModelRequest
 from quantize.commands.resolve import find_checkpoint
 
 EXAMPLES = (

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from calculator.errors import Glm4qError, OptionError
-from glm4q.commands.run.named_model import ModelRequest
+from glm4q.planning.named_model import ModelRequest
 from glm4q.terminal.consent import lines_are_typed
 from quantize.progress import QuantizeProgress
 from quantize.store.choose import Chosen

@@ -23,8 +23,8 @@ from calculator.questions.variants import (
     with_host_layers,
 )
 from calculator.units import counted, human_bytes
-from glm4q.commands.run.named_model import ModelRequest
 from glm4q.planning.devices import choose_device, choose_dtype
+from glm4q.planning.named_model import ModelRequest
 from quantize.store.entries import Entry
 
 MADE = ("int8", "int4")

@@ -13,9 +13,9 @@ from calculator.checkpoint.stored import StoredModel
 from calculator.errors import CheckpointError
 from calculator.memory.making_cost import CardRates, making_cost
 from calculator.units import human_bytes
-from glm4q.commands.run.named_model import ModelRequest
 from glm4q.kernels.choose import candidates
 from glm4q.planning.devices import choose_device, choose_dtype
+from glm4q.planning.named_model import ModelRequest
 from quantize.calibrate.samples import Calibration, read_calibration
 from quantize.examine import HeldOut, read_held_out
 from quantize.job import Job

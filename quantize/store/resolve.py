@@ -8,8 +8,8 @@ from calculator.checkpoint.stored import StoredModel
 from calculator.errors import DoesNotFitError, OptionError
 from calculator.model.presets import PRESETS
 from calculator.questions.answer import REPOSITORIES
-from glm4q.commands.run.named_model import ModelRequest
 from glm4q.planning.machine import choose_machine
+from glm4q.planning.named_model import ModelRequest
 from glm4q.planning.plan import plan_run
 from quantize.store.choose import Chosen, choose_entry, choose_variant, is_asked_for
 from quantize.store.entries import PUBLISHED, Entry, Origin, Store, open_store
@@ -69,6 +69,8 @@ def _fits(stored: StoredModel, request: ModelRequest) -> bool:
 def _entry_of(source: str, store: Store, request: ModelRequest, make: Make) -> Entry:
     """Return an entry of the source that fits, or make one."""
     entry = choose_entry(store.of_source(source), request)
+    if entry is None and not request.make:
+        raise OptionError(f"{request.model} is not in the store: glm4q pull {source} makes it once")
     if entry is None:
         entry = _make(source, store, request, make)
     else:

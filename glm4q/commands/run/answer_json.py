@@ -5,8 +5,9 @@ from collections.abc import Generator
 from contextlib import closing
 from typing import Any
 
+from glm4q.chat.completions.completion import ChatEvent
 from glm4q.chat.replies import Text, Thinking
-from glm4q.chat.session import ChatEvent, ChatSession
+from glm4q.chat.session import ChatSession
 from glm4q.chat.tool_messages import ToolResult
 from glm4q.tools.calls import ToolCall
 

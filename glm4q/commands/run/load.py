@@ -61,7 +61,7 @@ def reloader(llm: LLM) -> Callable[[], Batch]:
 
     def reload() -> Batch:
         check_room(run_plan, machine)
-        return LLM.load_as_planned(StoredModel.open(directory), machine, run_plan).batch
+        return LLM.load_as_planned(StoredModel.open(directory), machine, run_plan).rows
 
     return reload
 

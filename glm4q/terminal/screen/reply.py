@@ -8,8 +8,8 @@ from typing import Literal
 from rich.console import Console
 
 from calculator.errors import OptionError
+from glm4q.chat.completions.completion import ChatEvent
 from glm4q.chat.replies import Text, Thinking
-from glm4q.chat.session import ChatEvent
 from glm4q.chat.tool_messages import ToolResult
 from glm4q.terminal.screen.answer import CONTROL_PICTURES, AnswerWriter
 from glm4q.tools.calls import BadCall, ToolCall

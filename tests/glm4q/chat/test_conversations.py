@@ -33,8 +33,8 @@ def alone(chat_checkpoint: Path) -> tuple[list[str], list[str]]:
     first, second = (
         [_ask(chat, question)[0] for question in questions]
         for chat, questions in (
-            (_load(chat_checkpoint, 1).chat(params=GREEDY), FIRST),
-            (_load(chat_checkpoint, 1).chat(params=GREEDY), SECOND),
+            (_load(chat_checkpoint, 1).session(params=GREEDY), FIRST),
+            (_load(chat_checkpoint, 1).session(params=GREEDY), SECOND),
         )
     )
     assert first != second
@@ -45,21 +45,21 @@ def test_interleaved_conversations_keep_their_rows(
     chat_checkpoint: Path, alone: tuple[list[str], list[str]]
 ) -> None:
     llm = _load(chat_checkpoint, 2)
-    chats = llm.chat(params=GREEDY), llm.chat(params=GREEDY)
+    chats = llm.session(params=GREEDY), llm.session(params=GREEDY)
     for number, questions in enumerate(zip(FIRST, SECOND, strict=True)):
         for chat, question, answers in zip(chats, questions, alone, strict=True):
             answer, before, cached = _ask(chat, question)
             assert answer == answers[number]
             # The last token of an answer was picked, and not run.
             assert cached == before - 1 if number else cached < 20
-    assert llm.batch.free == 2
+    assert llm.rows.free == 2
 
 
 def test_conversations_that_share_one_row_answer_the_same(
     chat_checkpoint: Path, alone: tuple[list[str], list[str]]
 ) -> None:
     llm = _load(chat_checkpoint, 1)
-    chats = llm.chat(params=GREEDY), llm.chat(params=GREEDY)
+    chats = llm.session(params=GREEDY), llm.session(params=GREEDY)
     for number, questions in enumerate(zip(FIRST, SECOND, strict=True)):
         for chat, question, answers in zip(chats, questions, alone, strict=True):
             assert _ask(chat, question)[0] == answers[number]
@@ -69,7 +69,7 @@ def test_answers_that_are_streamed_at_the_same_time_are_those_alone(
     chat_checkpoint: Path, alone: tuple[list[str], list[str]]
 ) -> None:
     llm = _load(chat_checkpoint, 2)
-    first, second = llm.chat(params=GREEDY), llm.chat(params=GREEDY)
+    first, second = llm.session(params=GREEDY), llm.session(params=GREEDY)
     pieces: tuple[list[str], list[str]] = [], []
     streams = [first.ask(FIRST[0]), second.ask(SECOND[0])]
     going = [0, 1]

@@ -24,7 +24,7 @@ class Chat:
 
     def __init__(self, checkpoint: Path, files: Path, *, kv: str = "int8") -> None:
         self.llm = LLM.load(checkpoint, device="cpu", wish=Wish(context=1024, kv=kv))
-        self.session: ChatSession = self.llm.chat(params=GREEDY)
+        self.session: ChatSession = self.llm.session(params=GREEDY)
         self.keeper = SessionKeeper(
             self.session,
             SessionDirectory(files / "sessions"),
@@ -56,7 +56,7 @@ def test_a_loaded_conversation_goes_on_as_if_it_had_never_ended(
     assert chat.keeper.save("book") is None
     used = chat.session.context_used
     row, tokens = chat.session.row()
-    runner = chat.llm.batch._runner
+    runner = chat.llm.rows._runner
     following = torch.tensor([[7]])
     expected = runner(following, [row.cache]).clone()
     row.cache.truncate(tokens)
@@ -65,7 +65,7 @@ def test_a_loaded_conversation_goes_on_as_if_it_had_never_ended(
     assert loaded.keeper.load("book") is None
     row, tokens = loaded.session.row()
     assert tokens == used - 1  # the newest token is not run before another follows
-    assert torch.equal(loaded.llm.batch._runner(following, [row.cache]), expected)
+    assert torch.equal(loaded.llm.rows._runner(following, [row.cache]), expected)
     row.cache.truncate(tokens)
     assert loaded.ask("And then?") == chat.ask("And then?")
     assert loaded.cached == chat.cached

@@ -36,7 +36,7 @@ def llm(chat_checkpoint: Path) -> LLM:
 
 
 def answer(llm: LLM, schema: Any, params: SamplingParams = WILD) -> str:
-    chat = llm.chat(schema=schema, params=params)
+    chat = llm.session(schema=schema, params=params)
     said = "".join(chat.ask("Say it."))
     assert chat.last_answer
     assert chat.last_answer.finish_reason == "stop"
@@ -60,7 +60,9 @@ def test_the_demo_models_answers_validate(quantized_demo: Callable[[int], Path])
     numbers = range(0, len(SCHEMAS), 7)
     cut = 0
     for number in numbers:
-        chat = llm.chat(schema=SCHEMAS[number], params=replace(WILD, seed=number, max_tokens=200))
+        chat = llm.session(
+            schema=SCHEMAS[number], params=replace(WILD, seed=number, max_tokens=200)
+        )
         try:
             check(SCHEMAS[number], "".join(chat.ask("Say it.")))
         except AnswerCutError:
@@ -86,7 +88,7 @@ def test_a_pydantic_model_is_a_schema(llm: LLM) -> None:
 def test_a_limit_that_cuts_an_answer_is_an_error_that_names_it(llm: LLM) -> None:
     with pytest.raises(AnswerCutError, match="max_tokens cut the answer after 9 tokens"):
         answer(llm, PERSON, replace(WILD, max_tokens=9))
-    chat = llm.chat(schema=Grammar.from_regex("a{200}"), params=WILD)
+    chat = llm.session(schema=Grammar.from_regex("a{200}"), params=WILD)
     with pytest.raises(AnswerCutError, match="the end of the context cut the answer after"):
         list(chat.ask("x" * 4000))
 
@@ -103,7 +105,7 @@ def test_control_tokens_end_no_answer_and_come_in_none(llm: LLM) -> None:
 
 def test_a_stop_string_and_a_schema_exclude_each_other(llm: LLM) -> None:
     with pytest.raises(OptionError, match="the stop string 'x' would cut"):
-        llm.chat(schema=PERSON, stop=["x"])
+        llm.session(schema=PERSON, stop=["x"])
 
 
 def test_a_call_of_a_tool_matches_its_parameters(llm: LLM) -> None:
@@ -115,7 +117,7 @@ def test_a_call_of_a_tool_matches_its_parameters(llm: LLM) -> None:
         return "rain"
 
     for seed in range(8):
-        chat = llm.chat(schema=PERSON, tools=[weather], params=replace(WILD, seed=seed))
+        chat = llm.session(schema=PERSON, tools=[weather], params=replace(WILD, seed=seed))
         events = _first_reply(chat.stream("Say it."))
         if not any(isinstance(event, ToolCall) for event in events):
             check(PERSON, "".join(event.text for event in events if isinstance(event, Text)))

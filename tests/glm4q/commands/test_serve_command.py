@@ -67,7 +67,7 @@ def test_clients_at_once_get_the_answers_of_a_chat_and_a_stream_ends_after_sigte
     chat_checkpoint: Path,
 ) -> None:
     llm = LLM.load(chat_checkpoint, device="cpu", wish=Wish(context=512))
-    expected = ["".join(llm.chat().ask(question, GREEDY)) for question in QUESTIONS]
+    expected = ["".join(llm.session().ask(question, GREEDY)) for question in QUESTIONS]
     with served(chat_checkpoint) as (process, url):
         with ThreadPoolExecutor(8) as pool:  # more clients than rows
             answers = list(pool.map(lambda question: ask(url, question), QUESTIONS * 4))

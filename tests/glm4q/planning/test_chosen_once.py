@@ -51,7 +51,7 @@ def _count(
 
 def _talk(directory: Path) -> LLM:
     llm = LLM.load(directory, device="cpu")
-    chat = llm.chat(params=GREEDY)
+    chat = llm.session(params=GREEDY)
     for question in ("Hello", "And then?"):
         list(chat.ask(question))
     return llm

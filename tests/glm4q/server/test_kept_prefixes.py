@@ -22,7 +22,7 @@ def _decoder(checkpoint: Path, directory: Path, notes: list[str]) -> BatchDecode
 
     llm = load()
     llm.keep_prefixes(directory, limit=1 << 30, notify=notes.append)
-    return BatchDecoder(llm.batch, lambda: load().batch, notes.append)
+    return BatchDecoder(llm.rows, lambda: load().rows, notes.append)
 
 
 def _answer(decoder: BatchDecoder, question: list[int]) -> int:

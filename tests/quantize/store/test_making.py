@@ -15,7 +15,7 @@ import torch
 
 from calculator.checkpoint.stored import StoredModel
 from glm4q.cli import main
-from glm4q.commands.run.named_model import ModelRequest
+from glm4q.planning.named_model import ModelRequest
 from quantize.output.target import partial_directory
 from quantize.progress import QuantizeProgress
 from quantize.quality.report import JSON_NAME, TEXT_NAME

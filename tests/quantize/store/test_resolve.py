@@ -10,7 +10,7 @@ from calculator.errors import DoesNotFitError, OptionError
 from calculator.model.presets import PRESETS
 from calculator.questions.fit import Wish
 from glm4q.cli import main
-from glm4q.commands.run.named_model import ModelRequest
+from glm4q.planning.named_model import ModelRequest
 from quantize.parts import parts_of
 from quantize.store.choose import Chosen, choose_variant
 from quantize.store.entries import BEGUN, Entry, Origin, Store

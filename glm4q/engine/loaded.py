@@ -1,8 +1,8 @@
-"""The Python API: a checkpoint directory in, chats out (docs/python.md shows how)."""
+"""A model loaded as a plan says, and the memory in which it runs."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -10,37 +10,31 @@ from typing import Self
 import torch
 
 from calculator.checkpoint.stored import StoredModel
-from calculator.errors import MemoryFullError, OptionError, PrefixError
+from calculator.errors import MemoryFullError, PrefixError
 from calculator.memory.placement import placement
 from calculator.memory.plan import MemoryPlan
+from calculator.options import parse_tokens
 from calculator.questions.fit import Fit, Wish
-from glm4q.chat.reply_grammar import ReplyConstraints, ReplyGrammar, refuse_stop_strings
-from glm4q.chat.session import ChatSession
-from glm4q.chat.template import ChatTemplate
-from glm4q.chat.tool_messages import Consent
 from glm4q.decode.batch import Batch
 from glm4q.decode.prefixes.prefix_store import PrefixStore
 from glm4q.decode.runner import Runner
-from glm4q.decode.sampling import SamplingParams
 from glm4q.memory.allocation import Memory
 from glm4q.model.decoder import CausalLM
 from glm4q.model.loader import WeightCallback, load_model
 from glm4q.planning.file_digests import FileDigests
 from glm4q.planning.fingerprint import Fingerprint, take_fingerprint, weight_files
 from glm4q.planning.machine import Machine, choose_machine
+from glm4q.planning.named_model import ModelRequest, find_checkpoint
 from glm4q.planning.plan import RunPlan, plan_run
-from glm4q.text.generation_config import read_sampling_params, read_stop_token_ids
-from glm4q.text.grammar.compiler import GrammarCompiler
-from glm4q.text.grammar.grammar import Schema, read_schema
+from glm4q.text.generation_config import read_stop_token_ids
 from glm4q.text.tokenizer import Tokenizer
-from glm4q.tools.functions import Tool, Toolbox
 
 DIGESTS = "digests.json"
 
 
 @dataclass(frozen=True)
-class LLM:
-    """A loaded model with its tokenizer, its template, and the plan that says what it holds."""
+class LoadedModel:
+    """A model with its tokenizer, and the plan that says what its run holds."""
 
     directory: Path
     model: CausalLM
@@ -52,23 +46,38 @@ class LLM:
     @classmethod
     def load(
         cls,
-        directory: str | Path,
+        model: str | Path,
         *,
+        kv: str | None = None,
+        context: int | str = "auto",
         device: str = "auto",
         dtype: str = "auto",
         kernel: str = "auto",
         wish: Wish = Wish(),  # noqa: B008 - immutable
         reserve: int | None = None,
+        make: bool = False,
+        store: Path | None = None,
         progress: WeightCallback = lambda weight: None,
     ) -> Self:
         """Load a checkpoint in bf16, in GPTQ's INT8 or INT4, or in bitsandbytes' formats.
 
-        wish: what the run should be; what it leaves open is chosen by what is free. reserve: bytes
-        of the device that stay free. Raises OptionError, ConfigError, CheckpointError,
-        TokenizerError or KernelError; options are checked before weights are read.
+        model: a directory, an entry of the store, a preset or a Hugging Face id. make: one that is
+        not in the store is made first, as `glm4q pull` does, which takes up to hours; otherwise it
+        is an OptionError. store: another directory than the usual one. kv, context (tokens, "32k",
+        or "auto": what fits) and wish: what the run should be; what they leave open is chosen by
+        what is free. reserve: bytes of the device that stay free. Raises OptionError, ConfigError,
+        CheckpointError, TokenizerError or KernelError; options are checked before weights are read.
         """
         machine = choose_machine(device, dtype, kernel)
-        stored = StoredModel.open(Path(directory))
+        wish = _with_size(wish, kv, context)
+        directory = Path(model)
+        if isinstance(model, str) and not directory.exists():
+            request = ModelRequest(
+                model, store=store, yes=True, make=make, wish=wish, reserve=reserve,
+                device=device, dtype=dtype, kernel=kernel,
+            )  # fmt: skip
+            directory = find_checkpoint(request)
+        stored = StoredModel.open(directory)
         run_plan = plan_run(stored, machine, wish, reserve=reserve)
         return cls.load_as_planned(stored, machine, run_plan, progress=progress)
 
@@ -102,7 +111,7 @@ class LLM:
         return new_runner(self.model, self.run_plan, self.machine)
 
     @cached_property
-    def batch(self) -> Batch:
+    def rows(self) -> Batch:
         """The rows in which answers are decoded: as many at once as the wish's batch.
 
         All conversations share them, and the one planned memory.
@@ -129,7 +138,7 @@ class LLM:
         except OSError as error:
             raise PrefixError(f"{error.filename} cannot be read: {error.strerror}") from None
         store = PrefixStore(directory, fingerprint.digest, limit=limit, notify=notify)
-        self.batch.prefixes = store
+        self.rows.prefixes = store
         return store, fingerprint
 
     def has_kept_prefixes(self, directory: Path) -> bool:
@@ -137,61 +146,14 @@ class LLM:
         digests = FileDigests(directory / DIGESTS)
         return digests.known(weight_files(StoredModel.open(self.directory)))
 
-    def chat(
-        self,
-        system: str | None = None,
-        params: SamplingParams | None = None,
-        *,
-        tools: Iterable[Tool | Callable[..., object]] = (),
-        consent: Consent = lambda call: True,
-        dialect: str | None = None,
-        stop: Sequence[str] = (),
-        schema: Schema | None = None,
-    ) -> ChatSession:
-        """Begin a conversation, in whatever row of the batch is free when it asks.
 
-        params: how questions are answered that name nothing else; the authors' own if None. tools:
-        functions that the model may call; consent: asked before each call runs. dialect:
-        the protocol that is used in place of the checkpoint's own template. stop: strings that end
-        an answer and are not part of it. schema: a JSON schema, a pydantic model or a Grammar that
-        each answer matches. Raises TokenizerError without a template, ConfigError where the
-        authors' settings are wrong, GrammarError for a schema that cannot be honoured, and
-        OptionError.
-        """
-        if system is not None and not system.strip():
-            raise OptionError("the system prompt is empty")
-        params = read_sampling_params(self.directory) if params is None else params
-        params.check_tokens(self.plan.config.vocab_size)
-        control_tokens = self.tokenizer.control_tokens
-        template = ChatTemplate.from_directory(self.directory, control_tokens, dialect)
-        toolbox = Toolbox(
-            tool if isinstance(tool, Tool) else Tool.from_function(tool) for tool in tools
-        )
-        return ChatSession(
-            self.batch,
-            self.tokenizer,
-            template,
-            stop_token_ids=self.stop_token_ids,
-            system=system,
-            params=params,
-            toolbox=toolbox,
-            consent=consent,
-            stop=stop,
-            constrain=None if schema is None else self._constrain(schema, toolbox, template, stop),
-        )
-
-    @cached_property
-    def grammars(self) -> GrammarCompiler:
-        """What makes the constraints of answers. Its first one takes a second or two."""
-        vocab_size = self.plan.config.vocab_size
-        return GrammarCompiler(self.tokenizer, vocab_size, self.stop_token_ids)
-
-    def _constrain(
-        self, schema: Schema, toolbox: Toolbox, template: ChatTemplate, stop: Sequence[str]
-    ) -> ReplyConstraints:
-        refuse_stop_strings(stop)
-        reply = ReplyGrammar.with_tools(read_schema(schema), toolbox.offers)
-        return ReplyConstraints(self.grammars, reply, template.call_style)
+def _with_size(wish: Wish, kv: str | None, context: int | str) -> Wish:
+    """Return a wish with a format of the cache and a context, where these are given."""
+    if kv is not None:
+        wish = replace(wish, kv=kv)
+    if context != "auto":
+        wish = replace(wish, context=parse_tokens(str(context)))
+    return wish
 
 
 def load_as_planned(

@@ -1,7 +1,7 @@
-"""The door from a model's name to its checkpoint: what a user typed, and who can make it.
+"""From the name of a model to its checkpoint: what a user asks for, and who can make it.
 
-What makes checkpoints stands above this package. As in the table of commands, it is named here and
-imported only when it is needed.
+The package that makes checkpoints stands above this one. So it is named here, as commands are in
+the table of commands, and imported only when it is needed.
 """
 
 import importlib
@@ -30,6 +30,9 @@ class ModelRequest:
     quick: bool = False
     keep_source: bool = False
     yes: bool = False
+    """Make what is not there without asking."""
+    make: bool = True
+    """What is not there may be made; otherwise the network is not asked either."""
     wish: Wish = field(default_factory=Wish)
     reserve: int | None = None
     device: str = "auto"

@@ -1,0 +1,1 @@
+"""Answers as Python programs take them: whole, or while they stream."""

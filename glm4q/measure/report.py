@@ -88,6 +88,7 @@ def sentences(result: Result, machine: Machine) -> list[str]:
     notes = [
         f"load: {result.load_seconds:.1f} s; first token: {result.speeds[0].prefill_seconds:.2f} s "
         f"after a prompt of {work.prompt} at depth {result.speeds[0].depth:,}",
+        _peak_sentence(result),
         f"memory is read at {result.read_bandwidth / 1e9:.1f} GB/s by the best of several reads",
         f"medians of {work.runs}; {counted(work.decode, 'token')} decoded; "
         f"{dtype_name(machine.dtype)} on {machine_name(machine.device)}, "
@@ -99,6 +100,18 @@ def sentences(result: Result, machine: Machine) -> list[str]:
     if any(work.depths):
         notes.append("the cache below a depth is filled with random numbers, not by a prefill")
     return notes
+
+
+def _peak_sentence(result: Result) -> str:
+    """The peak with all that the process held before, beside what can be expected."""
+    peak, before = (
+        human_bytes(size)
+        for size in (result.peak_bytes + result.process_bytes, result.process_bytes)
+    )
+    return (
+        f"peak with the process: {peak}, {result.resident_share:+.1%} beside the plan and the "
+        f"{before} that the process held before it loaded"
+    )
 
 
 def record(result: Result, model: str, machine: Machine) -> dict[str, Any]:
@@ -127,6 +140,8 @@ def record(result: Result, model: str, machine: Machine) -> dict[str, Any]:
         "peak_bytes": result.peak_bytes,
         "planned_bytes": result.planned_bytes,
         "beyond_plan_bytes": result.beyond_plan_bytes,
+        "process_bytes": result.process_bytes,
+        "beyond_plan_and_process": result.resident_share,
         "held": [asdict(each) for each in result.held],
         "kernels": [_serving_record(each) for each in result.serving],
         "threads": torch.get_num_threads(),

@@ -66,6 +66,8 @@ class Result:
     peak_bytes: int
     """While loading and running, beyond what the process held before; on a GPU, of the GPU."""
     planned_bytes: int
+    process_bytes: int
+    """What the process held before it loaded: Python and torch; on a GPU, what torch held there."""
     read_bandwidth: float
     """Bytes a second."""
 
@@ -73,6 +75,12 @@ class Result:
     def beyond_plan_bytes(self) -> int:
         """What the peak has beyond the plan: code of libraries, and what the heap keeps."""
         return max(self.peak_bytes - self.planned_bytes, 0)
+
+    @property
+    def resident_share(self) -> float:
+        """The part of plan and process by which the peak is above them; below 0 where it is not."""
+        expected = self.planned_bytes + self.process_bytes
+        return (self.peak_bytes - self.planned_bytes) / expected
 
     def bandwidth_share(self, speed: Speed) -> float:
         """The part of the machine's bandwidth that decoding reaches.
@@ -121,6 +129,7 @@ def measure(
         held=held,
         peak_bytes=peak,
         planned_bytes=plan.compute_bytes,
+        process_bytes=before,
         read_bandwidth=measure_read_bandwidth(device),
     )
 

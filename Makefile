@@ -22,6 +22,7 @@ QUESTION := What is the capital of France?
 .PHONY: demo chat wheel test test-avx2 check format sanitize peers clean
 .PHONY: npm-clients bench-load bench-calc bench-kernels bench-kv bench-quality bench-speed bench-llama
 .PHONY: bench-server bench-transformers bench-context bench-batch bench-llama-wheel bench-ik
+.PHONY: bench-draft bench-memory
 
 demo: $(VENV)/demo.done
 	rm -rf $(DEMO)
@@ -140,6 +141,17 @@ bench-transformers: peers
 # A server under load: eight clients for two minutes each way, and all that can go wrong beside.
 bench-server: demo
 	$(BIN)/python -m benchmarks.server.load $(DEMO)/int8
+
+# Answers that quote their prompt and answers that do not, with drafts and without.
+bench-draft: demo
+	$(BIN)/python -m benchmarks.drafts $(DEMO)/int4
+	$(BIN)/python -m benchmarks.drafts $(DEMO)/int8
+	$(BIN)/python -m benchmarks.drafts $(DEMO)/int4 --isa avx2
+
+# Peak resident memory beside plan and process with AVX2 alone, and of GLM-4-9B's true shapes.
+bench-memory: demo
+	$(BIN)/python -m benchmarks.peak_memory $(DEMO)/bf16 $(DEMO)/int8 $(DEMO)/int4 \
+	--synthetic build/peers/models/two-layers
 
 # Answers decoded together, of the demo model that `make demo` quantizes.
 bench-batch: demo

@@ -45,7 +45,8 @@ def main() -> None:
     print("| together | ms a step | tokens/s | times one alone |\n|---:|---:|---:|---:|")
     alone, count = 0.0, 1
     while count <= options.most:
-        wish = Wish(context=PROMPT + options.most + options.tokens, batch=count)
+        room = PROMPT + options.most + options.tokens
+        wish = Wish(context=room, batch=count, draft_tokens=0)
         llm = LLM.load(options.checkpoint, device="cpu", wish=wish)
         step = seconds_per_step(llm, count, options.tokens)
         alone = alone or 1 / step

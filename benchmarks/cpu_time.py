@@ -32,7 +32,7 @@ def main(
     machine = choose_machine("cpu", "auto", "auto")
     workload = Workload(parse_depths(depths), *map(int, (prompt, decode, runs)))
     stored = StoredModel.open(Path(directory))
-    wish = Wish(context=workload.context, kv=dtype_name(machine.dtype))
+    wish = Wish(context=workload.context, kv=dtype_name(machine.dtype), draft_tokens=0)
     plan = plan_run(stored, machine, wish)
     found = measure(stored, workload, plan, machine, clock=time.process_time)
     print(json.dumps(record(found, directory, machine)))

@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     asked = parser.parse_args()
     print(describe_machine())
-    llm = LLM.load(asked.checkpoint, device=asked.device, wish=Wish(context=2048))
+    llm = LLM.load(asked.checkpoint, device=asked.device, wish=Wish(context=2048, draft_tokens=0))
     begun = time.perf_counter()
     source = joined("start: @answer", {"answer": Grammar.from_json_schema(PERSON)})
     llm.grammars.constraint(source)

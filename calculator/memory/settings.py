@@ -4,7 +4,7 @@ from typing import Literal
 
 from calculator.dataclass import dataclass
 from calculator.errors import OptionError
-from calculator.memory.workspace import PREFILL_CHUNK
+from calculator.memory.workspace import FEW_TOKENS, PREFILL_CHUNK
 from calculator.model.formats import KV_FORMATS
 from calculator.options import one_of
 
@@ -18,8 +18,17 @@ MAX_TOKENS = 10**9
 
 MAX_BYTES = 1 << 50
 
-MAX_DRAFT_TOKENS = 31
-"""A step verifies the guesses and its own token; the kernels for few rows take at most 32 rows."""
+MAX_DRAFT_TOKENS = FEW_TOKENS - 1
+"""A step verifies the guesses and its own token."""
+
+
+def default_drafts(batch: int) -> int:
+    """Tokens that a step of so many sequences has room for guessing; they are verified one by one.
+
+    >>> default_drafts(1), default_drafts(4)
+    (7, 0)
+    """
+    return MAX_DRAFT_TOKENS if batch == 1 else 0
 
 
 def parse_device(text: str | None, name: str) -> Device | None:

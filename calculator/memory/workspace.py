@@ -20,6 +20,10 @@ PREFILL_TILE = 256
 DECODE_TILE = 2048
 """Cached tokens attended to at once while decoding, whose scores are few."""
 
+FEW_TOKENS = 8
+"""New tokens of a step, the newest of an answer and its draft, at most. The CPU's kernels give each
+of so many the bits that it has alone; more would be multiplied in another order."""
+
 KV_GROUP = 64
 """Numbers of a cached vector that share a scale, where the cache is INT4."""
 

@@ -11,6 +11,7 @@ from calculator.memory.settings import (
     RESERVE,
     Device,
     Settings,
+    default_drafts,
     parse_device,
 )
 from calculator.memory.workspace import PREFILL_CHUNK
@@ -37,7 +38,7 @@ class Asked:
     users: int = 1
     shared_prefix: str | None = None
     prefill_chunk: int = PREFILL_CHUNK
-    draft: int = 0
+    draft: int | None = None
     gpu: str | None = None
     vram: str | None = None
     gpus: str = "1"
@@ -93,14 +94,15 @@ class Asked:
         context = min(DEFAULT_CONTEXT, longest)
         if not 0 < self.users <= MAX_TOKENS:
             raise OptionError(f"users must be 1 to {MAX_TOKENS}, not {self.users}")
-        if not 0 <= self.draft <= MAX_DRAFT_TOKENS:
-            raise OptionError(f"draft must be 0 to {MAX_DRAFT_TOKENS}, not {self.draft}")
+        draft = default_drafts(self.users) if self.draft is None else self.draft
+        if not 0 <= draft <= MAX_DRAFT_TOKENS:
+            raise OptionError(f"draft must be 0 to {MAX_DRAFT_TOKENS}, not {draft}")
         return Settings(
             context=context if self.context is None else parse_tokens(self.context),
             batch=self.users,
             shared_prefix=parse_tokens(self.shared_prefix) if self.shared_prefix else 0,
             prefill_chunk=self.prefill_chunk,
-            draft_tokens=self.draft,
+            draft_tokens=draft,
             kv=one_of("kv", "bf16" if self.kv is None else self.kv, KV_CHOICES),
             embedding=embedding or "gpu",
             gpu_layers=self.gpu_layers,

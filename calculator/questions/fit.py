@@ -11,7 +11,7 @@ from typing import Literal
 
 from calculator.dataclass import dataclass
 from calculator.errors import DoesNotFitError, OptionError
-from calculator.memory.settings import Device, Settings
+from calculator.memory.settings import Device, Settings, default_drafts
 from calculator.memory.workspace import PREFILL_CHUNK
 from calculator.model.formats import KV_FORMATS
 from calculator.options import one_of
@@ -43,14 +43,19 @@ class Wish:
     prefill_chunk: int | None = None
     gpu_layers: int | Literal["auto"] | None = None
     """None: all, or as many as fit where not even a short context does with all."""
-    draft_tokens: int = 0
-    """Tokens guessed from the context that a step verifies; they pay where answers repeat it."""
+    draft_tokens: int | None = None
+    """Tokens guessed from the context that a step has room to verify; 0 for none."""
     batch: int = 1
     """Sequences at once, each with a context of its own."""
 
     def __post_init__(self) -> None:
         if self.kv is not None:
             one_of("kv", self.kv, tuple(KV_FORMATS))
+
+    @property
+    def drafts(self) -> int:
+        """The wished drafts, or those that a run of so many sequences has by default."""
+        return default_drafts(self.batch) if self.draft_tokens is None else self.draft_tokens
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,7 @@ def _fixed(question: Question, wish: Wish) -> Question:
         replace(
             settings,
             embedding=wish.embedding or settings.compute,
-            draft_tokens=wish.draft_tokens,
+            draft_tokens=wish.drafts,
             batch=wish.batch,
             prefill_chunk=PREFILL_CHUNK if wish.prefill_chunk is None else wish.prefill_chunk,
         )

@@ -98,7 +98,9 @@ def find_fleet(question: Question, users: int) -> Fleet:
 
 def _copy(question: Question, gpus: int) -> Question | None:
     """A copy on so many cards; None where the shapes cannot be divided so."""
-    settings = replace(question.settings, kv="bf16", embedding="gpu", margin=VLLM_BYTES)
+    settings = replace(
+        question.settings, kv="bf16", embedding="gpu", margin=VLLM_BYTES, draft_tokens=0
+    )
     subject = question.subject
     try:
         divide(subject.config, subject.formats, gpus)

@@ -10,7 +10,7 @@ from calculator.cards.roofline import Band, decode_band
 from calculator.dataclass import dataclass
 from calculator.errors import OptionError
 from calculator.memory.plan import MemoryPlan, Planner
-from calculator.memory.settings import RESERVE, Settings
+from calculator.memory.settings import RESERVE, Settings, default_drafts
 from calculator.model.tensor_parallel import MAX_GPUS, split
 from calculator.options import printable
 from calculator.questions.shares import LayerSplit, Share
@@ -156,11 +156,12 @@ class Question:
             ("--users", "batch"),
             ("--shared-prefix", "shared_prefix"),
             ("--prefill-chunk", "prefill_chunk"),
-            ("--draft", "draft_tokens"),
             ("--gpu-layers", "gpu_layers"),
         ):
             if getattr(settings, name) != getattr(plain, name):
                 asked += [option, str(getattr(settings, name))]
+        if settings.draft_tokens != default_drafts(settings.batch):
+            asked += ["--draft", str(settings.draft_tokens)]
         asked += ["--embedding", settings.embedding]
         if settings.display_reserve != RESERVE["gpu"]:
             asked += ["--reserve", _mebibytes(settings.display_reserve)]

@@ -13,7 +13,7 @@ from calculator.cards.roofline import (
     streamed_decode_band,
 )
 from calculator.errors import OptionError
-from calculator.memory.settings import Settings
+from calculator.memory.settings import Settings, default_drafts
 from calculator.model import tensor_parallel
 from calculator.questions.answer import Answer, making_commands
 from calculator.questions.question import Question
@@ -37,7 +37,7 @@ def assumptions(question: Question) -> str:
     ]
     if settings.margin:
         parts.append(f"safety margin {human_bytes(settings.margin)}")
-    if settings.draft_tokens:
+    if settings.draft_tokens != default_drafts(settings.batch):
         parts.append(f"{counted(settings.draft_tokens, 'draft')} a step")
     if plan.bus_bytes_per_token:
         parts.append(f"{plan.bus_bytes_per_token:,} B a token across the bus")

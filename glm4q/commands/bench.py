@@ -73,6 +73,7 @@ def bench(
         context=workload.context if room is None else room,
         kv=dtype_name(machine.dtype) if kv is None else kv,
         prefill_chunk=prefill_chunk,
+        draft_tokens=0,  # the speed of decoding is measured, not that of repeating one token
     )
     run_plan = plan_run(stored, machine, wish, reserve=0)
     with _status() as progress:

@@ -30,7 +30,7 @@ def calc(
     users: option.Users = 1,
     shared_prefix: option.SharedPrefix = None,
     prefill_chunk: option.PrefillChunk = PREFILL_CHUNK,
-    draft: option.Draft = 0,
+    draft: option.Draft = None,
     gpu: option.Gpu = None,
     vram: option.Vram = None,
     gpus: option.Gpus = "1",

@@ -35,7 +35,7 @@ def chat(
     system: option.System = None,
     run_memory: memory.Memory,
     sampled: sampling.Sampling,
-    draft: sampling.Draft = 0,
+    draft: sampling.Draft = None,
     json_schema: option.JsonSchema = None,
     regex: option.Regex = None,
     grammar: option.GrammarFile = None,

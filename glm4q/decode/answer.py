@@ -12,6 +12,7 @@ from glm4q.decode.draft import Drafter
 from glm4q.decode.loop_guard import LoopGuard
 from glm4q.decode.row import Row
 from glm4q.decode.sampling import Constraint, LogProbabilities, Sampler, SamplingParams
+from glm4q.decode.step_costs import StepCosts
 
 FinishReason = Literal["stop", "length", "repetition", "cancelled", "error"]
 """A stop token came; max_tokens was reached or the row is full; the answer repeated itself without
@@ -50,11 +51,13 @@ class Answer:
         *,
         device: torch.device,
         draft_tokens: int = 0,
+        costs: StepCosts | None = None,
         constraint: Constraint | None = None,
     ) -> None:
         """Keep what the row holds of the prompt. Raises OptionError where the prompt does not fit.
 
-        device: where logits come out. draft_tokens: tokens of a guess at most.
+        device: where logits come out. draft_tokens: tokens of a guess at most. costs: of the
+        steps so far, by which it is seen how many pay.
         """
         room = row.room - len(prompt)
         if not prompt or room <= 0:
@@ -72,7 +75,7 @@ class Answer:
         self._left = room if params.max_tokens is None else min(params.max_tokens, room)
         self._constraint = constraint
         self._sampler = Sampler(params, device, prompt, constraint)
-        self._drafter = Drafter(prompt, draft_tokens)
+        self._drafter = Drafter(prompt, draft_tokens, costs or StepCosts())
         self._loop_guard = LoopGuard(prompt) if params.loop_guard else None
 
     @property
@@ -112,7 +115,6 @@ class Answer:
         what was picked is dropped, with all behind it. Returns whether all logits were finite.
         The answer ends with an error where its settings or its constraint cannot be honoured.
         """
-        accepted = 0
         for own, guess in zip(logits, [*draft, None], strict=True):
             try:
                 pick = self._sampler(own)
@@ -136,8 +138,6 @@ class Answer:
                 return True
             if pick.token != guess:
                 break
-            accepted += 1
-        self._drafter.judge(len(draft), accepted)
         if not self._left:
             self.end("length")
         return True

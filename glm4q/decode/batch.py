@@ -5,6 +5,7 @@ state. A row keeps its tokens when an answer ends: the next prompt that begins w
 from its start, so several conversations share one loaded model and one planned memory.
 """
 
+import time
 from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from glm4q.decode.answer import Answer, Event
 from glm4q.decode.prefixes.prefix_store import LEAST_GAIN, PrefixStore, Restored
 from glm4q.decode.row import Row
 from glm4q.decode.sampling import Constraint, SamplingParams
+from glm4q.decode.step_costs import StepCosts
 from glm4q.memory.allocation import Memory
 from glm4q.memory.kv.cache import KVCache
 
@@ -38,8 +40,12 @@ class TokenRunner(Protocol):
 class Batch:
     """Answers that share steps. They join while a row of the cache is free."""
 
-    def __init__(self, runner: TokenRunner) -> None:
+    def __init__(
+        self, runner: TokenRunner, *, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        """clock: of seconds, by which steps with and without a draft are compared."""
         self._runner, memory = runner, runner.memory
+        self._clock, self._costs = clock, StepCosts()
         self.rows = tuple(Row(memory.cache.row(number)) for number in range(memory.cache.batch))
         self._free = list(self.rows)  # the row that was left longest ago comes first
         self._answers: list[Answer] = []
@@ -83,6 +89,7 @@ class Batch:
             params,
             device=memory.device,
             draft_tokens=memory.draft_tokens,
+            costs=self._costs,
             constraint=constraint,
         )
         self._free.remove(row)
@@ -125,9 +132,10 @@ class Batch:
         going = [answer for answer in self._answers if answer.unrun == 1]
         prompted = [answer for answer in self._answers if answer.unrun > 1][:1]
         before = {answer: len(answer.events) for answer in (*going, *prompted)}
-        if going:
-            # Guesses are verified in steps of one answer alone.
-            self._run(going, 1, going[0].draft() if len(going) == 1 else [])
+        if len(going) == 1:
+            self._decode_alone(going[0])
+        elif going:
+            self._run(going, 1)
         if prompted:
             self._run(prompted, min(prompted[0].unrun, self._runner.memory.chunk))
         return [
@@ -154,6 +162,12 @@ class Batch:
                     yield event
         finally:
             self.cancel(answer)
+
+    def _decode_alone(self, answer: Answer) -> None:
+        """Run one answer's next token, with a draft where one pays, and measure the step."""
+        begun, draft = self._clock(), answer.draft()
+        self._run([answer], 1, draft)
+        self._costs.note(1 + len(draft), self._clock() - begun)
 
     def _run(self, answers: Sequence[Answer], tokens: int, draft: Sequence[int] = ()) -> None:
         """Run so many tokens of each answer, and a guess; pick from what comes after them.

@@ -6,10 +6,10 @@ https://github.com/apoorvumang/prompt-lookup-decoding).
 
 from collections.abc import Sequence
 
+from glm4q.decode.step_costs import StepCosts
+
 LONGEST, SHORTEST = 3, 2
 """Last tokens that are looked up, most first."""
-LONGEST_PAUSE = 64
-"""Tokens without a guess, after many that were wrong."""
 
 
 class Lookup:
@@ -41,41 +41,90 @@ class Lookup:
         return []
 
 
-class Drafter:
-    """Asks a lookup for as many tokens as lately held, and not at all for a while after none did.
+FIRST_SHARES = (0.25, 0.5, 0.65, 0.75, 0.8, 0.85, 0.9, 0.92, 0.94)
+"""The share of right guesses that an answer begins with, by the right ones just before."""
+FIRST_WEIGHT = 4.0
+"""Guesses that such a share stands for."""
+KEPT = 0.98
+"""What a guess still weighs when the next one is judged: about the last fifty count."""
 
-    So where guesses fail they cost little. All depends on the tokens alone, not on time: the same
-    tokens are always run in the same steps.
+
+class Acceptance:
+    """How often guesses are right: the more of them were right just before, the oftener.
+
+    All guesses are judged, those that were not verified by a step too, so it is known at once when
+    an answer begins to quote.
     """
 
-    def __init__(self, token_ids: Sequence[int], most: int) -> None:
-        """most: tokens of a draft; with 0 no index is kept."""
+    def __init__(self) -> None:
+        self._tried = [FIRST_WEIGHT] * len(FIRST_SHARES)
+        self._right = [FIRST_WEIGHT * share for share in FIRST_SHARES]
+        self.streak = 0
+        """Guesses that were right since the last wrong one."""
+
+    def judge(self, *, right: bool) -> None:
+        """Learn whether the next guess was right."""
+        place = self._place(0)
+        self._tried[place] = self._tried[place] * KEPT + 1
+        self._right[place] = self._right[place] * KEPT + right
+        self.streak = self.streak + 1 if right else 0
+
+    def share(self, further: int) -> float:
+        """The expected share of right guesses, once so many further ones were right."""
+        place = self._place(further)
+        return self._right[place] / self._tried[place]
+
+    def _place(self, further: int) -> int:
+        return min(self.streak + further, len(FIRST_SHARES) - 1)
+
+
+LEAST_GAIN = 1.03
+"""Tokens a second with a draft over those without: less is not worth the trial."""
+
+
+class Drafter:
+    """Guesses as many tokens as pay: by how often guesses were right, and what steps cost here.
+
+    Each token is picked from the model's own logits whatever was guessed, and its bits do not
+    depend on the other tokens of its step. So drafts change nothing but the speed of an answer.
+    """
+
+    def __init__(self, token_ids: Sequence[int], most: int, costs: StepCosts) -> None:
+        """most: tokens of a draft; with 0 no index is kept. costs: measured, of all answers."""
         self._lookup = Lookup(token_ids) if most else None
-        self.most = self._length = most
-        self._failures = self._pause = 0
+        self._costs = costs
+        self.most = most
+        self._acceptance = Acceptance()
+        self._expected: list[int] = []
 
     def append(self, token: int) -> None:
-        """Add a token of the answer."""
-        if self._lookup:
-            self._lookup.append(token)
+        """Add a token of the answer, and judge what was guessed in its place."""
+        if self._lookup is None:
+            return
+        self._lookup.append(token)
+        if self._expected:
+            right = self._expected.pop(0) == token
+            self._acceptance.judge(right=right)
+            if not right:
+                self._expected = []
 
     def draft(self, room: int) -> list[int]:
-        """Guesses of the next tokens, at most `room`."""
+        """Guesses of the next tokens that are worth a step of more rows, at most `room`."""
         if self._lookup is None:
             return []
-        if self._pause:
-            self._pause -= 1
-            return []
-        return self._lookup.next_tokens(min(self._length, room))
+        most = min(self.most, room)
+        self._expected = self._lookup.next_tokens(most + 1)
+        if not self._expected:
+            self._acceptance.streak = 0
+        return self._expected[: self._worth(min(most, len(self._expected)))]
 
-    def judge(self, drafted: int, accepted: int) -> None:
-        """Learn how many tokens of a draft were right."""
-        if not drafted:
-            return
-        if accepted:
-            self._failures = 0
-            self._length = min(2 * accepted, self.most)
-        else:
-            self._failures += 1
-            self._length = max(self._length // 2, 1)
-            self._pause = min(2**self._failures, LONGEST_PAUSE)
+    def _worth(self, most: int) -> int:
+        """The number of guesses, up to `most`, by which tokens come fastest; 0 where none pays."""
+        best, fastest = 0, LEAST_GAIN
+        reached = tokens = 1.0
+        for count, cost in enumerate(self._costs.ratios(most), 1):
+            reached *= self._acceptance.share(count - 1)
+            tokens += reached
+            if tokens / cost > fastest:
+                best, fastest = count, tokens / cost
+        return best

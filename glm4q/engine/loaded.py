@@ -53,6 +53,7 @@ class LoadedModel:
         device: str = "auto",
         dtype: str = "auto",
         kernel: str = "auto",
+        activations: str = "auto",
         wish: Wish = Wish(),  # noqa: B008 - immutable
         reserve: int | None = None,
         make: bool = False,
@@ -65,16 +66,17 @@ class LoadedModel:
         not in the store is made first, as `glm4q pull` does, which takes up to hours; otherwise it
         is an OptionError. store: another directory than the usual one. kv, context (tokens, "32k",
         or "auto": what fits) and wish: what the run should be; what they leave open is chosen by
-        what is free. reserve: bytes of the device that stay free. Raises OptionError, ConfigError,
+        what is free. activations: what a CPU rounds them to before they meet codes: auto, or the
+        finer int16. reserve: bytes of the device that stay free. Raises OptionError, ConfigError,
         CheckpointError, TokenizerError or KernelError; options are checked before weights are read.
         """
-        machine = choose_machine(device, dtype, kernel)
+        machine = choose_machine(device, dtype, kernel, activations)
         wish = _with_size(wish, kv, context)
         directory = Path(model)
         if isinstance(model, str) and not directory.exists():
             request = ModelRequest(
                 model, store=store, yes=True, make=make, wish=wish, reserve=reserve,
-                device=device, dtype=dtype, kernel=kernel,
+                device=device, dtype=dtype, kernel=kernel, activations=activations,
             )  # fmt: skip
             directory = find_checkpoint(request)
         stored = StoredModel.open(directory)
@@ -174,6 +176,8 @@ def new_runner(model: CausalLM, run_plan: RunPlan, machine: Machine) -> Runner:
     """Allocate the memory of a run, and bind a loaded model to it."""
     with _full_device_named():
         memory = Memory.allocate(run_plan.memory, machine.places, machine.dtype)
+    if not run_plan.rows_alike:
+        memory = replace(memory, draft_tokens=0)
     return Runner(model, memory, tuple(run_plan.layers.values()))
 
 

@@ -23,6 +23,7 @@ class BitsAndBytes:
 
     name = "bitsandbytes"
     widens = False
+    rows_alike = False
     packs_on_device = True
 
     def refuses(self, spec: LinearSpec) -> str | None:

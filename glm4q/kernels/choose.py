@@ -10,13 +10,14 @@ from calculator.errors import OptionError
 from calculator.model.architecture import Weight
 from calculator.model.config import ModelConfig
 from calculator.model.formats import BF16, FP32, WeightFormat
+from calculator.options import one_of
 from glm4q.kernels.attention.attention_spec import AttentionKernel, AttentionSpec
 from glm4q.kernels.attention.streaming import StreamingAttention
 from glm4q.kernels.attention.triton_attention import TritonAttention
 from glm4q.kernels.bitsandbytes import BitsAndBytes
 from glm4q.kernels.choice import Choice, choose_first
 from glm4q.kernels.cpu.attention import NativeAttention
-from glm4q.kernels.cpu.native import Native
+from glm4q.kernels.cpu.native import NAME, Native
 from glm4q.kernels.dense import DENSE, DenseKernel, DenseSpec
 from glm4q.kernels.layers import FUSED, LayersKernel, LayersSpec
 from glm4q.kernels.norm import NORMS, NormKernel, NormSpec
@@ -38,6 +39,10 @@ KERNELS: tuple[Kernel, ...] = (
 )
 """Fastest first. The CPU's are measured by benchmarks/kernels.py; on CUDA none has been timed."""
 
+ACTIVATIONS = ("auto", "int16")
+"""What activations that meet codes on a CPU may be rounded to. int8 is what auto takes for 4-bit
+weights, and for 8-bit ones it loses more than it is faster."""
+
 ATTENTION: tuple[AttentionKernel, ...] = (
     TritonAttention(tensor_cores=True),
     TritonAttention(tensor_cores=False),
@@ -50,13 +55,20 @@ NUMBERS = {torch.bfloat16: BF16, torch.float32: FP32}
 """The format of an unquantized weight by the dtype that the model computes in."""
 
 
-def candidates(name: str) -> tuple[Kernel, ...]:
-    """All kernels for "auto", else the one of that name. Raises OptionError."""
+def candidates(name: str, activations: str = "auto") -> tuple[Kernel, ...]:
+    """All kernels for "auto", else the one of that name. Raises OptionError.
+
+    activations: the codes to which the native kernel rounds them; other kernels round none.
+    """
+    one_of("kernel", name, ("auto", *(kernel.name for kernel in KERNELS)))
+    one_of("activations", activations, ACTIVATIONS)
     named = tuple(kernel for kernel in KERNELS if name in ("auto", kernel.name))
-    if not named:
-        known = ", ".join(["auto", *(kernel.name for kernel in KERNELS)])
-        raise OptionError(f"kernel must be one of {known}, not {name}")
-    return named
+    if activations != "int16":
+        return named
+    if name not in ("auto", NAME):
+        raise OptionError(f"activations must be auto for the kernel {name}, not {activations}")
+    finer = Native(activations="int16")
+    return tuple(finer if isinstance(kernel, Native) else kernel for kernel in named)
 
 
 def choose(spec: LinearSpec, kernels: Sequence[Kernel] = KERNELS) -> Kernel:
@@ -82,6 +94,12 @@ class WeightKernels:
             return NUMBERS[self.dtype]
         spec, choice = self.quantized[weight]
         return choice.kernel.packed_format(spec.weight_format)
+
+    def choices(self) -> Iterator[Choice[Any]]:
+        """Every choice."""
+        for chosen in (self.quantized, self.dense):
+            yield from (choice for _, choice in chosen.values())
+        yield self.norm[1]
 
     def layer_linears(self, layers: range) -> frozenset[object]:
         """The kernels of all linears of some layers."""

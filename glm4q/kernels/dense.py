@@ -51,6 +51,10 @@ class DenseKernel(Protocol):
     def name(self) -> str:
         """The name under which `glm4q bench` shows it."""
 
+    @property
+    def rows_alike(self) -> bool:
+        """Whether each of up to FEW_TOKENS rows has the bits that it has alone."""
+
     def refuses(self, spec: DenseSpec) -> str | None:
         """Why it does not serve, or None where it does."""
 
@@ -65,6 +69,7 @@ class NativeDense:
     """Rows by the native extension, with sums in float32; many of them by torch if it is faster."""
 
     name = "native"
+    rows_alike = True
 
     def refuses(self, spec: DenseSpec) -> str | None:
         if reason := refuses_extension():
@@ -93,6 +98,7 @@ class TorchDense:
     """torch's own product: the reference."""
 
     name = "torch"
+    rows_alike = False
 
     def refuses(self, spec: DenseSpec) -> str | None:
         return None

@@ -31,6 +31,10 @@ class NormKernel(Protocol):
     def name(self) -> str:
         """The name under which `glm4q bench` shows it."""
 
+    @property
+    def rows_alike(self) -> bool:
+        """Whether each of up to FEW_TOKENS rows has the bits that it has alone."""
+
     def refuses(self, spec: NormSpec) -> str | None:
         """Why it does not serve, or None where it does."""
 
@@ -42,6 +46,7 @@ class TritonNorm:
     """One launch of our GPU kernel."""
 
     name = "triton"
+    rows_alike = True
 
     def refuses(self, spec: NormSpec) -> str | None:
         return refuses_triton(spec.device)
@@ -57,6 +62,7 @@ class NativeNorm:
     """One call of the native extension."""
 
     name = "native"
+    rows_alike = True
 
     def refuses(self, spec: NormSpec) -> str | None:
         if reason := refuses_extension():
@@ -75,6 +81,7 @@ class TorchNorm:
     """torch's operators, in float32 whatever the dtype of x: the reference."""
 
     name = "torch"
+    rows_alike = False
 
     def refuses(self, spec: NormSpec) -> str | None:
         return None

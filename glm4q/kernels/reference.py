@@ -18,6 +18,7 @@ class Reference:
 
     name = "reference"
     widens = False
+    rows_alike = False
     packs_on_device = False
 
     def refuses(self, spec: LinearSpec) -> str | None:

@@ -34,9 +34,14 @@ class LinearSpec:
 class Kernel(Protocol):
     """One way to multiply by quantized weights."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The name under which reports show it."""
+
     widens: bool
     """Whether `out` may be float32 where x is not: its sums then leave it unrounded."""
+    rows_alike: bool
+    """Whether each of up to FEW_TOKENS rows has the bits that it has alone: drafts rely on it."""
     packs_on_device: bool
     """Whether `pack` takes the weight on the device, because it computes much or only there."""
 

@@ -26,6 +26,7 @@ class TritonLinear:
 
     name = "triton"
     widens = False
+    rows_alike = False
     packs_on_device = False
 
     def refuses(self, spec: LinearSpec) -> str | None:

@@ -53,8 +53,20 @@ struct Attention {
 struct AttentionPiece {
     int head;           // from 0 to B * Hkv - 1
     int first, last;    // rows
-    int split, splits;  // which range, and how many there are
+    int split, splits;  // which range, and how many there are in this step
+    int most;           // ranges that the cache of any row is divided into, at most
 };
+
+constexpr int LEAST_RANGE = 512;
+
+// Cached tokens of a range, for a row that sees `seen` of them. It depends on nothing else, so that
+// a row's sums have the same bits whatever runs beside it: one more token changes the size of the
+// ranges only where it passes `most` times a power of two.
+inline int range_tokens(int seen, int most) {
+    int tokens = LEAST_RANGE;
+    while (static_cast<int64_t>(tokens) * most < seen) tokens *= 2;
+    return tokens;
+}
 
 // New vectors that are to be appended to the cache, in the activations' dtype.
 struct Fresh {

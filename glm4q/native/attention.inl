@@ -65,26 +65,33 @@ void attend_by(const Attention& attention, const AttentionPiece& piece) {
     Keys keys(attention, piece.head, attention.queries + row * size, rows);
     Values values(size, rows);
 
-    const int64_t length = attention.cached(piece.head / attention.kv_heads);
-    const int past = static_cast<int>(length) - attention.tokens;
-    int end = 0;
-    for (int r = piece.first; r < piece.last; r++)
-        end = std::max(end, past + r % attention.tokens + 1);
-    const int start = static_cast<int>(length * piece.split / piece.splits);
-    end = std::min(end, static_cast<int>(length * (piece.split + 1) / piece.splits));
+    const int past = attention.cached(piece.head / attention.kv_heads) - attention.tokens;
+    int starts[MOST_ROWS], ends[MOST_ROWS];  // the part of the range that each row sees
+    int start = past + attention.tokens, end = 0;
+    for (int r = 0; r < rows; r++) {
+        const int seen = past + (piece.first + r) % attention.tokens + 1;
+        const int range = range_tokens(seen, piece.most);
+        starts[r] = static_cast<int>(std::min<int64_t>(
+            static_cast<int64_t>(piece.split) * range, seen));
+        ends[r] = std::min(starts[r] + range, seen);
+        if (starts[r] == ends[r]) continue;
+        start = std::min(start, starts[r]);
+        end = std::max(end, ends[r]);
+    }
 
     for (int token = start; token < end; token += TILE) {
         const int tokens = std::min(TILE, end - token);
         const size_t place = attention.place(piece.head) * attention.room + token;
         keys.score(attention.keys, place, token, tokens, rows, scores);
+        int visible[MOST_ROWS];
         for (int r = 0; r < rows; r++) {
-            const int seen = past + (piece.first + r) % attention.tokens + 1 - token;
-            const int visible = std::min(std::max(seen, 0), tokens);
-            const float shrink = softmax[r].soften(scores[r], visible, largest_weights[r]);
+            const int inside = std::min(std::max(ends[r] - token, 0), tokens);
+            visible[r] = token < starts[r] ? 0 : inside;
+            const float shrink = softmax[r].soften(scores[r], visible[r], largest_weights[r]);
             if (shrink != 1) values.shrink(r, shrink);
         }
         if (any(largest_weights, 0, rows, rows))
-            values.mix(attention.values, place, tokens, rows, scores, largest_weights);
+            values.mix(attention.values, place, tokens, rows, scores, largest_weights, visible);
     }
 
     for (int r = 0; r < rows; r++) {

@@ -117,7 +117,7 @@ struct FloatValues {
     }
 
     void mix(const CachedVectors& vectors, size_t place, int tokens, int rows,
-             const Scores& weights, const float* largest_weights) {
+             const Scores& weights, const float* largest_weights, const int*) {
         tile.read(vectors, place, tokens);
         for (int row = 0; row < rows; row += V::HEAD_ROWS) {
             if (!any(largest_weights, row, V::HEAD_ROWS, rows)) continue;

@@ -230,7 +230,7 @@ struct WordValues {
     }
 
     void mix(const CachedVectors& vectors, size_t place, int tokens, int rows,
-             const Scores& weights, const float* largest_weights) {
+             const Scores& weights, const float* largest_weights, const int* visible) {
         constexpr int R = Format::VALUE_ROWS, C = Format::VALUE_VECTORS;
         tile.read(vectors, place, tokens, size);
         const int bytes = size * Format::BYTES;
@@ -239,13 +239,15 @@ struct WordValues {
                 V::interleave<Format::PER_WORD>(
                     tile.codes + token * bytes + at, bytes, Format::FLIPPED,
                     tile.words + token / Format::PER_WORD * size + at / Format::BYTES);
-        const float largest = *std::max_element(tile.scales, tile.scales + TILE);
+        float largest[TILE + 1] = {};  // scale of the first tokens: a row knows only those it sees
+        for (int token = 0; token < TILE; token++)
+            largest[token + 1] = std::max(largest[token], tile.scales[token]);
         for (int row = 0; row < rows; row++) {
             if (!any(largest_weights, row / R * R, R, rows)) continue;
             alignas(64) float scaled[TILE];
             for (int token = 0; token < TILE; token++)
                 scaled[token] = weights[row][token] * tile.scales[token];
-            weighed[row].take(scaled, TILE, largest_weights[row] * largest);
+            weighed[row].take(scaled, TILE, largest_weights[row] * largest[visible[row]]);
         }
         const int words = (tokens + Format::PER_WORD - 1) / Format::PER_WORD;
         const int products = (rows + R - 1) / R * (size / (C * V::LANES));

@@ -16,6 +16,8 @@ constexpr int SMALLEST_SCALE_EXPONENT = -24;  // the smallest scale is 2^-24, fl
 
 constexpr int LARGEST_HEAD = 256;  // numbers of a head's vectors: room of buffers on the stack
 
+constexpr int FEW_TOKENS = 8;  // of a step whose tokens have the same bits as if each ran alone
+
 constexpr int SEGMENT = 32;  // inputs that share a scale of 8-bit activations, at most
 constexpr int CHUNK = 128;   // inputs that are multiplied before a weight's scale, at most
 constexpr int WORD_BITS = 32;

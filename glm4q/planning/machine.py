@@ -38,14 +38,14 @@ class Machine:
         return available_bytes()
 
 
-def choose_machine(device: str, dtype: str, kernel: str) -> Machine:
+def choose_machine(device: str, dtype: str, kernel: str, activations: str = "auto") -> Machine:
     """By the words of the command line. Raises OptionError."""
     where = choose_device(device)
     return Machine(
         compute="gpu" if where.type == "cuda" else "host",
         places={"gpu": where, "host": torch.device("cpu")},
         dtype=choose_dtype(dtype, where),
-        kernels=candidates(kernel),
+        kernels=candidates(kernel, activations),
     )
 
 

@@ -38,6 +38,7 @@ class ModelRequest:
     device: str = "auto"
     dtype: str = "auto"
     kernel: str = "auto"
+    activations: str = "auto"
 
     @property
     def asks_for_variant(self) -> bool:

@@ -36,6 +36,23 @@ class RunPlan:
         """Every buffer of the run."""
         return self.fit.question.plan
 
+    @property
+    def rows_alike(self) -> bool:
+        """Whether tokens that run in one step have the bits that each has alone.
+
+        Only then may a step verify a draft: an answer must not depend on what was guessed.
+        """
+        kernels = [
+            choice.kernel
+            for device, layers in self.layers.items()
+            for choice in (
+                *self.weights[device].choices(),
+                layers.one_token[1],
+                layers.several_tokens[1],
+            )
+        ]
+        return all(kernel.rows_alike for kernel in kernels)
+
 
 def plan_run(
     stored: StoredModel, machine: Machine, wish: Wish, *, reserve: int | None = None

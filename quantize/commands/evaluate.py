@@ -50,11 +50,12 @@ def evaluate(
     device: compute.Device = "auto",
     dtype: compute.Dtype = "auto",
     kernel: compute.Kernel = "auto",
+    activations: compute.Activations = "auto",
     as_json: output.Json = False,
 ) -> None:
     """Compare checkpoints on a text, layer by layer: none has to fit into memory whole."""
     where = choose_device(device)
-    how = ComputeSettings(where, choose_dtype(dtype, where), candidates(kernel))
+    how = ComputeSettings(where, choose_dtype(dtype, where), candidates(kernel, activations))
     stored = [StoredModel.open(checkpoint) for checkpoint in checkpoints]
     measure = StoredModel.open(against) if against else None
     held_out = read_held_out(text, measure or stored[0], window)

@@ -131,7 +131,7 @@ def _question(subject: Subject, request: ModelRequest) -> Question:
     settings = Settings(
         context=wish.context or min(CONVERSATION, longest),
         batch=wish.batch,
-        draft_tokens=wish.draft_tokens,
+        draft_tokens=wish.drafts,
         kv=wish.kv or "bf16",
         embedding="host" if on_host else wish.embedding or "gpu",
         compute="host" if on_host else "gpu",

@@ -58,7 +58,7 @@ def _fits(stored: StoredModel, request: ModelRequest) -> bool:
     """Whether an unquantized directory runs as it is, on this machine."""
     if request.gpu is not None or request.vram is not None:
         return False
-    machine = choose_machine(request.device, request.dtype, request.kernel)
+    machine = choose_machine(request.device, request.dtype, request.kernel, request.activations)
     try:
         plan_run(stored, machine, request.wish, reserve=request.reserve)
     except DoesNotFitError:

@@ -27,6 +27,8 @@ export function cardsOf(ask) {
 export const gpusFor = () => [...new Set([...GPUS, facts.start.gpus])].sort((a, b) => a - b);
 export const weightsFor = (model) => model.stored ? ["as stored"] : ["bf16", "int8", "int4", "nf4", "llm-int8"];
 export const headsFor = (model) => model.stored ? ["as stored"] : ["bf16", "int8"];
+// Tokens guessed in a step, at most; a step of several users verifies none.
+export const draftsOf = (users) => (users > 1 ? 0 : 7);
 export const longestOf = (ask) => modelOf(ask).config.max_position_embeddings;
 
 // Put what is out of bounds within them, so that a damaged link opens a question that can be.
@@ -39,7 +41,7 @@ export function valid(ask) {
   ask.users = clamp(ask.users, 1, 512);
   ask.prefix = clamp(ask.prefix, 0, ask.context);
   ask.chunk = clamp(ask.chunk, 1, 16384);
-  ask.draft = ask.users > 1 ? 0 : clamp(ask.draft, 0, 31);
+  ask.draft = clamp(ask.draft, 0, draftsOf(ask.users));
   ask.reserve = clamp(ask.reserve, 0, 65536 * MIB);
   const others = (othersOf(ask.others) ?? []).slice(0, MOST_OTHERS);
   ask.others = others.map((card) => card.name).join(", ");
@@ -79,7 +81,7 @@ export function commandOf(ask) {
     if (ask.head !== "bf16") words.push("--lm-head", ask.head);
   }
   words.push("--kv", ask.kv, "--context", ask.context);
-  const others = [["--users", "users", 1], ["--shared-prefix", "prefix", 0], ["--prefill-chunk", "chunk", 512], ["--draft", "draft", 0]];
+  const others = [["--users", "users", 1], ["--shared-prefix", "prefix", 0], ["--prefill-chunk", "chunk", 512], ["--draft", "draft", draftsOf(ask.users)]];
   for (const [option, name, plain] of others) if (ask[name] !== plain) words.push(option, ask[name]);
   if (ask.layers !== null) words.push("--gpu-layers", ask.layers);
   words.push("--embedding", ask.embedding);

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from calculator.memory.settings import default_drafts
 from calculator.questions.solve import KV_CHOICES
 from calculator.report.answers import FORMATS, SHOWN
 from glm4q.commands.options import variant
@@ -56,7 +57,14 @@ SharedPrefix = Annotated[
     str | None, _model("Tokens at the beginning that all users share, cached once: 2k.")
 ]
 PrefillChunk = Annotated[int, _model(f"{CHUNK_HELP}.")]
-Draft = Annotated[int, _model("Tokens guessed from the context in each step.")]
+Draft = Annotated[
+    int | None,
+    option(
+        "Tokens that a step has room to guess from the context; 0 for none.",
+        topic=MODEL,
+        default=f"{default_drafts(1)}; for several users 0",
+    ),
+]
 
 Gpu = Annotated[str | None, _card('A card, such as "4060 laptop"; auto asks the driver.')]
 Vram = Annotated[str | None, _card("The card's memory: 11.5 (GiB), 8192M.")]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from calculator.memory.settings import default_drafts
 from glm4q.commands.options.declare import SAMPLING, option
 
 OWN = "the model's own"
@@ -50,7 +51,13 @@ LoopGuard = Annotated[
     ),
 ]
 Seed = Annotated[int | None, _sampling("The same seed gives the same answer.", "random")]
-Draft = Annotated[int, _sampling("Tokens to guess from the context in each step, such as 4.")]
+Draft = Annotated[
+    int | None,
+    _sampling(
+        "Tokens that a step may guess from the context and verify, where that pays; 0 for none.",
+        str(default_drafts(1)),
+    ),
+]
 
 
 @dataclass

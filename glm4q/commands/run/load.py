@@ -18,7 +18,7 @@ from glm4q.planning.plan import check_room
 from glm4q.terminal.screen.console import Console
 
 
-def make_wish(memory: Memory, *, draft_tokens: int = 0, batch: int = 1) -> Wish:
+def make_wish(memory: Memory, *, draft_tokens: int | None = None, batch: int = 1) -> Wish:
     """Read the memory options, as they were typed. Raises OptionError."""
     layers = memory.gpu_layers
     return Wish(

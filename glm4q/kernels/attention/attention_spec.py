@@ -43,6 +43,10 @@ class AttentionKernel(Protocol):
     def reads_length_on_device(self) -> bool:
         """Whether one token runs in the same launches however many tokens are cached."""
 
+    @property
+    def rows_alike(self) -> bool:
+        """Whether each of up to FEW_TOKENS rows has the bits that it has alone."""
+
     def refuses(self, spec: AttentionSpec) -> str | None:
         """Why it does not serve, or None where it does."""
 

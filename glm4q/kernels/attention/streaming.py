@@ -17,6 +17,7 @@ class StreamingAttention:
 
     name = "torch"
     reads_length_on_device = False
+    rows_alike = False
 
     def refuses(self, spec: AttentionSpec) -> str | None:
         return None

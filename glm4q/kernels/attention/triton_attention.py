@@ -26,6 +26,7 @@ class TritonAttention:
 
     tensor_cores: bool
     reads_length_on_device = True
+    rows_alike = False
 
     @property
     def name(self) -> str:

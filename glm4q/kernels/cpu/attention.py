@@ -73,6 +73,7 @@ class NativeAttention:
 
     name = "native"
     reads_length_on_device = False
+    rows_alike = True
 
     def refuses(self, spec: AttentionSpec) -> str | None:
         if reason := refuses_extension():

@@ -37,6 +37,7 @@ from glm4q.weights.packing import BOOK_SIZE, WORD_BITS, QuantizedWeight
 INPUTS_MULTIPLE = 8
 FLOAT_BYTES = 4
 """Each segment of a row has a scale beside its codes, and each chunk the sum of its numbers."""
+NAME = "native"
 SCHEMES = ("groups", "nf4", "llm-int8")
 Activations = Literal["auto", "int8", "int16"]
 ACTIVATION_BITS = {"int8": 8, "int16": 16}
@@ -48,8 +49,8 @@ least rounding error of all numbers of steps that fit into a byte."""
 class Native:
     """Multiplies on the best instruction set of this machine."""
 
-    name = "native"
     widens = True
+    rows_alike = True
     packs_on_device = False
 
     def __init__(self, instruction_set: str = "auto", activations: Activations = "auto") -> None:
@@ -59,6 +60,11 @@ class Native:
         """
         self._name, self._activations = instruction_set, activations
         self.instruction_set = find_instruction_set(instruction_set)
+
+    @property
+    def name(self) -> str:
+        """The name in reports; a cache that other activations made has other bits."""
+        return NAME if self._activations == "auto" else f"{NAME}, {self._activations} activations"
 
     def activation_bits(self, weight_bits: int, *, book: bool) -> int:
         """Bits of the codes of activations that meet weights of so many bits.

@@ -9,7 +9,7 @@ from zlib import crc32
 
 import torch
 
-from calculator.memory.workspace import KV_GROUP, BufferName, LentUse
+from calculator.memory.workspace import FEW_TOKENS, KV_GROUP, BufferName, LentUse
 from glm4q.kernels.attention.attention_spec import LARGEST_HEAD
 from glm4q.memory.kv import int4, int8
 from glm4q.weights.packing import BOOK_SIZE, WORD_BITS
@@ -42,6 +42,7 @@ CONSTANTS = {
     "LARGEST_INT4": int4.LARGEST_CODE,
     "SMALLEST_SCALE_EXPONENT": int8.SMALLEST_SCALE_EXPONENT,
     "LARGEST_HEAD": LARGEST_HEAD,
+    "FEW_TOKENS": FEW_TOKENS,
     "SEGMENT": SEGMENT,
     "CHUNK": CHUNK,
     "WORD_BITS": WORD_BITS,

@@ -17,6 +17,7 @@ class PackedInt4(ABC):
     """Multiplies bfloat16 activations by packed codes with a scale and a zero for each group."""
 
     widens = False
+    rows_alike = False
 
     @abstractmethod
     def multiply(self, x: Tensor, codes: Tensor, group_size: int, scales: Tensor) -> Tensor:

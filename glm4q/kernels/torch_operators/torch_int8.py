@@ -26,6 +26,7 @@ class TorchInt8:
 
     name = "torch-int8"
     widens = False
+    rows_alike = False
     packs_on_device = False
 
     def refuses(self, spec: LinearSpec) -> str | None:

@@ -247,7 +247,7 @@ def random_question(draw: random.Random) -> tuple[dict[str, Any], Question | Non
         batch=users,
         shared_prefix=draw.choice((0, 0, context // 3)),
         prefill_chunk=draw.choice((1, 64, 500, 512, 2048)),
-        draft_tokens=draw.choice((0, 0, 4, 31)) if users == 1 else 0,
+        draft_tokens=draw.choice((0, 4, 7, 7)) if users == 1 else 0,
         kv=draw.choice(("bf16", "int8", "k8v4", "int4")),
         embedding=embedding,
         gpu_layers=draw.choice((None, None, 0, 13)) if gpus == 1 else None,

@@ -135,7 +135,7 @@ def test_the_printed_command_asks_the_same(
         ("--split", "rows"),
         ("--split", "layers", "--gpus", "2"),
         ("--users", "0"),
-        ("--draft", "32"),
+        ("--draft", "8"),
         ("--vram", "8192"),
         ("--shared-prefix", "9k", "--context", "8k"),
         ("--ram-bandwidth", "fast"),

@@ -106,7 +106,7 @@ def _in_terminal(command: list[str], lines: list[str]) -> str:
         (["--temperature", "warm"], "--temperature"),
         (["--prompt", " "], "the question is empty"),
         (["--prefill-chunk", "0"], "prefill_chunk must be 1 to"),
-        (["--draft", "99"], "draft_tokens must be 0 to 31, not 99"),
+        (["--draft", "99"], "draft_tokens must be 0 to 7, not 99"),
     ],
 )
 def test_wrong_options_are_one_line(

@@ -106,6 +106,28 @@ def test_unknown_kernel_is_refused_by_name() -> None:
         candidates("marlin")
 
 
+def test_finer_activations_are_the_native_kernel_s_and_are_planned() -> None:
+    """They have a name of their own, by which a cache that other activations made is known."""
+    spec = LinearSpec(128, 384, WeightFormat(4, 128), CPU)
+    default, finer = (choose(spec, candidates("auto", each)) for each in ("auto", "int16"))
+    if default.name != "native":
+        pytest.skip("the native extension was not built")
+    assert finer.name == "native, int16 activations"
+    sizes = [kernel.needs(spec, 10, 2).scratch_bytes for kernel in (default, finer)]
+    assert sizes[1] - sizes[0] >= 10 * (384 - 4 * 384 // 32)
+    weight = random_weight(128, 384, spec.weight_format)
+    x = torch.randn(10, 384)
+    exact = x.double() @ weight.dequantize().double()
+    wrong = [multiply(kernel, spec, kernel.pack(weight), x) - exact for kernel in (default, finer)]
+    assert wrong[1].abs().max() < wrong[0].abs().max() / 50
+
+
+@pytest.mark.parametrize("chosen", [("reference", "int16"), ("auto", "int8")])
+def test_activations_that_no_kernel_rounds_to_are_refused(chosen: tuple[str, str]) -> None:
+    with pytest.raises(OptionError, match="activations must be"):
+        candidates(*chosen)
+
+
 def test_reference_takes_everything() -> None:
     assert not any(
         Reference().refuses(LinearSpec(8, 8, weight_format, CPU)) for weight_format in FORMATS

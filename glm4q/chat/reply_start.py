@@ -1,10 +1,12 @@
-"""Where a prompt leaves the model: in the line of its role, behind it, or in its thinking."""
+"""A prompt, and where it leaves the model: in the line of its role, or in its thinking."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from glm4q.chat.messages import Message
 from glm4q.chat.replies import THINK, ReplyParser
+from glm4q.decode.sampling import Constraint, SamplingParams
 
 
 @dataclass(frozen=True)
@@ -24,3 +26,18 @@ class ReplyStart:
     def parser(self, tools: Collection[str], stop: Sequence[str]) -> ReplyParser:
         """What reads the reply. tools: names that were offered; stop: strings that end it."""
         return ReplyParser(tools=tools, thinking=self.thinking, role_line=self.role_line, stop=stop)
+
+
+Constrain = Callable[[ReplyStart], Constraint]
+"""Makes what a reply must match, from where its prompt leaves the model."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A conversation that waits for a reply, and how the reply is to be."""
+
+    messages: list[Message]
+    text: str
+    token_ids: list[int]
+    params: SamplingParams
+    constrain: Constrain | None

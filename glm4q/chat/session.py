@@ -6,7 +6,7 @@ twice. Several conversations share the rows of one batch.
 """
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ from glm4q.chat.messages import Message
 from glm4q.chat.replies import ReplyEvent, Text
 from glm4q.chat.reply_grammar import cut_error
 from glm4q.chat.reply_record import ReplyRecord, Segments
-from glm4q.chat.reply_start import ReplyStart
+from glm4q.chat.reply_start import Constrain, Prompt, ReplyStart
 from glm4q.chat.template import ChatTemplate
 from glm4q.chat.tool_messages import Consent, ToolResult, call_message, result_message
 from glm4q.chat.transcript import Conversation, Transcript
@@ -25,7 +25,7 @@ from glm4q.decode.answer import Answer
 from glm4q.decode.batch import Batch
 from glm4q.decode.prefixes.prefix_store import Restored
 from glm4q.decode.row import Row
-from glm4q.decode.sampling import Constraint, SamplingParams
+from glm4q.decode.sampling import SamplingParams
 from glm4q.text.tokenizer import Tokenizer
 from glm4q.tools.calls import BadCall, ToolCall
 from glm4q.tools.functions import Toolbox
@@ -55,7 +55,7 @@ class ChatSession:
         toolbox: Toolbox | None = None,
         consent: Consent = lambda call: True,
         stop: Sequence[str] = (),
-        constrain: Callable[[ReplyStart], Constraint] | None = None,
+        constrain: Constrain | None = None,
     ) -> None:
         """toolbox: what the model may call; consent: asked before each call runs; stop: strings
         that end an answer and are not part of it; constrain: makes what each reply must match.
@@ -64,6 +64,8 @@ class ChatSession:
         self._stop_token_ids = stop_token_ids
         self.system, self.params = system, params
         self.last_answer: AnswerRecord | None = None
+        self.least_answer = 1
+        """Tokens that must be left for an answer; a prompt that leaves fewer does not fit."""
         self._answer: Answer | None = None
         self._cancelled = threading.Event()
         self._toolbox, self._consent = toolbox or Toolbox([]), consent
@@ -77,6 +79,7 @@ class ChatSession:
         """Forget the conversation; the system prompt stays."""
         self.messages: list[Message] = []
         self._transcript = Transcript()
+        self._counted_tokens: int | None = 0
 
     @property
     def conversation(self) -> Conversation:
@@ -85,8 +88,16 @@ class ChatSession:
 
     def resume(self, conversation: Conversation) -> None:
         """Go on from a conversation; this one is forgotten."""
-        self.system, self.messages = conversation.system, [*conversation.messages]
+        self.system = conversation.system
         self._transcript = conversation.transcript.copy()
+        self.rewind(conversation.messages)
+
+    def rewind(self, messages: Sequence[Message]) -> None:
+        """Go on from other messages, such as the first ones of this conversation.
+
+        Tokens of what they share with it stay, and are not run again.
+        """
+        self.messages, self._counted_tokens = [*messages], None
 
     def row(self) -> tuple[Row, int]:
         """The row that holds most of the conversation, and how many tokens of it."""
@@ -101,7 +112,9 @@ class ChatSession:
     @property
     def context_used(self) -> int:
         """Tokens of the conversation so far."""
-        return len(self._transcript.token_ids)
+        if self._counted_tokens is None:
+            self._counted_tokens = self._count(self.messages) if self.messages else 0
+        return self._counted_tokens
 
     @property
     def context_size(self) -> int:
@@ -135,13 +148,19 @@ class ChatSession:
         return self.answer([*self.messages, {"role": "user", "content": question}], params)
 
     def answer(
-        self, messages: Sequence[Message], params: SamplingParams | None = None
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        free: bool = False,
     ) -> Generator[ChatEvent]:
-        """Stream the answer to a conversation, which takes the place of this one; see `stream`."""
+        """Stream the answer to a conversation, which takes the place of this one; see `stream`.
+
+        free: the answer need not match what answers must match.
+        """
         self._cancelled = threading.Event()
-        asked = [*messages]
-        prompt, prompt_ids = self._prompt(asked)
-        return self._rounds(asked, prompt, prompt_ids, params or self.params)
+        constrain = None if free else self._constrain
+        return self._rounds(self._prompt([*messages], params or self.params, constrain))
 
     def complete(
         self, messages: Sequence[Message], params: SamplingParams | None = None
@@ -167,30 +186,38 @@ class ChatSession:
         """
         return len(self._transcript.encode(self._render([*messages]), self._tokenizer))
 
-    def _prompt(self, messages: list[Message]) -> tuple[str, list[int]]:
-        prompt = self._render(messages)
-        prompt_ids = self._transcript.encode(prompt, self._tokenizer)
-        if len(prompt_ids) >= self.context_size:
+    def _count(self, messages: list[Message]) -> int:
+        """Count the tokens of a conversation that waits for a question."""
+        prompt = self._render(messages, add_generation_prompt=False)
+        return len(self._transcript.encode(prompt, self._tokenizer))
+
+    def _prompt(
+        self, messages: list[Message], params: SamplingParams, constrain: Constrain | None
+    ) -> Prompt:
+        text = self._render(messages)
+        token_ids = self._transcript.encode(text, self._tokenizer)
+        if len(token_ids) + self.least_answer > self.context_size:
             raise ContextFullError(
-                f"the conversation takes {len(prompt_ids)} tokens, and the context holds "
+                f"the conversation takes {len(token_ids)} tokens, and the context holds "
                 f"{self.context_size}; start anew, or with a longer context",
-                tokens=len(prompt_ids),
+                tokens=len(token_ids),
                 room=self.context_size,
             )
-        return prompt, prompt_ids
+        return Prompt(messages, text, token_ids, params, constrain)
 
-    def _render(self, messages: list[Message]) -> str:
-        tools = self._toolbox.offers or None
-        return self._template.render(self._with_system(messages), tools=tools)
+    def _render(self, messages: list[Message], *, add_generation_prompt: bool = True) -> str:
+        return self._template.render(
+            self._with_system(messages),
+            tools=self._toolbox.offers or None,
+            add_generation_prompt=add_generation_prompt,
+        )
 
-    def _rounds(
-        self, messages: list[Message], prompt: str, prompt_ids: list[int], params: SamplingParams
-    ) -> Generator[ChatEvent]:
+    def _rounds(self, prompt: Prompt) -> Generator[ChatEvent]:
         """Replies and results of calls, one after another, until a reply calls nothing."""
         corrections, cancelled = 0, self._cancelled
         for _ in range(MOST_ROUNDS):
             calls: list[ToolCall | BadCall] = []
-            with closing(self._reply(messages, prompt, prompt_ids, params)) as events:
+            with closing(self._reply(prompt)) as events:
                 for event in events:
                     if isinstance(event, ToolCall | BadCall):
                         calls.append(event)
@@ -200,8 +227,7 @@ class ChatSession:
                 yield self._run(call)
             if not calls or corrections > MOST_CORRECTIONS or cancelled.is_set():
                 return
-            messages = self.messages
-            prompt, prompt_ids = self._prompt(messages)
+            prompt = self._prompt(self.messages, prompt.params, prompt.constrain)
         raise ToolError(
             f"the model has called tools {MOST_ROUNDS} times for one question, and is stopped"
         )
@@ -221,23 +247,22 @@ class ChatSession:
         finally:
             style, call_id = self._template.call_style, f"call_{len(self.messages)}"
             pair = call_message(call, style, call_id), result_message(result, style, call_id)
-            self.messages = [*self.messages, *pair]
+            self.rewind([*self.messages, *pair])
         return result
 
-    def _reply(
-        self, messages: list[Message], prompt: str, prompt_ids: list[int], params: SamplingParams
-    ) -> Generator[ReplyEvent]:
-        stop_token_ids = params.stop_token_ids | self._stop_token_ids
-        start = ReplyStart.of(prompt)
+    def _reply(self, prompt: Prompt) -> Generator[ReplyEvent]:
+        stop_token_ids = prompt.params.stop_token_ids | self._stop_token_ids
+        start = ReplyStart.of(prompt.text)
         answer = self._batch.join(
-            prompt_ids,
-            replace(params, stop_token_ids=stop_token_ids),
-            constraint=self._constrain(start) if self._constrain else None,
+            prompt.token_ids,
+            replace(prompt.params, stop_token_ids=stop_token_ids),
+            constraint=prompt.constrain(start) if prompt.constrain else None,
         )
         self._answer = answer
         record = AnswerRecord(answer.prompt_tokens, answer.cached_tokens)
         self.last_answer = record
-        self._transcript.begin(prompt, prompt_ids)
+        self._transcript.begin(prompt.text, prompt.token_ids)
+        self._counted_tokens = len(prompt.token_ids)
         reply = ReplyRecord(start.parser(self._toolbox.names, self._stop))
         try:
             yield from self._parsed(self._counted(answer, record), reply)
@@ -253,7 +278,7 @@ class ChatSession:
             self._batch.cancel(answer)
             record.end("stop" if reply.stopped else answer.finish_reason)
             if record.tokens:
-                self.messages = [*messages, *reply.messages()]
+                self.messages = [*prompt.messages, *reply.messages()]
                 self._transcript.end(reply.raw)
 
     def _parsed(self, tokens: Iterator[int], reply: ReplyRecord) -> Iterator[ReplyEvent]:
@@ -272,6 +297,7 @@ class ChatSession:
         events = self._batch.stream(answer, self._cancelled.is_set)
         for token in record.count(events):
             self._transcript.token_ids.append(token)
+            self._counted_tokens = len(self._transcript.token_ids)
             yield token
 
     def _with_system(self, messages: list[Message]) -> list[Message]:

@@ -10,6 +10,7 @@ from glm4q.commands.options import chat as option
 from glm4q.commands.options import compute, keeping, memory, output, sampling, store
 from glm4q.commands.process.streams import read_question
 from glm4q.commands.run.answer_json import answer_as_json
+from glm4q.commands.run.base_model import base_model_note
 from glm4q.commands.run.conversation import converse
 from glm4q.commands.run.grammars import read_grammar
 from glm4q.commands.run.keeping import PrefixPlace, begin_session, make_keeper
@@ -51,6 +52,7 @@ def chat(
     making: store.Making,
     computing: compute.Compute,
     as_json: option.AsJson = False,
+    logprobs: option.Logprobs = None,
     verify: output.Verify = False,
     receipt: output.Receipt = None,
     verbose: option.Verbose = False,
@@ -62,7 +64,7 @@ def chat(
     # A wrong option is refused before a checkpoint is made, which takes hours.
     wish = make_wish(run_memory, draft_tokens=draft)
     kept = parse_reserve(run_memory.reserve)
-    given, stop = given_settings(sampled), sampled.stop or ()
+    given, stop = given_settings(sampled, logprobs), sampled.stop or ()
     schema = read_grammar(json_schema, regex, grammar, stop)
     place = PrefixPlace.parse(prefix_store, prefix_store_size)
     shown = parse_think(think)
@@ -76,6 +78,8 @@ def chat(
     question = read_question(prompt)
     if as_json and question is None:
         raise OptionError("--json answers one question: give it with --prompt or standard input")
+    if logprobs is not None and question is not None and not as_json:
+        raise OptionError("--logprobs needs --json, or a conversation, where /tokens shows them")
     params = read_sampling_params(path, given)
     with choose_tools(tools or (), tool or (), yes_tools or (), files) as chosen:
         llm = loading()
@@ -90,6 +94,8 @@ def chat(
         )
         if sys.stderr.isatty():  # a pipe gets the answer and nothing else
             print(llm.fit.sentence(), file=sys.stderr)
+        if note := base_model_note(llm):
+            _note(note)
         keeper = make_keeper(llm, conversation, place, _note)
         if session is not None:
             begin_session(keeper, conversation, session, system, _note)
@@ -98,7 +104,7 @@ def chat(
             return 0
         if as_json:
             events = conversation.stream(question)
-            print(answer_as_json(conversation, events, str(llm.directory)))
+            print(answer_as_json(llm, conversation, events))
         else:
             _answer(conversation, question, shown)
         if problem := keeper.save_if_always():

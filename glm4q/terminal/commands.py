@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calculator.errors import OptionError
-from calculator.units import counted
-from glm4q.chat.messages import Message
-from glm4q.terminal import figures, session_commands, settings
+from glm4q.terminal import figures, make_room, session_commands, settings
 from glm4q.terminal.keyboard import clipboard, files
 from glm4q.terminal.state import State
+from glm4q.terminal.token_table import show_tokens
 
 Action = Callable[[State, str], str | None]
 """Does what a command says with its argument; returns a question to ask, if there is one."""
@@ -47,6 +46,7 @@ def _described(command: Command) -> str:
 
 def _reset(state: State, _: str = "") -> None:
     state.session.reset()
+    state.pending = ""
     state.note("The conversation is forgotten.")
 
 
@@ -86,26 +86,6 @@ def _copy(state: State, _: str) -> None:
     state.note(clipboard.copy(answers[-1], state.console))
 
 
-def _drop(state: State, argument: str) -> str | None:
-    """Forget the oldest questions: as many as asked for, or half of them."""
-    messages = state.session.messages
-    places = session_commands.questions(messages)
-    if not places:
-        raise OptionError("there is no question to forget")
-    if argument and not (argument.isdecimal() and 1 <= int(argument) <= len(places)):
-        raise OptionError(f"/drop takes a number from 1 to {len(places)}, not {argument}")
-    count = int(argument) if argument else (len(places) + 1) // 2
-    state.session.messages = _without_oldest(messages, [*places, len(messages)][count], places[0])
-    state.note(f"{counted(count, 'question')} forgotten, with what was answered.")
-    pending, state.pending = state.pending, ""
-    return pending or None
-
-
-def _without_oldest(messages: Sequence[Message], end: int, start: int) -> list[Message]:
-    """Keep what stands before the first question, such as tools."""
-    return [*messages[:start], *messages[end:]]
-
-
 def _leave(state: State, _: str) -> None:
     raise Leave
 
@@ -119,6 +99,7 @@ COMMANDS = (
     Command(
         "/stats", "", "figures of the last answer", lambda s, _: s.say(figures.details(s.session))
     ),
+    Command("/tokens", "", "the last answer's tokens, and how likely each was", show_tokens),
     Command("/file", "PATH", "send a text file", _file),
     Command("/copy", "", "copy the last answer", _copy),
     Command("/undo", "", "forget the last question and its answer", session_commands.undo),
@@ -134,7 +115,15 @@ COMMANDS = (
     ),
     Command("/save", "[NAME]", "keep the conversation on disk", session_commands.save),
     Command("/load", "NAME", "go on with a kept conversation", session_commands.load),
-    Command("/drop", "[N]", "forget the N oldest questions; half of them without N", _drop),
+    Command(
+        "/drop", "[N]", "forget the N oldest questions; half of them without N", make_room.drop
+    ),
+    Command(
+        "/summary",
+        "[N]",
+        "put a summary in the place of the N oldest questions; of half of them without N",
+        make_room.summary,
+    ),
     Command("/raw", "", "show answers as plain text, or with styles again", _toggle_raw),
     Command("/system", "TEXT", "set the system prompt and start anew; alone, drop it", _set_system),
     Command("/reset", "", "forget the conversation", _reset, ("/clear",)),

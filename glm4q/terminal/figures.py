@@ -1,7 +1,5 @@
 """Figures of a chat in words: the line after an answer, the footer, /stats and /show."""
 
-from collections.abc import Callable
-
 from calculator.errors import ContextFullError
 from calculator.units import counted, human_bytes
 from glm4q.chat.session import ChatSession
@@ -50,11 +48,14 @@ def warning(session: ChatSession) -> str:
     left = session.context_size - session.context_used
     if left > session.context_size * (1 - NEARLY_FULL):
         return ""
-    if left <= 1:
-        return "The context is full: /drop forgets the oldest questions, /reset all of them."
+    if left <= session.least_answer:
+        return (
+            "The context is full: /drop forgets the oldest questions, /summary puts a summary in "
+            "their place, /reset forgets all."
+        )
     return (
-        f"The context is nearly full: {counted(left, 'token')} left; "
-        "/drop forgets the oldest questions."
+        f"The context is nearly full: {counted(left, 'token')} left; /drop forgets the oldest "
+        "questions, /summary puts a summary in their place."
     )
 
 
@@ -69,17 +70,39 @@ def repetition(session: ChatSession) -> str:
     )
 
 
-def context_full(full: ContextFullError, kv_for: Callable[[int], str | None]) -> str:
-    """Say how many tokens are too many, and what can be done. One token is left to the answer."""
-    over = counted(full.tokens + 1 - full.room, "token")
+def context_full(state: State, full: ContextFullError) -> str:
+    """Say by how many tokens a question is too long, and what can be done."""
+    session, run = state.session, state.run
+    needed = full.tokens + session.least_answer
+    over = counted(needed - full.room, "token")
+    answer = counted(session.least_answer, "token")
     lines = [
-        f"The question does not fit: with it the conversation is {over} over the context of "
-        f"{full.room:,}.",
-        "/drop forgets the oldest questions, and asks it again; the system prompt stays.",
+        f"The question does not fit: with it, and an answer of {answer}, the conversation is "
+        f"{over} over the context of {full.room:,}."
     ]
-    if kv := kv_for(full.tokens + 1):
-        lines.append(f"A chat begun with --kv {kv} --context {full.tokens + 1} has room for it.")
+    if session.messages:
+        lines += [
+            "/drop forgets the oldest half of the questions, and asks this one again; the system "
+            "prompt and the tools stay.",
+            "/summary does the same, and puts a summary in their place.",
+        ]
+    else:
+        lines.append("It is the only one: ask a shorter question, or name fewer files.")
+    if kv := run.kv_for(needed):
+        lines.append(_with_larger_cache(state, f"--kv {kv} --context {needed}"))
     return "\n".join(lines)
+
+
+def _with_larger_cache(state: State, options: str) -> str:
+    """Say how to go on with a cache of another format."""
+    if not state.session.messages:
+        return f"A chat that begins with {options} has room for it."
+    if (name := state.keeper.name) and state.keeper.always:
+        return f"A chat that begins with --session {name} {options} has room for it."
+    return (
+        f"A chat that begins with {options} has room for it: /save NAME keeps this conversation, "
+        "and --session NAME goes on with it there."
+    )
 
 
 def show(state: State) -> str:

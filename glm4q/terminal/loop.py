@@ -60,11 +60,12 @@ class Terminal:
             self._state.say(f"{name} is not a command; /help lists them")
             return
         if question is not None:
+            self._state.pending = ""
             try:
                 self._answer(question)
             except ContextFullError as full:
                 self._state.pending = question
-                self._state.fail(figures.context_full(full, self._state.run.kv_for))
+                self._state.fail(figures.context_full(self._state, full))
 
     def _with_files(self, question: str) -> str:
         """Put the files that a question names before it, and say how many tokens they have."""

@@ -91,7 +91,7 @@ def take_last_question(state: State) -> str:
     places = questions(messages)
     if not places:
         raise OptionError("there is no question yet")
-    state.session.messages = list(messages[: places[-1]])
+    state.session.rewind(messages[: places[-1]])
     return str(messages[places[-1]]["content"])
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 
+from glm4q.chat.completions.answer_record import AnswerRecord
+from glm4q.chat.completions.token_choices import TokenChoice
 from glm4q.chat.session import ChatSession
 from glm4q.chat.sessions.keeper import SessionKeeper
 from glm4q.chat.transcript import Conversation
@@ -24,6 +26,8 @@ class Run:
     held_bytes: Callable[[], int]
     """Measures the bytes that the run has now on that device."""
     count_tokens: Callable[[str], int]
+    token_choices: Callable[[AnswerRecord], list[TokenChoice]]
+    """Lists the tokens of an answer whose settings asked for their probabilities."""
     kv_for: Callable[[int], str | None]
     """Names a format of the KV cache that has room for so many tokens, or returns None."""
 
@@ -43,7 +47,7 @@ class State:
     verbose: bool = False
     """Show all figures after each answer."""
     pending: str = ""
-    """The question that did not fit into the context; /drop asks it again."""
+    """The question that did not fit into the context; /drop and /summary ask it again."""
     draft: str = ""
     """What the next prompt begins with: a question to change."""
     branch: str = "main"

@@ -32,6 +32,14 @@ AsJson = Annotated[
         "--json",
     ),
 ]
+Logprobs = Annotated[
+    int | None,
+    option(
+        "With --json: each token with the logarithm of its probability, and so many of the "
+        "likeliest others; in a conversation /tokens shows them.",
+        default=False,
+    ),
+]
 System = Annotated[str | None, option("The system prompt.", default=False)]
 JsonSchema = Annotated[
     str | None,

@@ -1,5 +1,7 @@
 """The user's own defaults of options: `$XDG_CONFIG_HOME/glm4q/glm4q.toml`, a table a command.
 
+Keys of `SHARED` may stand before the tables: then they hold for every command with that option.
+
 No file of the current directory is read: it may have come with a download, and options can name
 code (`--tools`) and files.
 """
@@ -20,6 +22,9 @@ KINDS: Mapping[type, str] = {
     str: "text or a number",
     Path: "text",
 }
+
+SHARED = ("store",)
+"""Keys that mean the same in all commands."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,11 @@ def config_path() -> Path:
     return config_directory() / "glm4q.toml"
 
 
-def read_tables(path: Path, commands: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Read the tables of all commands; none where there is no file. Raises OptionError."""
+def read_tables(path: Path, commands: Iterable[str]) -> dict[str, Any]:
+    """Read the tables of all commands, and shared keys; nothing where there is no file.
+
+    Raises OptionError.
+    """
     if not path.is_file():
         return {}
     import tomllib  # only where there is a file: every command starts here
@@ -60,6 +68,8 @@ def read_tables(path: Path, commands: Iterable[str]) -> dict[str, dict[str, Any]
         raise OptionError(f"{path} is not TOML: {error}") from None
     commands = list(commands)
     for name, table in content.items():
+        if name in SHARED:
+            continue
         if name not in commands:
             known = ", ".join(commands)
             raise OptionError(f"{path}: {name} is no command; there are tables for {known}")
@@ -72,10 +82,14 @@ def read_defaults(
     path: Path, command: str, params: Iterable[Any], commands: Iterable[str]
 ) -> Defaults:
     """Read and check what the file says of a command's options. Raises OptionError."""
-    table = read_tables(path, commands).get(command, {})
+    content = read_tables(path, commands)
     options = {name: param for param in params for name in spellings(param)}
     values, keys = {}, {}
-    for key, value in table.items():
+    for key in SHARED:
+        if key in content and (param := options.get(key)) is not None:
+            values[param.name] = _checked(param, content[key], f"{path}: {key}")
+            keys[param.name] = key
+    for key, value in content.get(command, {}).items():
         param = options.get(key.replace("_", "-"))
         if param is None:
             raise OptionError(f"{path}: {command}.{key}: glm4q {command} has no --{key}")

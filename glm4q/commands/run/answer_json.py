@@ -6,13 +6,15 @@ from contextlib import closing
 from typing import Any
 
 from glm4q.chat.completions.completion import ChatEvent
+from glm4q.chat.completions.token_choices import TokenChoice, token_choices
 from glm4q.chat.replies import Text, Thinking
 from glm4q.chat.session import ChatSession
 from glm4q.chat.tool_messages import ToolResult
+from glm4q.engine import LLM
 from glm4q.tools.calls import ToolCall
 
 
-def answer_as_json(session: ChatSession, events: Generator[ChatEvent], model: str) -> str:
+def answer_as_json(llm: LLM, session: ChatSession, events: Generator[ChatEvent]) -> str:
     """Read the events of an answer to their end, and describe it.
 
     Tokens and seconds are those of the last reply, where calls of tools made several. An error
@@ -30,8 +32,8 @@ def answer_as_json(session: ChatSession, events: Generator[ChatEvent], model: st
                 calls.append(_describe(event))
     answer = session.last_answer
     assert answer is not None  # an answer has begun, or an error was raised
-    described = {
-        "model": model,
+    described: dict[str, Any] = {
+        "model": str(llm.directory),
         "text": text,
         "thinking": thinking or None,
         "tool_calls": calls,
@@ -48,7 +50,15 @@ def answer_as_json(session: ChatSession, events: Generator[ChatEvent], model: st
         },
         "tokens_per_second": round(answer.tokens_per_second, 2),
     }
+    if session.params.log_probabilities is not None:
+        described["logprobs"] = [_token(choice) for choice in token_choices(llm.tokenizer, answer)]
     return json.dumps(described, ensure_ascii=False, indent=2)
+
+
+def _token(choice: TokenChoice) -> dict[str, Any]:
+    """A token with the logarithm of its probability, and the likeliest at its place."""
+    top = [{"token": text, "logprob": value} for text, value in choice.top]
+    return {"id": choice.id, "token": choice.text, "logprob": choice.log_probability, "top": top}
 
 
 def _describe(result: ToolResult) -> dict[str, Any]:

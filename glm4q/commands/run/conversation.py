@@ -8,6 +8,7 @@ import torch
 from prompt_toolkit.application import get_app
 
 from calculator.questions.solve import kv_choices, max_context
+from glm4q.chat.completions.token_choices import token_choices
 from glm4q.chat.session import ChatSession
 from glm4q.chat.sessions.keeper import SessionKeeper
 from glm4q.decode.sampling import SamplingParams
@@ -22,6 +23,9 @@ from glm4q.terminal.screen.reply import Think
 from glm4q.terminal.state import Run, State
 from glm4q.terminal.user_directories import state_directory
 
+LEAST_ANSWER = 32
+"""Tokens: who reads a shorter answer does not see that the context is full."""
+
 
 def converse(
     llm: LLM,
@@ -33,6 +37,7 @@ def converse(
     verbose: bool,
 ) -> None:
     """Chat in the terminal until the user leaves."""
+    session.least_answer = min(LEAST_ANSWER, session.context_size // 4)
     state = State(
         session, params, Console(), describe_run(llm), keeper, think=think, verbose=verbose
     )
@@ -48,6 +53,7 @@ def describe_run(llm: LLM) -> Run:
         planned_bytes=llm.plan.compute_bytes,
         held_bytes=lambda: held_bytes(place),
         count_tokens=lambda text: len(llm.tokenizer.encode(text)),
+        token_choices=lambda record: [*token_choices(llm.tokenizer, record)],
         kv_for=lambda tokens: kv_for(llm, tokens),
     )
 

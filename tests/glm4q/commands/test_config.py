@@ -48,6 +48,20 @@ def test_config_shows_values_and_their_source(
     assert ["serve", "--port", "8080", "default"] in shown
 
 
+def test_the_directory_of_the_store_holds_for_every_command(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = tmp_path / "big disk" / "mine"
+    entry.mkdir(parents=True)
+    (entry / "config.json").write_text("{}")
+    config.write_text(f'store = "{entry.parent}"\n[rm]\nstore = "{tmp_path / "other"}"\n')
+    assert main(["list"]) == 0
+    assert "mine" in capsys.readouterr().out
+    assert main(["rm", "mine"]) == 2  # its own table goes before
+    assert "mine" in capsys.readouterr().err
+    assert entry.is_dir()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -55,6 +69,7 @@ def test_config_shows_values_and_their_source(
         ("[clac]\ncontext = 1\n", "clac is no command"),
         ("context = 1\n", "context is no command"),
         ("[calc\n", "is not TOML"),
+        ("store = 'a'\n[calc]\nstore = 'b'\n", "calc.store: glm4q calc has no --store"),
         ("[calc]\nusers = 'two'\n", "calc.users must be a whole number, not 'two'"),
         ("[calc]\ncontext = true\n", "calc.context must be text or a number, not True"),
         ("[calc]\ncontext = 'far'\n", "context is set in"),

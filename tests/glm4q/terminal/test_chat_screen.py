@@ -97,16 +97,40 @@ def test_ctrl_c_stops_an_answer_and_keys_wait(chat: PseudoTerminal) -> None:
 
 
 def _is_answering(screen: str) -> bool:
-    return READY not in screen and bool(screen.rpartition("> go\n")[2].strip())
+    """Whether something stands behind the question that is no footer, drawn in part or whole."""
+    shown = screen.rpartition("> go\n")[2].strip()
+    return bool(shown) and not "context".startswith(shown[:7])
 
 
 def test_a_full_context_says_what_to_do(chat: PseudoTerminal) -> None:
     chat.type("/reset\r/set max_tokens 8\rshort\r")
     chat.wait_for("max_tokens is 8")
     chat.type("\x1b[200~" + "long " * 1640 + "\x1b[201~\r")
-    chat.wait_for("over the context of")
+    chat.wait_for("/summary does the same")
     chat.type("\x0c/drop\r")
-    chat.wait_for("1 question forgotten")
+    chat.wait_for("It is the only one: ask a shorter question")
+    chat.type("/summary\r")
+    chat.wait_for("there is no question yet")
+
+
+def test_a_summary_makes_room(chat: PseudoTerminal) -> None:
+    chat.type("\x1b[200~" + "long " * 100 + "\x1b[201~\rshort\r")
+    chat.wait_for("> short")
+    chat.type("/summary 9\r")
+    chat.wait_for("/summary takes a number from 1 to 2, not 9")
+    chat.type("/summary\r")
+    chat.wait_for("The summary stands for 1 question now")
+    chat.type("/show\r")
+    chat.wait_for("messages   4")
+
+
+def test_tokens_are_shown_with_their_probabilities(chat: PseudoTerminal) -> None:
+    chat.type("/reset\r/tokens\r")
+    chat.wait_for("no probabilities are noted")
+    chat.type("/set max_tokens 2\r/set log_probabilities 1\rHello\r")
+    chat.wait_for("2 tokens, cut at the limit")
+    chat.type("/tokens\r")
+    chat.wait_until(lambda screen: screen.count(" %") == 4, "two tokens, each with its best")
 
 
 def test_no_color_and_a_narrow_window(chat_checkpoint: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import triton
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.experimental.gluon._runtime import GluonASTSource
 
 from glm4q.kernels.gpu.launch import Argument, Launch
 
@@ -94,8 +95,9 @@ def compile_for(launch: Launch, capability: int) -> Compiled:
         number = argument.data_ptr() if isinstance(argument, Tensor) else argument
         if number % DIVISIBLE == 0:
             attributes[(place,)] = [["tt.divisibility", DIVISIBLE]]
+    source = GluonASTSource if launch.kernel.is_gluon() else ASTSource
     made = triton.compile(
-        ASTSource(launch.kernel, signature, constants, attributes),
+        source(launch.kernel, signature, constants, attributes),
         target=GPUTarget("cuda", capability, WARP),
         options={"num_warps": launch.warps, "num_stages": launch.stages},
     )

@@ -44,8 +44,8 @@ ACTIVATIONS = ("auto", "int16")
 weights, and for 8-bit ones it loses more than it is faster."""
 
 ATTENTION: tuple[AttentionKernel, ...] = (
-    TritonAttention(tensor_cores=True),
-    TritonAttention(tensor_cores=False),
+    TritonAttention(),
+    TritonAttention(turing=True),
     NativeAttention(),
     StreamingAttention(),
 )

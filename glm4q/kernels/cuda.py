@@ -1,12 +1,16 @@
 """What a CUDA device can run."""
 
+import re
 from functools import cache
+from importlib.metadata import version
 from importlib.util import find_spec
 
 import torch
 
 TURING, AMPERE = (7, 5), (8, 0)
 """Compute capabilities. Turing's tensor cores know no bfloat16."""
+GLUON = 3, 7
+"""The first version of Triton whose Gluon our kernel for Turing was compiled by."""
 
 
 def capability(device: torch.device) -> tuple[int, int] | None:
@@ -17,14 +21,21 @@ def capability(device: torch.device) -> tuple[int, int] | None:
 @cache
 def refuses_triton(device: torch.device) -> str | None:
     """Why a device does not run our Triton kernels; None where it does."""
-    version = capability(device)
-    if version is None:
+    known = capability(device)
+    if known is None:
         return "needs a CUDA device"
     if find_spec("triton") is None:
         return "needs Triton, which is not installed"
-    if version < TURING:
-        return f"needs compute capability 7.5 or more, not {version[0]}.{version[1]}"
+    if known < TURING:
+        return f"needs compute capability 7.5 or more, not {known[0]}.{known[1]}"
     return None
+
+
+@cache
+def has_gluon() -> bool:
+    """Whether the installed Triton has Gluon, its language of explicit layouts, as we use it."""
+    numbers = re.match(r"(\d+)\.(\d+)", version("triton"))
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) >= GLUON
 
 
 def matrix_dtype(device: torch.device) -> torch.dtype:

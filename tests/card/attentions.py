@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from calculator.model.presets import PRESETS
-from glm4q.kernels.gpu.attention_launches import MOST_ROWS
+from glm4q.kernels.gpu.attention.launches import MOST_ROWS
+from tests.card.products import AMPERE
 from tests.card.triton_driver import Block, PlayedDriver, played_driver
 from tests.glm4q.kernels.gpu import interpreted
 
@@ -60,7 +61,9 @@ class AttentionCase:
             for count in (heads[0], *heads[1:] * 2)
         )
         with played_driver(self.capability, blocks=self.blocks) as driver:
-            ours, theirs, caches = interpreted.attend(CONFIG, self.kv, given, new, self.room)
+            ours, theirs, caches = interpreted.attend(
+                CONFIG, self.kv, given, new, self.room, turing=self.capability < AMPERE
+            )
         found, expected = (self._chosen_rows(each) for each in (ours, theirs))
         error = (found - expected).norm(dim=-1) / expected.norm(dim=-1)
         return driver, float(error.max()), sum(int((a != b).sum()) for a, b in caches)

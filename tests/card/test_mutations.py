@@ -23,7 +23,7 @@ if compiler() is None:
     pytest.skip("the simulated card needs a C++ compiler", allow_module_level=True)
 
 from calculator.model.formats import WeightFormat
-from glm4q.kernels.gpu.attention_launches import AttentionLaunches
+from glm4q.kernels.gpu.attention.launches import AttentionLaunches
 from glm4q.kernels.gpu.launch import Launch
 from glm4q.memory.staging import Staging
 from glm4q.model import loader

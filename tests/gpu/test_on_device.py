@@ -142,7 +142,7 @@ def test_attention_of_a_prompt_is_faster_than_torch_s() -> None:
     step["cached"].fill_(16_384)
     cache = memory.cache.layers()[0]
     cache.length = 16_384 + 512
-    kernel = TritonAttention(tensor_cores=True)
+    kernel = TritonAttention()
     if reason := kernel.refuses(AttentionSpec(CONFIG, "int8", 17_000, CUDA, several=True)):
         pytest.skip(f"prompts attend by torch's operators on this card: triton {reason}")
     assert _seconds(partial(kernel.attend, step, cache)) < _seconds(partial(attend, step, cache))

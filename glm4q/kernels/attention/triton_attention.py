@@ -5,16 +5,21 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from calculator.memory.workspace import KV_GROUP
 from glm4q.kernels.attention.append_tokens import append_and_attend
 from glm4q.kernels.attention.attention_spec import LARGEST_HEAD, AttentionSpec
-from glm4q.kernels.cuda import AMPERE, capability, refuses_triton
+from glm4q.kernels.cuda import AMPERE, capability, has_gluon, refuses_triton
 from glm4q.memory.kv.cache import LayerCache, LayerRows
 from glm4q.memory.kv.hadamard import hadamard_transform
 from glm4q.memory.workspace import Step
 
 if TYPE_CHECKING:
-    from glm4q.kernels.gpu.attention_launches import AttentionLaunches
+    from glm4q.kernels.gpu.attention.launches import AttentionLaunches
 
+HALVES = "k8v4", "int4"
+"""Caches of which vectors are read as two halves, each within one group of numbers."""
+LARGEST_INT4_HEAD = 2 * KV_GROUP
+TURING_HEADS = 64, 128
 FEWEST_TOKENS = 16
 """A cache needs room for at least this many tokens, because the partial results of its ranges are
 kept in the buffer of one tile."""
@@ -24,13 +29,14 @@ kept in the buffer of one tile."""
 class TritonAttention:
     """Attends by our GPU kernels, which read on the device how many tokens are cached."""
 
-    tensor_cores: bool
+    turing: bool = False
+    """Whether it is for Turing, where one token has a kernel of its own and prompts have none."""
     reads_length_on_device = True
     rows_alike = False
 
     @property
     def name(self) -> str:
-        return "triton" if self.tensor_cores else "triton without tensor cores"
+        return "triton on Turing" if self.turing else "triton"
 
     def refuses(self, spec: AttentionSpec) -> str | None:
         if reason := refuses_triton(spec.device):
@@ -43,11 +49,12 @@ class TritonAttention:
             return f"takes caches of {max(shared, FEWEST_TOKENS)} tokens or more, not {spec.room}"
         if spec.kv == "fp32":
             return "multiplies in float16, which is too coarse for an fp32 cache"
-        if self.tensor_cores and (capability(spec.device) or AMPERE) < AMPERE:
-            return "needs tensor cores that take bfloat16: compute capability 8.0 or more"
-        if spec.several and not self.tensor_cores:
-            return "takes one new token; torch's operators are faster at several"
-        return None
+        if spec.kv in HALVES and config.head_dim > LARGEST_INT4_HEAD:
+            return f"takes INT4 vectors of up to {LARGEST_INT4_HEAD} numbers, not {config.head_dim}"
+        on_turing = (capability(spec.device) or AMPERE) < AMPERE
+        if not self.turing:
+            return "needs compute capability 8.0 or more" if on_turing else None
+        return "is for compute capability 7.5" if not on_turing else _refuses_turing(spec)
 
     def __call__(self, step: Step, cache: LayerCache | LayerRows) -> Tensor:
         if step.shape.tokens > 1 or isinstance(cache, LayerRows):
@@ -67,6 +74,14 @@ class TritonAttention:
         run_all(self._launches(step, cache).attend())
 
     def _launches(self, step: Step, cache: LayerCache) -> "AttentionLaunches":
-        from glm4q.kernels.gpu.attention_launches import AttentionLaunches
+        from glm4q.kernels.gpu.attention.launches import AttentionLaunches
 
-        return AttentionLaunches(step, cache.keys, cache.values, cache.layer, self.tensor_cores)
+        return AttentionLaunches(step, cache.keys, cache.values, cache.layer, self.turing)
+
+
+def _refuses_turing(spec: AttentionSpec) -> str | None:
+    if spec.several:
+        return "takes one new token; torch's operators are faster at several"
+    if spec.config.head_dim not in TURING_HEADS:
+        return f"takes heads of 64 or 128 numbers on Turing, not {spec.config.head_dim}"
+    return None if has_gluon() else "needs Triton 3.7 or later on Turing, which has Gluon"

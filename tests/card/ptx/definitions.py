@@ -86,8 +86,6 @@ def whole_numbers() -> dict[str, Definition]:
         found[f"rem.{name}"] = kind, (kind, kind), lambda a, b: a - b * _truncated(a, b)
     for letter, kinds in (("s", SIGNED), ("u", UNSIGNED)):
         for size in (16, 32):
-            if (letter, size) == ("u", 16):
-                continue
             narrow, wide = kinds[size], kinds[2 * size]
             found[f"mul.wide.{letter}{size}"] = wide, (narrow, narrow), lambda a, b: a * b
             found[f"mad.wide.{letter}{size}"] = (
@@ -202,6 +200,12 @@ def floats() -> dict[str, Definition]:
     found["min.f32"] = F32, (F32, F32), _smaller
     found["max.f32.3"] = F32, (F32,) * 3, lambda a, b, c: _larger(_larger(a, b), c)
     found["min.f32.3"] = F32, (F32,) * 3, lambda a, b, c: _smaller(_smaller(a, b), c)
+    found["add.f16"] = F16, (F16, F16), _exactly(lambda a, b: a + b)
+    found["sub.f16"] = F16, (F16, F16), _exactly(lambda a, b: a - b)
+    found["mul.f16"] = F16, (F16, F16), _exactly(lambda a, b: a * b)
+    found["max.f16"] = F16, (F16, F16), _larger
+    found["min.f16"] = F16, (F16, F16), _smaller
+    found["fma.rn.f16"] = F16, (F16,) * 3, fused
     found["mul.bf16"] = BF16, (BF16, BF16), _exactly(lambda a, b: a * b)
     found["fma.rn.bf16"] = BF16, (BF16,) * 3, fused
     found["fma.rn.f32.bf16"] = F32, (BF16, BF16, F32), fused

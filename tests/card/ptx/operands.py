@@ -210,6 +210,7 @@ ALIASES = {
     "mov.u64": "mov.b64", "mov.f64": "mov.b64", "selp.u32": "selp.b32", "selp.s32": "selp.b32",
     "setp.eq.u32": "setp.eq.b32", "setp.ne.u32": "setp.ne.b32",
     "setp.eq.u64": "setp.eq.b64", "setp.ne.u64": "setp.ne.b64",
+    "add.rn.f16x2": "add.f16x2", "sub.rn.f16x2": "sub.f16x2", "mul.rn.f16x2": "mul.f16x2",
     "add.rn.f32": "add.f32", "sub.rn.f32": "sub.f32", "mul.rn.f32": "mul.f32",
     "add.rn.f32x2": "add.f32x2", "mul.rn.f32x2": "mul.f32x2", "sub.rn.f32x2": "sub.f32x2",
 }  # fmt: skip

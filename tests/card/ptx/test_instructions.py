@@ -15,6 +15,7 @@ if shutil.which("c++") is None:
 from tests.card.ptx.definitions import (
     APPROXIMATIONS,
     BF16,
+    F16,
     F32,
     P,
     conversions,
@@ -147,6 +148,16 @@ def test_pairs_of_float32_in_64_bits() -> None:
         assert torch.equal(found.view(torch.float32), expected.float())
 
 
+def test_pairs_of_float16_in_32_bits() -> None:
+    a, b, c = (numbers(F16, place).repeat(2) for place in range(3))
+    words = [each.view(torch.int32) for each in (a, b, c)]
+    for name in ("add.f16", "sub.f16", "mul.f16", "max.f16", "min.f16", "fma.rn.f16"):
+        count = 3 if name.startswith("fma") else 2
+        (pairs,) = compute(f"{name}x2", [torch.int32], *words[:count])
+        (singly,) = compute(name, [F16], *(each[:32].contiguous() for each in (a, b, c)[:count]))
+        assert torch.equal(pairs.view(torch.int16)[:32], singly.view(torch.int16))
+
+
 def test_two_numbers_are_rounded_into_one_register_the_first_above() -> None:
     a, b = torch.randn(32), torch.randn(32)
     for name, dtype in (("cvt.rn.bf16x2.f32", BF16), ("cvt.rn.f16x2.f32", torch.float16)):
@@ -231,6 +242,7 @@ TOGETHER = (
 )  # fmt: skip
 """Tested where warps and memory are: test_warps.py and test_memory.py."""
 MOVED = (
+    "add.f16x2", "sub.f16x2", "mul.f16x2", "max.f16x2", "min.f16x2", "fma.rn.f16x2",
     "add.f32x2", "sub.f32x2", "mul.f32x2", "fma.rn.f32x2", "cvt.rn.bf16x2.f32", "cvt.rn.f16x2.f32",
     "mov.b32.pack2", "mov.b64.pack2", "mov.b64.pack4",
     "mov.b32.unpack2", "mov.b64.unpack2", "mov.b64.unpack4",

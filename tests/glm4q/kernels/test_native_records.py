@@ -78,7 +78,7 @@ def test_the_extension_exports_the_constants() -> None:
 
 def test_triton_has_the_constants() -> None:
     pytest.importorskip("triton")
-    from glm4q.kernels.gpu import vectors
+    from glm4q.kernels.gpu.attention import vectors
 
     assert vectors.GROUP.value == records.KV_GROUP
     assert vectors.SMALLEST_SCALE.value == int8.SMALLEST_SCALE == int4.SMALLEST_SCALE

@@ -131,6 +131,7 @@ void add_arithmetic(std::vector<Opcode>& all) {
     add_comparisons<uint64_t>(all, {"setp.eq.b64", "setp.ne.b64", "setp.lt.u64", "setp.le.u64", "setp.gt.u64", "setp.ge.u64"});
     add_comparisons<int64_t>(all, {"setp.eq.s64", "setp.ne.s64", "setp.lt.s64", "setp.le.s64", "setp.gt.s64", "setp.ge.s64"});
     add_wide<int16_t, int32_t>(all, "mul.wide.s16", "mad.wide.s16");
+    add_wide<uint16_t, uint32_t>(all, "mul.wide.u16", "mad.wide.u16");
     add_wide<int32_t, int64_t>(all, "mul.wide.s32", "mad.wide.s32");
     add_wide<uint32_t, uint64_t>(all, "mul.wide.u32", "mad.wide.u32");
     add_choice<uint16_t>(all, "selp.b16", "mov.b16");

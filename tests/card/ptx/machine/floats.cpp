@@ -144,12 +144,45 @@ void add_bf16(std::vector<Opcode>& all) {
     all.push_back(each_lane<float, H, float>("sub.rn.f32.bf16", [](H a, float c) { return from_bf16(a) - c; }));
 }
 
+uint32_t both_halves(uint32_t a, uint32_t b, uint32_t c, uint16_t (*f)(uint16_t, uint16_t, uint16_t)) {
+    return uint32_t(f(a >> 16, b >> 16, c >> 16)) << 16 | f(uint16_t(a), uint16_t(b), uint16_t(c));
+}
+
+// float32 has more than twice as many bits as float16, so that rounding twice is rounding once;
+// not so for a fused product and sum.
+uint16_t sum_f16(uint16_t a, uint16_t b, uint16_t) { return to_f16(from_f16(a) + from_f16(b)); }
+uint16_t difference_f16(uint16_t a, uint16_t b, uint16_t) { return to_f16(from_f16(a) - from_f16(b)); }
+uint16_t product_f16(uint16_t a, uint16_t b, uint16_t) { return to_f16(from_f16(a) * from_f16(b)); }
+uint16_t larger_f16(uint16_t a, uint16_t b, uint16_t) { return to_f16(larger(from_f16(a), from_f16(b))); }
+uint16_t smaller_f16(uint16_t a, uint16_t b, uint16_t) { return to_f16(smaller(from_f16(a), from_f16(b))); }
+uint16_t fused_f16(uint16_t a, uint16_t b, uint16_t c) {
+    return std::bit_cast<uint16_t>(_Float16(odd_sum(double(from_f16(a)) * from_f16(b), from_f16(c))));
+}
+
+void add_f16(std::vector<Opcode>& all) {  // one float16, and two in 32 bits
+    using H = uint16_t;
+    using U = uint32_t;
+    all.push_back(each_lane<H, H, H>("add.f16", [](H a, H b) { return sum_f16(a, b, 0); }));
+    all.push_back(each_lane<H, H, H>("sub.f16", [](H a, H b) { return difference_f16(a, b, 0); }));
+    all.push_back(each_lane<H, H, H>("mul.f16", [](H a, H b) { return product_f16(a, b, 0); }));
+    all.push_back(each_lane<H, H, H>("max.f16", [](H a, H b) { return larger_f16(a, b, 0); }));
+    all.push_back(each_lane<H, H, H>("min.f16", [](H a, H b) { return smaller_f16(a, b, 0); }));
+    all.push_back(each_lane<H, H, H, H>("fma.rn.f16", [](H a, H b, H c) { return fused_f16(a, b, c); }));
+    all.push_back(each_lane<U, U, U>("add.f16x2", [](U a, U b) { return both_halves(a, b, 0, sum_f16); }));
+    all.push_back(each_lane<U, U, U>("sub.f16x2", [](U a, U b) { return both_halves(a, b, 0, difference_f16); }));
+    all.push_back(each_lane<U, U, U>("mul.f16x2", [](U a, U b) { return both_halves(a, b, 0, product_f16); }));
+    all.push_back(each_lane<U, U, U>("max.f16x2", [](U a, U b) { return both_halves(a, b, 0, larger_f16); }));
+    all.push_back(each_lane<U, U, U>("min.f16x2", [](U a, U b) { return both_halves(a, b, 0, smaller_f16); }));
+    all.push_back(each_lane<U, U, U, U>("fma.rn.f16x2", [](U a, U b, U c) { return both_halves(a, b, c, fused_f16); }));
+}
+
 }  // namespace
 
 void add_floats(std::vector<Opcode>& all) {
     add_exact(all);
     add_packed(all);
     add_bf16(all);
+    add_f16(all);
     add_approximations(all);
     add_float_comparisons<float>(all, {"setp.eq.f32", "setp.ne.f32", "setp.lt.f32", "setp.le.f32", "setp.gt.f32", "setp.ge.f32", "setp.nan.f32", "setp.neu.f32"}, [](float x) { return x; });
     add_float_comparisons<double>(all, {"setp.eq.f64", "setp.ne.f64", "setp.lt.f64", "setp.le.f64", "setp.gt.f64", "setp.ge.f64", "setp.nan.f64", "setp.neu.f64"}, [](double x) { return x; });

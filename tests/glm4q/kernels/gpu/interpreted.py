@@ -79,7 +79,13 @@ def multiply(
 
 
 def attend(
-    config: ModelConfig, kv: str, given: Tensor, new: tuple[Tensor, ...], room: int
+    config: ModelConfig,
+    kv: str,
+    given: Tensor,
+    new: tuple[Tensor, ...],
+    room: int,
+    *,
+    turing: bool = False,
 ) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
     """New tokens after those given, [2, B, Hkv, S, D], by our kernels and by torch's operators.
 
@@ -90,7 +96,7 @@ def attend(
     from glm4q.model.attention import Attention
 
     found = []
-    for kernel in (TritonAttention(tensor_cores=True), StreamingAttention()):
+    for kernel in (TritonAttention(turing=turing), StreamingAttention()):
         memory, step, cache = _filled(config, kv, given, room, new[0].shape[1])
         layer = Attention(config).requires_grad_(False)
         for name, vectors in zip(("q", "k", "v"), new, strict=True):
@@ -109,7 +115,7 @@ def follow(config: ModelConfig, kv: str, prompts: list[Tensor]) -> tuple[Tensor,
     from glm4q.kernels.attention.streaming import StreamingAttention
     from glm4q.kernels.attention.triton_attention import TritonAttention
 
-    kernels = TritonAttention(tensor_cores=True), StreamingAttention()
+    kernels = TritonAttention(), StreamingAttention()
     by_ours, by_torch = (_logits(config, kv, prompts, kernel) for kernel in kernels)
     return by_ours, by_torch
 
@@ -121,7 +127,7 @@ def logits_of(stored: StoredModel, kv: str, prompt: Tensor, rest: Tensor) -> Ten
 
     dtype, room = torch.bfloat16, prompt.shape[1] + rest.shape[1]
     memory = memory_of(stored, room, dtype=dtype, kv=kv)
-    attention: Any = TritonAttention(tensor_cores=True)
+    attention: Any = TritonAttention()
     runner = runner_of(load_on_cpu(stored, dtype=dtype), memory, attention=attention)
     parts = (prompt, *rest.split(1, dim=1))
     return torch.cat([all_logits(runner, part).float() for part in parts], dim=1)

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from glm4q.kernels.gpu.centers import cos_and_sin, revolutions_of_a_token
+from glm4q.kernels.gpu.attention.centers import cos_and_sin, revolutions_of_a_token
 
 
 @triton.jit

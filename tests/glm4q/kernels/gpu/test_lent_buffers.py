@@ -19,7 +19,7 @@ META = torch.device("meta")
 @pytest.mark.parametrize("tokens", [1, 5, 16, 300])
 def test_partial_results_fit(tokens: int, room: int, kv_heads: int) -> None:
     pytest.importorskip("triton")
-    from glm4q.kernels.gpu.attention_launches import AttentionLaunches
+    from glm4q.kernels.gpu.attention.launches import AttentionLaunches
 
     config = replace(PRESETS["glm-4-9b-chat"], num_key_value_heads=kv_heads)
     arena = make_arena(config, batch=2, chunk=300, room=room, activation_bytes=2, draft=5)

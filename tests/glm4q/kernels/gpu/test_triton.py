@@ -190,7 +190,7 @@ def test_sequences_of_several_lengths_say_the_same_by_either_attention(run: Run,
 @pytest.mark.parametrize("kv", ["bf16", "int8", "k8v4", "int4"])
 def test_no_launch_writes_where_it_reads(kv: str, tokens: int) -> None:
     """Its blocks run in any order, and a step's buffers share their memory with others."""
-    from glm4q.kernels.gpu.attention_launches import AttentionLaunches
+    from glm4q.kernels.gpu.attention.launches import AttentionLaunches
 
     memory = memory_on_cpu(HEADS, 600, chunk=64, draft_tokens=2, kv=kv, dtype=torch.bfloat16)
     ((step, _),), ((keys, values),) = memory.steps(tokens), memory.cache.stores

@@ -13,6 +13,7 @@ from benchmarks.gpu_architectures import (
 from benchmarks.gpu_compiled import Compiled, compile_for
 from benchmarks.gpu_launches import KVS, attention, decode, product, prompts, several
 from calculator.model.formats import WeightFormat
+from glm4q.kernels.gpu.launch import Launch
 
 
 def _assert_fits(made: Compiled, name: str) -> None:
@@ -47,15 +48,18 @@ def test_attention_of_prompts_fits_and_hardly_spills(capability: int) -> None:
         assert made.spilled_bytes <= 96, name  # beside 1,020 bytes in registers
 
 
-def test_tensor_cores_are_used_from_ampere_on() -> None:
-    """Triton since 3.3 multiplies in float32 lanes on Turing: slower, never wrong."""
+def test_tensor_cores_multiply_except_several_tokens_on_turing() -> None:
+    """Triton since 3.3 multiplies those in float32 lanes: slower, never wrong."""
     for capability, expected in ((75, False), (86, True)):
-        *_, launch, _ = product((4096, 4096), 16, WeightFormat(4, 128), capability)
-        _, one, _ = attention("int8", capability)
-        many, _ = attention("int8", capability, 512)
-        for each in (launch, one, many):
-            used = any(name.startswith("HMMA") for name in compile_for(each, capability).loop)
-            assert used == expected
+        *_, several, _ = product((4096, 4096), 16, WeightFormat(4, 128), capability)
+        assert _multiplies_by_tensor_cores(several, capability) == expected
+        _, attend, _ = attention("int8", capability)
+        assert _multiplies_by_tensor_cores(attend, capability)
+    assert _multiplies_by_tensor_cores(attention("int8", 86, 512)[0], 86)
+
+
+def _multiplies_by_tensor_cores(launch: Launch, capability: int) -> bool:
+    return any(name.startswith("HMMA") for name in compile_for(launch, capability).loop)
 
 
 def test_one_token_reads_each_weight_once() -> None:

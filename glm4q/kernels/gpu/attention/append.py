@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from glm4q.kernels.gpu.vectors import hadamard_transform, write_vector
+from glm4q.kernels.gpu.attention.vectors import hadamard_transform, write_vector
 
 
 @triton.jit

@@ -46,32 +46,31 @@ def write_vector(x, codes, scales, place, KIND: tl.constexpr, D: tl.constexpr):
 
 
 @triton.jit
-def read_vectors(codes, scales, place, there, KIND: tl.constexpr, D: tl.constexpr):
-    """Numbers, float16 [S, D], and what each vector, [S], is to be multiplied by in float32.
-
-    place, there: the vectors' places in the cache, and whether each is wanted.
-    """
-    d = tl.arange(0, D)
-    mask = there[:, None]
+def first_of_head(codes, scales, head, room, KIND: tl.constexpr, D: tl.constexpr):
+    """Return where a head's vectors begin, so that 32 bits number them from there."""
+    first = head.to(tl.int64) * room
     if KIND == "dense":
-        x = tl.load(codes + place[:, None] * D + d[None, :], mask=mask, other=0).to(tl.float32)
+        return codes + first * D, scales
+    elif KIND == "int8":
+        return codes + first * D, scales + first
+    else:
+        return codes + first * (D // 2), scales + first * (D // GROUP) * 2
+
+
+@triton.jit
+def read_vectors(codes, scales, s, there, KIND: tl.constexpr, D: tl.constexpr):
+    """Read the vectors s, [S], of a head: float16 [S, D], and the unit of each, float32 [S].
+
+    there: whether each is wanted. What an INT4 cache holds, `halves.read_halves` reads.
+    """
+    place = s[:, None] * D + tl.arange(0, D)[None, :]
+    x = tl.load(codes + place, mask=there[:, None], other=0)
+    if KIND == "int8":
+        return x.to(tl.float16), tl.load(scales + s, mask=there, other=0).to(tl.float32)
+    else:
+        x = x.to(tl.float32)
         unit = power_of_two(tl.max(tl.abs(x), 1))
         return (x * (1.0 / unit)[:, None]).to(tl.float16), unit
-    elif KIND == "int8":
-        code = tl.load(codes + place[:, None] * D + d[None, :], mask=mask, other=0)
-        unit = tl.load(scales + place, mask=there, other=0).to(tl.float32)
-        return code.to(tl.float16), unit
-    else:
-        half = tl.arange(0, D // 2)
-        byte = tl.load(codes + place[:, None] * (D // 2) + half[None, :], mask=mask, other=0)
-        code = (byte[:, None, :].to(tl.int32) >> (tl.arange(0, 2) * 4)[None, :, None]) & 15
-        groups = tl.reshape(code, (place.shape[0], D // GROUP, GROUP)).to(tl.float32)
-        grid = place[:, None] * (D // GROUP) * 2 + (tl.arange(0, D // GROUP) * 2)[None, :]
-        scale = tl.load(scales + grid, mask=mask, other=0).to(tl.float32)
-        least = tl.load(scales + grid + 1, mask=mask, other=0).to(tl.float32)
-        x = groups * scale[:, :, None] + least[:, :, None]
-        unit = tl.full(place.shape, 1.0, tl.float32)
-        return tl.reshape(x, (place.shape[0], D)).to(tl.float16), unit
 
 
 @triton.jit

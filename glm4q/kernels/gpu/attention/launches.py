@@ -6,9 +6,9 @@ import triton
 from torch import Tensor
 
 from calculator.memory.workspace import BufferName, LentUse
-from glm4q.kernels.gpu.append import append
-from glm4q.kernels.gpu.attention import attend, merge
-from glm4q.kernels.gpu.launch import Constant, Launch
+from glm4q.kernels.gpu.attention.append import append
+from glm4q.kernels.gpu.attention.attend import attend, merge
+from glm4q.kernels.gpu.launch import Argument, Constant, Launch
 from glm4q.memory.kv.dense import Dense
 from glm4q.memory.kv.int4 import Int4
 from glm4q.memory.kv.int8 import Int8
@@ -21,8 +21,11 @@ BLOCKS = 256
 an RTX 4090."""
 MOST_ROWS = 64
 """The most rows of a block: the sums and scores of 128 would not fit into registers."""
-BLOCK_S = {True: 64, False: 16}
-"""Cached tokens of a tile, with tensor cores and without: more would not fit into registers."""
+BLOCK_S = 64
+"""Cached tokens of a tile: more would not fit into registers."""
+SHORT_BLOCK_S = 32
+"""The same where there are many rows and an INT4 cache; and on Turing, which has less shared memory
+and hides waiting for it by more blocks at once."""
 SMALLEST_TILE = 16
 """The smallest tile that a tensor core multiplies."""
 
@@ -39,7 +42,8 @@ class AttentionLaunches:
     keys: KVStore
     values: KVStore
     layer: int
-    tensor_cores: bool = True
+    turing: bool = False
+    """Whether the card is of Turing, which attends from one token by a kernel of its own."""
 
     def append_and_attend(self) -> list[Launch]:
         """Append one token and attend from it: from "q", "k" and "v" to "attended"."""
@@ -73,6 +77,20 @@ class AttentionLaunches:
     @property
     def _block_rows(self) -> int:
         return min(max(triton.next_power_of_2(self._rows), SMALLEST_TILE), MOST_ROWS)
+
+    @property
+    def _block_tokens(self) -> int:
+        """Cached tokens of a tile."""
+        many = self._block_rows > SMALLEST_TILE
+        return SHORT_BLOCK_S if many and self.values.hadamard else BLOCK_S
+
+    @property
+    def _warps(self) -> int:
+        """Warps of a block that attends.
+
+        Each warp rotates the centre of INT4 keys by itself, so few rows are better with few warps.
+        """
+        return 4 if self.keys.hadamard and self._block_rows <= SMALLEST_TILE else 8
 
     @property
     def _blocks(self) -> int:
@@ -139,37 +157,57 @@ class AttentionLaunches:
         )
 
     def _attend(self) -> Launch:
-        step = self.step
-        queries: BufferName | LentUse
-        queries = "transformed_queries_on_gpu" if self.keys.hadamard else "queries"
+        if self.turing:
+            return self._attend_on_turing()
         return Launch(
             attend,
             (self.splits, self._blocks, self._heads),
-            {
-                "queries": step[queries],
-                "plain_queries": step["queries"],
-                **self._stored(),
-                "frequencies": step["frequencies"],
-                "tile_rotation": step["tile_rotation"],
-                "cached": step["cached"],
-                **self._results,
-                "room": self._room,
-                "splits": self.splits,
-                "rows": self._rows,
-                "tokens": step.shape.tokens,
-            },
+            {**self._attended(), "tokens": self.step.shape.tokens},
             {
                 "BLOCK_R": self._block_rows,
-                "BLOCK_S": BLOCK_S[self.tensor_cores],
-                "D": self._size,
-                "PAIRS": self._pairs,
-                "BLOCK_P": max(triton.next_power_of_2(self._pairs), SMALLEST_TILE),
-                "TILE": step["tile_rotation"].shape[1],
-                **self._kinds(),
+                "BLOCK_S": self._block_tokens,
+                **self._sizes(),
             },
-            warps=8,
+            warps=self._warps,
             stages=2,
         )
+
+    def _attend_on_turing(self) -> Launch:
+        # Not every Triton that serves other cards has Gluon.
+        from glm4q.kernels.gpu.attention.turing import ROWS, attend
+
+        return Launch(
+            attend,
+            (self.splits, triton.cdiv(self._rows, ROWS.value), self._heads),
+            self._attended(),
+            {"BLOCK_S": SHORT_BLOCK_S, **self._sizes()},
+        )
+
+    def _attended(self) -> dict[str, Argument]:
+        step = self.step
+        queries: BufferName | LentUse
+        queries = "transformed_queries_on_gpu" if self.keys.hadamard else "queries"
+        return {
+            "queries": step[queries],
+            "plain_queries": step["queries"],
+            **self._stored(),
+            "frequencies": step["frequencies"],
+            "tile_rotation": step["tile_rotation"],
+            "cached": step["cached"],
+            **self._results,
+            "room": self._room,
+            "splits": self.splits,
+            "rows": self._rows,
+        }
+
+    def _sizes(self) -> dict[str, Constant]:
+        return {
+            "D": self._size,
+            "PAIRS": self._pairs,
+            "BLOCK_P": max(triton.next_power_of_2(self._pairs), SMALLEST_TILE),
+            "TILE": self.step["tile_rotation"].shape[1],
+            **self._kinds(),
+        }
 
     def _merge(self, out: BufferName) -> Launch:
         step = self.step

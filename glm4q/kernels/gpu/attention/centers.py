@@ -56,13 +56,14 @@ def tile_table(
 
 
 @triton.jit
-def cos_and_sin(revolution):
+def cos_and_sin(angle):
     """Compute cosine and sine of an angle in 2**-64 revolutions.
 
     The library's own functions take memory of each thread for the largest angles.
     """
-    quadrant = ((revolution + (1 << 61)) >> 62) & 3
-    x = ((revolution - (quadrant << 62)) >> 32).to(tl.float32) * ANGLE  # -pi / 4 to pi / 4
+    upper = (angle >> 32).to(tl.int32)
+    quadrant = ((upper + (1 << 29)) >> 30) & 3
+    x = (upper - (quadrant << 30)).to(tl.float32) * ANGLE  # -pi / 4 to pi / 4
     square = x * x  # Cephes' polynomials
     odd = (-1.9515295891e-4 * square + 8.3321608736e-3) * square - 1.6666654611e-1
     sin = x + x * square * odd
@@ -75,11 +76,16 @@ def cos_and_sin(revolution):
 
 
 @triton.jit
-def from_start(along, across, revolutions, start):
-    """Rotate a and b on to position `start`, in float16; return them with the unit of each row."""
-    cos, sin = cos_and_sin(revolutions * start)
+def in_float16_s_range(along, across):
+    """Divide a and b by a unit of each row, which float16 holds however they are rotated."""
+    unit = power_of_two(tl.max(tl.abs(along) + tl.abs(across), 1))[:, None]
+    return along / unit, across / unit, unit
+
+
+@triton.jit
+def rotate_on(along, across, angle):
+    """Rotate a and b on by an angle of each pair, in float16."""
+    cos, sin = cos_and_sin(angle)
     cos, sin = cos[None, :], sin[None, :]
     by_cos, by_sin = along * cos + across * sin, across * cos - along * sin
-    unit = power_of_two(tl.max(tl.maximum(tl.abs(by_cos), tl.abs(by_sin)), 1))
-    inverse = (1.0 / unit)[:, None]
-    return (by_cos * inverse).to(tl.float16), (by_sin * inverse).to(tl.float16), unit
+    return by_cos.to(tl.float16), by_sin.to(tl.float16)

@@ -1,0 +1,188 @@
+"""Attention of the newest tokens to the cache, divided by rows and by ranges of cached tokens.
+
+A row is a new token with one of the query heads that share a key. A prompt has many rows: each
+block takes some of them and all cached tokens. One token has few rows: each block takes all of them
+and a range of the cache, so that every cached number is read once (flash-decoding), and the results
+of the ranges are merged (https://arxiv.org/abs/2311.01282). Scores stay in a block, as in
+https://arxiv.org/abs/2205.14135. The room of the cache fixes the number of ranges, and its length,
+which is read on the device, fixes their size: so one recorded launch serves every token.
+
+Tensor cores multiply in float16 on every card. Each vector is scaled to float16's range by a power
+of two, so it holds GLM-4's numbers, and more exactly than bfloat16. All sums are float32.
+"""
+
+import triton
+import triton.language as tl
+
+from glm4q.kernels.gpu.attention import halves
+from glm4q.kernels.gpu.attention.centers import (
+    factors,
+    in_float16_s_range,
+    revolutions_of_a_token,
+    rotate_on,
+    tile_table,
+)
+from glm4q.kernels.gpu.attention.vectors import first_of_head, hadamard_transform, read_vectors
+from glm4q.kernels.gpu.numbers import power_of_two
+
+LOWEST = tl.constexpr(-3.0e38)
+"""It is below any score, and unlike minus infinity it can be subtracted."""
+LOG2_E = tl.constexpr(1.4426950408889634)
+"""Scores count in powers of 2, of which a card computes the exponential in one instruction."""
+FEW_ROWS = tl.constexpr(16)
+
+
+@triton.jit
+def attend(
+    queries,  # float32 [B, Hkv, G * T, D], scaled, and Hadamard-transformed where keys are
+    plain_queries,  # the queries without the Hadamard transform
+    key_codes,
+    key_scales,
+    value_codes,
+    value_scales,
+    centers,  # float32 [B, Hkv, 1, D], the centres that were subtracted from keys; or None
+    frequencies,  # float64 [PAIRS]
+    tile_rotation,  # float32 [2, TILE, PAIRS]
+    cached,  # int64 [1]: tokens in the cache before the newest T
+    mixed,  # float32 [B * Hkv, splits, G * T, D]
+    softmax,  # float32 [B * Hkv, 2, splits, G * T]: greatest score, sum of exponentials to 2
+    room,
+    splits,
+    rows,  # G * T
+    tokens,  # T
+    BLOCK_R: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    D: tl.constexpr,
+    PAIRS: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    TILE: tl.constexpr,
+    KEYS: tl.constexpr,
+    VALUES: tl.constexpr,
+):
+    """Attend from a block of rows to one range of tokens; a row sees no token after its own."""
+    split, block, head = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    WIDTH: tl.constexpr = BLOCK_S if BLOCK_R <= FEW_ROWS else 1
+    r, d = block * BLOCK_R + tl.arange(0, BLOCK_R), tl.arange(0, D)
+    ours = r < rows
+    first = (head * rows + r) * D
+    q = tl.load(queries + first[:, None] + d[None, :], ours[:, None], 0.0)
+    unit = power_of_two(tl.max(tl.abs(q), 1))
+    inverse, unit = (1.0 / unit)[:, None], (unit * LOG2_E)[:, None]
+    if KEYS == "int4":
+        low, high, low_sum, high_sum = halves.load_rows(queries + first, ours, inverse, D)
+    else:
+        q = (q * inverse).to(tl.float16)
+    past = tl.load(cached).to(tl.int32)
+    own = past + r % tokens
+    run = tl.cdiv(tl.cdiv(past + tokens, splits), BLOCK_S) * BLOCK_S
+    last = tl.minimum((split + 1) * run, tl.max(tl.where(ours, own, 0), 0) + 1)
+    if centers is not None:
+        along, across = factors(plain_queries + first, ours, centers + head * D, PAIRS, BLOCK_P)
+        along, across, center_unit = in_float16_s_range(along, across)
+        center_unit *= LOG2_E
+        revolutions = revolutions_of_a_token(frequencies, PAIRS, BLOCK_P)
+        tile_cos, tile_sin = tile_table(tile_rotation, TILE, BLOCK_S, PAIRS, BLOCK_P)
+        angle = revolutions * (split * run)
+    key_codes, key_scales = first_of_head(key_codes, key_scales, head, room, KEYS, D)
+    value_codes, value_scales = first_of_head(value_codes, value_scales, head, room, VALUES, D)
+    best = tl.full((BLOCK_R,), LOWEST, tl.float32)
+    total = tl.zeros((BLOCK_R, WIDTH), tl.float32)
+    if VALUES == "int4":
+        sums = tl.zeros((BLOCK_R, D // 2), tl.float32)
+        high_sums = tl.zeros((BLOCK_R, D // 2), tl.float32)
+        low_middles = tl.zeros((BLOCK_R, WIDTH), tl.float32)
+        high_middles = tl.zeros((BLOCK_R, WIDTH), tl.float32)
+    else:
+        sums = tl.zeros((BLOCK_R, D), tl.float32)
+    for start in range(split * run, last, BLOCK_S):
+        s = start + tl.arange(0, BLOCK_S)
+        there = s < last
+        if KEYS == "int4":
+            scores = halves.scores(low, high, low_sum, high_sum, key_codes, key_scales, s, there, D)
+        else:
+            k, k_unit = read_vectors(key_codes, key_scales, s, there, KEYS, D)
+            scores = tl.dot(q, tl.trans(k)) * k_unit[None, :]
+        scores *= unit
+        if centers is not None:
+            by_cos, by_sin = rotate_on(along, across, angle)
+            angle += revolutions * BLOCK_S
+            scores += (tl.dot(by_cos, tile_cos) + tl.dot(by_sin, tile_sin)) * center_unit
+        scores = tl.where(s[None, :] <= own[:, None], scores, -float("inf"))
+        new_best = tl.maximum(best, tl.max(scores, 1))
+        shrink = tl.exp2(best - new_best)[:, None]
+        weights = tl.exp2(scores - new_best[:, None])
+        best = new_best
+        total = total * shrink + over_tokens(weights, WIDTH)
+        if VALUES == "int4":
+            v_low, v_high = halves.read_halves(value_codes, s, there, D)
+            low_scale, low_middle = halves.read_grid(value_scales, s, there, 0, D)
+            high_scale, high_middle = halves.read_grid(value_scales, s, there, 1, D)
+            low_middles = low_middles * shrink + over_tokens(weights * low_middle[None, :], WIDTH)
+            high_middles = high_middles * shrink + over_tokens(
+                weights * high_middle[None, :], WIDTH
+            )
+            largest = tl.maximum(tl.max(tl.maximum(low_scale, high_scale), 0), 2.0**-100)
+            sums = sums * shrink + mixed_by(weights, low_scale, largest, v_low)
+            high_sums = high_sums * shrink + mixed_by(weights, high_scale, largest, v_high)
+        else:
+            v, v_unit = read_vectors(value_codes, value_scales, s, there, VALUES, D)
+            largest = tl.maximum(tl.max(v_unit, 0), 2.0**-100)
+            sums = sums * shrink + mixed_by(weights, v_unit, largest, v)
+    row = ((head * splits + split) * rows + r)[:, None] * D
+    if VALUES == "int4":
+        column = halves.number_at(tl.arange(0, D // 2))[None, :]
+        sums += tl.sum(low_middles, 1)[:, None]
+        high_sums += tl.sum(high_middles, 1)[:, None]
+        tl.store(mixed + row + column, sums, mask=ours[:, None])
+        tl.store(mixed + row + D // 2 + column, high_sums, mask=ours[:, None])
+    else:
+        tl.store(mixed + row + d[None, :], sums, mask=ours[:, None])
+    row = (2 * head * splits + split) * rows + r
+    tl.store(softmax + row, best, mask=ours)
+    tl.store(softmax + splits * rows + row, tl.sum(total, 1), mask=ours)
+
+
+@triton.jit
+def over_tokens(x, WIDTH: tl.constexpr):
+    """Leave the tokens' numbers apart where few rows have registers for it; else add them up."""
+    return tl.sum(x, 1, keep_dims=True) if WIDTH == 1 else x
+
+
+@triton.jit
+def mixed_by(weights, unit, largest, v):
+    """Multiply weights by units and vectors.
+
+    Units are divided by the tile's largest, so that float16 can hold the products.
+    """
+    weights = (weights * (unit / largest)[None, :]).to(tl.float16)
+    return tl.dot(weights, v) * largest
+
+
+@triton.jit
+def merge(
+    mixed,  # float32 [B * Hkv, splits, G * T, D]
+    softmax,  # float32 [B * Hkv, 2, splits, G * T]
+    hadamard,  # float32 [64, 64]
+    out,  # [B * Hkv, G * T, D]
+    splits,
+    rows,  # G * T
+    BLOCK_SPLITS: tl.constexpr,
+    D: tl.constexpr,
+    HADAMARD: tl.constexpr,
+):
+    """Merge the ranges' results of one row, weighted by their sums of exponentials."""
+    head, r = tl.program_id(0), tl.program_id(1)
+    d = tl.arange(0, D)
+    split = tl.arange(0, BLOCK_SPLITS)
+    there = split < splits
+    row = (2 * head * splits + split) * rows + r
+    best = tl.load(softmax + row, mask=there, other=LOWEST)
+    total = tl.load(softmax + splits * rows + row, mask=there, other=0)
+    shrink = tl.exp2(best - tl.max(best, 0))
+    whole = tl.sum(shrink * total, 0)
+    row = (head * splits + split) * rows + r
+    parts = tl.load(mixed + row[:, None] * D + d[None, :], mask=there[:, None], other=0)
+    x = tl.sum(parts * shrink[:, None], 0) / whole
+    if HADAMARD:
+        x = hadamard_transform(x, hadamard, D)
+    tl.store(out + (head * rows + r) * D + d, x)

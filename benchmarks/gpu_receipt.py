@@ -1,6 +1,7 @@
 """The first hour with a real card: run tests/gpu, time what decides speed, and write one file.
 
-python -m benchmarks.gpu_receipt [folder]    writes folder/CARD-DATE.json
+python -m benchmarks.gpu_receipt [folder]    writes folder/CARD-DATE.json, and beside it
+                                             CARD-DATE.trace.json.gz, the timeline of a decode step
 
 The folder is calculator/cards/receipts if none is named: there `glm4q calc` finds it and prefers it
 over the assumed band. docs/first-gpu.md says what each entry means.
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.gpu_timeline import decode_timeline
 from calculator.cards.measured import FOLDER, SCHEMA
 from calculator.model.formats import NF4, WeightFormat
 from glm4q.kernels.spec import LinearSpec
@@ -57,7 +59,11 @@ class Outcomes:
 
 
 def record(
-    card: dict[str, Any], tests: dict[str, str], copy: float, products: list[Product]
+    card: dict[str, Any],
+    tests: dict[str, str],
+    copy: float,
+    products: list[Product],
+    step: dict[str, Any],
 ) -> dict[str, Any]:
     """What the file holds."""
     return {
@@ -68,6 +74,7 @@ def record(
         "copy_bytes_per_second": copy,
         "tests": tests,
         "products": [asdict(product) for product in products],
+        "step": step,
     }
 
 
@@ -153,10 +160,12 @@ def main(folder: Path = FOLDER) -> int:
         "bytes": properties.total_memory,
         "multiprocessors": properties.multi_processor_count,
     }
-    copy = copy_rate()
-    made = record(card, outcomes.tests, copy, time_products(copy))
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / file_name(properties.name, made["date"])
+    path = folder / file_name(properties.name, time.strftime("%Y-%m-%d"))
+    copy = copy_rate()
+    products = time_products(copy)
+    step = decode_timeline(path.with_suffix(".trace.json.gz"))
+    made = record(card, outcomes.tests, copy, products, step)
     path.write_text(json.dumps(made, indent=2) + "\n")
     sys.stdout.write(f"{path}\n")
     return int(code)

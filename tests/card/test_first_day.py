@@ -1,10 +1,15 @@
-"""`make gpu` writes its file: run on a simulated card, whose clock says nothing."""
+"""What the first day with a card runs, run on a simulated card, whose clock says nothing."""
 
+import gzip
 import json
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+import torch
 
 pytest.importorskip("triton", reason="Triton is not installed; it has no wheel for this system")
 
@@ -13,30 +18,72 @@ from tests.card.build import compiler
 if compiler() is None:
     pytest.skip("the simulated card needs a C++ compiler", allow_module_level=True)
 
-from benchmarks import gpu_receipt
+from benchmarks import gpu_receipt, gpu_timeline
+from benchmarks.gpu_timeline import decode_timeline
+from calculator.cards.measured import read_receipt
+from calculator.model.formats import NF4, WeightFormat
+from calculator.model.presets import PRESETS
 from tests.card.sim.played import simulated_card
+from tests.gpu import test_on_device
+
+SMALL = replace(
+    PRESETS["glm-4-9b-chat"],
+    vocab_size=256,
+    hidden_size=256,
+    intermediate_size=384,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    head_dim=64,
+)
 
 
-def test_a_card_leaves_one_file_that_says_what_it_is(tmp_path: Path) -> None:
-    small = {"layer": (256, 128)}
+def test_a_card_leaves_a_receipt_and_a_timeline(tmp_path: Path) -> None:
+    """The receipt has all its parts, and `glm4q calc` reads it."""
     with (
         simulated_card("RTX 4070"),
-        patch.object(gpu_receipt, "SHAPES", small),
+        patch.object(gpu_receipt, "SHAPES", {"layer": (256, 128)}),
         patch.object(gpu_receipt, "COPY_BYTES", 1 << 16),
         patch.object(gpu_receipt, "RUNS", 1),
+        patch.object(gpu_timeline, "TIMED", 1),
+        patch.object(gpu_timeline, "CONTEXT", 64),
+        patch.object(gpu_receipt, "decode_timeline", partial(decode_timeline, config=SMALL)),
         patch.object(pytest, "main", lambda arguments, plugins: 0),
     ):
         assert gpu_receipt.main(tmp_path) == 0
-    (file,) = tmp_path.iterdir()
+    file, trace = sorted(tmp_path.iterdir())
     assert file.name.startswith("rtx-4070-")
+    assert trace.name == f"{file.stem}.trace.json.gz"
+    assert json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
     made = json.loads(file.read_text())
     assert made["schema"] == gpu_receipt.SCHEMA
     assert made["card"]["capability"] == "8.9"
     assert set(made) == {
-        "schema", "date", "card", "versions", "copy_bytes_per_second", "tests", "products",
+        "schema", "date", "card", "versions", "copy_bytes_per_second", "tests", "products", "step",
     }  # fmt: skip
     assert [each["format"] for each in made["products"]] == ["int4", "int8", "nf4"]
     assert made["products"][0]["bytes"] == 256 * 128 // 2 + 256 * 2
+    assert set(made["step"]) == {"layers", "cached", "seconds", "busy_seconds", "kernels"}
+    assert made["step"]["layers"] == 2
+    assert read_receipt(file).card == "RTX 4070"
+
+
+@pytest.fixture
+def _new_parameters() -> Iterator[None]:
+    """`Module.to` makes new parameters: into old ones of the host it cannot put simulated ones."""
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    yield
+    torch.__future__.set_overwrite_module_params_on_conversion(False)
+
+
+@pytest.mark.usefixtures("_new_parameters")
+def test_the_tests_of_a_card_pass_on_a_simulated_one() -> None:
+    """Those that no clock decides, in small shapes: so they are ready for the first card."""
+    with simulated_card("RTX 4070"), patch.object(test_on_device, "CONFIG", SMALL):
+        for weight_format in (WeightFormat(4, 64, zero_bits=4), NF4):
+            test_on_device.test_product_equals_exact_arithmetic((136, 128), weight_format, 2)
+        test_on_device.test_a_decode_step_allocates_nothing()
+        test_on_device.test_replayed_steps_say_what_plain_steps_say("int8")
+        test_on_device.test_attention_by_our_kernels_says_what_torch_s_says("int4")
 
 
 def test_without_a_card_it_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def write(folder: Path, date: str, copy: float, **card: Any) -> Path:
     """A receipt as `make gpu` writes it."""
-    made = record({**CARD, **card}, {}, copy, PRODUCTS) | {"date": date}
+    made = record({**CARD, **card}, {}, copy, PRODUCTS, {}) | {"date": date}
     path = folder / file_name(made["card"]["name"], date)
     path.write_text(json.dumps(made))
     return path

@@ -1,0 +1,121 @@
+"""Commands with `--device cuda` on a simulated card: each is whole, and within its plan."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("triton", reason="Triton is not installed; it has no wheel for this system")
+
+from tests.card.build import compiler
+
+if compiler() is None:
+    pytest.skip("the simulated card needs a C++ compiler", allow_module_level=True)
+
+from calculator.memory.making import PROCESS_BYTES
+from glm4q.cli import main
+from glm4q.measure import bandwidth, speed
+from tests.card.sim.played import simulated_card
+from tests.card.sim.trace import Trace
+
+CARD = "RTX 3060"
+TEXT = "The river rose in the night. By morning the lower field was a lake, and ducks had come. "
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What models are calibrated on, and what they predict."""
+    file = tmp_path_factory.mktemp("text") / "text.txt"
+    file.write_text(TEXT * 12)
+    return file
+
+
+RECIPE = """\
+weights = "int4"
+group_size = 32
+method = "{method}"
+[[layers]]
+match = ["model.layers.1.*", "model.layers.0.mlp.*"]
+weights = "bf16"
+"""
+"""One attention: more of it is the same, column by column."""
+
+
+def quantize(source: Path, output: Path, text: Path, method: str, device: str) -> dict[str, Any]:
+    """Quantize as the command does, and return what its report says."""
+    recipe = text.with_name(f"{method}.toml")
+    recipe.write_text(RECIPE.format(method=method))
+    shown = ["--calibration", str(text), "--samples", "8", "--length", "64"]
+    options = [*shown, "--held-out", str(text), "--recipe", str(recipe), "--dtype", "fp32"]
+    command = ["quantize", str(source), "-o", str(output), *options, "--device", device]
+    assert main(command) == 0
+    report: dict[str, Any] = json.loads((output / "quality.json").read_text())
+    return report
+
+
+def worked(trace: Trace) -> set[str]:
+    """The folders of the product that had the card compute."""
+    return {event.place.rpartition("/")[0] for event in trace.of("operator", "launch")}
+
+
+@pytest.mark.parametrize("method", ["gptq", pytest.param("awq", marks=pytest.mark.card)])
+def test_quantize_computes_on_the_card_within_its_plan(
+    method: str, chat_checkpoint: Path, text: Path, tmp_path: Path
+) -> None:
+    """Forward passes, moments, codes and quality are computed there, as exactly as by a CPU."""
+    with simulated_card(CARD) as (card, _):
+        on_card = quantize(chat_checkpoint, tmp_path / "card", text, method, "cuda")
+    assert worked(card.trace) >= {"quantize/calibrate", "quantize/methods", "quantize/quality"}
+    assert on_card["run"]["arithmetic"].startswith("float32 on cuda")
+    # Python itself, which the plan counts as well, takes nothing of the card.
+    planned = on_card["run"]["predicted_bytes"] - PROCESS_BYTES * 5 // 4
+    assert card.allocator.peak_allocated <= planned
+    on_host = quantize(chat_checkpoint, tmp_path / "host", text, method, "cpu")
+    for ours, theirs in zip(on_card["linears"], on_host["linears"], strict=True):
+        assert ours["module"] == theirs["module"]
+        assert ours["output_error"] < 1.1 * theirs["output_error"]
+    perplexities = [report["held_out"]["perplexity"] for report in (on_card, on_host)]
+    assert perplexities[0] == pytest.approx(perplexities[1], rel=0.05)
+
+
+def test_eval_predicts_on_the_card_what_the_cpu_predicts(
+    chat_checkpoint: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--text", str(text), "--window", "64", "--dtype", "fp32", "--json"]
+    command = ["eval", str(chat_checkpoint), *options, "--kernel", "reference"]
+    found = []
+    for device in ("cpu", "cuda"):
+        with simulated_card(CARD) as (card, _):
+            assert main([*command, "--device", device]) == 0
+            assert bool(card.trace.of("operator")) == (device == "cuda")
+        (result,) = json.loads(capsys.readouterr().out)
+        found.append(result["perplexity"])
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+
+
+def test_bench_measures_on_the_card_and_holds_what_it_plans(
+    checkpoints: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = bandwidth.measure_read_bandwidth
+    monkeypatch.setattr(speed, "measure_read_bandwidth", lambda device: plain(device, 1 << 16))
+    short = ["--prompt", "16", "--decode", "3", "--runs", "1", "--depths", "0,40", "--kv", "int8"]
+    model = checkpoints / "int4-g64-int8-g64"
+    with simulated_card(CARD) as (card, _):
+        assert main(["bench", str(model), *short, "--device", "cuda", "--json"]) == 0
+        assert card.trace.of("launch")
+        assert card.trace.of("replay")
+    found = json.loads(capsys.readouterr().out)
+    assert found["depths"] == [0, 40]
+    assert all(each["held_bytes"] == each["planned_bytes"] for each in found["held"])
+
+
+def test_chat_verifies_on_the_card_what_it_planned(
+    chat_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with simulated_card(CARD) as (card, _):
+        options = ["--prompt", "hello", "--max-tokens", "3", "--context", "64"]
+        command = ["chat", str(chat_checkpoint), *options, "--device", "cuda", "--verify"]
+        assert main(command) == 0
+        assert card.trace.of("replay")
+    assert "the plan is true: RTX 3060" in capsys.readouterr().out

@@ -5,6 +5,9 @@ or a driver take beside it no machine without a card can show: the CUDA context 
 """
 
 import gc
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +21,15 @@ if compiler() is None:
     pytest.skip("the simulated card needs a C++ compiler", allow_module_level=True)
 
 from calculator.errors import MemoryFullError
-from calculator.model.formats import BF16, NF4, WeightFormat
+from calculator.model.formats import BF16, LLM_INT8, NF4, WeightFormat
 from tests.card.conftest import INT4
+from tests.card.sim.allocator import Allocator
 from tests.card.sim.paper import run_on_paper
 from tests.card.sim.played import simulated_card
 from tests.card.test_runs import GREEDY, PROMPT, Case
 
 LAYERS4, LAYERS8 = WeightFormat(4, 128), WeightFormat(8, 128)
+ASYMMETRIC = WeightFormat(4, 64, zero_bits=4)
 PAPER: list[tuple[str, WeightFormat, WeightFormat, dict[str, Any]]] = [
     ("RTX 3060", LAYERS4, LAYERS8, {"context": 32_768, "kv": "int4", "embedding": "host"}),
     ("RTX 3060", LAYERS4, BF16, {"context": 8192, "kv": "int8"}),
@@ -34,6 +39,8 @@ PAPER: list[tuple[str, WeightFormat, WeightFormat, dict[str, Any]]] = [
     ("RTX 4090", BF16, BF16, {"context": 4096, "kv": "bf16"}),
     ("RTX 5070", LAYERS4, LAYERS8, {"context": 131_072, "kv": "int4", "embedding": "host"}),
     ("RTX 5070", LAYERS4, LAYERS8, {"context": 8192, "kv": "int8", "draft_tokens": 7}),
+    ("RTX 2060", ASYMMETRIC, LAYERS8, {"context": 2048, "kv": "k8v4", "gpu_layers": 38}),
+    ("RTX 4090", LLM_INT8, BF16, {"context": 8192, "kv": "int4", "prefill_chunk": 128}),
 ]
 SAMPLE = 2
 
@@ -58,36 +65,56 @@ def test_the_peak_is_at_most_the_plan_and_within_2_percent_of_it(
     assert run.loading == run.loaded, "a weight stood on the card twice while it was loaded"
 
 
-def test_out_of_memory_at_any_request_is_one_line_and_leaks_nothing(checkpoints: Path) -> None:
-    """Whatever is asked for when the card is full: at loading, or at any time of an answer."""
+SHORT = replace(GREEDY, max_tokens=4)
+"""A plain step, a recorded one, and a replayed one."""
+
+
+@pytest.mark.parametrize("each", [False, pytest.param(True, marks=pytest.mark.card)])
+def test_out_of_memory_at_any_request_is_one_line_and_leaks_nothing(
+    each: bool, checkpoints: Path
+) -> None:
+    """Whatever is asked for when the card is full: at loading, or at any time of an answer.
+
+    each: at each request in turn; otherwise at the last of loading and the last of an answer.
+    """
     case = Case("RTX 3060", INT4, "int8")
     with simulated_card(case.card) as (card, driver):
         memory = card.allocator
+
+        def is_left(size: int) -> None:
+            driver.launched.clear()
+            gc.collect()
+            assert memory.allocated == size
+
         run = case.load(checkpoints, "cuda")
         loading = memory.requests
-        expected = list(run.answer(PROMPT, GREEDY))
+        expected = list(run.answer(PROMPT, SHORT))
         answering = memory.requests - loading
         del run
-        driver.launched.clear()
-        gc.collect()
-        assert memory.allocated == card.workspace_bytes
-        for request in (0, loading // 2, loading - 1):
-            memory.fail_at, memory.requests = request, 0
-            with pytest.raises(MemoryFullError, match="the device has no memory left"):
+        is_left(card.workspace_bytes)
+        for request in _requests(loading, each):
+            with _full_at(memory, request):
                 case.load(checkpoints, "cuda")
-            driver.launched.clear()
-            gc.collect()
-            assert memory.allocated == card.workspace_bytes, request
-        memory.fail_at = None
+            is_left(card.workspace_bytes)
         run = case.load(checkpoints, "cuda")
         held = memory.allocated
-        for request in (0, answering // 2, answering - 1):
-            memory.fail_at, memory.requests = request, 0
-            with pytest.raises(MemoryFullError, match="the device has no memory left"):
-                list(run.answer(PROMPT, GREEDY))
-            driver.launched.clear()
-            gc.collect()
-            memory.fail_at = None
-            assert memory.allocated == held, request
+        for request in _requests(answering, each):
+            with _full_at(memory, request):
+                list(run.answer(PROMPT, SHORT))
+            is_left(held)
             run.forget()
-        assert list(run.answer(PROMPT, GREEDY)) == expected
+        assert list(run.answer(PROMPT, SHORT)) == expected
+
+
+def _requests(count: int, each: bool) -> Iterable[int]:
+    assert count > 1
+    return range(count) if each else (count - 1,)
+
+
+@contextmanager
+def _full_at(memory: Allocator, request: int) -> Iterator[None]:
+    """The card has no memory for that request, and the product says so."""
+    memory.fail_at, memory.requests = request, 0
+    with pytest.raises(MemoryFullError, match="the device has no memory left"):
+        yield
+    memory.fail_at = None

@@ -16,6 +16,7 @@ from glm4q.decode.sampling import SamplingParams
 from glm4q.engine import load_as_planned, new_runner
 from glm4q.planning.machine import choose_machine
 from glm4q.planning.plan import plan_run
+from quantize.by_bitsandbytes import write_by_bitsandbytes
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests import tiny
@@ -40,6 +41,12 @@ def save_checkpoints(directory: Path, formats: Sequence[tuple[WeightFormat, Weig
     for linear, head in formats:
         recipe = Recipe(linear, head)
         quantize_checkpoint(StoredModel.open(plain), directory / name_of(linear, head), recipe)
+
+
+def save_bitsandbytes(directory: Path, weights: str) -> None:
+    """The same weights as bitsandbytes makes them: nf4 or llm-int8."""
+    if not (directory / weights).exists():
+        write_by_bitsandbytes(StoredModel.open(directory / "bf16"), directory / weights, weights)
 
 
 def name_of(linear: WeightFormat, head: WeightFormat = BF16) -> str:

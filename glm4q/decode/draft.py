@@ -28,17 +28,23 @@ class Lookup:
                 self._places[tuple(self._token_ids[-length:])] = len(self._token_ids)
         self._token_ids.append(token)
 
-    def next_tokens(self, count: int) -> list[int]:
-        """What followed the latest place of the longest run of last tokens that is known."""
-        known = self._token_ids
+    def __len__(self) -> int:
+        return len(self._token_ids)
+
+    def find(self) -> int | None:
+        """The latest place behind the longest run of last tokens that is known."""
         for length in range(LONGEST, SHORTEST - 1, -1):
-            if (place := self._places.get(tuple(known[-length:]))) is not None:
-                guess = known[place : place + count]
-                period = len(known) - place  # a run that reaches the end goes on as it began
-                while len(guess) < count:
-                    guess.append(guess[-period])
-                return guess
-        return []
+            if (place := self._places.get(tuple(self._token_ids[-length:]))) is not None:
+                return place
+        return None
+
+    def read(self, place: int, count: int) -> list[int]:
+        """The tokens from a place on; those that reach the end go on as they began."""
+        guess = self._token_ids[place : place + count]
+        period = len(self._token_ids) - place
+        while len(guess) < count:
+            guess.append(guess[-period])
+        return guess
 
 
 FIRST_SHARES = (0.25, 0.5, 0.65, 0.75, 0.8, 0.85, 0.9, 0.92, 0.94)
@@ -78,6 +84,9 @@ class Acceptance:
         return min(self.streak + further, len(FIRST_SHARES) - 1)
 
 
+FOLLOWED_FROM = 3
+"""Right guesses from which the answer is taken to quote that place: what comes next is guessed from
+there, and not looked up, also behind one word that the answer changes."""
 LEAST_GAIN = 1.03
 """Tokens a second with a draft over those without: less is not worth the trial."""
 
@@ -96,6 +105,9 @@ class Drafter:
         self.most = most
         self._acceptance = Acceptance()
         self._expected: list[int] = []
+        self._place = 0
+        """Where the next expected token stands."""
+        self._follows = self._has_missed = False
 
     def append(self, token: int) -> None:
         """Add a token of the answer, and judge what was guessed in its place."""
@@ -105,17 +117,27 @@ class Drafter:
         if self._expected:
             right = self._expected.pop(0) == token
             self._acceptance.judge(right=right)
-            if not right:
+            self._place += 1
+            if right:
+                self._follows |= self._acceptance.streak >= FOLLOWED_FROM
+            else:
                 self._expected = []
+                self._follows &= not self._has_missed
+                if self._follows:  # most likely the next word is quoted again
+                    self._acceptance.streak = FOLLOWED_FROM - 1
+            self._has_missed = not right
 
     def draft(self, room: int) -> list[int]:
         """Guesses of the next tokens that are worth a step of more rows, at most `room`."""
         if self._lookup is None:
             return []
         most = min(self.most, room)
-        self._expected = self._lookup.next_tokens(most + 1)
-        if not self._expected:
-            self._acceptance.streak = 0
+        follows = self._follows and self._place < len(self._lookup)
+        place = self._place if follows else self._lookup.find()
+        if place is None:
+            self._acceptance.streak, self._expected = 0, []
+            return []
+        self._place, self._expected = place, self._lookup.read(place, most + 1)
         return self._expected[: self._worth(min(most, len(self._expected)))]
 
     def _worth(self, most: int) -> int:

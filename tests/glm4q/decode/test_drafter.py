@@ -90,6 +90,17 @@ def test_wrong_guesses_end_and_quoting_brings_them_back() -> None:
     assert say(drafter, prompt[500:530]) > 30
 
 
+def test_a_changed_word_does_not_end_a_quotation() -> None:
+    """What follows it is guessed from where the quoted text goes on."""
+    text = Random(5).sample(range(VOCABULARY), VOCABULARY)
+    drafter = Drafter(text, MAX_DRAFT_TOKENS, costs_of(lambda tokens: 1 + 0.1 * tokens))
+    say(drafter, text[:12])
+    say(drafter, [VOCABULARY])
+    assert drafter.draft(2) == text[13:15]
+    drafter.append(VOCABULARY + 1)  # it was no single word
+    assert drafter.draft(2) == []
+
+
 # Answers, on a clock by which steps of more tokens take longer
 
 

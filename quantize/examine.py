@@ -1,6 +1,8 @@
 """Check a finished checkpoint and write its report, before it takes its name."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,33 +15,66 @@ from calculator.memory.making import WINDOW, MemoryEstimate
 from calculator.units import counted
 from glm4q import __version__
 from glm4q.measure.peaks import peak_bytes
-from quantize.calibrate.samples import Calibration
+from quantize.calibrate.documents import read_lines
+from quantize.calibrate.samples import Calibration, DocumentEncoder
 from quantize.calibrate.texts import read_text
 from quantize.output.target import Journal
 from quantize.quality.checkpoint_check import check_weights
 from quantize.quality.evaluate import LayerListener, evaluate
-from quantize.quality.predictor import ComputeSettings, Windows, read_windows
+from quantize.quality.predictor import (
+    ComputeSettings,
+    Windows,
+    cut_windows,
+    read_windows,
+)
 from quantize.quality.recorded import SourceRecord
 from quantize.quality.report import held_out_record, write_report
 from quantize.recipe import Recipe
 
-BUILT_IN = files("quantize") / "data" / "held-out.txt"
+DATA = files("quantize") / "data"
+BUILT_IN = DATA / "held-out.txt"
 """Stories, letters, news and code, written for this project; no calibration sample."""
+
+
+DOMAINS = {"chat": "chat", "code": "code", "Chinese": "chinese", "tools": "tools"}
+"""What people ask a model for, and the name of the file of each kind."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A text on which quality is measured; no calibration sample is in it."""
+    """Texts on which quality is measured; no calibration sample is in them."""
 
     name: str
-    windows: Windows
+    """The first text's; it gives the perplexity that is reported in one line."""
+    texts: Mapping[str, Windows]
+
+    @cached_property
+    def windows(self) -> Windows:
+        """The windows of all texts, one text after the other."""
+        return Windows.joined(self.texts.values())
 
 
 def read_held_out(path: Path | None, stored: StoredModel, window: int = WINDOW) -> HeldOut:
     """Read a file's text, or the built-in one, in windows. Raises OptionError, TokenizerError."""
     text = read_text(path) if path else BUILT_IN.read_text(encoding="utf-8")
     windows = read_windows(text, stored, window, name=str(path or "the built-in text"))
-    return HeldOut(path.name if path else "built in", windows)
+    name = path.name if path else "built in"
+    return HeldOut(name, {"prose" if path is None else name: windows})
+
+
+def read_domains(stored: StoredModel) -> HeldOut:
+    """Read the built-in text, and one of each domain. Raises OptionError, TokenizerError."""
+    encoder, prose = DocumentEncoder(stored), read_held_out(None, stored)
+    texts = dict(prose.texts)
+    for domain, name in DOMAINS.items():
+        lines = (DATA / f"held-out-{name}.jsonl").read_text(encoding="utf-8")
+        token_ids = [
+            token
+            for document in read_lines(lines, f"the built-in text of {domain}")
+            for token in encoder.encode(document)
+        ]
+        texts[domain] = cut_windows(token_ids, encoder.tokenizer, WINDOW)
+    return HeldOut(prose.name, texts)
 
 
 @dataclass(frozen=True)
@@ -67,10 +102,16 @@ class Examination:
     def _measured(self, output: StoredModel) -> dict[str, Any]:
         assert self.held_out
         against = self.record.predictor() if self.record else self.source
+        texts = self.held_out.texts
         source, result = evaluate(
-            [output], self.held_out.windows, self.how, against=against, listener=self.listener
+            [output],
+            self.held_out.windows,
+            self.how,
+            against=against,
+            texts=[len(text) for text in texts.values()],
+            listener=self.listener,
         )
-        return held_out_record(self.held_out.name, source, result)
+        return held_out_record(self.held_out.name, tuple(texts), source, result)
 
     def _record(
         self, output: StoredModel, journal: Journal, held_out: dict[str, Any] | None

@@ -14,7 +14,7 @@ from calculator.model.architecture import EMBEDDING, Weight
 from calculator.model.formats import WeightFormat
 from glm4q import __version__
 from quantize.calibrate.samples import Calibration
-from quantize.calibrate.walk import CalibrationWalk
+from quantize.calibrate.walk import CHECKING_PART, CalibrationWalk
 from quantize.output.companions import gptq_settings
 from quantize.output.layout import SHARD_BYTES, lay_out, source_header
 from quantize.output.shards import DTYPES
@@ -86,6 +86,13 @@ def quantize_checkpoint(
     """
     if recipe.is_calibrated and calibration is None:
         raise OptionError(f"method {recipe.method} needs calibration samples")
+    if calibration and recipe.method == "auto":
+        samples = len(calibration.calibration.token_ids)
+        if samples < CHECKING_PART:
+            raise OptionError(
+                f"method auto needs {CHECKING_PART} samples at least, one of which chooses, and "
+                f"there {'is' if samples == 1 else 'are'} {samples}"
+            )
     formats = recipe.formats(stored)
     supply = by_shards.supply if by_shards else LocalSupply(stored)
     beside = calibration is not None and calibration.offload is None

@@ -164,10 +164,11 @@ def _stage_terms(linears: list[Weight], config: ModelConfig, method: str) -> dic
     inputs = linears[0].shape[1]
     outputs = max(weight.shape[0] for weight in linears)
     sums = 2 * inputs * inputs + config.hidden_size * inputs
-    copies = 2 if method == "auto" else 1  # one for the samples that choose the method
+    copies = 2 if method == "auto" else 1  # a trial, and the best so far
+    checked = 2 if method in ("gptq", "auto") else 1  # one for the samples that check
     return {
-        "sums over tokens": 4 * sums * copies,
-        "factors of the Hessian": 4 * 6 * inputs * inputs,
+        "sums over tokens": 4 * sums * checked,
+        "factors of the Hessian": 4 * 4 * inputs * inputs,
         "the stage's weights in float32": 4 * sum(weight.numel for weight in linears) * 3 * copies,
         "a weight's target and trial": 4 * 3 * outputs * inputs,
         "rows being rounded": 4 * 8 * min(ROWS, outputs) * inputs,

@@ -21,10 +21,10 @@ from calculator.model.formats import WeightFormat
 
 CALIBRATION = CalibrationPass("gptq", batch=4, tokens=512, number_bytes=2)
 """What `glm4q quantize` does for INT4 weights if nothing else is asked for."""
-CALIBRATION_SAMPLES = 40
+CALIBRATION_SAMPLES = 82
 """The built-in calibration text makes about as many samples."""
-HELD_OUT_TOKENS = 2304
-"""The built-in text that quality is measured on has about as many tokens."""
+HELD_OUT_TOKENS = 4100
+"""The built-in texts that quality is measured on have about as many tokens."""
 
 Span = tuple[float, float]
 """A band: the least and the most."""

@@ -19,7 +19,8 @@ from quantize.calibrate.conversations import for_glm4
 from quantize.calibrate.documents import Document, read_documents, read_lines
 
 BUILT_IN = files("quantize") / "data" / "calibration.jsonl"
-"""English, Chinese, code and tool calls, written for this project."""
+"""Chats, tool calls, code, mathematics, manuals and prose in many languages, written for this
+project. Kinds take turns, so that every stretch of the set holds all of them."""
 DEFAULT_SAMPLES = 128
 DEFAULT_LENGTH = 512
 
@@ -59,13 +60,13 @@ def read_calibration(
     length: int = DEFAULT_LENGTH,
     seed: int = 0,
 ) -> Calibration:
-    """Cut samples of `length` tokens, `samples` at most, at random places of a file or directory.
+    """Cut samples of `length` tokens, `samples` at most, spread over a file or directory.
 
     path: text, JSON lines or a JSON array of documents (see documents.py), or a directory of such
     files; the built-in set if None. The tokenizer and the chat template are those of `stored`.
     Raises OptionError or TokenizerError.
     """
-    encoder, vocabulary = _Encoder(stored), stored.config.vocab_size
+    encoder, vocabulary = DocumentEncoder(stored), stored.config.vocab_size
     documents = read_documents(path) if path else read_lines(_built_in(), "the built-in set")
     stream: list[int] = []
     for document in documents:
@@ -79,43 +80,55 @@ def read_calibration(
             f"{path or 'the built-in set'} has {counted(len(stream), 'token')}, and one sample "
             f"needs {length}"
         )
-    chosen = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))[:samples]
     name = path.name if path else "built in"
-    return Calibration(windows[chosen.sort().values], name, seed)
+    return Calibration(windows[_spread(len(windows), samples, seed)], name, seed)
+
+
+def _spread(windows: int, samples: int, seed: int) -> Tensor:
+    """Choose one window at random from each of `samples` equal stretches of the documents.
+
+    So few samples still come from all parts of the set: chance alone may take most of a kind.
+    """
+    samples = min(samples, windows)
+    ends = torch.arange(samples + 1) * windows // samples
+    sizes = ends[1:] - ends[:-1]
+    generator = torch.Generator().manual_seed(seed)
+    return ends[:-1] + (torch.rand(samples, generator=generator) * sizes).long()
 
 
 def _built_in() -> str:
     return BUILT_IN.read_text(encoding="utf-8")
 
 
-class _Encoder:
-    """Token ids of documents, by the tokenizer and the chat template of a model."""
+class DocumentEncoder:
+    """Encodes documents by the tokenizer and the chat template of a model."""
 
     def __init__(self, stored: StoredModel) -> None:
         self._stored = stored
 
     @cached_property
-    def _tokenizer(self) -> Tokenizer:  # documents of token ids need none
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer; documents of token ids need none."""
         return Tokenizer.for_model(self._stored.directory, self._stored.config)
 
     @cached_property
     def _template(self) -> ChatTemplate:
-        return ChatTemplate.from_directory(self._stored.directory, self._tokenizer.control_tokens)
+        return ChatTemplate.from_directory(self._stored.directory, self.tokenizer.control_tokens)
 
     def encode(self, document: Document) -> list[int]:
-        """Raises OptionError with the document's place, and TokenizerError."""
+        """Return token ids. Raises OptionError with the document's place, and TokenizerError."""
         content = document.content
         if isinstance(content, str):
-            return [*self._tokenizer.prefix_ids, *self._tokenizer.encode(content)]
+            return [*self.tokenizer.prefix_ids, *self.tokenizer.encode(content)]
         if isinstance(content, list):
             return content
         template = self._template
         try:
             messages = content.messages
-            if "<|observation|>" in self._tokenizer.control_tokens:
+            if "<|observation|>" in self.tokenizer.control_tokens:
                 messages = tuple(for_glm4(messages))
             tools = content.tools or None
             text = template.render(messages, tools=tools, add_generation_prompt=False)
         except (OptionError, TokenizerError) as error:
             raise OptionError(f"{document.place}, {error}") from None
-        return self._tokenizer.encode_prompt(text)
+        return self.tokenizer.encode_prompt(text)

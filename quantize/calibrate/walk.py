@@ -26,13 +26,14 @@ from quantize.calibrate.activations import Activations
 from quantize.calibrate.passes import pass_workspace
 from quantize.calibrate.stages import STAGES, Stage
 from quantize.calibrate.stream import Stream, states_path
-from quantize.methods.choice import Linear, QuantizedStage, quantize_stage
+from quantize.methods.choice import CHECKED, Linear, QuantizedStage, quantize_stage
 from quantize.methods.codes import Codes
 from quantize.methods.moments import Moments
 
 STREAMS = ("source", "quantized")
-HELD_OUT_PART = 8
-"""With method auto, one sample in eight chooses between methods, and calibrates none."""
+CHECKING_PART = 4
+"""One sample in four checks how far the others are to be trusted, before it calibrates too. With
+method auto it chooses between methods, and calibrates none."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,12 @@ class CalibrationWalk:
             )
             for name in STREAMS
         }
-        self._held_out = range(samples - samples // HELD_OUT_PART, samples)
-        calibrating = self._held_out.start if method == "auto" else samples
-        # A batch either calibrates or chooses the method, as a whole.
+        checking = samples // CHECKING_PART if method in CHECKED else 0
+        self._checking = range(samples - checking, samples)
+        # A batch either calibrates or checks, as a whole.
         self._batches = [
             (start, min(start + batch, end))
-            for begin, end in ((0, calibrating), (calibrating, samples))
+            for begin, end in ((0, self._checking.start), (self._checking.start, samples))
             for start in range(begin, end, batch)
         ]
 
@@ -129,10 +130,11 @@ class CalibrationWalk:
                 for name, module in zip(STREAMS, modules, strict=True)
             )
             for place, stage in enumerate(STAGES):
-                sums, held_out = self._moments(place, ahead, behind)
+                seen, unseen = self._moments(place, ahead, behind)
                 prefix = f"model.layers.{layer}."
-                _refuse_infinite(sums, f"{prefix}{stage.linears[0]}")
-                self._quantize_stage(stage, prefix, behind, formats, sums, held_out, done)
+                for sums in (seen, unseen):
+                    _refuse_infinite(sums, f"{prefix}{stage.linears[0]}")
+                self._quantize_stage(stage, prefix, behind, formats, (seen, unseen), done)
             for stream in (ahead, behind):
                 stream.leave(self._batches)
         return done
@@ -151,14 +153,14 @@ class CalibrationWalk:
         )
 
     def _moments(self, place: int, ahead: Stream, behind: Stream) -> tuple[Moments, Moments | None]:
-        """Take both streams a stage further, and sum over calibrating and over choosing samples."""
+        """Take both streams a stage further, and sum over calibrating and over checking samples."""
         stage, config = STAGES[place], self._stored.config
         # What is normed before it is added cannot make up for the stream by a linear's weights.
         joins = stage.adds_to_stream and config.model_type == "glm"
         inputs = ahead.module.get_parameter(f"{stage.linears[0]}.weight").shape[1]
         kinds = [
             Moments.zeros(inputs, config.hidden_size if joins else None, self._device)
-            for _ in range(2 if self._method == "auto" else 1)
+            for _ in range(2 if self._checking else 1)
         ]
         steps = zip(
             self._batches,
@@ -167,7 +169,7 @@ class CalibrationWalk:
             strict=True,
         )
         for (start, _), (x, feed), (x_quantized, feed_quantized) in steps:
-            sums = kinds[-1] if start in self._held_out else kinds[0]
+            sums = kinds[-1] if start in self._checking else kinds[0]
             lead = (x - x_quantized).flatten(0, 1)
             sums.add(feed.flatten(0, 1), feed_quantized.flatten(0, 1), lead)
         return kinds[0], kinds[1] if len(kinds) == 2 else None
@@ -178,8 +180,7 @@ class CalibrationWalk:
         prefix: str,
         stream: Stream,
         formats: Mapping[str, WeightFormat],
-        sums: Moments,
-        held_out: Moments | None,
+        sums: tuple[Moments, Moments | None],
         done: QuantizedLayer,
     ) -> None:
         weights = {name: stream.module.get_parameter(f"{name}.weight") for name in stage.linears}
@@ -193,9 +194,9 @@ class CalibrationWalk:
         # A norm can take in scales only where all that read it are quantized.
         foldable = stage.norm is not None and len(linears) == len(weights)
         norm = stream.module.get_parameter(f"{stage.norm}.weight") if foldable else None
-        quantized = quantize_stage(self._method, linears, sums, held_out, norm)
+        quantized = quantize_stage(self._method, linears, *sums, norm)
         for name, linear in linears.items():
-            done.reports.append(_report(f"{prefix}{name}", name, linear, quantized, sums))
+            done.reports.append(_report(f"{prefix}{name}", name, linear, quantized, sums[0]))
             weights[name].data = quantized.weights[name].to(self._dtype)
             done.codes[f"{prefix}{name}"] = quantized.codes[name]
         if quantized.scales is not None and norm is not None:
@@ -210,6 +211,6 @@ def _report(
     return LinearReport(module, str(linear.weight_format), quantized.method, error)
 
 
-def _refuse_infinite(sums: Moments, module: str) -> None:
-    if not sums.hessian.isfinite().all():
+def _refuse_infinite(sums: Moments | None, module: str) -> None:
+    if sums is not None and not sums.hessian.isfinite().all():
         raise CheckpointError(f"the input of {module} overflows on the calibration text")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import typer
 
+from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
 from calculator.model.formats import BITSANDBYTES
 from calculator.options import parse_size
@@ -19,7 +20,7 @@ from glm4q.weights.sources import open_source
 from quantize.by_bitsandbytes import write_by_bitsandbytes
 from quantize.calibrate.samples import read_calibration
 from quantize.commands import options as option
-from quantize.examine import read_held_out
+from quantize.examine import HeldOut, read_domains, read_held_out
 from quantize.job import Job
 from quantize.output.target import refuse_output
 from quantize.progress import QuantizeProgress
@@ -79,7 +80,7 @@ def quantize(
         # For whole windows it is as fast as any kernel, and packs nothing anew.
         ComputeSettings(where, choose_dtype(dtype, where), candidates("reference")),
         shown,
-        None if no_quality else read_held_out(held_out, stored),
+        _held_out(held_out, no_quality, stored),
         offload_dir,
         limit,
     )
@@ -89,6 +90,12 @@ def quantize(
     with _interrupts_named(), QuantizeProgress() as progress:
         job.run(progress, overwrite=overwrite)
     typer.echo(job.summary())
+
+
+def _held_out(path: Path | None, no_quality: bool, stored: StoredModel) -> HeldOut | None:
+    if no_quality:
+        return None
+    return read_held_out(path, stored) if path else read_domains(stored)
 
 
 def _on_a_device_that_holds_it(job: Job, dtype: str) -> Job:

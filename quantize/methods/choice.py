@@ -10,6 +10,7 @@ from calculator.model.formats import WeightFormat
 from quantize.methods import awq, gptq, rtn
 from quantize.methods.codes import Codes, split
 from quantize.methods.moments import Moments
+from quantize.methods.shrinkage import UNCHECKED, Shrinkage, choose_shrinkage
 
 
 @dataclass(frozen=True)
@@ -34,30 +35,43 @@ class QuantizedStage:
 
 
 Linears = Mapping[str, Linear]
-Method = Callable[[Linears, Moments, Tensor | None], QuantizedStage]
-"""(linears, moments of their input, weight of the norm before it if there is one) -> codes."""
+Method = Callable[[Linears, Moments, Tensor | None, Shrinkage], QuantizedStage]
+"""(linears, moments of their input, weight of the norm before it if there is one, how far the
+moments are trusted) -> codes."""
+CHECKED = ("gptq", "auto")
+"""Methods that check their choices on samples that calibrate nothing."""
 
 
-def _rtn(linears: Linears, moments: Moments, norm: Tensor | None) -> QuantizedStage:
+def _rtn(
+    linears: Linears, moments: Moments, norm: Tensor | None, shrinkage: Shrinkage
+) -> QuantizedStage:
     codes = {
         name: rtn.quantize(linear.weight, linear.weight_format) for name, linear in linears.items()
     }
     return QuantizedStage("rtn", codes, _dequantized(codes))
 
 
-def _gptq(linears: Linears, moments: Moments, norm: Tensor | None) -> QuantizedStage:
-    targets = {name: moments.target(linear.weight) for name, linear in linears.items()}
+def _gptq(
+    linears: Linears, moments: Moments, norm: Tensor | None, shrinkage: Shrinkage
+) -> QuantizedStage:
+    ridge, trust = shrinkage.ridge, shrinkage.trust
+    targets = {
+        name: moments.target(linear.weight, ridge=ridge, trust=trust)
+        for name, linear in linears.items()
+    }
     codes: dict[str, Codes] = {}
     # Rows of one format are one matrix: the Hessian is factored, and each input visited, once.
     for weight_format in dict.fromkeys(linear.weight_format for linear in linears.values()):
         names = [name for name, linear in linears.items() if linear.weight_format == weight_format]
         rows = torch.cat([targets[name] for name in names])
-        joined = gptq.quantize(rows, moments.hessian, weight_format)
+        joined = gptq.quantize(rows, moments.hessian, weight_format, shrinkage.damping)
         codes |= zip(names, split(joined, [len(targets[name]) for name in names]), strict=True)
     return QuantizedStage("gptq", codes, _dequantized(codes))
 
 
-def _awq(linears: Linears, moments: Moments, norm: Tensor | None) -> QuantizedStage:
+def _awq(
+    linears: Linears, moments: Moments, norm: Tensor | None, shrinkage: Shrinkage
+) -> QuantizedStage:
     importance, scales = moments.hessian.diagonal(), None
     if norm is not None:
         weights = [(linear.weight, linear.weight_format) for linear in linears.values()]
@@ -84,25 +98,31 @@ METHODS: dict[str, Method] = {"rtn": _rtn, "gptq": _gptq, "awq": _awq}
 def quantize_stage(
     method: str,
     linears: Linears,
-    moments: Moments,
-    held_out: Moments | None,
+    seen: Moments,
+    unseen: Moments | None,
     norm: Tensor | None,
 ) -> QuantizedStage:
-    """Quantize by `method`; "auto" keeps the one of least output error on `held_out` samples.
+    """Quantize by `method`; "auto" keeps the one of least output error on `unseen` samples.
 
-    Raises CheckpointError where the calibration is of no use.
+    How far sums are trusted is chosen by the unseen samples too; all but "auto" then calibrate on
+    both, and leave the sums of both in `seen`. Raises CheckpointError where the calibration is of
+    no use.
     """
+    shrinkage = UNCHECKED
+    if method in CHECKED and unseen is not None:
+        weights = [linear.weight for linear in linears.values()]
+        shrinkage = choose_shrinkage(seen, unseen, weights)
     if method != "auto":
-        return METHODS[method](linears, moments, norm)
-    assert held_out is not None
-    every = [run(linears, moments, norm) for run in METHODS.values()]
-    return min(every, key=lambda stage: _output_error(stage, linears, held_out))
+        if unseen is not None:
+            seen.merge(unseen)
+        return METHODS[method](linears, seen, norm, shrinkage)
+    assert unseen is not None
+    every = [run(linears, seen, norm, shrinkage) for run in METHODS.values()]
+    return min(every, key=lambda stage: _output_error(stage, linears, unseen))
 
 
-def _output_error(stage: QuantizedStage, linears: Linears, held_out: Moments) -> float:
-    return sum(
-        held_out.error(linear.weight, stage.weights[name]) for name, linear in linears.items()
-    )
+def _output_error(stage: QuantizedStage, linears: Linears, unseen: Moments) -> float:
+    return sum(unseen.error(linear.weight, stage.weights[name]) for name, linear in linears.items())
 
 
 def _dequantized(codes: Mapping[str, Codes]) -> dict[str, Tensor]:

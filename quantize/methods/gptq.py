@@ -19,44 +19,69 @@ from quantize.methods.refine import refine
 
 BLOCK = 64
 """After this many columns, one product corrects the columns that are not rounded yet."""
-DAMP_PERCENT = 1.0
-"""The damping: this share of the mean diagonal is added to the Hessian's diagonal. It grows tenfold
-until the Hessian can be factored."""
-MOST_DAMP_PERCENT = 1000.0
+LEAST_DAMPING = 0.01
+"""This share of the mean diagonal is added to the Hessian's diagonal at least."""
+MOST_DAMPING = 10.0
+"""The damping grows tenfold until the Hessian can be factored, up to this share."""
 
 
-def quantize(weight: Tensor, hessian: Tensor, weight_format: WeightFormat) -> Codes:
+def quantize(
+    weight: Tensor, hessian: Tensor, weight_format: WeightFormat, damping: float = LEAST_DAMPING
+) -> Codes:
     """Codes of `weight`, [N, K], for inputs whose sum of x^T x is `hessian`, float32 [K, K].
 
-    Raises CheckpointError where the Hessian cannot be factored at any damping.
+    damping: the share of the mean diagonal to add to the diagonal. Raises CheckpointError where
+    the Hessian cannot be factored at any damping.
     """
-    damped, root, order = factor(hessian)
+    damped, root, order = factor(hessian, damping)
     parts = []
     for rows in weight.float().split(ROWS):
-        start = rtn.quantize(rows, weight_format, importance=hessian.diagonal())
+        start = rtn.quantize(rows, weight_format, importance=damped.diagonal())
         codes = compensate(rows, start, root, order, weight_format.bits)
         parts.append(refine(rows, codes, damped, weight_format.bits))
     return join(parts)
 
 
-def factor(hessian: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def factor(hessian: Tensor, damping: float = LEAST_DAMPING) -> tuple[Tensor, Tensor, Tensor]:
     """The damped Hessian; the upper factor of its inverse in the order of inputs; that order."""
-    mean = hessian.diagonal().mean()
-    percent = DAMP_PERCENT
-    while percent <= MOST_DAMP_PERCENT and mean > 0:
-        damped = hessian.clone()
-        damped.diagonal().add_(mean * percent / 100)
-        order = damped.diagonal().argsort(descending=True)
-        lower, failed = torch.linalg.cholesky_ex(damped[order][:, order])
-        if not failed:
-            inverse = torch.cholesky_inverse(lower)
-            upper, failed = torch.linalg.cholesky_ex(inverse, upper=True)
-            if not failed and upper.isfinite().all():
-                return damped, upper.contiguous(), order
-        percent *= 10
+    while damping <= MOST_DAMPING:
+        root, order = inverse_root(hessian, damping)
+        if root is not None:
+            return damped(hessian, damping), root, order
+        damping *= 10
     raise CheckpointError(
-        f"the calibration's Hessian cannot be factored even when damped by {percent / 10:g} %"
+        f"the calibration's Hessian cannot be factored even when damped by {damping * 10:g} %"
     )
+
+
+def damped(hessian: Tensor, share: float) -> Tensor:
+    """The Hessian with a share of the mean of its diagonal added to the diagonal."""
+    result = hessian.clone()
+    result.diagonal().add_(share * hessian.diagonal().mean())
+    return result
+
+
+def inverse_root(hessian: Tensor, damping: float) -> tuple[Tensor | None, Tensor]:
+    """The upper factor U of the damped Hessian's inverse, U^T U, and the order of its inputs.
+
+    Inputs go by falling activation. With all inputs reversed the Hessian is L L^T, and U is the
+    inverse of L, reversed: no inverse of the Hessian itself is needed. None where it has no factor.
+    """
+    order = hessian.diagonal().argsort(descending=True)
+    back = order.flip(0)
+    # For a wide linear each of these takes a gigabyte: none is kept longer than it is needed.
+    reversed_hessian = hessian[back][:, back]
+    reversed_hessian.diagonal().add_(damping * hessian.diagonal().mean())
+    lower, failed = torch.linalg.cholesky_ex(reversed_hessian)
+    del reversed_hessian
+    if failed:
+        return None, order
+    inverse = torch.eye(len(hessian), device=hessian.device)
+    # LAPACK's columns, transposed, are the rows of the inverse of L as they lie in memory.
+    inverse = torch.linalg.solve_triangular(lower.mT, inverse, upper=True).mT
+    del lower
+    root = inverse.flip(0, 1).contiguous()
+    return (root if root.isfinite().all() else None), order
 
 
 def compensate(rows: Tensor, start: Codes, root: Tensor, order: Tensor, bits: int) -> Codes:

@@ -13,11 +13,6 @@ from torch import Tensor
 
 from quantize.methods import native
 
-TRUST = 0.5
-"""How much of the correction for earlier layers' errors is believed: the rest may be chance, there
-being only so many calibration tokens (benchmarks/gptq_quality.py)."""
-DAMP = 0.01
-
 
 @dataclass
 class Moments:
@@ -48,21 +43,39 @@ class Moments:
             _add_products(ahead.to(quantized.dtype), quantized, self.ahead)
         self.tokens += len(quantized)
 
-    def target(self, weight: Tensor) -> Tensor:
-        """The weight, [N, K], that best makes W f + r of g, believed by TRUST.
+    def merge(self, other: "Moments") -> None:
+        """Count the tokens of `other` as well."""
+        self.hessian += other.hessian
+        self.cross += other.cross
+        if self.ahead is not None and other.ahead is not None:
+            self.ahead += other.ahead
+        self.tokens += other.tokens
+
+    def missing(self, weight: Tensor, rows: Tensor | None = None) -> Tensor:
+        """What W g lacks of W f + r, times g: (W (f^T g - g^T g) + r^T g).
+
+        rows: the rows of the weight, [N, K], that are asked for; all if None.
+        """
+        chosen = weight if rows is None else weight[rows]
+        result = chosen @ (self.cross - self.hessian)
+        if self.ahead is not None:
+            result += self.ahead if rows is None else self.ahead[rows]
+        return result
+
+    def target(self, weight: Tensor, *, ridge: float, trust: float) -> Tensor:
+        """The weight, [N, K], that best makes W f + r of g, as far as it is trusted.
 
         GPTAQ (https://arxiv.org/abs/2504.02692) so corrects for f; r is one step further. It is
         the ridge regression W + (W (f^T g - g^T g) + r^T g) (g^T g)^-1.
         """
-        missing = weight @ (self.cross - self.hessian)
-        if self.ahead is not None:
-            missing += self.ahead
+        if not trust:
+            return weight
         damped = self.hessian.clone()
-        damped.diagonal().add_(DAMP * self.hessian.diagonal().mean())
+        damped.diagonal().add_(ridge * self.hessian.diagonal().mean())
         factor, failed = torch.linalg.cholesky_ex(damped)
         if failed:  # fewer tokens than inputs, and all alike: nothing to learn
             return weight
-        return weight + TRUST * torch.cholesky_solve(missing.T, factor).T
+        return weight + trust * torch.cholesky_solve(self.missing(weight).T, factor).T
 
     def error(self, weight: Tensor, quantized: Tensor) -> float:
         """The sum over tokens of |W f + r - Q g|^2, but for a constant of Q."""

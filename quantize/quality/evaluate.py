@@ -1,7 +1,8 @@
 """Measure how well checkpoints predict a text, and how far they are from their source."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import exp
 from pathlib import Path
 
@@ -36,6 +37,8 @@ class Evaluation:
     """Tokens that were predicted."""
     perplexity: float
     divergence: Divergence | None = None
+    texts: "tuple[Evaluation, ...]" = ()
+    """The same for each of several texts, where these were asked for."""
 
 
 LayerListener = Callable[[int, int], None]
@@ -48,12 +51,15 @@ def evaluate(
     how: ComputeSettings,
     *,
     against: StoredModel | Predictor | None = None,
+    texts: Sequence[int] = (),
     listener: LayerListener = lambda done, of: None,
 ) -> list[Evaluation]:
     """Predict the windows by each checkpoint; `against` comes first in the answer if it is given.
 
     One layer of one model is in memory at a time, and at the end the heads. against: a model, or
-    what predicts by it. Raises OptionError where it is a model of another shape.
+    what predicts by it. texts: how many windows each text has, where the windows are of several
+    texts; each is then evaluated by itself as well. Raises OptionError where `against` is a model
+    of another shape.
     """
     first = [against] if isinstance(against, Predictor) else []
     models = [against.stored if isinstance(against, Predictor) else against] if against else []
@@ -83,38 +89,86 @@ def evaluate(
     measure = predictors[0] if against else None
     return [
         _evaluation(
-            predictor, windows, None if predictor is measure else measure, tuple(layer_errors)
+            predictor,
+            windows,
+            None if predictor is measure else measure,
+            tuple(layer_errors),
+            texts,
         )
         for predictor, layer_errors in zip(predictors, errors, strict=True)
     ]
 
 
+@dataclass
+class _Sums:
+    """Sums over the tokens of some windows."""
+
+    tokens: int = 0
+    loss: float = 0.0
+    divergence: float = 0.0
+    agreed: float = 0.0
+
+    def __add__(self, other: "_Sums") -> "_Sums":
+        return _Sums(
+            self.tokens + other.tokens,
+            self.loss + other.loss,
+            self.divergence + other.divergence,
+            self.agreed + other.agreed,
+        )
+
+
 def _evaluation(
-    predictor: Predictor, windows: Windows, measure: Predictor | None, errors: tuple[float, ...]
+    predictor: Predictor,
+    windows: Windows,
+    measure: Predictor | None,
+    errors: tuple[float, ...],
+    texts: Sequence[int],
 ) -> Evaluation:
-    loss = divergence = agreed = 0.0
-    for window, start, stop in _runs(windows):
+    sums = [_of_window(predictor, windows, window, measure) for window in range(len(windows))]
+
+    def evaluation(part: list[_Sums], texts: tuple[Evaluation, ...] = ()) -> Evaluation:
+        whole = sum(part, start=_Sums())
+        difference = None
+        if measure:
+            difference = Divergence(
+                whole.divergence / whole.tokens, whole.agreed / whole.tokens, errors
+            )
+        return Evaluation(
+            predictor.stored.directory,
+            predictor.weights_bytes,
+            whole.tokens,
+            exp(whole.loss / whole.tokens),
+            difference,
+            texts,
+        )
+
+    ends = list(accumulate(texts))
+    parts = zip([0, *ends], ends, strict=False)
+    return evaluation(sums, tuple(evaluation(sums[start:stop]) for start, stop in parts))
+
+
+def _of_window(
+    predictor: Predictor, windows: Windows, window: int, measure: Predictor | None
+) -> _Sums:
+    sums, token_ids = _Sums(), windows.token_ids[window]
+    for start, stop in _places(windows.first, len(token_ids)):
         log_probabilities = predictor.log_probabilities(window, start, stop)
-        wanted = windows.token_ids[window][start + 1 : stop + 1].to(log_probabilities.device)
-        loss -= log_probabilities.gather(1, wanted[:, None]).double().sum().item()
+        wanted = token_ids[start + 1 : stop + 1].to(log_probabilities.device)
+        sums.tokens += stop - start
+        sums.loss -= log_probabilities.gather(1, wanted[:, None]).double().sum().item()
         if measure:
             reference = measure.log_probabilities(window, start, stop)
-            divergence += (
-                (reference.exp() * (reference - log_probabilities)).sum(-1).double().sum().item()
-            )
-            agreed += (reference.argmax(-1) == log_probabilities.argmax(-1)).sum().item()
-    tokens = windows.tokens
-    difference = Divergence(divergence / tokens, agreed / tokens, errors) if measure else None
-    directory = predictor.stored.directory
-    return Evaluation(directory, predictor.weights_bytes, tokens, exp(loss / tokens), difference)
+            difference = reference.exp() * (reference - log_probabilities)
+            sums.divergence += difference.sum(-1).double().sum().item()
+            sums.agreed += (reference.argmax(-1) == log_probabilities.argmax(-1)).sum().item()
+    return sums
 
 
-def _runs(windows: Windows) -> Iterator[tuple[int, int, int]]:
-    """Yield (window, start, stop) for places whose next token is predicted."""
-    for window, token_ids in enumerate(windows.token_ids):
-        last = len(token_ids) - 1
-        for start in range(windows.first - 1, last, POSITIONS_AT_ONCE):
-            yield window, start, min(start + POSITIONS_AT_ONCE, last)
+def _places(first: int, length: int) -> Iterator[tuple[int, int]]:
+    """Yield runs, (start, stop), of the places of a window whose next token is predicted."""
+    last = length - 1
+    for start in range(first - 1, last, POSITIONS_AT_ONCE):
+        yield start, min(start + POSITIONS_AT_ONCE, last)
 
 
 def _relative_error(expected: list[Tensor], actual: list[Tensor]) -> float:

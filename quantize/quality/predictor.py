@@ -1,5 +1,6 @@
 """Predict a text layer by layer, so that one layer of the model is in memory at a time."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,6 +30,15 @@ class Windows:
     first: int
     """The place of the first token that is predicted."""
 
+    @classmethod
+    def joined(cls, texts: "Iterable[Windows]") -> "Windows":
+        """The windows of several texts of one model, one text after the other."""
+        every = list(texts)
+        return cls(tuple(window for text in every for window in text.token_ids), every[0].first)
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
     @cached_property
     def largest_id(self) -> int:
         return max(int(window.max()) for window in self.token_ids)
@@ -37,6 +47,16 @@ class Windows:
     def tokens(self) -> int:
         """Tokens that are predicted."""
         return sum(len(window) - self.first for window in self.token_ids)
+
+
+def cut_windows(token_ids: list[int], tokenizer: Tokenizer, length: int) -> Windows:
+    """Cut the token ids of a text, 2 at least, into windows of `length`, each with the prefix."""
+    prefix = list(tokenizer.prefix_ids)
+    windows = [
+        torch.tensor(prefix + token_ids[start : start + length])
+        for start in range(0, len(token_ids) - 1, length)
+    ]
+    return Windows(tuple(windows), len(prefix) + 1)
 
 
 def read_windows(text: str, stored: StoredModel, length: int, *, name: str) -> Windows:
@@ -51,12 +71,7 @@ def read_windows(text: str, stored: StoredModel, length: int, *, name: str) -> W
         raise OptionError(
             f"{name} has {counted(len(token_ids), 'token')}, and at least 2 are needed"
         )
-    prefix = list(tokenizer.prefix_ids)
-    windows = [
-        torch.tensor(prefix + token_ids[start : start + length])
-        for start in range(0, len(token_ids) - 1, length)
-    ]
-    return Windows(tuple(windows), len(prefix) + 1)
+    return cut_windows(token_ids, tokenizer, length)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The quality report inside a checkpoint: quality.json, and QUALITY.md to read."""
 
 import json
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,35 @@ def read_report(directory: Path) -> dict[str, Any]:
     return read_json_object(directory / JSON_NAME, limit=LARGEST_REPORT)
 
 
-def held_out_record(text: str, source: Evaluation, output: Evaluation) -> dict[str, Any]:
-    """The record of a checkpoint's evaluation beside its source's on the same text."""
+def held_out_record(
+    name: str, domains: Sequence[str], source: Evaluation, output: Evaluation
+) -> dict[str, Any]:
+    """The record of a checkpoint's evaluation beside its source's on the same texts.
+
+    The first text, `name`, is the record's own; the others stand below it by their domains.
+    """
+    assert output.divergence
+    records = {
+        domain: _text_record(before, after)
+        for domain, before, after in zip(domains, source.texts, output.texts, strict=True)
+    }
+    record = {
+        "text": name,
+        **next(iter(records.values())),
+        "layer_errors": output.divergence.layer_errors,
+    }
+    return {**record, "domains": records} if len(records) > 1 else record
+
+
+def _text_record(source: Evaluation, output: Evaluation) -> dict[str, Any]:
     assert output.divergence
     return {
-        "text": text,
         "tokens": output.tokens,
         "source_perplexity": source.perplexity,
         "perplexity": output.perplexity,
         "perplexity_change": output.perplexity / source.perplexity - 1,
-        **asdict(output.divergence),
+        "kl_divergence": output.divergence.kl_divergence,
+        "top_1_agreement": output.divergence.top_1_agreement,
     }
 
 
@@ -54,8 +73,9 @@ def _lines(record: dict[str, Any]) -> list[str]:
         f"- {run['seconds']:.0f} s; at most {human_bytes(run['peak_bytes'])} of memory, "
         f"{human_bytes(run['predicted_bytes'])} were planned; {run['arithmetic']}",
     ]
+    lines += _of_domains((record["held_out"] or {}).get("domains", {}))
     if errors := (record["held_out"] or {}).get("layer_errors"):
-        lines += ["", "## After each layer, on the held-out text", ""]
+        lines += ["", "## After each layer, on the held-out texts", ""]
         lines += ["| layer | change of the hidden states |", "|---:|---:|"]
         lines += [f"| {layer} | {error:.4%} |" for layer, error in enumerate(errors)]
     if record["linears"]:
@@ -87,3 +107,16 @@ def _of_held_out(held_out: dict[str, Any] | None) -> list[str]:
         "{source_perplexity:.3f} ({perplexity_change:+.2%}); KL divergence {kl_divergence:.4f} "
         "nats; the same most likely token at {top_1_agreement:.1%} of places".format(**held_out)
     ]
+
+
+def _of_domains(domains: Mapping[str, dict[str, Any]]) -> list[str]:
+    if not domains:
+        return []
+    lines = ["", "## By domain, each on a text of its own", ""]
+    lines += ["| domain | tokens | source | perplexity | over source | KL, nats | same token |"]
+    lines += ["|---|---:|---:|---:|---:|---:|---:|"]
+    row = (
+        "| {domain} | {tokens:,} | {source_perplexity:.3f} | {perplexity:.3f} | "
+        "{perplexity_change:+.2%} | {kl_divergence:.4f} | {top_1_agreement:.1%} |"
+    )
+    return lines + [row.format(domain=domain, **each) for domain, each in domains.items()]

@@ -17,7 +17,7 @@ from glm4q.kernels.choose import candidates
 from glm4q.planning.devices import choose_device, choose_dtype
 from glm4q.planning.named_model import ModelRequest
 from quantize.calibrate.samples import Calibration, read_calibration
-from quantize.examine import HeldOut, read_held_out
+from quantize.examine import HeldOut, read_domains
 from quantize.job import Job
 from quantize.output.checksums import CHECKSUMS, write_checksums
 from quantize.output.layout import lay_out, total_bytes
@@ -113,7 +113,7 @@ class Making:
         """Plan the run, on the CPU where the GPU has too little memory for it."""
         stored = self.source.stored
         samples = read_calibration(None, stored) if self._recipe.is_calibrated else None
-        held_out = None if self.is_quick else read_held_out(None, stored)
+        held_out = None if self.is_quick else read_domains(stored)
         job = self._job_on(choose_device(request.device), samples, held_out)
         if request.device == "auto" and job.how.device.type != "cpu" and job.lack_of_memory():
             return self._job_on(choose_device("cpu"), samples, held_out)

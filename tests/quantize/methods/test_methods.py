@@ -8,7 +8,7 @@ from calculator.errors import CheckpointError
 from calculator.model.formats import WeightFormat
 from quantize.methods import awq, gptq, rtn
 from quantize.methods.codes import Codes
-from quantize.methods.moments import DAMP, TRUST, Moments
+from quantize.methods.moments import Moments
 from quantize.methods.refine import refine
 
 pytestmark = pytest.mark.usefixtures("loops")
@@ -139,13 +139,15 @@ def test_target_is_the_ridge_regression_that_it_says(weight: Tensor, inputs: Ten
         batch = slice(part, part + 100)
         sums.add(source[batch], quantized[batch], ahead[batch])
     g, wanted = quantized.double(), source.double() @ weight.T.double() + ahead.double()
-    damp = DAMP * (g.T @ g).diagonal().mean()
+    ridge, trust = 0.02, 0.75
+    damp = ridge * (g.T @ g).diagonal().mean()
     # The ridge of what is missing, as least squares over rows of zeros and of sqrt(damp).
     missing = torch.cat([wanted - g @ weight.T.double(), torch.zeros(INPUTS, ROWS).double()])
     rows = torch.cat([g, damp.sqrt() * torch.eye(INPUTS).double()])
     change = torch.linalg.lstsq(rows, missing).solution.T
-    expected = weight + TRUST * change
-    torch.testing.assert_close(sums.target(weight), expected.float(), rtol=1e-2, atol=1e-3)
+    expected = weight + trust * change
+    target = sums.target(weight, ridge=ridge, trust=trust)
+    torch.testing.assert_close(target, expected.float(), rtol=1e-2, atol=1e-3)
 
 
 def test_errors_are_those_of_the_outputs(weight: Tensor, inputs: Tensor) -> None:

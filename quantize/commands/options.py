@@ -52,7 +52,9 @@ RecipeFile = Annotated[
 CalibrationText = Annotated[
     Path | None,
     _calibration(
-        "Samples: a file of text or JSON lines, or a directory of such files.", default=BUILT_IN
+        "Samples: a file of text or JSON lines, or a directory of such files; self: the source "
+        "writes them.",
+        default=BUILT_IN,
     ),
 ]
 Samples = Annotated[int, _calibration("The most samples.", min=1)]

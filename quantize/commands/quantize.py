@@ -12,17 +12,20 @@ from calculator.errors import OptionError
 from calculator.model.formats import BITSANDBYTES
 from calculator.options import parse_size
 from calculator.units import human_bytes
+from glm4q import __version__
 from glm4q.commands.options import compute
 from glm4q.commands.options import output as written
 from glm4q.kernels.choose import candidates
 from glm4q.planning.devices import choose_device, choose_dtype
 from glm4q.weights.sources import open_source
 from quantize.by_bitsandbytes import write_by_bitsandbytes
+from quantize.calibrate.own_samples import SELF, OwnSamples
 from quantize.calibrate.samples import read_calibration
 from quantize.commands import options as option
 from quantize.examine import HeldOut, read_domains, read_held_out
 from quantize.job import Job
 from quantize.output.target import refuse_output
+from quantize.parts import file_stamps
 from quantize.progress import QuantizeProgress
 from quantize.quality.predictor import ComputeSettings
 from quantize.recipe import Recipe, make_recipe, read_recipe
@@ -71,7 +74,11 @@ def quantize(
     asked.formats(stored)  # raises where a shape does not fit, before any text is read
     refuse_output(output, overwrite, stored.directory)
     shown = None
-    if asked.is_calibrated:
+    own = None
+    if asked.is_calibrated and calibration == Path(SELF):
+        own = _own_samples(stored, output, seed=seed, device=device, dtype=dtype)
+        shown = own.read(samples, length, _tell_own_samples)
+    elif asked.is_calibrated:
         shown = read_calibration(calibration, stored, samples=samples, length=length, seed=seed)
     job = Job(
         stored,
@@ -89,7 +96,27 @@ def quantize(
     typer.echo(job.plan())
     with _interrupts_named(), QuantizeProgress() as progress:
         job.run(progress, overwrite=overwrite)
+    if own:
+        own.file.unlink(missing_ok=True)
     typer.echo(job.summary())
+
+
+def _own_samples(
+    stored: StoredModel, output: Path, *, seed: int, device: str, dtype: str
+) -> OwnSamples:
+    """Keep the samples beside the output until it is made: a run that goes on needs the same."""
+    facts = {
+        "source": file_stamps(stored),
+        "seed": seed,
+        "arithmetic": f"{dtype} on {choose_device(device).type}",
+        "version": __version__,
+    }
+    file = output.parent / f".{output.name}.own-samples"
+    return OwnSamples(stored, file, facts, seed, device, dtype)
+
+
+def _tell_own_samples(tokens: int, wanted: int) -> None:
+    typer.echo(f"glm4q: the source writes samples: {tokens:,} of {wanted:,} tokens", err=True)
 
 
 def _held_out(path: Path | None, no_quality: bool, stored: StoredModel) -> HeldOut | None:

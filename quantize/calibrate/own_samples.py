@@ -122,7 +122,7 @@ class OwnSamples:
         self, prompts: list[list[int]], seeds: list[int], tokens: int, stop: frozenset[int]
     ) -> list[list[int]]:
         """Continue each prompt at temperature 1, up to a stop token. Raises NumericError."""
-        batch = self._model.batch
+        batch = self._model.rows
         answers = [
             batch.join(prompt, SamplingParams(seed=seed, max_tokens=tokens, stop_token_ids=stop))
             for prompt, seed in zip(prompts, seeds, strict=True)

@@ -212,5 +212,5 @@ def _report(
 
 
 def _refuse_infinite(sums: Moments | None, module: str) -> None:
-    if sums is not None and not sums.hessian.isfinite().all():
+    if sums is not None and not sums.is_finite:
         raise CheckpointError(f"the input of {module} overflows on the calibration text")

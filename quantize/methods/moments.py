@@ -43,6 +43,12 @@ class Moments:
             _add_products(ahead.to(quantized.dtype), quantized, self.ahead)
         self.tokens += len(quantized)
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether no sum has overflowed."""
+        every = [self.hessian, self.cross, *([] if self.ahead is None else [self.ahead])]
+        return all(bool(each.isfinite().all()) for each in every)
+
     def merge(self, other: "Moments") -> None:
         """Count the tokens of `other` as well."""
         self.hessian += other.hessian

@@ -9,6 +9,7 @@ the sums have not seen, by what rounding would cost there, which needs no roundi
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor
@@ -60,7 +61,7 @@ def _choose_damping(seen: Tensor, unseen: Tensor) -> float:
     GPTQ rounds an input and lets those that follow make up for it by row i of the factor U, divided
     by its diagonal. So an error e of that input costs e^2 (u H u^T) / u_ii^2 where H is true.
     """
-    least, best = float("inf"), SHARES[-1]
+    least, best = inf, SHARES[-1]
     for share in SHARES:
         root, order = inverse_root(seen, share)
         if root is None:
@@ -86,7 +87,7 @@ def _choose_trust(
     for share, change in _changes(seen, hessian):
         saved = float((change * unseen).sum())
         cost = float((change * (change @ unseen_hessian)).sum())
-        if saved <= 0 or cost <= 0:
+        if not (0 < saved < inf and 0 < cost < inf):
             continue
         trust = round(min(saved / cost, 1.0) * STEPS_OF_TRUST) / STEPS_OF_TRUST
         gain = trust * (2 * saved - trust * cost)

@@ -69,14 +69,14 @@ def decode(
     capability: int, kvs: tuple[str, ...] = ("int8", "int4")
 ) -> Iterator[tuple[str, Launch]]:
     """What one token takes, each kind of launch once, by name."""
-    forms: dict[str, tuple[tuple[int, int], WeightFormat]] = {
+    formats: dict[str, tuple[tuple[int, int], WeightFormat]] = {
         "int4 g128": (LAYER, WeightFormat(4, 128)),
         "int8 g128 head": (HEAD, WeightFormat(8, 128)),
         "int4 g64 asymmetric": (LAYER, WeightFormat(4, 64, zero_bits=4)),
     }
     if capability >= AMPERE:
-        forms["nf4"] = LAYER, NF4
-    for name, (shape, weight_format) in forms.items():
+        formats["nf4"] = LAYER, NF4
+    for name, (shape, weight_format) in formats.items():
         for launch in product(shape, 1, weight_format, capability):
             yield f"{name} {launch.kernel.__name__}", launch
     for kv in kvs:

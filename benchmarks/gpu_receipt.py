@@ -131,19 +131,19 @@ def _time_product(spec: LinearSpec) -> tuple[int, float]:
 
 
 def _weight(spec: LinearSpec) -> QuantizedWeight:
-    form = spec.weight_format
-    groups = form.groups(spec.inputs)
-    words = spec.inputs * form.bits // 32
+    weight_format = spec.weight_format
+    groups = weight_format.groups(spec.inputs)
+    words = spec.inputs * weight_format.bits // 32
     where = torch.device("cuda")
     return QuantizedWeight(
-        form.bits,
+        weight_format.bits,
         torch.randint(-(2**31), 2**31 - 1, (words, spec.outputs), dtype=torch.int32, device=where),
         torch.rand(groups, spec.outputs, device=where).to(
-            torch.float16 if form.scheme == "groups" else torch.float32
+            torch.float16 if weight_format.scheme == "groups" else torch.float32
         ),
         None,
         None,
-        torch.linspace(-1, 1, 16, device=where) if form.scheme == "nf4" else None,
+        torch.linspace(-1, 1, 16, device=where) if weight_format.scheme == "nf4" else None,
     )
 
 

@@ -64,8 +64,8 @@ class AttentionCase:
             ours, theirs, caches = interpreted.attend(
                 CONFIG, self.kv, given, new, self.room, turing=self.capability < AMPERE
             )
-        found, expected = (self._chosen_rows(each) for each in (ours, theirs))
-        error = (found - expected).norm(dim=-1) / expected.norm(dim=-1)
+        attended, expected = (self._chosen_rows(each) for each in (ours, theirs))
+        error = (attended - expected).norm(dim=-1) / expected.norm(dim=-1)
         return driver, float(error.max()), sum(int((a != b).sum()) for a, b in caches)
 
     def _chosen_rows(self, attended: Tensor) -> Tensor:

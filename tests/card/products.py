@@ -30,20 +30,22 @@ class ProductCase:
 
     outputs: int
     inputs: int
-    form: WeightFormat
+    weight_format: WeightFormat
     rows: int
     capability: int
     whole: bool = True
     """Whether every block runs, or the first and the last of rows and of outputs only."""
 
     def __str__(self) -> str:
-        shape = f"{self.outputs} x {self.inputs} {self.form} x {self.rows}"
+        shape = f"{self.outputs} x {self.inputs} {self.weight_format} x {self.rows}"
         return f"{shape} on {self.capability / 10}"
 
     @cached_property
     def cut(self) -> Cut:
-        group = self.form.group_size or self.inputs
-        return Cut.of(self.rows, self.outputs, self.inputs, bits=self.form.bits, group=group)
+        group = self.weight_format.group_size or self.inputs
+        return Cut.of(
+            self.rows, self.outputs, self.inputs, bits=self.weight_format.bits, group=group
+        )
 
     @cached_property
     def columns(self) -> Tensor:
@@ -64,7 +66,7 @@ class ProductCase:
         return torch.cat((torch.arange(min(block, last)), torch.arange(last, self.rows)))
 
     def blocks(self, name: str, grid: Block) -> Sequence[Block] | None:
-        """Those that compute these columns and rows; all of what is no product."""
+        """Return the blocks that compute these columns and rows; None means all of them."""
         if self.whole:
             return None
         wide = {"add_splits": SUM_BLOCK}.get(name, self.cut.block_n)
@@ -81,7 +83,7 @@ class ProductCase:
     def run(self, **settings: object) -> tuple[PlayedDriver, Tensor, Tensor]:
         """The driver with its launches, the numbers computed, and exact ones in float64."""
         compute = torch.bfloat16 if self.capability >= AMPERE else torch.float16
-        small = random_weight(len(self.columns), self.inputs, self.form)
+        small = random_weight(len(self.columns), self.inputs, self.weight_format)
         x = torch.randn(self.rows, self.inputs).bfloat16()
         out = torch.full((self.rows, self.outputs), torch.nan)
         scratch_bytes = self.cut.partial_bytes + UNIT_BYTES * self.rows
@@ -100,7 +102,7 @@ class ProductCase:
             spread[name] = torch.empty(part.shape[0], self.outputs, dtype=part.dtype)
             spread[name][:, self.columns] = part
         if small.qzeros is not None:
-            per_word = 32 // self.form.bits
+            per_word = 32 // self.weight_format.bits
             words = self.columns[::per_word] // per_word
             zeros = torch.empty(
                 small.qzeros.shape[0], self.outputs // per_word, dtype=small.qzeros.dtype
@@ -112,6 +114,6 @@ class ProductCase:
         return spread
 
 
-def relative_error(found: Tensor, exact: Tensor) -> float:
-    """Of the root mean square."""
-    return float((found.double() - exact).norm() / exact.norm())
+def relative_error(computed: Tensor, exact: Tensor) -> float:
+    """Divide the norm of the error by that of the exact numbers."""
+    return float((computed.double() - exact).norm() / exact.norm())

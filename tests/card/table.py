@@ -59,8 +59,8 @@ launches' own time and what a block does before and after its loop are not in it
 
 def decode_launches(capability: int) -> Iterator[tuple[str, Launched]]:
     """Each kind of launch of a decoded token, by name."""
-    forms = [INT4, INT8, *([NF4] if capability >= AMPERE else [])]
-    for each in forms:
+    formats = [INT4, INT8, *([NF4] if capability >= AMPERE else [])]
+    for each in formats:
         for shape in ((4096, 4096), (27_392, 4096), (151_552, 4096)):
             driver, _, _ = ProductCase(*shape, each, 1, capability, whole=False).run()
             for launched in driver.launched:
@@ -96,8 +96,8 @@ def _launch_of(loop: Loop) -> str:
     """The launch that has this main loop."""
     if loop.name.startswith("attention"):
         return f"{loop.name.removeprefix('attention ')} cache attend"
-    form, _, kind = loop.name.rpartition(" ")
-    return f"{form} {'151,552' if kind == 'head' else '4,096'} x 4,096 matvec"
+    weight_format, _, kind = loop.name.rpartition(" ")
+    return f"{weight_format} {'151,552' if kind == 'head' else '4,096'} x 4,096 matvec"
 
 
 def _share_row(gpu: Gpu, loop: Loop, account: Account) -> str:

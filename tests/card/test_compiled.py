@@ -37,9 +37,11 @@ PRODUCTS = [
 
 @pytest.mark.parametrize("case", PRODUCTS, ids=str)
 def test_products(case: ProductCase) -> None:
-    driver, found, exact = case.run()
-    book = case.form.scheme == "nf4" and case.rows > 1  # tensor cores take its numbers in bfloat16
-    assert relative_error(found, exact) < (2e-3 if book else 1e-6)
+    driver, computed, exact = case.run()
+    book = (
+        case.weight_format.scheme == "nf4" and case.rows > 1
+    )  # tensor cores take its numbers in bfloat16
+    assert relative_error(computed, exact) < (2e-3 if book else 1e-6)
     for launched in driver.launched:
         wide = case.outputs >= 256  # narrow rows of a weight start inside a sector
         if launched.name in ("matvec", "matmul") and wide:
@@ -51,7 +53,7 @@ def test_products(case: ProductCase) -> None:
     [(86, "bf16", 1), (75, "int8", 1), (86, "int4", 1), (120, "k8v4", 1), (86, "int8", 3)],
 )
 def test_attention(capability: int, kv: str, tokens: int) -> None:
-    """Of GLM-4's heads and of the demo model's, whose tiles are part empty."""
+    """GLM-4's heads, and the demo model's, whose tiles are part empty."""
     for config, cached in ((HEADS, 99), (SMALL_HEADS, 70)):
         heads, size = (config.num_attention_heads, config.num_key_value_heads), config.head_dim
         given = 2 * torch.randn(2, 1, heads[1], cached, size)
@@ -72,18 +74,18 @@ def test_attention(capability: int, kv: str, tokens: int) -> None:
 
 def test_results_do_not_hang_on_the_order_of_warps_nor_on_exact_approximations() -> None:
     case = ProductCase(200, 640, WeightFormat(4, 32), 2, 86)
-    found = []
+    computed = []
     for options in (Options(noisy=False), Options(backwards=True, noisy=False)):
         torch.manual_seed(0)
-        found.append(case.run(options=options)[1])
-    assert torch.equal(found[0], found[1])
+        computed.append(case.run(options=options)[1])
+    assert torch.equal(computed[0], computed[1])
 
 
 @pytest.mark.parametrize("size", [96, 4096])
 def test_norm(size: int) -> None:
     x, weight = 3 * torch.randn(3, size).bfloat16(), torch.randn(size).bfloat16()
     with played_driver(86):
-        found = interpreted.norm(x, weight, 1e-5)
+        computed = interpreted.norm(x, weight, 1e-5)
     wide = x.double()
     exact = wide / (wide.square().mean(-1, keepdim=True) + 1e-5).sqrt()
-    torch.testing.assert_close(found, exact.bfloat16() * weight, rtol=1e-2, atol=1e-6)
+    torch.testing.assert_close(computed, exact.bfloat16() * weight, rtol=1e-2, atol=1e-6)

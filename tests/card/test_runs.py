@@ -28,7 +28,7 @@ from tests.card.sim.played import simulated_card
 PROMPT = [5, 7, 9, 11, 5, 7, 9] * 3
 GREEDY = SamplingParams(temperature=0, max_tokens=6)
 CARDS = "RTX 2060", "RTX 3060", "RTX 4090", "RTX 5070"
-"""Of compute capability 7.5, 8.6, 8.9 and 12.0."""
+"""Their compute capabilities are 7.5, 8.6, 8.9 and 12.0."""
 KVS = "bf16", "int8", "k8v4", "int4"
 Formats = tuple[WeightFormat, WeightFormat] | str | None
 
@@ -39,7 +39,7 @@ class Case:
 
     card: str
     formats: Formats
-    """Of layers and head; None in bf16, a word for what bitsandbytes makes."""
+    """Formats of layers and head; None in bf16, a word for what bitsandbytes makes."""
     kv: str
     dtype: str = "bf16"
     extra: dict[str, Any] = field(default_factory=dict)
@@ -161,7 +161,7 @@ def test_the_cases_have_each_format_and_each_way_on_each_card() -> None:
 @pytest.mark.card
 @pytest.mark.parametrize("case", EVERY, ids=str)
 def test_every_format_and_way_on_every_generation(case: Case, checkpoints: Path) -> None:
-    """As the plain run says; one wait for each token; and no more is held than is planned."""
+    """It says what the plain run says, and takes no more memory than is planned."""
     if isinstance(case.formats, str):
         save_bitsandbytes(checkpoints, case.formats)
     plain = replace(case, extra={})
@@ -189,13 +189,14 @@ WAITING = "glm4q/decode/", "glm4q/memory/staging.py", "glm4q/model/"
 
 
 def test_answers_together_are_those_alone(checkpoints: Path) -> None:
-    case = Case("RTX 3060", INT4, "int8", extra={"batch": 2})
-    prompts = [PROMPT, PROMPT[:5], PROMPT[:9]]
+    case = Case("RTX 3060", INT4, "int8")
+    prompts, short = [PROMPT, PROMPT[:5]], replace(GREEDY, max_tokens=4)
     with simulated_card(case.card):
-        together = case.load(checkpoints, "cuda").answers(prompts, GREEDY)
+        together = case.load(checkpoints, "cuda", batch=2).answers(prompts, short)
+        run = case.load(checkpoints, "cuda")
         for prompt, answer in zip(prompts, together, strict=True):
-            alone = case.load(checkpoints, "cuda", batch=1).answer(prompt, GREEDY)
-            assert list(alone) == answer
+            assert list(run.answer(prompt, short)) == answer
+            run.forget()
 
 
 ID_BYTES = 8

@@ -64,9 +64,9 @@ def odd_products(capability: int) -> list[ProductCase]:
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_products(capability: int) -> None:
     for case in (*true_products(capability), *odd_products(capability)):
-        driver, found, exact = case.run()
-        book = case.form.scheme == "nf4" and case.rows > 1
-        assert relative_error(found, exact) < (2e-3 if book else 1e-6), case
+        driver, computed, exact = case.run()
+        book = case.weight_format.scheme == "nf4" and case.rows > 1
+        assert relative_error(computed, exact) < (2e-3 if book else 1e-6), case
         if case.whole:
             continue
         for launched in driver.launched:

@@ -1,7 +1,7 @@
 """A played driver for Triton: it compiles for a card that is not here, and the PTX machine runs.
 
 Triton's own launcher decides what it compiles a kernel for: dtypes, which pointers and numbers are
-multiples of 16, which numbers are 1. So what the compiler is told is tested as well.
+multiples of 16, which numbers are 1. So what the compiler takes for granted is tested as well.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +22,7 @@ from tests.card.ptx.machine import Account, Options, run
 from tests.card.ptx.program import Program, parse
 
 MOST_THREADS = 1024
-"""Of a block, on every architecture."""
+"""The most threads of a block, on every architecture."""
 Unwrap = Callable[[Tensor], Tensor]
 Block = tuple[int, int, int]
 SomeBlocks = Callable[[str, tuple[int, int, int]], "Sequence[Block] | None"]
@@ -91,7 +91,7 @@ class PlayedDriver(DriverBase):
     submit: Callable[[str, Callable[[], None]], None] = _at_once
     """Does a launch's work, or notes it for a graph."""
     mutate: Callable[[str], str] = _as_it_is
-    """Changes a kernel before it runs: to see that a mistake is found."""
+    """Changes a kernel before it runs: to see that a mistake is caught."""
     on_launch: Callable[[Launched], None] | None = None
     launched: list[Launched] = field(default_factory=list)
 
@@ -106,7 +106,7 @@ class PlayedDriver(DriverBase):
         known = [kind != "constexpr" for kind in source.signature.values()]
 
         def launch(x: int, y: int, z: int, stream: int, loaded: Loaded, *rest: Any) -> None:
-            played = driver.active  # the launcher outlives the driver that it was made by
+            played = driver.active  # the launcher outlives the driver that made it
             _, _, _, _, *bound = rest
             given = tuple(each for each, taken in zip(bound, known, strict=True) if taken)
             played.start(loaded, (x, y, z), given)

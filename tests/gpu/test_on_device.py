@@ -101,7 +101,7 @@ def _memory(kv: str) -> Memory:
 
 
 def _plain(runner: Runner) -> Runner:
-    """The same runner, which replays nothing."""
+    """Have the runner replay nothing."""
     runner._recorded = None
     return runner
 

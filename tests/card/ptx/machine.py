@@ -76,7 +76,7 @@ class Options:
     noisy: bool = True
     """Approximations err by as much as NVIDIA allows."""
     backwards: bool = False
-    """Of a block the last warp goes first."""
+    """The last warp of a block goes first."""
 
 
 def run(
@@ -158,5 +158,5 @@ def _parameters(program: Program, arguments: Sequence[Argument]) -> bytes:
 
 def arguments_of(names: Sequence[str], arguments: Mapping[str, object]) -> list[Argument]:
     """Arguments by the kernel's order of names, without constants."""
-    found = [arguments[name] for name in names if name in arguments]
-    return [each for each in found if isinstance(each, Tensor | int | float)]
+    given = [arguments[name] for name in names if name in arguments]
+    return [each for each in given if isinstance(each, Tensor | int | float)]

@@ -62,8 +62,8 @@ def _bits(word: str, size: int) -> bytes:
     """A constant's bytes. Shared memory starts at 0."""
     if word == "global_smem":
         return bytes(size)
-    if found := re.match(r"0([fd])([0-9a-fA-F]+)$", word):
-        return struct.pack("<I" if found[1] == "f" else "<Q", int(found[2], 16))
+    if match := re.match(r"0([fd])([0-9a-fA-F]+)$", word):
+        return struct.pack("<I" if match[1] == "f" else "<Q", int(match[2], 16))
     number = int(word.rstrip("U"), 0)
     if size == 1:
         return bytes([number != 0])
@@ -81,10 +81,10 @@ def fill(
     """Write one instruction into its record. Raises KeyError for an opcode that is not known."""
     if name.startswith("ld.param."):
         _parameter(line, name, words, rows, parameter)
-    elif found := re.match(r"(ld|st)\.(global|shared)\.", name):
-        _memory(line, found[0].rstrip("."), name, words, rows)
-    elif found := MATRICES.match(name):
-        _matrices(line, found, words, rows)
+    elif match := re.match(r"(ld|st)\.(global|shared)\.", name):
+        _memory(line, match[0].rstrip("."), name, words, rows)
+    elif match := MATRICES.match(name):
+        _matrices(line, match, words, rows)
     elif COPY.match(name):
         _copy(line, words, rows)
     elif name.startswith("cp.async."):
@@ -109,10 +109,10 @@ def _vector(word: str) -> list[str]:
 
 
 def _address(line: Line, word: str, rows: Rows, size: int) -> tuple[int, int]:
-    found = ADDRESS.match(word)
-    if not found:
+    match = ADDRESS.match(word)
+    if not match:
         raise ValueError(f"address {word}")
-    return rows.of(found[1], size), int(found[2] or "0", 0)
+    return rows.of(match[1], size), int(match[2] or "0", 0)
 
 
 def _parameter(
@@ -125,10 +125,10 @@ def _parameter(
     line.size = int(kind[2]) // 8
     line.flags |= FLAGS["SIGNED"] if kind[1] == "s" else 0
     line.operand[0], line.width = rows.of(words[0], 0), rows.size(words[0])
-    found = ADDRESS.match(words[1])
-    if not found:
+    match = ADDRESS.match(words[1])
+    if not match:
         raise ValueError(f"address {words[1]}")
-    line.operand[1], line.offset = rows.of(_place(found[1], parameter), 8), int(found[2] or "0", 0)
+    line.operand[1], line.offset = rows.of(_place(match[1], parameter), 8), int(match[2] or "0", 0)
 
 
 def _place(word: str, parameter: Callable[[str], int]) -> str:
@@ -161,10 +161,10 @@ def _memory(line: Line, opcode: str, name: str, words: list[str], rows: Rows) ->
         line.operand[place] = row
 
 
-def _matrices(line: Line, found: re.Match[str], words: list[str], rows: Rows) -> None:
-    load = found[1] == "ld"
-    _known(line, f"{found[1]}matrix")
-    line.count, line.flags = int(found[2]), FLAGS["TRANSPOSED"] if found[3] else 0
+def _matrices(line: Line, match: re.Match[str], words: list[str], rows: Rows) -> None:
+    load = match[1] == "ld"
+    _known(line, f"{match[1]}matrix")
+    line.count, line.flags = int(match[2]), FLAGS["TRANSPOSED"] if match[3] else 0
     registers = _vector(words[0] if load else words[1])
     if len(registers) != line.count:
         raise ValueError("a register for each matrix")

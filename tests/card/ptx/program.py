@@ -65,7 +65,7 @@ class Program:
 @lru_cache(1024)
 def parse(text: str) -> Program:
     """The one kernel of a PTX file."""
-    text = re.sub(r"//[^\n]*", lambda found: _place(found[0]), text)
+    text = re.sub(r"//[^\n]*", lambda match: _place(match[0]), text)
     head, _, rest = text.partition("\n{\n")
     body, end, _ = rest.partition("\n}\n")
     entry, threads = re.search(r"\.entry\s+(\w+)", head), re.search(r"\.reqntid\s+(\d+)", head)
@@ -82,8 +82,8 @@ def parse(text: str) -> Program:
 
 def _place(comment: str) -> str:
     """Keep only comments that say where a .loc points."""
-    found = re.search(r"(\w+\.py:\d+):\d+", comment)
-    return f"@{found[1]}" if found else ""
+    match = re.search(r"(\w+\.py:\d+):\d+", comment)
+    return f"@{match[1]}" if match else ""
 
 
 def _read_body(program: Program, body: str) -> None:
@@ -110,11 +110,11 @@ def _directive(program: Program, words: str, place: str, used: int) -> tuple[str
     if not words.startswith(DIRECTIVES):
         raise PtxError(f"unknown directive: {words}")
     if words.startswith(".reg"):
-        found = re.match(r"\.reg\s+\.(\w+)\s+(%\w+)<(\d+)>", words)
-        if not found:
+        match = re.match(r"\.reg\s+\.(\w+)\s+(%\w+)<(\d+)>", words)
+        if not match:
             raise PtxError(f"unknown registers: {words}")
-        size = 1 if found[1] == "pred" else BYTES[re.sub(r"\D", "", found[1])]
-        program.rows.declare(found[2], int(found[3]), size)
+        size = 1 if match[1] == "pred" else BYTES[re.sub(r"\D", "", match[1])]
+        program.rows.declare(match[2], int(match[3]), size)
     elif words.startswith(".loc"):
         place = words.partition("@")[2] or place
     elif mask := re.search(r"used_bytes_mask (0x[0-9a-f]+)", words):
@@ -123,10 +123,10 @@ def _directive(program: Program, words: str, place: str, used: int) -> tuple[str
 
 
 def _instruction(program: Program, words: str, used: int) -> Line:
-    found = STATEMENT.match(words)
-    if not found:
+    match = STATEMENT.match(words)
+    if not match:
         raise PtxError(f"not understood: {words}")
-    negated, predicate, name, rest = found.groups()
+    negated, predicate, name, rest = match.groups()
     line = Line(used_bytes=used, predicate=-1)
     if predicate:
         line.predicate, line.negated = program.rows.of(predicate, 1), negated == "!"

@@ -96,7 +96,7 @@ class Opcode:
 
     index: int
     bytes: tuple[int, ...]
-    """Of each operand's numbers: 0 for any, -1 where there is no operand."""
+    """Bytes of each operand's numbers: 0 for any, -1 where there is no operand."""
 
 
 @cache

@@ -40,7 +40,7 @@ class DeviceError(RuntimeError):
 
 
 @dataclass(eq=False)
-class Held:
+class Lease:
     """A block of the card's memory, given back when no tensor lies in it any more."""
 
     allocator: Allocator
@@ -54,12 +54,12 @@ class SimTensor(Tensor):
     """Lies in host memory, and says that it lies on a card."""
 
     stored: Tensor
-    held: Held
+    lease: Lease
 
     @staticmethod
-    def __new__(cls, inner: Tensor, held: Held) -> "SimTensor":
+    def __new__(cls, inner: Tensor, lease: Lease) -> "SimTensor":
         with torch.inference_mode(False):  # whose tensors know no views of what was there before
-            made = torch.Tensor._make_wrapper_subclass(
+            fresh = torch.Tensor._make_wrapper_subclass(
                 cls,
                 inner.size(),
                 strides=inner.stride(),
@@ -68,8 +68,8 @@ class SimTensor(Tensor):
                 layout=inner.layout,
                 device=CUDA,
             )
-        made.stored, made.held = inner, held
-        return made
+        fresh.stored, fresh.lease = inner, lease
+        return fresh
 
     def data_ptr(self) -> int:
         return self.stored.data_ptr()
@@ -122,8 +122,8 @@ class SimDevice:
     pinned: set[int] = field(default_factory=set)
     """Storages of the host that copies need not wait for."""
     in_flight: set[int] = field(default_factory=set)
-    """Of these, whose copies may still be under way."""
-    _workspace: Held | None = None
+    """Those storages of which copies may still be under way."""
+    _workspace: Lease | None = None
 
     @staticmethod
     def current() -> "SimDevice":
@@ -149,7 +149,7 @@ class SimDevice:
         self.trace.note("allocate", str(tuple(inner.shape)), storage.nbytes())
         if self.recording is not None:
             raise DeviceError("a recorded step allocates memory")
-        return SimTensor(inner, Held(self.allocator, self.allocator.allocate(storage.nbytes())))
+        return SimTensor(inner, Lease(self.allocator, self.allocator.allocate(storage.nbytes())))
 
     def submit(self, name: str, work: Callable[[], object]) -> None:
         """Do work of the card now, or note it where a graph is recorded."""
@@ -216,16 +216,18 @@ class SimDevice:
         key = result.untyped_storage()._cdata
         for each in ours:
             if each.stored.untyped_storage()._cdata == key:
-                return SimTensor(result, each.held)
+                return SimTensor(result, each.lease)
         return self.wrap(result)
 
     def _create(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         where = {**kwargs, "device": torch.device("meta" if self.hollow else "cpu")}
         with torch.inference_mode(False), torch.no_grad():
-            made = func(*args, **{**where, "pin_memory": False} if "pin_memory" in where else where)
+            fresh = func(
+                *args, **{**where, "pin_memory": False} if "pin_memory" in where else where
+            )
         if str(func).startswith("aten.empty") and not self.hollow:
-            _fill_with_nothing(made)
-        return self.wrap(made)
+            _fill_with_nothing(fresh)
+        return self.wrap(fresh)
 
     def _on_host(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         pin = kwargs.get("pin_memory")
@@ -235,10 +237,10 @@ class SimDevice:
             for each in targets(func, args, kwargs):
                 if each.untyped_storage()._cdata in self.in_flight:
                     raise DeviceError(f"{func} writes to pinned memory that is still copied")
-        made = func(*args, **{**kwargs, "pin_memory": False} if pin else kwargs)
+        fresh = func(*args, **{**kwargs, "pin_memory": False} if pin else kwargs)
         if pin:
-            self.pinned.add(made.untyped_storage()._cdata)
-        return made
+            self.pinned.add(fresh.untyped_storage()._cdata)
+        return fresh
 
     def _copy(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         if func.overloadpacket is aten._to_copy:
@@ -280,8 +282,8 @@ class SimDevice:
         place = torch.device("meta" if self.hollow and up else "cpu")
         given = source.stored if isinstance(source, SimTensor) else source
         with torch.inference_mode(torch.is_inference_mode_enabled() and not up):
-            made = torch.empty_like(given, dtype=dtype, device=place)
-        target: Tensor = self.wrap(made) if up else made
+            fresh = torch.empty_like(given, dtype=dtype, device=place)
+        target: Tensor = self.wrap(fresh) if up else fresh
         staged = source
         if isinstance(source, SimTensor) != up and dtype != source.dtype:
             # The card converts: what crosses the bus has the source's dtype.
@@ -315,7 +317,7 @@ class SimDevice:
     def _take_workspace(self) -> None:
         if self._workspace is None:
             block = self.allocator.allocate(CUBLAS_WORKSPACE)
-            self._workspace = Held(self.allocator, block)
+            self._workspace = Lease(self.allocator, block)
 
 
 ACTIVE: list[SimDevice] = []

@@ -35,7 +35,7 @@ CONFIG = replace(
 
 
 def save_checkpoints(directory: Path, formats: Sequence[tuple[WeightFormat, WeightFormat]]) -> None:
-    """The same weights in bf16 and in each format of layers and head, by name."""
+    """Save the same weights in bf16 and in each format of layers and head, by name."""
     plain = directory / "bf16"
     tiny.save_checkpoint(tiny.transformers_model(CONFIG), plain)
     for linear, head in formats:
@@ -44,7 +44,7 @@ def save_checkpoints(directory: Path, formats: Sequence[tuple[WeightFormat, Weig
 
 
 def save_bitsandbytes(directory: Path, weights: str) -> None:
-    """The same weights as bitsandbytes makes them: nf4 or llm-int8."""
+    """Save them as bitsandbytes makes them: nf4 or llm-int8."""
     if not (directory / weights).exists():
         write_by_bitsandbytes(StoredModel.open(directory / "bf16"), directory / weights, weights)
 
@@ -72,21 +72,21 @@ class Run:
 
     def answers(self, prompts: Sequence[Sequence[int]], params: SamplingParams) -> list[list[int]]:
         """Answers that are decoded together."""
-        found: list[list[int]] = [[] for _ in prompts]
+        answers: list[list[int]] = [[] for _ in prompts]
         every = [params] * len(prompts)
         for place, event in generate_batch(self.runner, prompts, every):
             if isinstance(event, Token):
-                found[place].append(event.token)
-        return found
+                answers[place].append(event.token)
+        return answers
 
     def logits(self, tokens: Sequence[int]) -> Tensor:
-        """Of each token after the first chunk, one after another, float32 on the host."""
+        """Compute the logits of each token after the first chunk, in float32 on the host."""
         chunk = self.memory.chunk
-        made = [prefill(self.runner, list(tokens[:chunk])).cpu().clone()]
+        logits = [prefill(self.runner, list(tokens[:chunk])).cpu().clone()]
         for token in tokens[chunk:]:
             step = self.runner(torch.tensor([[token]]))
-            made.append(step[0].cpu().clone())
-        return torch.stack(made)
+            logits.append(step[0].cpu().clone())
+        return torch.stack(logits)
 
     def forget(self) -> None:
         """Start anew with an empty cache."""

@@ -109,7 +109,7 @@ def simulated_card(
 ) -> Iterator[tuple[SimDevice, PlayedDriver]]:
     """A card of gpus.toml is there meanwhile. hollow: its tensors hold nothing, and nothing runs.
 
-    free: bytes that the driver can give; all but the context if not said.
+    free: bytes that the driver can give; all but the context where it is None.
     """
     gpu = find_gpu(name)
     major, _, minor = str(gpu.compute_capability).partition(".")

@@ -34,18 +34,18 @@ def is_view(func: Any) -> bool:
 
 def targets(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Tensor]:
     """What an operator writes to, in the order of its schema."""
-    found = []
+    tensors: list[Tensor] = []
     for place, each in enumerate(func._schema.arguments):
         if each.alias_info is not None and each.alias_info.is_write:
             value = args[place] if place < len(args) else kwargs.get(each.name)
-            found += [value] if isinstance(value, Tensor) else list(value or [])
-    return found
+            tensors += [value] if isinstance(value, Tensor) else list(value or [])
+    return tensors
 
 
 def written(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """What an operator that writes returns: the tensors that it writes to."""
-    found = targets(func, args, kwargs)
+    tensors = targets(func, args, kwargs)
     returns = len(func._schema.returns)
     if returns == 0:
         return None
-    return found[0] if returns == 1 else tuple(found[:returns])
+    return tensors[0] if returns == 1 else tuple(tensors[:returns])

@@ -96,13 +96,13 @@ def test_the_plan_counts_segments_as_the_allocator_does(sizes: list[int]) -> Non
 @given(st.lists(st.tuples(st.integers(1, 30 * MIB), st.booleans()), max_size=40))
 def test_what_is_freed_can_be_had_again(steps: list[tuple[int, bool]]) -> None:
     memory = Allocator(1 << 40)
-    held = []
+    blocks = []
     for size, kept in steps:
-        held.append(memory.allocate(size))
+        blocks.append(memory.allocate(size))
         if not kept:
-            memory.free(held.pop(0))
-    assert memory.allocated == sum(block.size for block in held)
-    for block in held:
+            memory.free(blocks.pop(0))
+    assert memory.allocated == sum(block.size for block in blocks)
+    for block in blocks:
         memory.free(block)
     memory.empty_cache()
     assert memory.reserved == 0

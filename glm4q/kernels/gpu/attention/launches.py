@@ -24,8 +24,8 @@ MOST_ROWS = 64
 BLOCK_S = 64
 """Cached tokens of a tile: more would not fit into registers."""
 SHORT_BLOCK_S = 32
-"""The same where there are many rows and an INT4 cache; and on Turing, which has less shared memory
-and hides waiting for it by more blocks at once."""
+"""Cached tokens of a tile where many rows meet an INT4 cache, and on Turing, which has less shared
+memory and needs more blocks at once to hide waiting."""
 SMALLEST_TILE = 16
 """The smallest tile that a tensor core multiplies."""
 

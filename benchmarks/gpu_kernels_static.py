@@ -168,7 +168,7 @@ On Turing attention of one token is a kernel of its own, in Gluon: Triton since 
 cores there ([triton#5066](https://github.com/triton-lang/triton/pull/5066)), and Gluon does. By
 Triton's kernel, in float32 lanes, it took 111 to 615 % of what an RTX 2060 can issue.
 Every GeForce for desktops from Turing on is bound by memory in all of these loops
-(tests/card/test_table.py goes through the list); of laptops' cards seven are not in some: their
+(tests/card/test_table.py goes through the list); of laptops' cards five are not in some: their
 data sheets name low clocks beside fast memory.
 
 ## Is a prompt's attention bound by tensor cores?

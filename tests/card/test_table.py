@@ -93,7 +93,7 @@ def test_attention(capability: int, kv: str) -> None:
 
 NOT_BOUND_BY_MEMORY = {
     "RTX 5050 Laptop", "RTX 5060 Laptop", "RTX 5070 Ti Laptop", "RTX 5080 Laptop",
-    "RTX 3050 Laptop", "RTX 3050 Ti Laptop", "RTX 2060 Laptop",
+    "RTX 2060 Laptop",
 }  # fmt: skip
 """Cards whose data sheets have less arithmetic for their memory than our densest loops take."""
 
@@ -101,7 +101,7 @@ NOT_BOUND_BY_MEMORY = {
 def test_decoding_is_bound_by_memory_on_every_geforce_from_turing_on() -> None:
     """Attention and products: a card issues a loop's instructions while it reads the loop's bytes.
 
-    On some cards for laptops it does not for INT4 caches, nor for NF4 from Blackwell on.
+    On five cards for laptops it does not for INT4 caches, nor for NF4 from Blackwell on.
     """
     compiled = {capability: list(loops(capability)) for capability in CAPABILITIES}
     slow = set()

@@ -54,7 +54,8 @@ class SingleRun:
     def __call__(self, step: Step, caches: Sequence[KVCache]) -> None:
         for own, cache in zip(row_steps(step, caches), caches, strict=True):
             prepare_attention(self._model.config, own, centered=cache.centered)
-        kernel = self._one_token if step.shape.tokens == 1 else self._several_tokens
+        alone = step.shape.tokens == 1 or (step.alike and self._one_token.rows_alike)
+        kernel = self._one_token if alone else self._several_tokens
         views = layers_of(caches)
         attend = [partial(kernel, cache=views[layer]) for layer in self._layers]
         self._model.run_layers(self._layers, step, attend)

@@ -27,13 +27,19 @@ class Runner:
             self._bind(number, part, chosen)
             for number, (part, chosen) in enumerate(zip(memory.parts, kernels, strict=True))
         ]
-        self._recorded = Recorded() if self._can_be_recorded() else None
+        self._recorded = {tokens: Recorded() for tokens in self._recordable()}
 
-    def _can_be_recorded(self) -> bool:
-        """Whether a step of one token is the same launches each time, on one device."""
+    def _recordable(self) -> frozenset[int]:
+        """The numbers of tokens whose steps are the same launches each time, on one device.
+
+        Steps with a draft are recorded for the longest one alone; others are filled up to it.
+        """
+        kernel = self.kernels[0].one_token[1].kernel
         if self.memory.cache.batch > 1 or len(self.kernels) > 1:
-            return False
-        return self.kernels[0].one_token[1].kernel.reads_length_on_device
+            return frozenset()
+        if not kernel.reads_length_on_device:
+            return frozenset()
+        return frozenset({1, 1 + self.memory.draft_tokens if kernel.rows_alike else 1})
 
     def _bind(self, number: int, part: Part, chosen: LayersKernels) -> LayersRun:
         if isinstance(chosen.layers[1].kernel, NativeLayers):
@@ -52,17 +58,33 @@ class Runner:
         step.
         """
         caches = (self.memory.cache,) if caches is None else caches
+        new, is_decoding = input_ids.shape[1], last == input_ids.shape[1]
+        if is_decoding:
+            input_ids = self._filled_up(input_ids, caches)
         tokens = input_ids.shape[1]
         self.begin(input_ids, caches)
-        work = partial(self._finish, caches, tokens, last)
-        if tokens == 1 and self._recorded is not None:
-            self._recorded(work)
+        work = partial(self._finish, caches, tokens, tokens if is_decoding else last)
+        if is_decoding and tokens in self._recorded:
+            self._recorded[tokens](work)
         else:
             work()
         for cache in caches:
-            cache.advance(tokens)
+            cache.advance(new)
         step, _ = self.steps(caches, tokens)[-1]
         return step["logits"][: last * step.shape.batch]
+
+    def _filled_up(self, input_ids: Tensor, caches: Sequence[KVCache]) -> Tensor:
+        """Repeat a draft's last token up to a length that is recorded, where there is room.
+
+        Nobody looks at what comes after the draft: the cache's length does not count it.
+        """
+        tokens = input_ids.shape[1]
+        longest = max(self._recorded, default=1)
+        if not 1 < tokens < longest or any(
+            cache.length + longest > cache.max_seq_len for cache in caches
+        ):
+            return input_ids
+        return torch.cat((input_ids, input_ids[:, -1:].expand(-1, longest - tokens)), 1)
 
     @torch.inference_mode()
     def hidden_states(self, input_ids: Tensor, caches: Sequence[KVCache] | None = None) -> Step:

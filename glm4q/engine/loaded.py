@@ -29,6 +29,9 @@ from glm4q.planning.plan import RunPlan, plan_run
 from glm4q.text.generation_config import read_stop_token_ids
 from glm4q.text.tokenizer import Tokenizer
 
+GPU_DRAFTS = 3
+"""Guesses of a step on a GPU, whose blocks multiply each token's numbers anew: by the count of
+instructions, more tokens would wait for arithmetic instead of memory on most cards."""
 DIGESTS = "digests.json"
 
 
@@ -176,8 +179,7 @@ def new_runner(model: CausalLM, run_plan: RunPlan, machine: Machine) -> Runner:
     """Allocate the memory of a run, and bind a loaded model to it."""
     with _full_device_named():
         memory = Memory.allocate(run_plan.memory, machine.places, machine.dtype)
-    if not run_plan.rows_alike:
-        memory = replace(memory, draft_tokens=0)
+    memory = replace(memory, draft_tokens=_most_drafts(memory, run_plan))
     return Runner(model, memory, tuple(run_plan.layers.values()))
 
 
@@ -191,3 +193,11 @@ def _full_device_named() -> Iterator[None]:
             "the device has no memory left: another program took it since this run was planned; "
             "close that program, or start anew and let the run be planned for what is left"
         ) from None
+
+
+def _most_drafts(memory: Memory, run_plan: RunPlan) -> int:
+    """How many guesses a step may verify with the kernels of the plan."""
+    if not run_plan.rows_alike:
+        return 0
+    on_gpu = memory.device.type == "cuda"
+    return min(memory.draft_tokens, GPU_DRAFTS) if on_gpu else memory.draft_tokens

@@ -48,7 +48,15 @@ class BitsAndBytes:
         rows = min(spec.outputs, dequantized_outputs(spec.inputs))
         return KernelNeeds(operator_bytes=rows * spec.inputs * activation_bytes)
 
-    def matmul(self, x: Tensor, packed: Mapping[str, Tensor], out: Tensor, scratch: Tensor) -> None:
+    def matmul(
+        self,
+        x: Tensor,
+        packed: Mapping[str, Tensor],
+        out: Tensor,
+        scratch: Tensor,
+        *,
+        alike: bool = False,
+    ) -> None:
         if x.is_cuda and x.shape[0] == 1:
             out.copy_(multiply_one(x, packed))
             return

@@ -95,12 +95,6 @@ class WeightKernels:
         spec, choice = self.quantized[weight]
         return choice.kernel.packed_format(spec.weight_format)
 
-    def choices(self) -> Iterator[Choice[Any]]:
-        """Every choice."""
-        for chosen in (self.quantized, self.dense):
-            yield from (choice for _, choice in chosen.values())
-        yield self.norm[1]
-
     def layer_linears(self, layers: range) -> frozenset[object]:
         """The kernels of all linears of some layers."""
         both: dict[Weight, tuple[Any, Choice[Any]]] = {**self.quantized, **self.dense}

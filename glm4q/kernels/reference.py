@@ -36,7 +36,15 @@ class Reference:
         parts = {name: getattr(weight, name) for name in PARTS}
         return {name: tensor for name, tensor in parts.items() if tensor is not None}
 
-    def matmul(self, x: Tensor, packed: Mapping[str, Tensor], out: Tensor, scratch: Tensor) -> None:
+    def matmul(
+        self,
+        x: Tensor,
+        packed: Mapping[str, Tensor],
+        out: Tensor,
+        scratch: Tensor,
+        *,
+        alike: bool = False,
+    ) -> None:
         bits = packed["qweight"].shape[0] * WORD_BITS // x.shape[-1]
         weight = QuantizedWeight(bits, **packed)
         tile = dequantized_outputs(weight.inputs)

@@ -41,7 +41,8 @@ class Kernel(Protocol):
     widens: bool
     """Whether `out` may be float32 where x is not: its sums then leave it unrounded."""
     rows_alike: bool
-    """Whether each of up to FEW_TOKENS rows has the bits that it has alone: drafts rely on it."""
+    """Whether it can give each of up to FEW_TOKENS rows the bits that it has alone. Others multiply
+    the tokens of a draft one by one."""
     packs_on_device: bool
     """Whether `pack` takes the weight on the device, because it computes much or only there."""
 
@@ -57,11 +58,21 @@ class Kernel(Protocol):
     def needs(self, spec: LinearSpec, tokens: int, activation_bytes: int) -> KernelNeeds:
         """What `matmul` of that many rows takes beside the weight: what the plan counts."""
 
-    def matmul(self, x: Tensor, packed: Mapping[str, Tensor], out: Tensor, scratch: Tensor) -> None:
+    def matmul(
+        self,
+        x: Tensor,
+        packed: Mapping[str, Tensor],
+        out: Tensor,
+        scratch: Tensor,
+        *,
+        alike: bool = False,
+    ) -> None:
         """[M, K] activations by the packed [N, K] weight into `out`, [M, N], in x's dtype, or
         in float32 where it widens.
 
-        scratch: uint8, as many bytes as it needs or more, for it to use meanwhile.
+        scratch: uint8, as many bytes as it needs or more, for it to use meanwhile. alike: whether
+        each row is to have the bits that it has alone; asked only of kernels whose `rows_alike`
+        says that they can.
         """
 
 

@@ -1,11 +1,13 @@
 """Our own kernels for NVIDIA cards, on GPTQ's layout as it is: `glm4q.kernels.gpu`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from calculator.memory.scratch import KernelNeeds
+from calculator.memory.workspace import FEW_TOKENS
 from calculator.model.formats import GROUP_SIZES, WeightFormat
 from glm4q.kernels.cuda import AMPERE, matrix_dtype, refuses_triton
 from glm4q.kernels.gpu.cut import FEW_ROWS, Cut
@@ -26,7 +28,7 @@ class TritonLinear:
 
     name = "triton"
     widens = False
-    rows_alike = False
+    rows_alike = True
     packs_on_device = False
 
     def refuses(self, spec: LinearSpec) -> str | None:
@@ -59,10 +61,20 @@ class TritonLinear:
         for rows in {1, min(tokens, FEW_ROWS), tokens}:
             cut = Cut.of(rows, spec.outputs, spec.inputs, bits=spec.weight_format.bits, group=group)
             sizes.append(cut.partial_bytes + (UNIT_BYTES * rows if guarded and rows > 1 else 0))
+        one = Cut.of(1, spec.outputs, spec.inputs, bits=spec.weight_format.bits, group=group)
+        sizes.append(replace(one, rows=min(tokens, FEW_TOKENS)).partial_bytes)
         return KernelNeeds(max(sizes))
 
-    def matmul(self, x: Tensor, packed: Mapping[str, Tensor], out: Tensor, scratch: Tensor) -> None:
+    def matmul(
+        self,
+        x: Tensor,
+        packed: Mapping[str, Tensor],
+        out: Tensor,
+        scratch: Tensor,
+        *,
+        alike: bool = False,
+    ) -> None:
         from glm4q.kernels.gpu.launch import run_all  # Triton is not there on every machine
         from glm4q.kernels.gpu.linear import Product
 
-        run_all(Product(x, packed, out, scratch, matrix_dtype(x.device)).launches())
+        run_all(Product(x, packed, out, scratch, matrix_dtype(x.device), alike).launches())

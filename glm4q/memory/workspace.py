@@ -5,6 +5,7 @@ valid only at the moments that `calculator.memory.workspace` lists.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from math import prod
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from calculator.memory.arena import Arena
 from calculator.memory.workspace import (
+    FEW_TOKENS,
     BufferName,
     LentUse,
     StepBuffer,
@@ -37,6 +39,10 @@ HANDED_ON: dict[BufferName, int] = {
     "mixed": 0,
 }
 """The buffers that attention shares with the rest of a step, and their dimension of sequences."""
+
+OF_A_TOKEN: dict[BufferName, int] = {"q": 1, "k": 1, "v": 1, "rotation": 2, "attended": 1}
+"""The buffers of which each new token has a part, and their dimension of tokens."""
+DIVIDED: tuple[BufferName, ...] = ("queries", "mixed")
 
 
 def split_scratch(
@@ -63,6 +69,31 @@ class Step:
 
     def __getitem__(self, name: BufferName | LentUse) -> Tensor:
         return self._tensors[buffer_for(name)]
+
+    @property
+    def alike(self) -> bool:
+        """Whether each token is to have the bits that it has alone, as those of a draft."""
+        return self.shape.batch == 1 and 1 < self.shape.tokens <= FEW_TOKENS
+
+    @cached_property
+    def tokens(self) -> tuple["Step", ...]:
+        """A step for each token of one sequence, to append and attend one after another.
+
+        All but one token's part of some buffers is shared; queries and "mixed" are divided, because
+        every token is appended before the first one attends.
+        """
+        count = self.shape.tokens
+        alone = replace(self.shape, tokens=1)
+        return tuple(
+            Step(alone, {**self._tensors, **self._token(place, count)}) for place in range(count)
+        )
+
+    def _token(self, place: int, count: int) -> dict[BufferName, Tensor]:
+        parts = {name: self[name].narrow(axis, place, 1) for name, axis in OF_A_TOKEN.items()}
+        for name in DIVIDED:
+            batch, heads, rows, size = self[name].shape
+            parts[name] = self[name].view(count, batch, heads, rows // count, size)[place]
+        return parts
 
     @cached_property
     def rows(self) -> tuple["Step", ...]:

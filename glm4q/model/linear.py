@@ -27,7 +27,10 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor, step: Step, out: Tensor) -> Tensor:  # [..., K] -> [..., N]
         rows, y = x.view(-1, x.shape[-1]), out.view(-1, out.shape[-1])
-        self.kernel.matmul(rows, self.weight, self.bias, y)
+        # A kernel that sums several rows in another order takes those of a draft one by one.
+        most = 1 if step.alike and not self.kernel.rows_alike else len(rows)
+        for some, of in zip(rows.split(most), y.split(most), strict=True):
+            self.kernel.matmul(some, self.weight, self.bias, of)
         return out
 
 
@@ -53,7 +56,10 @@ class QuantLinear(nn.Module):
     def forward(self, x: Tensor, step: Step, out: Tensor) -> Tensor:  # [..., K] -> [..., N]
         packed = {name: self.get_buffer(name) for name in self._packed}
         y = out.view(-1, out.shape[-1])
-        self.kernel.matmul(x.view(-1, x.shape[-1]), packed, y, step["scratch"])
+        alike = step.alike and self.kernel.rows_alike
+        most = 1 if step.alike and not alike else len(y)
+        for rows, of in zip(x.view(-1, x.shape[-1]).split(most), y.split(most), strict=True):
+            self.kernel.matmul(rows, packed, of, step["scratch"], alike=alike)
         if self.bias is not None:
             y += self.bias
         return out

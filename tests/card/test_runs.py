@@ -21,9 +21,11 @@ if compiler() is None:
 from calculator.model.formats import WeightFormat
 from calculator.questions.fit import Wish
 from glm4q.decode.sampling import SamplingParams
+from glm4q.engine.loaded import GPU_DRAFTS
 from tests.card.conftest import ASYMMETRIC, INT4, INT8
 from tests.card.sim.models import Run, name_of, save_bitsandbytes
 from tests.card.sim.played import simulated_card
+from tests.glm4q.memories import prefill
 
 PROMPT = [5, 7, 9, 11, 5, 7, 9] * 3
 GREEDY = SamplingParams(temperature=0, max_tokens=6)
@@ -58,7 +60,7 @@ class Case:
     def load(self, checkpoints: Path, device: str, kernel: str = "auto", **changed: Any) -> Run:
         if (self.card, self.formats) == ("RTX 2060", "nf4"):
             kernel = "reference"  # bitsandbytes has its own code for that card, which none can run
-        wish = Wish(context=64, kv=self.kv, **{**self.extra, **changed})
+        wish = Wish(context=64, kv=self.kv, **{"draft_tokens": 0, **self.extra, **changed})
         return Run(checkpoints / self.name, device, wish, dtype=self.dtype, kernel=kernel)
 
 
@@ -252,6 +254,38 @@ def test_a_replayed_step_launches_the_same_kernels_at_the_same_addresses(checkpo
             assert all("sampling.py" in event.place for event in trace.of("allocate"))
         assert seen[0] == seen[1]
         assert len(seen[0]) > 20
+
+
+ROWS_ALIKE = [
+    Case("RTX 3060", INT4, "int8"),
+    *slow(
+        Case("RTX 2060", INT4, "bf16", "fp32"),
+        Case("RTX 4090", INT8, "int4"),
+        Case("RTX 5070", ASYMMETRIC, "k8v4"),
+        Case("RTX 3060", None, "bf16"),
+    ),
+]
+
+
+@pytest.mark.parametrize("case", ROWS_ALIKE, ids=str)
+def test_the_tokens_of_a_draft_have_the_bits_that_they_have_alone(
+    case: Case, checkpoints: Path
+) -> None:
+    """Steps of any draft are one record of the longest, which allocates nothing."""
+    tokens = [31, 7, 71, 63]
+    with simulated_card(case.card) as (card, _):
+        run = case.load(checkpoints, "cuda", draft_tokens=None)
+        assert run.memory.draft_tokens == GPU_DRAFTS == len(tokens) - 1
+        prefill(run.runner, PROMPT)
+        alone = torch.cat([run.runner(torch.tensor([[token]])).clone() for token in tokens])
+        for count in (4, 4, 2, 3):
+            run.memory.cache.truncate(len(PROMPT))
+            with card.trace.only() as trace:
+                together = run.runner(torch.tensor([tokens[:count]]), last=count)
+            assert torch.equal(together, alone[:count])
+            assert run.memory.cache.length == len(PROMPT) + count
+        assert len(trace.of("replay")) == 1
+        assert not trace.of("allocate")
 
 
 def _address(argument: object) -> object:

@@ -102,7 +102,7 @@ def _memory(kv: str) -> Memory:
 
 def _plain(runner: Runner) -> Runner:
     """Have the runner replay nothing."""
-    runner._recorded = None
+    runner._recorded = {}
     return runner
 
 
@@ -111,7 +111,7 @@ def test_replayed_steps_say_what_plain_steps_say(kv: str) -> None:
     model = random_model(CONFIG).to(CUDA, torch.bfloat16)
     prompt = torch.randint(CONFIG.vocab_size, (1, 60))
     recorded, plain = runner_of(model, _memory(kv)), _plain(runner_of(model, _memory(kv)))
-    assert recorded._recorded is not None
+    assert recorded._recorded
     for runner in (recorded, plain):
         runner(prompt)
     for token in range(WARM_UP + 8):

@@ -32,7 +32,7 @@ class TritonAttention:
     turing: bool = False
     """Whether it is for Turing, where one token has a kernel of its own and prompts have none."""
     reads_length_on_device = True
-    rows_alike = False
+    rows_alike = True
 
     @property
     def name(self) -> str:
@@ -57,12 +57,33 @@ class TritonAttention:
         return "is for compute capability 7.5" if not on_turing else _refuses_turing(spec)
 
     def __call__(self, step: Step, cache: LayerCache | LayerRows) -> Tensor:
+        if step.alike and isinstance(cache, LayerCache):
+            return self._one_after_another(step, cache)
         if step.shape.tokens > 1 or isinstance(cache, LayerRows):
             return append_and_attend(step, cache, self.attend)
         from glm4q.kernels.gpu.launch import run_all  # Triton is not there on every machine
 
         cache.length += 1
         run_all(self._launches(step, cache).append_and_attend())
+        return step["attended"]
+
+    def _one_after_another(self, step: Step, cache: LayerCache) -> Tensor:
+        """Append and attend from each token of a draft by the launches of one token alone."""
+        from glm4q.kernels.gpu.attention.launches import AttentionLaunches
+        from glm4q.kernels.gpu.launch import run_all
+
+        cache.length += step.shape.tokens
+        each = [
+            AttentionLaunches(
+                own, cache.keys, cache.values, cache.layer, self.turing,
+                ahead, step["rotation"][0].numel(),
+            )
+            for ahead, own in enumerate(step.tokens)
+        ]  # fmt: skip
+        for one in each:
+            run_all(one.append())
+        for one in each:
+            run_all(one.attend_from_one())
         return step["attended"]
 
     def attend(self, step: Step, cache: LayerCache) -> None:

@@ -117,7 +117,15 @@ class Native:
         bits = self.activation_bits(spec.weight_format.bits, book=book)
         return KernelNeeds(activations_bytes(tokens, spec.inputs, group, bits))
 
-    def matmul(self, x: Tensor, packed: Mapping[str, Tensor], out: Tensor, scratch: Tensor) -> None:
+    def matmul(
+        self,
+        x: Tensor,
+        packed: Mapping[str, Tensor],
+        out: Tensor,
+        scratch: Tensor,
+        *,
+        alike: bool = False,
+    ) -> None:
         rows, inputs = sizes(x, "activations", 2)
         weight = self.linear_record(packed, inputs)
         _require_dtypes(x, out)

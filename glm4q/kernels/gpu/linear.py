@@ -1,7 +1,7 @@
 """The launches that multiply activations by a quantized weight."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import torch
@@ -30,6 +30,8 @@ class Product:
     scratch: Tensor
     compute: torch.dtype
     """The dtype that tensor cores multiply: bfloat16, or float16 on cards without bfloat16."""
+    alike: bool = False
+    """Whether each row has the bits that it has alone."""
 
     @property
     def inputs(self) -> int:
@@ -51,26 +53,35 @@ class Product:
     def launches(self) -> list[Launch]:
         """Return all launches that compute `out`."""
         rows = self.x.shape[0]
-        cut = Cut.of(rows, self.outputs, self.inputs, bits=self.bits, group=self.group)
+        alone = rows == 1 or self.alike
+        cut = Cut.of(
+            1 if alone else rows, self.outputs, self.inputs, bits=self.bits, group=self.group
+        )
+        cut = replace(cut, rows=rows)
         split = cut.splits > 1
         shape = cut.splits, rows, self.outputs
         partial = split_scratch(self.scratch, (torch.float32, shape))[0] if split else self.out
         launches = (
-            [self._matvec(cut, partial)] if rows == 1 else self._matmul(cut, partial, split=split)
+            [self._matvec(cut, partial, split=split)]
+            if alone
+            else self._matmul(cut, partial, split=split)
         )
         return [*launches, self._add(cut, partial)] if split else launches
 
-    def _matvec(self, cut: Cut, partial: Tensor) -> Launch:
+    def _matvec(self, cut: Cut, partial: Tensor, *, split: bool) -> Launch:
         per_word = WORD_BITS // self.bits
         return Launch(
             matvec,
-            (ceil(self.outputs / cut.block_n), cut.splits),
+            (ceil(self.outputs / cut.block_n) * cut.rows, cut.splits),
             {
                 "x": self.x,
                 **self._weight(),
                 "out": partial,
+                "rows": cut.rows,
                 "inputs": self.inputs,
                 "outputs": self.outputs,
+                "x_stride": self.x.stride(0),
+                "out_stride": self.outputs if split else self.out.stride(0),
                 "split_words": cut.split_inputs // per_word,
             },
             {

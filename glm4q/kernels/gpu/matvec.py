@@ -1,5 +1,8 @@
 """One token by a quantized weight: read every word once, multiply in float32, no tensor cores.
 
+Several tokens of a draft do the same, each in blocks of its own: so a token has the same bits in a
+step of its own and in one with others.
+
 A code is put into the mantissa of 2**23: `code | 0x4B000000`, read as a float32, is 2**23 + code,
 so that one logical operation and one subtraction make a number of it. Codes are not shifted to the
 end of their half of the word, so they count 2**place times as much; the activation is divided by
@@ -14,14 +17,17 @@ from glm4q.kernels.gpu.numbers import MAGIC, MAGIC_BITS
 
 @triton.jit
 def matvec(
-    x,  # [K]
+    x,  # [M, K]
     qweight,  # int32 [K / per word, N]
     scales,  # float16 or float32 [groups, N]
     qzeros,  # int32 [groups, N / per word], or None
     book,  # float32 [16], the numbers that codes stand for, or None
-    out,  # [splits, N]
+    out,  # [splits, M, N]
+    rows,  # M
     inputs,
     outputs,
+    x_stride,
+    out_stride,
     split_words,
     BITS: tl.constexpr,
     GROUP_WORDS: tl.constexpr,
@@ -29,9 +35,15 @@ def matvec(
     BLOCK_N: tl.constexpr,
     EVEN_WORDS: tl.constexpr,
 ):
-    """Sum the inputs of one split for BLOCK_N outputs."""
+    """Sum the inputs of one split for BLOCK_N outputs and one row.
+
+    Blocks of the same outputs stand side by side, so that all rows find the words in the cache that
+    the first of them reads.
+    """
     PER_WORD: tl.constexpr = 32 // BITS
-    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    line = tl.program_id(0) % rows
+    x += line * x_stride
+    n = tl.program_id(0) // rows * BLOCK_N + tl.arange(0, BLOCK_N)
     inside = n < outputs
     words = inputs // PER_WORD
     first = tl.program_id(1) * split_words
@@ -70,7 +82,8 @@ def matvec(
                     xk = tl.load(x + k[:, None], mask=there[:, None], other=0)
                 partial += xk.to(tl.float32) * (1.0 / unit) * number
         sums += partial * scale.to(tl.float32)
-    tl.store(out + tl.program_id(1) * outputs + n, tl.sum(sums, 0), mask=inside)
+    place = (tl.program_id(1) * rows + line) * out_stride + n
+    tl.store(out + place, tl.sum(sums, 0), mask=inside)
 
 
 @triton.jit

@@ -27,7 +27,15 @@ class PackedInt4(ABC):
         rounded = 0 if activation_bytes == 2 else tokens * spec.inputs * 2
         return KernelNeeds(rounded, operator_bytes=tokens * spec.outputs * 2)
 
-    def matmul(self, x: Tensor, packed: Mapping[str, Tensor], out: Tensor, scratch: Tensor) -> None:
+    def matmul(
+        self,
+        x: Tensor,
+        packed: Mapping[str, Tensor],
+        out: Tensor,
+        scratch: Tensor,
+        *,
+        alike: bool = False,
+    ) -> None:
         if x.dtype != torch.bfloat16:
             x = split_scratch(scratch, (torch.bfloat16, tuple(x.shape)))[0].copy_(x)
         scales = packed["scales_and_zeros"]

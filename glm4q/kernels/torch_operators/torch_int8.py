@@ -61,7 +61,15 @@ class TorchInt8:
         outputs = spec.outputs * (8 * tokens + 6)
         return KernelNeeds(outputs + tokens * spec.inputs // groups * 2, tokens * spec.outputs * 2)
 
-    def matmul(self, x: Tensor, packed: Mapping[str, Tensor], out: Tensor, scratch: Tensor) -> None:
+    def matmul(
+        self,
+        x: Tensor,
+        packed: Mapping[str, Tensor],
+        out: Tensor,
+        scratch: Tensor,
+        *,
+        alike: bool = False,
+    ) -> None:
         codes, scales = packed["qweight"], packed["scales"]  # int8 [G, N, K / G], float16 [G, N]
         by = _by_group if x.shape[0] <= MAX_OPERATOR_ROWS else _dequantized
         by(x, codes, scales, out, scratch)

@@ -93,4 +93,4 @@ def test_replayed_steps_say_what_plain_steps_say(
 
 def test_nothing_is_recorded_on_a_cpu() -> None:
     runner = runner_of(random_model(tiny.BASE), memory_on_cpu(tiny.BASE, 16))
-    assert runner._recorded is None
+    assert not runner._recorded

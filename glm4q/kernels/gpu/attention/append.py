@@ -7,7 +7,17 @@ from glm4q.kernels.gpu.attention.vectors import hadamard_transform, write_vector
 
 
 @triton.jit
-def rotate(x, center, is_key, is_first, rotation, wanted, D: tl.constexpr, PAIRS: tl.constexpr):
+def rotate(
+    x,
+    center,
+    is_key,
+    is_first,
+    rotation,
+    wanted,
+    D: tl.constexpr,
+    PAIRS: tl.constexpr,
+    SIN: tl.constexpr,
+):
     """Load the vector at `x` in float32, and rotate its first 2 * PAIRS numbers where `wanted`.
 
     Where there are centres, a key is rotated without its centre, and the first key is the centre.
@@ -15,7 +25,7 @@ def rotate(x, center, is_key, is_first, rotation, wanted, D: tl.constexpr, PAIRS
     d = tl.arange(0, D)
     rotated = (d < 2 * PAIRS) & wanted
     cos = tl.load(rotation + d // 2, mask=rotated, other=1)
-    sin = tl.load(rotation + PAIRS + d // 2, mask=rotated, other=0)
+    sin = tl.load(rotation + SIN + d // 2, mask=rotated, other=0)
     here, other = tl.load(x + d).to(tl.float32), tl.load(x + (d ^ 1)).to(tl.float32)
     if center is not None:
         here -= tl.load(center + d, mask=is_key, other=0)
@@ -30,9 +40,9 @@ def append(
     q,  # [B, 1, H, D]
     k,  # [B, 1, Hkv, D]
     v,  # [B, 1, Hkv, D]
-    rotation,  # float32 [2, 1, PAIRS]
+    rotation,  # float32 [PAIRS]: cosines; sines lie SIN numbers behind them
     hadamard,  # float32 [64, 64]
-    cached,  # int64 [1]: tokens in the cache before this one
+    cached,  # int64 [1]: tokens in the cache before this one and the AHEAD that run with it
     queries,  # float32 [B, Hkv, G, D]
     transformed,  # float32 [B, Hkv, G, D]: the queries' Hadamard transform, for INT4 keys
     key_codes,
@@ -44,6 +54,8 @@ def append(
     scale,
     SHARED: tl.constexpr,
     PAIRS: tl.constexpr,
+    SIN: tl.constexpr,
+    AHEAD: tl.constexpr,
     D: tl.constexpr,
     KEYS: tl.constexpr,
     VALUES: tl.constexpr,
@@ -59,14 +71,14 @@ def append(
         source = k + head * D
     is_key = each == SHARED
     if centers is None:
-        x = rotate(source, None, is_key, False, rotation, not is_value, D, PAIRS)
+        x = rotate(source, None, is_key, False, rotation, not is_value, D, PAIRS, SIN)
     else:
-        is_first, center, d = tl.load(cached) == 0, centers + head * D, tl.arange(0, D)
-        x = rotate(source, center, is_key, is_first, rotation, not is_value, D, PAIRS)
+        is_first, center, d = tl.load(cached) + AHEAD == 0, centers + head * D, tl.arange(0, D)
+        x = rotate(source, center, is_key, is_first, rotation, not is_value, D, PAIRS, SIN)
         tl.store(center + d, tl.load(source + d).to(tl.float32), mask=is_key & is_first)
     if (is_value and VALUES == "int4") or (is_key and KEYS == "int4"):
         x = hadamard_transform(x, hadamard, D)
-    place = head.to(tl.int64) * room + tl.load(cached)
+    place = head.to(tl.int64) * room + tl.load(cached) + AHEAD
     if each < SHARED:
         row = (head * SHARED + each) * D + tl.arange(0, D)
         tl.store(queries + row, x * scale)

@@ -43,7 +43,7 @@ def attend(
     centers,  # float32 [B, Hkv, 1, D], the centres that were subtracted from keys; or None
     frequencies,  # float64 [PAIRS]
     tile_rotation,  # float32 [2, TILE, PAIRS]
-    cached,  # int64 [1]: tokens in the cache before the newest T
+    cached,  # int64 [1]: tokens in the cache before the newest T and the AHEAD that run with them
     mixed,  # float32 [B * Hkv, splits, G * T, D]
     softmax,  # float32 [B * Hkv, 2, splits, G * T]: greatest score, sum of exponentials to 2
     room,
@@ -56,6 +56,7 @@ def attend(
     PAIRS: tl.constexpr,
     BLOCK_P: tl.constexpr,
     TILE: tl.constexpr,
+    AHEAD: tl.constexpr,
     KEYS: tl.constexpr,
     VALUES: tl.constexpr,
 ):
@@ -72,7 +73,7 @@ def attend(
         low, high, low_sum, high_sum = halves.load_rows(queries + first, ours, inverse, D)
     else:
         q = (q * inverse).to(tl.float16)
-    past = tl.load(cached).to(tl.int32)
+    past = tl.load(cached).to(tl.int32) + AHEAD
     own = past + r % tokens
     run = tl.cdiv(tl.cdiv(past + tokens, splits), BLOCK_S) * BLOCK_S
     last = tl.minimum((split + 1) * run, tl.max(tl.where(ours, own, 0), 0) + 1)

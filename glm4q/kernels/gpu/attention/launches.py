@@ -44,10 +44,22 @@ class AttentionLaunches:
     layer: int
     turing: bool = False
     """Whether the card is of Turing, which attends from one token by a kernel of its own."""
+    ahead: int = 0
+    """Tokens of a draft that come before this one and run with it."""
+    sines: int | None = None
+    """Numbers from a token's cosines to its sines, where the tables are not of one token."""
+
+    def append(self) -> list[Launch]:
+        """Append one token, and leave its queries for `attend_from_one`."""
+        return [self._append()]
+
+    def attend_from_one(self) -> list[Launch]:
+        """Attend from a token that was appended: to "attended"."""
+        return [self._attend(), self._merge("attended")]
 
     def append_and_attend(self) -> list[Launch]:
         """Append one token and attend from it: from "q", "k" and "v" to "attended"."""
-        return [self._append(), self._attend(), self._merge("attended")]
+        return [*self.append(), *self.attend_from_one()]
 
     def attend(self) -> list[Launch]:
         """Attend from tokens that are in the cache: from "queries" to "mixed".
@@ -151,6 +163,8 @@ class AttentionLaunches:
             {
                 "SHARED": self._rows,
                 "PAIRS": self._pairs,
+                "SIN": self._pairs if self.sines is None else self.sines,
+                "AHEAD": self.ahead,
                 "D": self._size,
                 **self._kinds(),
             },
@@ -206,6 +220,7 @@ class AttentionLaunches:
             "PAIRS": self._pairs,
             "BLOCK_P": max(triton.next_power_of_2(self._pairs), SMALLEST_TILE),
             "TILE": self.step["tile_rotation"].shape[1],
+            "AHEAD": self.ahead,
             **self._kinds(),
         }
 

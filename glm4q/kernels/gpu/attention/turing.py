@@ -40,7 +40,7 @@ def attend(
     centers,  # float32 [B, Hkv, 1, D], the centres that were subtracted from keys; or None
     frequencies,  # float64 [PAIRS]
     tile_rotation,  # float32 [2, TILE, PAIRS]
-    cached,  # int64 [1]: tokens in the cache before the newest
+    cached,  # int64 [1]: tokens in the cache before the newest and the AHEAD that run with it
     mixed,  # float32 [B * Hkv, splits, G, D]
     softmax,  # float32 [B * Hkv, 2, splits, G]: greatest score, sum of exponentials to 2
     room,
@@ -51,6 +51,7 @@ def attend(
     PAIRS: gl.constexpr,
     BLOCK_P: gl.constexpr,
     TILE: gl.constexpr,
+    AHEAD: gl.constexpr,
     KEYS: gl.constexpr,
     VALUES: gl.constexpr,
 ):
@@ -72,7 +73,7 @@ def attend(
     _, high, high_sum = load_rows(queries + first, here, D - KEY_WIDTH, KEY_WIDTH, D, M)
     # Scores count in powers of 2, of which a card computes the exponential at once.
     unit = (unit * LOG2_E)[:, None]
-    past = gl.load(cached).to(gl.int32)
+    past = gl.load(cached).to(gl.int32) + AHEAD
     run = gl.cdiv(gl.cdiv(past + 1, splits), BLOCK_S) * BLOCK_S
     last = gl.minimum((split + 1) * run, past + 1)
     if centers is not None:

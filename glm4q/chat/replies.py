@@ -11,14 +11,19 @@ from glm4q.chat.stop_strings import StopStrings, unfinished
 from glm4q.tools.calls import (
     NAME,
     OBJECT_WITH_NAME,
+    RAW_ARGUMENT,
     BadCall,
-    ObjectScanner,
+    CallStyle,
+    JsonSyntax,
     ToolCall,
-    read_named_call,
     read_object_call,
 )
+from glm4q.tools.python_calls import PythonSyntax
+from glm4q.tools.scanner import BracketScanner
 
 THINK, END_THINK = "<think>", "</think>"
+BLANKS = " \t\r"
+"""What may stand beside a tool's name on its line: glm4q.chat.calls.text_or_call says the same."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class ReplyParser:
     tools: the names that were offered; without them every text is an answer. thinking: the prompt
     ended inside `<think>`. role_line: the prompt ended with `<|assistant|>`, so that a newline, or
     the name of a tool, comes first. stop: strings that end the answer, and are not part of it.
+    style: how the model writes calls. natives: GLM-4's own tools, to which the rest of a message
+    is given as it is.
     """
 
     def __init__(
@@ -53,16 +60,20 @@ class ReplyParser:
         thinking: bool = False,
         role_line: bool = True,
         stop: Sequence[str] = (),
+        style: CallStyle = "metadata",
+        natives: Collection[str] = (),
     ) -> None:
         self._tools, self._stop_strings = frozenset(tools), StopStrings(stop)
+        self._style, self._natives = style, frozenset(natives)
         self._text = ""  # what is not decided yet
         self._events: list[ReplyEvent] = []
-        self._role_line = role_line
+        self._role_line, self._indented = role_line, False
         self._may_be_unknown = role_line  # only there a name that was not offered is a call
         self._thought = ""
         self._read: Callable[[bool], bool] = self._read_thinking if thinking else self._read_start
         self._name = ""
-        self._scanner = ObjectScanner()
+        self._syntax = self._new_syntax()
+        self._scanner = BracketScanner()
 
     @property
     def stopped(self) -> bool:
@@ -92,18 +103,20 @@ class ReplyParser:
         A model that was to think and ended without `</think>` has answered in place of thinking:
         its text is returned once more, as the answer.
         """
-        events = self._take(last=True)
+        events = self._take(last=True, whole=whole)
         if self._read == self._read_thinking and whole:
             self._text, self._read = self._thought, self._read_gap
             events += self._take(last=True)
         self._release()
         return events + self._taken()
 
-    def _take(self, *, last: bool) -> list[ReplyEvent]:
+    def _take(self, *, last: bool, whole: bool = True) -> list[ReplyEvent]:
         while self._text and not self.stopped and self._read(last):
             pass
         if last and self._read in (self._read_call, self._read_object):
             self._cut_call()
+        if last and self._read == self._read_native:
+            self._end_native(whole=whole)
         return self._taken()
 
     def _taken(self) -> list[ReplyEvent]:
@@ -117,7 +130,11 @@ class ReplyParser:
         text = self._text
         if self._role_line and text[0] == "\n":
             self._text, self._role_line, self._may_be_unknown = text[1:], False, False
+            self._indented = self._style == "python"
             return True
+        if self._indented:  # ChatGLM3's tokenizer begins each text with a space
+            self._text, self._indented = text.removeprefix(" "), False
+            return bool(self._text)
         if text.startswith(THINK):
             self._text, self._read = text[len(THINK) :], self._read_thinking
             return True
@@ -141,7 +158,7 @@ class ReplyParser:
 
     def _read_gap(self, last: bool) -> bool:
         """White space between thinking and the answer, or behind a call."""
-        self._text = self._text.lstrip()
+        self._text = self._text.lstrip(BLANKS + "\n")
         if not self._text:
             return False
         self._may_be_unknown, self._read = False, self._read_line_start
@@ -155,19 +172,20 @@ class ReplyParser:
         if self._text[0] == "{":
             return self._read_brace(last)
         line, newline, after = self._text.partition("\n")
-        if not self._may_be_name(line.strip(), whole=bool(newline)):
+        name, arguments = line.strip(BLANKS), after.lstrip(BLANKS + "\n")
+        begins: bool | None = False
+        if self._may_be_name(name, whole=bool(newline)):
+            if newline and self._may_be_unknown and name in self._natives:
+                self._name, self._text, self._read = name, after, self._read_native
+                return True
+            self._syntax = self._new_syntax()
+            begins = self._syntax.begins(arguments) if newline else None
+        if begins is None and not last:
+            return False
+        if begins:
+            self._name, self._text, self._read = name, arguments, self._read_call
+        else:
             self._read = self._read_line
-            return True
-        if not newline or not after.strip():
-            if not last:
-                return False
-            self._read = self._read_line
-            return True
-        if after.lstrip()[0] != "{":
-            self._read = self._read_line
-            return True
-        self._name, self._text = line.strip(), after.lstrip()
-        self._scanner, self._read = ObjectScanner(), self._read_call
         return True
 
     def _read_brace(self, last: bool) -> bool:
@@ -175,7 +193,7 @@ class ReplyParser:
         squeezed = "".join(self._text.split())
         if not begun and not last and '{"name":'.startswith(squeezed):
             return False
-        self._scanner = ObjectScanner()
+        self._scanner = BracketScanner()
         self._read = self._read_object if begun else self._read_line
         return True
 
@@ -197,11 +215,15 @@ class ReplyParser:
         return True
 
     def _read_call(self, last: bool) -> bool:
-        end = self._scanner.end(self._text)
+        end = self._syntax.end(self._text, last=last)
         if end is None:
             return False
-        self._call(read_named_call(self._name, self._text[:end], self._tools), end)
+        self._call(self._syntax.read(self._name, self._text[:end], self._tools), end)
         return True
+
+    def _read_native(self, last: bool) -> bool:
+        """All the rest of the message."""
+        return False
 
     def _read_object(self, last: bool) -> bool:
         end = self._scanner.end(self._text)
@@ -219,10 +241,22 @@ class ReplyParser:
         self._events.append(call)
         self._text, self._read = self._text[end:], self._read_gap
 
+    def _end_native(self, *, whole: bool) -> None:
+        text, self._text, self._read = self._text, "", self._read_line
+        if whole:
+            self._events.append(ToolCall(self._name, {RAW_ARGUMENT: text.strip()}, text))
+        else:
+            reason = "the call is not complete: the reply was cut"
+            self._events.append(BadCall(f"{self._name}\n{text}", reason))
+
+    def _new_syntax(self) -> JsonSyntax | PythonSyntax:
+        return PythonSyntax() if self._style == "python" else JsonSyntax()
+
     def _cut_call(self) -> None:
         """The reply ended inside a call."""
         name = f"{self._name}\n" if self._read == self._read_call else ""
-        reason = "the call is not complete: the reply ended inside its JSON"
+        language = "Python call" if self._style == "python" else "JSON"
+        reason = f"the call is not complete: the reply ended inside its {language}"
         self._release()
         self._events.append(BadCall(name + self._text, reason))
         self._text, self._read = "", self._read_line

@@ -15,7 +15,7 @@ from glm4q.chat.completions.answer_record import AnswerRecord
 from glm4q.chat.completions.completion import ChatEvent, CompletionStream
 from glm4q.chat.messages import Message
 from glm4q.chat.replies import ReplyEvent, Text
-from glm4q.chat.reply_grammar import cut_error
+from glm4q.chat.reply_grammar import ASSISTANT, cut_error
 from glm4q.chat.reply_record import ReplyRecord, Segments
 from glm4q.chat.reply_start import Constrain, Prompt, ReplyStart
 from glm4q.chat.template import ChatTemplate
@@ -35,9 +35,6 @@ MOST_ROUNDS = 16
 
 MOST_CORRECTIONS = 2
 """How often, for one question, the model is told that its call cannot be read."""
-
-ASSISTANT = "<|assistant|>"
-"""GLM-4 writes this token itself between prose and a call."""
 
 
 class ChatSession:
@@ -263,11 +260,12 @@ class ChatSession:
         self.last_answer = record
         self._transcript.begin(prompt.text, prompt.token_ids)
         self._counted_tokens = len(prompt.token_ids)
-        reply = ReplyRecord(start.parser(self._toolbox.names, self._stop))
+        tools, style = self._toolbox, self._template.call_style
+        reply = ReplyRecord(start.parser(tools.names, self._stop, style, tools.natives))
         try:
             yield from self._parsed(self._counted(answer, record), reply)
             yield from reply.finish(whole=answer.finish_reason == "stop")
-            if answer.cut:
+            if answer.cut and prompt.constrain is not None and prompt.constrain.must_match:
                 raise cut_error(answer)
         except MemoryFullError:
             raise MemoryFullError(

@@ -6,7 +6,7 @@ the messages, with the tags, filters and bars of transformers' utils/chat_templa
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -23,9 +23,10 @@ from calculator.checkpoint.gguf_file import is_gguf, read_gguf
 from calculator.errors import OptionError, TokenizerError
 from glm4q.chat.dialects import DIALECTS, GLM4, Dialect, find_dialect, with_tools
 from glm4q.chat.messages import Message, Tool, mark_control_tokens, mark_messages, restore_marks
-from glm4q.chat.tool_messages import CallStyle, call_style
+from glm4q.chat.tool_messages import call_style, native_tools
 from glm4q.text.gguf_tokenizer import TEMPLATE
 from glm4q.text.tokenizer import control_token_pattern, read_settings
+from glm4q.tools.calls import CallStyle
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 
@@ -63,9 +64,12 @@ class ChatTemplate:
         control_tokens: Iterable[str],
         *,
         call_style: CallStyle = "metadata",
+        natives: Collection[str] = (),
     ) -> None:
-        """call_style: how the renderer reads tool calls in messages."""
-        self._renderer, self.call_style = renderer, call_style
+        """call_style: how the renderer reads tool calls in messages. natives: the kinds of tools,
+        beside functions, that it describes itself.
+        """
+        self._renderer, self.call_style, self.natives = renderer, call_style, frozenset(natives)
         self._control_tokens = re.compile(control_token_pattern(control_tokens))
 
     @classmethod
@@ -78,15 +82,21 @@ class ChatTemplate:
         """
         control_tokens = frozenset(control_tokens)
         if dialect is not None:
-            return cls(_named_dialect(dialect, control_tokens), control_tokens)
+            return cls.of_dialect(_named_dialect(dialect, control_tokens), control_tokens)
         config = read_settings(path / "tokenizer_config.json")
         if source := find_source(path, config):
             renderer = JinjaRenderer(source, _special_tokens(config), name=path)
-            return cls(renderer, control_tokens, call_style=call_style(source))
+            style, natives = call_style(source), native_tools(source)
+            return cls(renderer, control_tokens, call_style=style, natives=natives)
         for known in (GLM4, DIALECTS["chatglm3"]):
             if control_tokens >= known.control_tokens:
-                return cls(known, control_tokens)
+                return cls.of_dialect(known, control_tokens)
         raise TokenizerError(f"{path} has no chat template, and no control tokens of GLM-4's")
+
+    @classmethod
+    def of_dialect(cls, dialect: Dialect, control_tokens: Iterable[str]) -> Self:
+        """Write a protocol of the table."""
+        return cls(dialect, control_tokens, call_style=dialect.style, natives=dialect.natives)
 
     def render(
         self,

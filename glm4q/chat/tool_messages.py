@@ -1,4 +1,4 @@
-"""Tool calls and their results as messages, in the two ways that chat templates read them.
+"""Tool calls and their results as messages, in the ways that chat templates read them.
 
 GLM's own templates take a call as an assistant message whose metadata is the tool's name, and a
 result as an observation. Other templates take OpenAI's tool_calls, and a message of the role tool.
@@ -7,12 +7,11 @@ result as an observation. Other templates take OpenAI's tool_calls, and a messag
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from glm4q.chat.messages import Message
-from glm4q.tools.calls import NAME, BadCall, ToolCall
-
-CallStyle = Literal["metadata", "tool_calls"]
+from glm4q.chat.offers.sections import NATIVE_TOOLS
+from glm4q.tools.calls import NAME, BadCall, CallStyle, ToolCall
+from glm4q.tools.python_calls import write_python_call
 
 Consent = Callable[[ToolCall], bool]
 """Says whether a call may run."""
@@ -32,24 +31,36 @@ def call_style(template: str) -> CallStyle:
     return "tool_calls" if openai else "metadata"
 
 
+def native_tools(template: str) -> frozenset[str]:
+    """The kinds of GLM-4's own tools that a template's source describes."""
+    return frozenset(kind for kind in NATIVE_TOOLS if f"== '{kind}'" in template)
+
+
 def call_message(call: ToolCall | BadCall, style: CallStyle, call_id: str) -> Message:
     """The assistant's message that makes the call."""
     if isinstance(call, BadCall):
         name, newline, rest = call.text.partition("\n")
-        if style == "metadata" and newline and NAME.fullmatch(name):
+        if style != "tool_calls" and newline and NAME.fullmatch(name):
             return {"role": "assistant", "metadata": name, "content": rest}
         return {"role": "assistant", "content": call.text}
-    if style == "metadata":
-        content = call.text or json.dumps(call.arguments, ensure_ascii=False)
+    if style != "tool_calls":
+        content = call.text or write_arguments(call, style)
         return {"role": "assistant", "metadata": call.name, "content": content}
     function = {"name": call.name, "arguments": call.arguments}
     calls = [{"id": call_id, "type": "function", "function": function}]
     return {"role": "assistant", "content": "", "tool_calls": calls}
 
 
+def write_arguments(call: ToolCall, style: CallStyle) -> str:
+    """The arguments of a call that no model of this template wrote."""
+    if style == "python":
+        return write_python_call(call.arguments)
+    return json.dumps(call.arguments, ensure_ascii=False)
+
+
 def result_message(result: ToolResult, style: CallStyle, call_id: str) -> Message:
     """The message that tells the model what its call gave."""
-    if style == "metadata":
+    if style != "tool_calls":
         return {"role": "observation", "content": result.text}
     message = {"role": "tool", "content": result.text, "tool_call_id": call_id}
     return message | {"name": result.call.name} if isinstance(result.call, ToolCall) else message

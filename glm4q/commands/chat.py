@@ -17,7 +17,7 @@ from glm4q.commands.run.keeping import PrefixPlace, begin_session, make_keeper
 from glm4q.commands.run.load import load, make_wish, parse_reserve
 from glm4q.commands.run.receipt import show_receipt
 from glm4q.commands.run.sampling import given_settings
-from glm4q.commands.run.tools import DEFAULT_FILES, choose_tools
+from glm4q.commands.run.tools import DEFAULT_FILES, ToolOptions, choose_tools
 from glm4q.planning.named_model import ModelRequest, find_checkpoint
 from glm4q.terminal.screen.console import Console
 from glm4q.terminal.screen.reply import ReplyView, Think, parse_think
@@ -42,6 +42,8 @@ def chat(
     grammar: option.GrammarFile = None,
     tools: option.Tools = None,
     tool: option.BuiltInTool = None,
+    mcp: option.Mcp = None,
+    search_url: option.SearchUrl = None,
     yes_tools: option.YesTools = None,
     files: option.Files = DEFAULT_FILES,
     session: keeping.Session = None,
@@ -70,6 +72,12 @@ def chat(
     shown = parse_think(think)
     if dialect is not None:
         find_dialect(dialect)
+    offered = ToolOptions(
+        tools or (), tool or (), mcp or (), search_url, yes_tools or (), written=files
+    )
+    offered = ToolOptions(
+        tools or (), tool or (), mcp or (), search_url, yes_tools or (), written=files
+    )
     request = ModelRequest(model, **vars(making), **vars(computing), wish=wish, reserve=kept)
     path = find_checkpoint(request)
     loading = partial(load, path, wish, kept, computing)
@@ -81,7 +89,7 @@ def chat(
     if logprobs is not None and question is not None and not as_json:
         raise OptionError("--logprobs needs --json, or a conversation, where /tokens shows them")
     params = read_sampling_params(path, given)
-    with choose_tools(tools or (), tool or (), yes_tools or (), files) as chosen:
+    with choose_tools(offered) as chosen:
         llm = loading()
         conversation = llm.session(
             system,

@@ -10,7 +10,7 @@ from glm4q.chat.completions.completion import Completion, CompletionStream
 from glm4q.chat.completions.plain import PlainText
 from glm4q.chat.completions.together import complete_together
 from glm4q.chat.messages import Message, read_messages
-from glm4q.chat.reply_grammar import ReplyConstraints, ReplyGrammar, refuse_stop_strings
+from glm4q.chat.reply_grammar import ReplyConstraints, ReplyGrammar, honoured, refuse_stop_strings
 from glm4q.chat.session import ChatSession
 from glm4q.chat.template import ChatTemplate
 from glm4q.chat.tool_messages import Consent
@@ -52,9 +52,8 @@ class LLM(LoadedModel):
         params = self._checked(params)
         control_tokens = self.tokenizer.control_tokens
         template = ChatTemplate.from_directory(self.directory, control_tokens, dialect)
-        toolbox = Toolbox(
-            tool if isinstance(tool, Tool) else Tool.from_function(tool) for tool in tools
-        )
+        offered = [tool if isinstance(tool, Tool) else Tool.from_function(tool) for tool in tools]
+        toolbox = Toolbox(offered, template.natives)
         return ChatSession(
             self.rows,
             self.tokenizer,
@@ -65,7 +64,7 @@ class LLM(LoadedModel):
             toolbox=toolbox,
             consent=consent,
             stop=stop,
-            constrain=None if schema is None else self._constrain(schema, toolbox, template, stop),
+            constrain=self._constrain(schema, toolbox, template, stop),
         )
 
     @cached_property
@@ -85,11 +84,19 @@ class LLM(LoadedModel):
         return self.grammars.constraint(joined("start: @text", {"text": read_schema(schema)}))
 
     def _constrain(
-        self, schema: Schema, toolbox: Toolbox, template: ChatTemplate, stop: Sequence[str]
-    ) -> ReplyConstraints:
-        refuse_stop_strings(stop)
-        reply = ReplyGrammar.with_tools(read_schema(schema), toolbox.offers)
-        return ReplyConstraints(self.grammars, reply, template.call_style)
+        self, schema: Schema | None, toolbox: Toolbox, template: ChatTemplate, stop: Sequence[str]
+    ) -> ReplyConstraints | None:
+        """What each reply matches: the schema, and arguments of calls the tools' parameters."""
+        offers, style = toolbox.offers, template.call_style
+        if schema is not None:
+            refuse_stop_strings(stop)
+            reply = ReplyGrammar.with_tools(read_schema(schema), offers, style)
+        elif toolbox.names - toolbox.natives:
+            strict, _ = honoured(offers, style)
+            reply = ReplyGrammar.free(offers, style, strict=strict)
+        else:
+            return None
+        return ReplyConstraints(self.grammars, reply)
 
     @overload
     def chat(

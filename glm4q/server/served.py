@@ -7,13 +7,13 @@ from typing import Any
 from calculator.errors import Glm4qError
 from calculator.questions.question import Question
 from glm4q.chat.template import ChatTemplate
-from glm4q.chat.tool_messages import CallStyle
 from glm4q.decode.sampling import SamplingParams
 from glm4q.server.errors import ApiError
 from glm4q.server.request.protocol import sampling_params
 from glm4q.server.request.requests import Sampled
 from glm4q.text.grammar.compiler import GrammarCompiler
 from glm4q.text.tokenizer import Tokenizer
+from glm4q.tools.calls import CallStyle
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,6 @@ class ServedModel:
         stops = self.params.stop_token_ids | self.stop_token_ids
         own = replace(self.params, stop_token_ids=stops)
         return sampling_params(asked, own, max_tokens, vocab_size=self.vocab_size)
-
-    @property
-    def observes(self) -> bool:
-        """Whether the template reads calls as metadata, and their results as observations."""
-        return self.template is not None and self.call_style == "metadata"
 
     @property
     def call_style(self) -> CallStyle:

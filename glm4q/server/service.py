@@ -53,14 +53,14 @@ class Service:
     async def chat_prompt(self, asked: ChatRequest) -> ChatPrompt:
         """Write the prompt of a chat, of any length. Raises ApiError."""
         tools = offered_tools(asked)
-        messages = template_messages(asked, observes=self.model.observes)
+        messages = template_messages(asked, self.model.call_style)
         text, token_ids = await run_in_threadpool(self.model.chat_prompt, messages, tools)
         return ChatPrompt(text, token_ids, [tool["function"]["name"] for tool in tools])
 
     async def chat_replies(self, asked: ChatRequest) -> list[Reply]:
         """Begin the answers of a chat, one for each choice. Raises ApiError."""
         params = self.model.choices(asked, max_tokens_of(asked))
-        grammar = reply_grammar(asked)
+        grammar = reply_grammar(asked, self.model.call_style)
         prompt = await self.chat_prompt(asked)
         token_ids = self.model.with_room(prompt.token_ids, "messages")
         start = ReplyStart.of(prompt.text)
@@ -68,7 +68,12 @@ class Service:
         if grammar is not None:
             constraints = await run_in_threadpool(self._constraints, grammar, start, len(params))
         return [
-            self.reply(token_ids, own, start.parser(prompt.tools, asked.stops), constraint)
+            self.reply(
+                token_ids,
+                own,
+                start.parser(prompt.tools, asked.stops, self.model.call_style),
+                constraint,
+            )
             for own, constraint in zip(params, constraints, strict=True)
         ]
 
@@ -87,7 +92,7 @@ class Service:
     ) -> list[Constraint | None]:
         """One for each choice. Raises ApiError."""
         try:
-            begin = ReplyConstraints(self.model.grammars, grammar, self.model.call_style)
+            begin = ReplyConstraints(self.model.grammars, grammar)
             return [begin(start) for _ in range(count)]
         except Glm4qError as error:
             raise self._ungrammatical(error) from None

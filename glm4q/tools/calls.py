@@ -1,16 +1,25 @@
 """Tool calls as a model writes them, and what is wrong with those that cannot be read.
 
 GLM-4 writes a call as the tool's name on a line of its own and a JSON object with the arguments.
-Fine-tuned models of the family also write one object, {"name": ..., "arguments": {...}}.
+Fine-tuned models of the family also write one object, {"name": ..., "arguments": {...}}. ChatGLM3
+writes a Python call (python_calls.py). GLM-4's own tools take the rest of the message as it is.
 """
 
 import json
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
-NAME = re.compile(r"[A-Za-z_][\w.-]{0,63}")
+from glm4q.tools.scanner import BracketScanner
+
+CallStyle = Literal["metadata", "tool_calls", "python"]
+"""How a template writes calls: GLM-4's line with a name, OpenAI's tool_calls, or ChatGLM3's way."""
+
+RAW_ARGUMENT = "code"
+"""The one argument of GLM-4's own tools: the text of the call."""
+
+NAME = re.compile(r"[A-Za-z_][\w.-]{0,63}", re.ASCII)
 """A tool's name, as OpenAI's API allows it."""
 
 OBJECT_WITH_NAME = re.compile(r'\{\s*"name"\s*:')
@@ -37,48 +46,43 @@ class BadCall:
     reason: str
 
 
-class ObjectScanner:
-    """Finds the end of a JSON object in text that arrives in pieces."""
+class JsonSyntax:
+    """Reads the object of one call while it arrives."""
 
     def __init__(self) -> None:
-        self._at = self._depth = 0
-        self._in_string = self._escaped = False
+        self._scanner = BracketScanner()
 
-    def end(self, text: str) -> int | None:
-        """The place behind the object that `text` begins with; None while it is not complete.
+    def begins(self, text: str) -> bool | None:
+        """Whether a text begins with arguments; None while it is too short to tell."""
+        return text.startswith("{") if text else None
 
-        Each call gets the same text, longer than before: no character is looked at twice.
-        """
-        while self._at < len(text):
-            character = text[self._at]
-            self._at += 1
-            if self._escaped:
-                self._escaped = False
-            elif self._in_string:
-                self._escaped = character == "\\"
-                self._in_string = character != '"'
-            elif character == '"':
-                self._in_string = True
-            elif character in "{[":
-                self._depth += 1
-            elif character in "}]":
-                self._depth -= 1
-                if self._depth == 0:
-                    return self._at
-        return None
+    def end(self, text: str, *, last: bool = False) -> int | None:
+        """The place behind the object; None while it is not complete. last: nothing follows."""
+        return self._scanner.end(text)
+
+    def read(self, name: str, text: str, tools: Collection[str]) -> "ToolCall | BadCall":
+        """The call of a name and these arguments."""
+        return read_named_call(name, text, tools)
 
 
 def read_named_call(name: str, text: str, tools: Collection[str]) -> ToolCall | BadCall:
     """The call of a name and an object of arguments."""
-    if name not in tools:
-        known = ", ".join(sorted(tools))
-        return BadCall(f"{name}\n{text}", f"there is no tool {name!r}; the tools are {known}")
+    if missing := missing_tool(name, text, tools):
+        return missing
     arguments = _read_object(text)
     if isinstance(arguments, str):
         return BadCall(
             f"{name}\n{text}", f"the arguments of {name} are not valid JSON: {arguments}"
         )
     return ToolCall(name, arguments, text)
+
+
+def missing_tool(name: str, text: str, tools: Collection[str]) -> BadCall | None:
+    """What the model reads where it calls a tool that was not offered."""
+    if name in tools:
+        return None
+    known = ", ".join(sorted(tools))
+    return BadCall(f"{name}\n{text}", f"there is no tool {name!r}; the tools are {known}")
 
 
 def read_object_call(text: str, tools: Collection[str]) -> ToolCall | BadCall | None:
@@ -90,12 +94,23 @@ def read_object_call(text: str, tools: Collection[str]) -> ToolCall | BadCall | 
     key = next((key for key in ARGUMENT_KEYS if key in whole), None)
     if not isinstance(name, str) or key is None:
         return None
+    if name != _first_name(text):
+        return BadCall(text, "the call has two names")
     arguments = whole[key]
     if isinstance(arguments, str):
         return read_named_call(name, arguments, tools)
     if not isinstance(arguments, dict):
         return BadCall(text, f"the arguments of {name} must be an object")
     return read_named_call(name, json.dumps(arguments, ensure_ascii=False), tools)
+
+
+def _first_name(text: str) -> object:
+    """The name that `text` begins with: JSON's readers take the last of two."""
+    begun = OBJECT_WITH_NAME.match(text)
+    if begun is None:
+        return None
+    rest = text[begun.end() :]
+    return json.JSONDecoder(strict=False).raw_decode(rest.lstrip())[0]
 
 
 def _read_object(text: str) -> dict[str, Any] | str:

@@ -1,14 +1,14 @@
-"""Python functions that a model may call: what they are offered as, and how a call is run.
+"""Tools that a model may call: what they are offered as, and how a call is run.
 
-A tool is an ordinary function with type hints and a docstring. pydantic makes the JSON Schema that
-the model reads from its signature, and checks what the model sends.
+A Python function with type hints and a docstring is one: pydantic makes the JSON Schema that the
+model reads from its signature, and checks what the model sends.
 """
 
 import importlib.util
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import pydantic
 
-from calculator.errors import OptionError
+from calculator.errors import Glm4qError, OptionError, ToolError
 from glm4q.tools.calls import ToolCall
 
 MOST_CHARACTERS = 20_000
@@ -26,15 +26,24 @@ TOOL_SECONDS = 60.0
 """How long a call may take, unless something else is said."""
 
 
+Answer = Callable[[Mapping[str, Any]], object]
+"""Runs a call: its arguments in, what the model is to read out."""
+
+
 @dataclass(frozen=True)
 class Tool:
-    """A function as it is offered, and as it runs."""
+    """A tool as it is offered, and as it runs."""
 
     name: str
     schema: Mapping[str, Any]
     """OpenAI's function object: name, description, parameters."""
-    function: Callable[..., object]
-    arguments: type[pydantic.BaseModel]
+    answer: Answer = field(repr=False)
+    kind: str = "function"
+    """Another kind is a tool that GLM-4's own template describes; its calls are plain text."""
+    native: "Tool | None" = None
+    """What is offered in its place where the template knows that tool. Several may share one."""
+    seconds: float = TOOL_SECONDS
+    """How long a call may take."""
 
     @classmethod
     def from_function(cls, function: Callable[..., object]) -> Self:
@@ -57,50 +66,78 @@ class Tool:
         parameters = arguments.model_json_schema()
         parameters.pop("title", None)
         schema = {"name": name, "description": description, "parameters": parameters}
-        return cls(name, schema, function, arguments)
+        return cls(name, schema, _checked(function, arguments))
 
-    def run(self, arguments: Mapping[str, Any], seconds: float = TOOL_SECONDS) -> str:
-        """Call the function. What the model is to read: the result, or what went wrong."""
-        try:
-            checked = self.arguments.model_validate(arguments)
-        except pydantic.ValidationError as error:
-            return f"error: {_first_problem(error)}"
-        named = {name: getattr(checked, name) for name in self.arguments.model_fields}
+    @property
+    def offer(self) -> dict[str, Any]:
+        """The tool as OpenAI's API and chat templates take it."""
+        return (
+            {"type": "function", "function": self.schema}
+            if self.kind == "function"
+            else {"type": self.kind}
+        )
+
+    def run(self, arguments: Mapping[str, Any], seconds: float | None = None) -> str:
+        """Answer a call. What the model is to read: the result, or what went wrong."""
+        seconds = self.seconds if seconds is None else seconds
         failures: list[BaseException] = []
         pool = ThreadPool(1)  # its thread is a daemon: a call without end does not hold the exit
-        call = pool.apply_async(self.function, kwds=named, error_callback=failures.append)
+        call = pool.apply_async(self.answer, (arguments,), error_callback=failures.append)
         call.wait(seconds)
         pool.close()
         if not call.ready():
             return f"error: {self.name} took more than {seconds:g} seconds"
         if not call.successful():
             (failure,) = failures
-            return f"error: {type(failure).__name__}: {failure}"
+            known = isinstance(failure, Glm4qError)
+            return f"error: {failure}" if known else f"error: {type(failure).__name__}: {failure}"
         return _as_text(call.get())
 
 
 class Toolbox:
     """The tools of a conversation, by name."""
 
-    def __init__(self, tools: Iterable[Tool]) -> None:
+    def __init__(self, tools: Iterable[Tool], natives: Collection[str] = ()) -> None:
+        """natives: the kinds of tools that the template itself describes."""
         self._tools: dict[str, Tool] = {}
         for tool in tools:
-            if tool.name in self._tools:
-                raise OptionError(f"two tools are called {tool.name}")
-            self._tools[tool.name] = tool
+            native = tool.native if tool.native and tool.native.kind in natives else None
+            offered = native or tool
+            earlier = self._tools.get(offered.name)
+            if earlier is not None and earlier is not native:
+                raise OptionError(f"two tools are called {offered.name}")
+            self._tools[offered.name] = offered
 
     @property
     def names(self) -> frozenset[str]:
         return frozenset(self._tools)
 
     @property
+    def natives(self) -> frozenset[str]:
+        """The tools whose calls are plain text."""
+        return frozenset(name for name, tool in self._tools.items() if tool.kind != "function")
+
+    @property
     def offers(self) -> list[dict[str, Any]]:
         """The tools as OpenAI's API and chat templates take them."""
-        return [{"type": "function", "function": tool.schema} for tool in self._tools.values()]
+        return [tool.offer for tool in self._tools.values()]
 
     def run(self, call: ToolCall) -> str:
         """What the model is to read about the call."""
         return self._tools[call.name].run(call.arguments)
+
+
+def _checked(function: Callable[..., object], model: type[pydantic.BaseModel]) -> Answer:
+    """Check arguments before the function runs."""
+
+    def answer(arguments: Mapping[str, Any]) -> object:
+        try:
+            checked = model.model_validate(arguments)
+        except pydantic.ValidationError as error:
+            raise ToolError(_first_problem(error)) from None
+        return function(**{name: getattr(checked, name) for name in model.model_fields})
+
+    return answer
 
 
 def load_tools(path: Path) -> list[Tool]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -35,7 +36,8 @@ def python_tool(directory: Path, announce: Callable[[str], None]) -> Iterator[To
             names = ", ".join(path.name for path in written)
             return f"{result.output}\n[files given to the user: {names}]"
 
-        yield Tool.from_function(python)
+        tool = Tool.from_function(python)
+        yield replace(tool, native=replace(tool, kind="python"))
 
 
 def save_files(files: dict[str, bytes], directory: Path) -> list[Path]:

@@ -62,7 +62,18 @@ Tools = Annotated[
 ]
 BuiltInTool = Annotated[
     list[str] | None,
-    _tool("python: let the model run code of its own in a cage without network."),
+    _tool(
+        "python: let the model run code of its own in a cage without network. browser: let it "
+        "search and open pages of the public network."
+    ),
+]
+Mcp = Annotated[
+    list[str] | None,
+    _tool("An MCP server whose tools the model may call: a command, or a URL."),
+]
+SearchUrl = Annotated[
+    str | None,
+    _tool("The search engine of --tool browser, which speaks SearXNG's API."),
 ]
 YesTools = Annotated[
     list[str] | None,

@@ -9,24 +9,27 @@ from glm4q.server.request.bodies import Json
 from glm4q.server.request.protocol import offered_tools
 from glm4q.server.request.requests import ChatRequest, ResponseFormat
 from glm4q.text.grammar.grammar import Grammar
+from glm4q.tools.calls import CallStyle
 
 FORMAT, CHOICE = "response_format", "tool_choice"
 
 
-def reply_grammar(request: ChatRequest) -> ReplyGrammar | None:
-    """Return what a reply must match; None where all will do. Raises ApiError."""
+def reply_grammar(request: ChatRequest, style: CallStyle) -> ReplyGrammar | None:
+    """Return what a reply must match; None where all will do. Raises ApiError.
+
+    style: how the template writes calls.
+    """
     tools = offered_tools(request)
     text = None if request.response_format is None else _text_grammar(request.response_format)
     forced = _forced_tools(request, tools)
     if forced is not None:
-        return _with_tools(None, forced, CHOICE)
+        return _with_tools(None, forced, style, CHOICE)
     if text is not None and request.stops:
         message = "stop: a stop string would cut an answer that must match response_format"
         raise ApiError(400, message, param="stop", code="invalid_value")
     if text is None:
-        _refuse_strict(request, tools)
-        return None
-    return _with_tools(text, tools, "tools")
+        return _free_text(request, tools, style)
+    return _with_tools(text, tools, style, "tools")
 
 
 def _text_grammar(wanted: ResponseFormat) -> Grammar | None:
@@ -63,17 +66,25 @@ def _forced_tools(request: ChatRequest, tools: Sequence[Json]) -> Sequence[Json]
     return forced
 
 
-def _refuse_strict(request: ChatRequest, tools: Sequence[Json]) -> None:
-    """A model that is free to call a tool may write arguments that do not match."""
-    if tools and any(tool.function.strict for tool in request.tools or ()):
-        raise unsupported(
-            "tools.function.strict", "only with tool_choice required or a name, or response_format"
-        )
-
-
-def _with_tools(text: Grammar | None, tools: Sequence[Json], param: str) -> ReplyGrammar:
+def _free_text(
+    request: ChatRequest, tools: Sequence[Json], style: CallStyle
+) -> ReplyGrammar | None:
+    """Text stays free; calls of strict tools match, and one is the last where the request says."""
+    strict = [tool.function.name for tool in request.tools or () if tool.function.strict]
+    parallel = request.parallel_tool_calls is not False
+    if not tools or (parallel and not strict):
+        return None
     try:
-        return ReplyGrammar.with_tools(text, tools)
+        return ReplyGrammar.free(tools, style, strict=strict, parallel=parallel)
+    except GrammarError as error:
+        raise _refusal(error, "tools") from None
+
+
+def _with_tools(
+    text: Grammar | None, tools: Sequence[Json], style: CallStyle, param: str
+) -> ReplyGrammar:
+    try:
+        return ReplyGrammar.with_tools(text, tools, style)
     except GrammarError as error:
         raise _refusal(error, param) from None
 

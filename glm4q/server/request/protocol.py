@@ -12,6 +12,8 @@ from glm4q.decode.sampling import SamplingParams
 from glm4q.server.errors import ApiError, unsupported
 from glm4q.server.request.billing_header import without_billing_header
 from glm4q.server.request.requests import ChatMessage, ChatRequest, EarlierCall, Sampled
+from glm4q.tools.calls import CallStyle
+from glm4q.tools.python_calls import write_python_call
 
 SAMPLED = (
     *("temperature", "top_p", "top_k", "min_p"),
@@ -61,18 +63,19 @@ def offered_tools(request: ChatRequest) -> list[dict[str, Any]]:
     return [tool.for_template for tool in request.tools]
 
 
-def template_messages(request: ChatRequest, *, observes: bool) -> list[dict[str, Any]]:
+def template_messages(request: ChatRequest, style: CallStyle) -> list[dict[str, Any]]:
     """The messages as a chat template reads them.
 
-    observes: the model reads the result of a tool as GLM-4's role `observation`.
+    style: how the template writes calls. All but OpenAI's own way take a call's result in GLM-4's
+    role `observation`.
     """
     messages: list[dict[str, Any]] = []
     for number, message in enumerate(request.messages):
         content = _content(message, f"messages.{number}")
         if message.role == "tool":
-            messages.append(_result(message, content, observes=observes))
+            messages.append(_result(message, content, style))
         elif message.role == "assistant":
-            messages += _said(message, content, observes=observes)
+            messages += _said(message, content, style)
         else:
             role = "system" if message.role == "developer" else message.role
             shown = without_billing_header(content) if role == "system" else content
@@ -103,16 +106,16 @@ def _text(part: dict[str, Any], place: str) -> str:
     return str(part["text"])
 
 
-def _result(message: ChatMessage, content: str, *, observes: bool) -> dict[str, Any]:
-    if observes:
+def _result(message: ChatMessage, content: str, style: CallStyle) -> dict[str, Any]:
+    if style != "tool_calls":
         return {"role": "observation", "content": content}
     known = {"tool_call_id": message.tool_call_id, "name": message.name}
     return {"role": "tool", "content": content, **known}
 
 
-def _said(message: ChatMessage, content: str, *, observes: bool) -> list[dict[str, Any]]:
+def _said(message: ChatMessage, content: str, style: CallStyle) -> list[dict[str, Any]]:
     calls = message.tool_calls or []
-    if not observes:
+    if style == "tool_calls":
         reply: dict[str, Any] = {"role": "assistant", "content": content}
         return [
             {**reply, "tool_calls": [_call_for_template(call) for call in calls]}
@@ -124,17 +127,28 @@ def _said(message: ChatMessage, content: str, *, observes: bool) -> list[dict[st
         {
             "role": "assistant",
             "metadata": call.function.name,
-            "content": call.function.arguments,
+            "content": _call_content(call, style),
         }
         for call in calls
     ]
 
 
+def _call_content(call: EarlierCall, style: CallStyle) -> str:
+    """Write a call as the model would. What is no object stays as the client sent it."""
+    arguments = _read_arguments(call)
+    if style == "python" and isinstance(arguments, dict):
+        return write_python_call(arguments)
+    return call.function.arguments
+
+
+def _read_arguments(call: EarlierCall) -> Any:
+    try:
+        return json.loads(call.function.arguments)
+    except (ValueError, RecursionError):
+        return call.function.arguments
+
+
 def _call_for_template(call: EarlierCall) -> dict[str, Any]:
     """Templates print arguments as an object."""
-    try:
-        arguments = json.loads(call.function.arguments)
-    except (ValueError, RecursionError):
-        arguments = call.function.arguments
-    function = {"name": call.function.name, "arguments": arguments}
+    function = {"name": call.function.name, "arguments": _read_arguments(call)}
     return {"id": call.id, "type": "function", "function": function}

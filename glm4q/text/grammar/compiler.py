@@ -24,11 +24,18 @@ class GrammarCompiler:
         self._vocabulary: GrammarVocabulary | None = None
         self._kept: dict[str, LLMatcher] = {}
 
-    def constraint(self, source: str) -> GrammarConstraint:
-        """Begin an answer by a grammar that `joined` wrote. Raises GrammarError."""
+    def control_token(self, name: str) -> int | None:
+        """The id of a control token; None where the model has no such token."""
+        return self._tokenizer.control_tokens.get(name)
+
+    def constraint(self, source: str, separator: int | None = None) -> GrammarConstraint:
+        """Begin an answer by a grammar that `joined` wrote. Raises GrammarError.
+
+        separator: the control token that the grammar names.
+        """
         with self._lock:
             vocabulary, matcher = self._read_vocabulary(), self._matcher(source)
-        return GrammarConstraint(matcher.deep_copy(), vocabulary)
+        return GrammarConstraint(matcher.deep_copy(), vocabulary, separator)
 
     def _read_vocabulary(self) -> GrammarVocabulary:
         if self._vocabulary is None:

@@ -17,12 +17,18 @@ FORBIDDEN = torch.tensor([[not byte >> bit & 1 for bit in range(8)] for byte in 
 class GrammarConstraint:
     """Follows one answer through its grammar; glm4q.decode.sampling.Constraint says what it does.
 
-    Control tokens never may come, whatever the grammar says, but for those that end an answer.
+    Control tokens never may come, whatever the grammar says, but for those that end an answer, and
+    the one that begins a message of its own.
     """
 
-    def __init__(self, matcher: LLMatcher, vocabulary: GrammarVocabulary) -> None:
-        """matcher: at the beginning of the grammar, and not used by others."""
+    def __init__(
+        self, matcher: LLMatcher, vocabulary: GrammarVocabulary, separator: int | None = None
+    ) -> None:
+        """matcher: at the beginning of the grammar, and not used by others. separator: a control
+        token that may come where the grammar names it.
+        """
         self._matcher, self._vocabulary = matcher, vocabulary
+        self._allowed = vocabulary.with_token(separator)
         self._bits = torch.empty_like(vocabulary.texts)
         self._forbidden = FORBIDDEN
 
@@ -41,8 +47,7 @@ class GrammarConstraint:
         bits = self._bits
         self._matcher.unsafe_compute_mask_ptr(bits.data_ptr(), bits.numel() * bits.itemsize)
         self._check()
-        vocabulary = self._vocabulary
-        bits &= vocabulary.texts | vocabulary.ends if self.complete else vocabulary.texts
+        bits &= self._allowed | self._vocabulary.ends if self.complete else self._allowed
         if not bits.any():
             raise GrammarError("no token of the model goes on with what the grammar demands")
         if self._forbidden.device != logits.device:

@@ -34,11 +34,7 @@ class Grammar:
     def from_json_schema(cls, schema: Mapping[str, Any] | bool) -> Self:
         """An answer is JSON that a schema describes. Raises GrammarError."""
         check_schema(schema)
-        described: dict[str, Any] = (
-            dict(schema) if isinstance(schema, Mapping) else {"allOf": [schema]}
-        )
-        described[OPTIONS] = {"whitespace_pattern": WHITE_SPACE}
-        return cls._checked({"json_schema": described}, "the schema")
+        return cls._checked({"json_schema": with_options(schema)}, "the schema")
 
     @classmethod
     def from_regex(cls, regex: str) -> Self:
@@ -51,9 +47,13 @@ class Grammar:
         return cls._checked(entry, f"the regular expression {regex[:80]!r}")
 
     @classmethod
-    def from_lark(cls, text: str) -> Self:
-        """An answer matches llguidance's kind of Lark grammar. Raises GrammarError."""
-        check_grammar(text)
+    def from_lark(cls, text: str, *, own: bool = False) -> Self:
+        """An answer matches llguidance's kind of Lark grammar. Raises GrammarError.
+
+        own: the rules are ours, and need no check for control tokens.
+        """
+        if not own:
+            check_grammar(text)
         return cls._checked({"lark_grammar": text}, "the grammar")
 
     @classmethod
@@ -62,6 +62,12 @@ class Grammar:
         if wrong:
             raise grammar_error(name, messages[0])
         return cls(entry)
+
+
+def with_options(schema: Mapping[str, Any] | bool) -> dict[str, Any]:
+    """Say in a schema, which must have been checked, how its JSON is written."""
+    described = dict(schema) if isinstance(schema, Mapping) else {"allOf": [schema]}
+    return {**described, OPTIONS: {"whitespace_pattern": WHITE_SPACE}}
 
 
 Schema = Mapping[str, Any] | bool | type[pydantic.BaseModel] | Grammar

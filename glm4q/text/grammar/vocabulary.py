@@ -42,6 +42,14 @@ class GrammarVocabulary:
     ends: Tensor
     """A bit for each token that ends an answer."""
 
+    def with_token(self, token: int | None) -> Tensor:
+        """Return `texts`, and the bit of one token more."""
+        if token is None:
+            return self.texts
+        bit = torch.zeros(len(self.texts) * BITS, dtype=torch.bool)
+        bit[token] = True
+        return self.texts | _packed(bit)
+
     @classmethod
     def of(cls, tokenizer: Tokenizer, vocab_size: int, ends: Sequence[int]) -> Self:
         """vocab_size: logits of the model; ends: the tokens that end an answer.

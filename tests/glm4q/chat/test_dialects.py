@@ -9,14 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calculator.errors import OptionError
-from glm4q.chat.dialects import CALL_WITH_JSON, DIALECTS, TOOLS_HEADING, Z1_INTRODUCTION
+from glm4q.chat.dialects import DIALECTS
+from glm4q.chat.offers.listed import INTRODUCTION
+from glm4q.chat.offers.sections import CALL_WITH_JSON, TOOLS_HEADING, Z1_INTRODUCTION
+from glm4q.chat.replies import ReplyEvent, Text
+from glm4q.chat.reply_start import ReplyStart
 from glm4q.chat.template import ChatTemplate
+from glm4q.chat.tool_messages import ToolResult, call_message, native_tools, result_message
+from glm4q.tools.calls import BadCall, ToolCall
 from tests.glm4q.chat.templates import render_in_transformers
 from tests.paths import DATA
 
+# ChatGLM3 has no template: this writes what build_chat_input of its tokenizer encodes.
 CHATGLM3 = (
     "[gMASK]sop{% for m in messages %}<|{{ m.role }}|>{{ m.metadata }}\n {{ m.content }}"
-    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    "{% if m.tools is defined %}{{ '\n' }}{{ m.tools | tojson(indent=4, ensure_ascii=False) }}"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 
 
@@ -78,11 +86,11 @@ tools = st.lists(
 def test_conversations_render_as_in_transformers(
     name: str, conversation: list[dict[str, Any]], offered: list[Any], prompted: bool
 ) -> None:
+    given_tools = offered if name not in ("glm-4", "chatglm3") else None
+    first: dict[str, Any] = {"role": "system", "tools": offered}
     if name == "chatglm3":
-        offered = []
-    given_tools = offered if name != "glm-4" else None
-    told = [{"role": "system", "tools": offered}, *conversation]
-    shown = told if name == "glm-4" and offered else conversation
+        first |= {"content": INTRODUCTION, "tools": [tool["function"] for tool in offered]}
+    shown = [first, *conversation] if offered and given_tools is None else conversation
     ours = ChatTemplate(DIALECTS[name], ()).render(
         conversation, tools=offered, add_generation_prompt=prompted
     )
@@ -124,3 +132,89 @@ def test_dialect_is_used_in_place_of_the_template_or_refused(tmp_path: Path) -> 
         ChatTemplate.from_directory(tmp_path, glm4, "x")
     with pytest.raises(OptionError, match="has no sop"):
         ChatTemplate.from_directory(tmp_path, glm4, "chatglm3")
+
+
+CALL = ToolCall("get_weather", {"city": "北京", "days": [1, 2], "now": True})
+WRITTEN = {
+    "chatglm3": "get_weather\n ```python\ntool_call(city='北京', days=[1, 2], now=True)\n```",
+    "glm-4": 'get_weather\n{"city": "北京", "days": [1, 2], "now": true}',
+    "glm-4-0414": 'get_weather\n{"city": "北京", "days": [1, 2], "now": true}',
+    "glm-z1": 'get_weather\n{"city": "北京", "days": [1, 2], "now": true}',
+}
+"""How each dialect writes the call, behind the token of the assistant's role."""
+ANSWERS = {name: "\n Rain." if name == "chatglm3" else "\nRain." for name in WRITTEN}
+OBSERVED = {name: f"<|observation|>{DIALECTS[name].before_content}23 degrees" for name in WRITTEN}
+
+
+def _read(name: str, written: str) -> list[ReplyEvent]:
+    """What the dialect's parser reads, checked to be the same wherever the reply is cut."""
+    dialect = DIALECTS[name]
+    readings = []
+    for cut in range(len(written) + 1):
+        parser = ReplyStart(True, False).parser(["get_weather"], (), dialect.style)
+        events = parser.feed(written[:cut]) + parser.feed(written[cut:]) + parser.finish()
+        said = "".join(event.text for event in events if isinstance(event, Text))
+        others = [event for event in events if not isinstance(event, Text)]
+        readings.append(([Text(said)] if said else []) + others)
+    assert all(reading == readings[0] for reading in readings)
+    return readings[0]
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_calls_and_observations_are_written_and_read_as_the_dialect_has_them(name: str) -> None:
+    dialect = DIALECTS[name]
+    assert _read(name, WRITTEN[name]) == [CALL]
+    assert _read(name, ANSWERS[name]) == [Text("Rain.")]
+    called = call_message(CALL, dialect.style, "")
+    observed = result_message(ToolResult(CALL, "23 degrees"), dialect.style, "")
+    rendered = ChatTemplate.of_dialect(dialect, ()).render(
+        [{"role": "user", "content": "?"}, called, observed], add_generation_prompt=False
+    )
+    assert rendered.endswith(f"<|assistant|>{WRITTEN[name]}{OBSERVED[name]}")
+
+
+def test_chatglm3_is_offered_tools_as_its_authors_describe_it() -> None:
+    """https://github.com/THUDM/ChatGLM3/blob/main/PROMPT_en.md"""
+    function = {"name": "clock", "parameters": {}}
+    template = ChatTemplate.of_dialect(DIALECTS["chatglm3"], ())
+    rendered = template.render(
+        [{"role": "user", "content": "Time?"}], tools=[{"type": "function", "function": function}]
+    )
+    assert rendered == (
+        "[gMASK]sop<|system|>\n Answer the following questions as best as you can. You have access "
+        'to the following tools:\n[\n    {\n        "name": "clock",\n        "parameters": {}\n'
+        "    }\n]<|user|>\n Time?<|assistant|>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("tool_call('Paris')", "each argument needs its name"),
+        ("tool_call(**{'a': 1})", "each argument needs its name"),
+        ("tool_call(a=__import__('os').system('true'))", "is no value"),
+        ("tool_call(a={1, 2})", "not JSON serializable"),
+        ("tool_call(a=1e999)", "not JSON compliant"),
+    ],
+)
+def test_a_python_call_that_is_no_data_is_never_run_and_named(code: str, reason: str) -> None:
+    parser = ReplyStart(True, False).parser(["f"], (), "python")
+    (bad,) = parser.feed(f"f\n```python\n{code}\n```") + parser.finish()
+    assert isinstance(bad, BadCall)
+    assert reason in bad.reason
+
+
+def test_glm4s_own_tools_are_offered_as_its_template_does_and_called_with_text() -> None:
+    if "glm-4" not in TEMPLATES:
+        pytest.skip("the authors' template is not here")
+    kinds: list[dict[str, Any]] = [{"type": "python"}, {"type": "simple_browser"}]
+    user = {"role": "user", "content": "?"}
+    shown = render_in_transformers(
+        TEMPLATES["glm-4"], [{"role": "system", "tools": kinds}, user], True
+    )
+    assert ChatTemplate(DIALECTS["glm-4"], ()).render([user], tools=kinds) == shown
+    assert native_tools(TEMPLATES["glm-4"]) == DIALECTS["glm-4"].natives
+    start = ReplyStart(True, False)
+    parser = start.parser(["simple_browser"], (), "metadata", ["simple_browser"])
+    events = parser.feed('simple_browser\nsearch("GPTQ")\n') + parser.finish()
+    assert events == [ToolCall("simple_browser", {"code": 'search("GPTQ")'})]

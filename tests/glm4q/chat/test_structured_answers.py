@@ -18,10 +18,9 @@ from glm4q import LLM, Grammar, SamplingParams
 from glm4q.chat.replies import Text, Thinking
 from glm4q.chat.reply_grammar import ReplyGrammar
 from glm4q.chat.reply_start import ReplyStart
-from glm4q.chat.tool_messages import CallStyle
 from glm4q.decode.batch import Batch
 from glm4q.decode.sampling import Sampler
-from glm4q.tools.calls import ToolCall
+from glm4q.tools.calls import CallStyle, ToolCall
 from tests.glm4q.chat.schemas import SCHEMAS, Schema, closed
 
 WILD = SamplingParams(temperature=1.5)
@@ -157,30 +156,34 @@ def test_guesses_leave_the_answer_as_it_is_and_take_fewer_steps(
     assert len(steps) - alone < alone / 2
 
 
-Reply = Callable[..., list[Any]]
+Reply = Callable[[ReplyGrammar, ReplyStart, int, str], list[Any]]
 
 
 @pytest.fixture
 def reply(llm: LLM) -> Reply:
-    """reply(grammar, style, start, seed): a random reply, as its parser reads it."""
+    """reply(grammar, start, seed, begin): a random reply behind a text, as its parser reads it."""
 
-    def make(grammar: ReplyGrammar, style: CallStyle, start: ReplyStart, seed: int) -> list[Any]:
-        constraint = llm.grammars.constraint(grammar.source(style, start))
+    def make(grammar: ReplyGrammar, start: ReplyStart, seed: int, begin: str = "") -> list[Any]:
+        constraint = llm.grammars.constraint(grammar.source(start))
         sampler = Sampler(SamplingParams(seed=seed), torch.device("cpu"), constraint=constraint)
         logits = torch.randn(llm.plan.config.vocab_size)
-        tokens = llm.tokenizer.encode('Hm, {"a": <think>\n</think>\n') if start.thinking else []
+        thought = 'Hm, {"a": <think>\n</think>\n' if start.thinking else ""
+        tokens = llm.tokenizer.encode(thought + begin)
         for token in tokens:
             constraint.accept(token)
-        while not constraint.finished:
-            tokens.append(sampler(logits).token)
-        parser = start.parser(grammar.calls, ())
+        while not constraint.finished and len(tokens) < 300:
+            token = sampler(logits.roll(len(tokens))).token
+            if token in llm.stop_token_ids:
+                break
+            tokens.append(token)
+        parser = start.parser(grammar.calls, (), grammar.style)
         return parser.feed(llm.tokenizer.decode(tokens)) + parser.finish()
 
     return make
 
 
 @pytest.mark.parametrize("start", [LINE_START, ROLE_LINE, IN_THOUGHT], ids=str)
-@pytest.mark.parametrize("style", ["metadata", "tool_calls"])
+@pytest.mark.parametrize("style", ["metadata", "tool_calls", "python"])
 def test_every_reply_that_must_be_a_call_is_read_as_one(
     reply: Reply, style: CallStyle, start: ReplyStart
 ) -> None:
@@ -188,9 +191,9 @@ def test_every_reply_that_must_be_a_call_is_read_as_one(
         {"function": {"name": "weather", "parameters": PERSON}},
         {"function": {"name": "now-1", "parameters": None}},
     ]
-    grammar = ReplyGrammar.with_tools(None, tools)
+    grammar = ReplyGrammar.with_tools(None, tools, style)
     for seed in range(4):
-        thoughts, calls = _apart(reply(grammar, style, start, seed))
+        thoughts, calls = _apart(reply(grammar, start, seed, ""))
         (call,) = calls
         assert isinstance(call, ToolCall)
         if call.name == "weather":
@@ -200,11 +203,67 @@ def test_every_reply_that_must_be_a_call_is_read_as_one(
         assert bool(thoughts) == start.thinking
 
 
+BEGINNINGS: dict[CallStyle, tuple[str, ...]] = {
+    "metadata": ("\nHi.\nsee\n{", "see\n{\n", '\n{"name": "see", "arguments": {'),
+    "tool_calls": ('\nHi, you.\n{"name": "see", "parameters":', "see\n{"),
+    "python": ("see\n ```python\ntool_call(", "\n Hi.\nsee\n```python\ntool_call("),
+}
+
+
+@pytest.mark.parametrize("start", [ROLE_LINE, IN_THOUGHT], ids=str)
+@pytest.mark.parametrize("style", BEGINNINGS)
+def test_what_free_text_begins_as_a_call_ends_as_one_that_matches(
+    reply: Reply, style: CallStyle, start: ReplyStart
+) -> None:
+    tools = [{"function": {"name": name, "parameters": PERSON}} for name in ("see", "other")]
+    grammar = ReplyGrammar.free(tools, style, strict=["see"])
+    for seed, begin in enumerate(BEGINNINGS[style]):
+        _, events = _apart(reply(grammar, start, seed, begin))
+        (call,) = [event for event in events if not isinstance(event, Text)]
+        assert isinstance(call, ToolCall), call
+        jsonschema.validate(call.arguments, PERSON)
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ("\nsee is a word\nsee\n\nand { so on", None),
+        ('\nAn object:\n{"name": "Bob", "arguments": {}}', None),
+        ('see\n{"name": "Bo", "age": 1}\nother\n{"any": []}\n done', None),
+        ('\nsee\n{"age": 1}', 'age": 1}'),
+        ('see\n{"name": "Bo", "age": 4}', "4}"),
+        ('\n{"name": "see", "age": 1}', 'ge": 1}'),
+        ('\n{"name": "s\\u0065e", "arguments": {}}', "\\u0065e"),
+    ],
+)
+def test_free_text_may_be_anything_but_a_wrong_call(
+    llm: LLM, text: str, refused: str | None
+) -> None:
+    tools = [{"function": {"name": name, "parameters": PERSON}} for name in ("see", "other")]
+    grammar = ReplyGrammar.free(tools, "metadata", strict=["see"])
+    constraint = llm.grammars.constraint(grammar.source(ROLE_LINE))
+    for place, token in enumerate(tokens := llm.tokenizer.encode(text)):
+        if constraint.mask(torch.zeros(llm.plan.config.vocab_size))[token] == -torch.inf:
+            assert refused is not None, llm.tokenizer.decode(tokens[:place])
+            assert llm.tokenizer.decode(tokens[place:]).startswith(refused)
+            return
+        constraint.accept(token)
+    assert refused is None
+    assert constraint.complete
+
+
+def test_one_call_is_the_last_where_calls_are_not_parallel(reply: Reply) -> None:
+    tools = [{"function": {"name": "see", "parameters": PERSON}}]
+    grammar = ReplyGrammar.free(tools, "metadata", strict=["see"], parallel=False)
+    events = reply(grammar, ROLE_LINE, 0, "see\n{")
+    assert [type(event) for event in events] == [ToolCall]
+
+
 @pytest.mark.parametrize("start", [LINE_START, ROLE_LINE, IN_THOUGHT], ids=str)
 def test_every_reply_that_must_match_is_read_whole(reply: Reply, start: ReplyStart) -> None:
-    grammar = ReplyGrammar(Grammar.from_json_schema(PERSON))
+    grammar = ReplyGrammar("metadata", Grammar.from_json_schema(PERSON))
     for seed in range(3):
-        _, texts = _apart(reply(grammar, "metadata", start, seed))
+        _, texts = _apart(reply(grammar, start, seed, ""))
         check(PERSON, "".join(text.text for text in texts))
 
 
@@ -217,4 +276,4 @@ def _apart(events: list[Any]) -> tuple[list[Any], list[Any]]:
 def test_a_tool_whose_parameters_cannot_be_honoured_is_named() -> None:
     tool = {"function": {"name": "f", "parameters": {"type": "object", "not": {}}}}
     with pytest.raises(GrammarError, match=r"the tool f: .*not supported: not"):
-        ReplyGrammar.with_tools(None, [tool])
+        ReplyGrammar.with_tools(None, [tool], "metadata")

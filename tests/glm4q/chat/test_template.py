@@ -15,6 +15,7 @@ from tokenizers import decoders, models, pre_tokenizers
 from calculator.errors import TokenizerError
 from glm4q.chat import dialects
 from glm4q.chat.messages import Message
+from glm4q.chat.offers import sections
 from glm4q.chat.template import ChatTemplate, JinjaRenderer
 from glm4q.text.tiktoken_bpe import byte_alphabet
 from glm4q.text.tokenizer import GLM4_CONTROL_TOKENS, USER_END, USER_START, Tokenizer
@@ -135,9 +136,9 @@ def test_the_built_in_protocol() -> None:
     rendered = ChatTemplate(dialects.GLM4, ()).render(CONVERSATIONS[3])
     schema = json.dumps(WEATHER["function"], ensure_ascii=False, indent=4)
     assert rendered == (
-        f"[gMASK]<sop><|system|>\n{dialects.GLM4_INTRODUCTION}{dialects.TOOLS_HEADING}"
+        f"[gMASK]<sop><|system|>\n{sections.GLM4_INTRODUCTION}{sections.TOOLS_HEADING}"
         f"\n## get_weather\n\n{schema}\n"
-        f"{dialects.CALL_WITH_JSON}<|system|>\nBe brief.<|user|>\n北京 <weather>?\n"
+        f"{sections.CALL_WITH_JSON}<|system|>\nBe brief.<|user|>\n北京 <weather>?\n"
         '<|assistant|>get_weather\n{"city": "北京"}<|observation|>\n{"t": 23}<|assistant|>'
     )
 
@@ -320,7 +321,7 @@ def test_what_is_no_chat_is_refused(
     [
         ({"role": "tool", "content": "x"}, "knows the roles .* observation, not 'tool'"),
         ({"role": "user", "content": [{"type": "text", "text": "x"}]}, "content as text"),
-        ({"role": "system", "tools": [{"type": "python"}]}, "function with a name"),
+        ({"role": "system", "tools": [{"type": "cogview"}]}, "function with a name"),
         ({"role": "system", "tools": ["python"]}, "function with a name"),
         ({"role": "system", "tools": 1}, "tools must be a list"),
     ],

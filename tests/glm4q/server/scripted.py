@@ -54,6 +54,7 @@ class ScriptedDecoder:
 
     script: list[int]
     rows: int = 2
+    begin: list[int] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
     answers: list[ScriptedAnswer] = field(default_factory=list)
     prompts: list[list[int]] = field(default_factory=list)
@@ -92,11 +93,13 @@ class ScriptedDecoder:
     def join(
         self, prompt: Sequence[int], params: SamplingParams, constraint: Constraint | None
     ) -> ScriptedAnswer:
-        """An answer that must match something says that at random, in place of the script."""
+        """An answer that must match something says `begin`, and then goes on at random."""
         assert self.loaded
         self.prompts.append(list(prompt))
         self.params.append(params)
-        script = list(self.script) if constraint is None else _random_tokens(constraint)
+        script = list(self.script)
+        if constraint is not None:
+            script = _random_tokens(constraint, self.begin, params.stop_token_ids)
         answer = ScriptedAnswer(script, params.max_tokens, self.cached_tokens)
         answer.log_probabilities = params.log_probabilities
         self.answers.append(answer)
@@ -144,6 +147,10 @@ class Running:
     def says(self, text: str) -> None:
         """Let later answers say this."""
         self.decoder.script = byte_tokens(self.tokenizer, text.encode())
+
+    def begins(self, text: str) -> None:
+        """Let later answers that must match something begin so."""
+        self.decoder.begin = byte_tokens(self.tokenizer, text.encode())
 
     @property
     def last_prompt(self) -> str:
@@ -211,12 +218,17 @@ def serving(
         listener.close()
 
 
-def _random_tokens(constraint: Constraint) -> list[int]:
-    """What random logits say until nothing may follow."""
+def _random_tokens(constraint: Constraint, begin: Sequence[int], ends: frozenset[int]) -> list[int]:
+    """What random logits say behind a beginning, until they end the answer or must."""
     sampler = Sampler(SamplingParams(seed=5), torch.device("cpu"), constraint=constraint)
-    tokens: list[int] = []
+    tokens = list(begin)
+    for token in tokens:
+        constraint.accept(token)
     while not constraint.finished:
-        tokens.append(sampler(torch.randn(VOCAB_SIZE)).token)
+        token = sampler(torch.randn(VOCAB_SIZE)).token
+        if token in ends:
+            break
+        tokens.append(token)
     return tokens
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import anthropic
 import httpx2
+import jsonschema
 import pytest
 
 from calculator.errors import MemoryFullError
@@ -94,6 +95,45 @@ def test_a_call_of_a_tool_is_a_block_whose_input_comes_as_json(calling: Running)
     assert [event.type for event in events].count("input_json") == 1
     unoffered = ask(calling, tools=WEATHER, tool_choice={"type": "none"})
     assert unoffered.stop_reason == "end_turn"
+
+
+CITY: dict[str, Any] = {
+    "type": "object",
+    "properties": {"city": {"enum": ["Köln", "Bonn"]}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+ALONE = {"type": "auto", "disable_parallel_tool_use": True}
+STRICT: list[Any] = [
+    {"name": "see", "input_schema": CITY, "strict": True},
+    {"name": "hear", "input_schema": CITY},
+]
+
+
+@pytest.mark.parametrize(
+    ("choice", "begin"),
+    [
+        ({"type": "any"}, ""),
+        ({"type": "tool", "name": "see"}, ""),
+        ({"type": "auto"}, 'I go and see.\n{"name": "see", "arguments": {"city": "K'),
+        (
+            {"type": "auto", "disable_parallel_tool_use": True},
+            '{"name": "see", "arguments": {"city": ',
+        ),
+    ],
+)
+def test_calls_match_as_the_tool_choice_and_strict_tools_say(
+    chat_checkpoint: Path, choice: Any, begin: str
+) -> None:
+    with serving(chat_checkpoint, ANSWER) as server:
+        server.begins(begin)
+        message = ask(server, tools=STRICT, tool_choice=choice)
+    calls = [block for block in message.content if isinstance(block, anthropic.types.ToolUseBlock)]
+    assert calls
+    jsonschema.validate(calls[0].input, CITY)
+    if choice["type"] != "auto" or "disable_parallel_tool_use" in choice:
+        assert len(message.content) == 1
+        assert message.stop_reason == "tool_use"
 
 
 def test_blocks_of_every_kind_reach_the_prompt_in_their_order(running: Running) -> None:
@@ -189,10 +229,6 @@ def test_thoughts_are_a_block_of_their_own_unless_they_are_not_wanted(
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        (
-            {"tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
-            "parallel_tool_calls",
-        ),
         ({"messages": [*HELLO, {"role": "assistant", "content": "So"}]}, "continued"),
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "image"),
         ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "tools.0"),

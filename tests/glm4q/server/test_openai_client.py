@@ -210,7 +210,6 @@ def test_text_is_completed(running: Running) -> None:
     [
         ("reasoning_effort", "high"),
         ("tool_choice", {"type": "allowed_tools"}),
-        ("parallel_tool_calls", False),
         ("a_field_of_tomorrow", 1),
     ],
 )

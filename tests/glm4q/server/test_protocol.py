@@ -40,7 +40,7 @@ def chat(**fields: Any) -> ChatRequest:
 
 
 def test_glm4_reads_calls_as_its_own_messages() -> None:
-    messages = template_messages(chat(), observes=True)
+    messages = template_messages(chat(), "metadata")
     assert GLM4(messages, tools=None, add_generation_prompt=True) == (
         "[gMASK]<sop><|user|>\nWeather?<|assistant|>\nLet me look."
         '<|assistant|>weather\n{"city": "Rome"}<|observation|>\nsun<|assistant|>'
@@ -48,7 +48,7 @@ def test_glm4_reads_calls_as_its_own_messages() -> None:
 
 
 def test_other_templates_get_calls_with_arguments_as_objects() -> None:
-    _, said, result = template_messages(chat(), observes=False)
+    _, said, result = template_messages(chat(), "tool_calls")
     (call,) = said["tool_calls"]
     assert call["function"] == {"name": "weather", "arguments": {"city": "Rome"}}
     assert "reasoning_content" not in said
@@ -89,6 +89,10 @@ def test_what_a_request_leaves_open_is_the_authors() -> None:
     assert params.seed >= 0
 
 
+STRICT_NOT = {"name": "f", "strict": True, "parameters": {"type": "object", "not": {}}}
+"""A schema that no grammar can follow."""
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -101,7 +105,7 @@ def test_what_a_request_leaves_open_is_the_authors() -> None:
         {"stream_options": {"include_usage": True}},
         {"n": 17},
         {"seed": "7"},
-        {"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]},
+        {"tools": [{"type": "function", "function": STRICT_NOT}]},
         {"messages": [{"role": "user", "content": None}]},
         {"messages": [{"role": "user", "content": "a", "name": "Ann"}]},
         {"messages": [{"role": "function", "content": "a"}]},
@@ -117,5 +121,5 @@ def test_what_cannot_be_is_refused(fields: dict[str, Any]) -> None:
 def _everything(fields: dict[str, Any]) -> None:
     request = chat(**fields)
     sampling_params(request, SamplingParams(), max_tokens_of(request), vocab_size=100)
-    template_messages(request, observes=True)
-    reply_grammar(request)
+    template_messages(request, "metadata")
+    reply_grammar(request, "metadata")

@@ -148,7 +148,6 @@ def test_a_stream_that_fails_says_so_at_its_end(chat_checkpoint: Path) -> None:
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input.0"),
         ({"input": []}, "input"),
         ({"reasoning": {"effort": "high"}}, "reasoning.effort"),
-        ({"parallel_tool_calls": False}, "parallel_tool_calls"),
         ({"a_field_of_tomorrow": 1}, "a_field_of_tomorrow"),
     ],
 )

@@ -92,6 +92,44 @@ def test_a_call_that_must_come_matches_its_parameters(chat: Any, choice: Any) ->
         assert (choice, call.function.arguments) == ("required", "{}")
 
 
+def strict(name: str) -> Any:
+    return {"type": "function", "function": {"name": name, "parameters": CITY, "strict": True}}
+
+
+def test_a_strict_tools_calls_match_among_text_that_stays_free(running: Running, chat: Any) -> None:
+    running.begins('I look it up.\n{"name": "b", "arguments": ')
+    try:
+        answer = chat(tools=[strict("b"), tool("a")]).choices[0]
+        (call, *_) = answer.message.tool_calls
+        assert call.function.name == "b"
+        jsonschema.validate(json.loads(call.function.arguments), CITY)
+        assert answer.message.content.startswith("I look it up.\n")
+        running.begins("Two words, ")
+        assert chat(tools=[strict("b")]).choices[0].message.content.startswith("Two words, ")
+    finally:
+        running.begins("")
+
+
+def test_without_parallel_calls_one_is_the_last(running: Running, chat: Any) -> None:
+    running.begins('{"name": "b", "arguments": ')
+    try:
+        fields = {"tools": [tool("b")], "parallel_tool_calls": False}
+        answer = chat(**fields).choices[0]
+        pieces = list(chat(**fields, stream=True))
+    finally:
+        running.begins("")
+    assert len(answer.message.tool_calls) == 1
+    assert isinstance(json.loads(answer.message.tool_calls[0].function.arguments), dict)
+    assert answer.message.content is None
+    assert sum(bool(piece.choices[0].delta.tool_calls) for piece in pieces) == 1
+
+
+def test_tool_choice_none_offers_no_tool(running: Running, chat: Any) -> None:
+    answer = chat(tools=[strict("b")], tool_choice="none").choices[0].message
+    assert (answer.content, answer.tool_calls) == (TEXT, None)
+    assert "[tools]" not in running.last_prompt
+
+
 def test_an_answer_with_tools_is_a_call_or_matches(chat: Any) -> None:
     answer = chat(tools=[tool("b")], response_format=named(CITY)).choices[0].message
     said = answer.tool_calls[0].function.arguments if answer.tool_calls else answer.content

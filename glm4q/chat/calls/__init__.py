@@ -1,0 +1,1 @@
+"""How grammars write calls of tools, and text in which none begins."""

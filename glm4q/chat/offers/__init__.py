@@ -1,0 +1,1 @@
+"""How the dialects tell a model which tools it has."""

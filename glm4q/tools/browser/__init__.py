@@ -1,0 +1,1 @@
+"""The tool that searches and opens pages: of the public network alone, within bounds."""

@@ -75,9 +75,6 @@ def chat(
     offered = ToolOptions(
         tools or (), tool or (), mcp or (), search_url, yes_tools or (), written=files
     )
-    offered = ToolOptions(
-        tools or (), tool or (), mcp or (), search_url, yes_tools or (), written=files
-    )
     request = ModelRequest(model, **vars(making), **vars(computing), wish=wish, reserve=kept)
     path = find_checkpoint(request)
     loading = partial(load, path, wish, kept, computing)

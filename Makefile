@@ -20,7 +20,7 @@ LAYERS := build/peers/models/glm-int4-4-layers
 QUESTION := What is the capital of France?
 
 .PHONY: demo chat wheel test test-avx2 check format sanitize peers clean
-.PHONY: npm-clients bench-load bench-calc bench-kernels bench-kv bench-quality bench-speed bench-llama
+.PHONY: npm-clients bench-load bench-calc bench-kernels bench-kv bench-cards bench-quality bench-speed bench-llama
 .PHONY: bench-server bench-transformers bench-context bench-batch bench-llama-wheel bench-ik
 .PHONY: bench-draft bench-memory
 
@@ -109,6 +109,10 @@ bench-kernels: $(VENV)/demo.done
 # What each KV format costs over 8,192 tokens; some minutes each.
 bench-kv: $(VENV)/demo.done
 	$(BIN)/python benchmarks/kv_quality.py
+
+# The picture of docs/quantize.md: about 15 minutes of CPU time.
+bench-cards: $(VENV)/demo.done
+	$(BIN)/python benchmarks/card_quality.py --svg docs/card-quality.svg
 
 # Beside GPTQModel, on the same samples; some minutes each.
 bench-quality: peers

@@ -65,9 +65,16 @@ class QuantizeProgress(ExitStack):
 
     def measure(self, done: int, of: int) -> None:
         """Show through how many layers the held-out text has passed."""
-        self._bar.update(self._task, completed=done, total=of, description="measuring quality")
+        self._show("measuring quality", "layer", done, of)
+
+    def sense(self, done: int, of: int) -> None:
+        """Show how far it is measured what each matrix costs."""
+        self._show("measuring what matrices cost", "step", done, of)
+
+    def _show(self, what: str, unit: str, done: int, of: int) -> None:
+        self._bar.update(self._task, completed=done, total=of, description=what)
         if self._bar.disable and done * QUALITY_LINES // of > (done - 1) * QUALITY_LINES // of:
-            self._print(f"measuring quality: layer {done} of {of}")
+            self._print(f"{what}: {unit} {done} of {of}")
 
     def fetched(self, name: str, there: int, size: int) -> None:
         """Show how much of a file has come; a thread of its own calls this."""

@@ -13,6 +13,7 @@ A recipe file is TOML:
 """
 
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -24,6 +25,7 @@ from calculator.errors import OptionError
 from calculator.model.architecture import Weight
 from calculator.model.formats import BF16, WeightFormat, assign_formats, parse_format, refuse_unfit
 from calculator.options import one_of
+from calculator.questions.widths.slots import HEAD_SLOT, Bits, Widths
 
 METHODS = ("rtn", "gptq", "awq", "auto")
 WEIGHTS = ("int8", "int4")
@@ -88,6 +90,36 @@ def make_recipe(
         parse_format(weights, group_size, symmetric=not asymmetric),
         parse_format(lm_head, group_size),
         one_of("method", method, METHODS),
+    )
+
+
+def recipe_of_widths(widths: Widths, bits: Bits, method: str | None = None) -> Recipe:
+    """Make a recipe of the width that was chosen for each matrix. Raises OptionError.
+
+    method: if None, GPTQ where a matrix has 4 bits, and rounding to nearest where none has.
+    """
+    head = bits.get(HEAD_SLOT, BF16.bits)
+    linears = {slot: bits[slot.name] for slot in widths.slots if slot.name != HEAD_SLOT}
+    counts = Counter(each for each in linears.values() if each != BF16.bits)
+    usual = max(counts or {8: 0}, key=lambda each: (counts[each], -each))
+    rules = tuple(
+        Rule(
+            tuple(
+                weight.module
+                for slot, own in linears.items()
+                if own == other
+                for weight in slot.weights
+            ),
+            widths.format(other),
+        )
+        for other in sorted({*linears.values()} - {usual})
+    )
+    default = "gptq" if 4 in linears.values() else "rtn"
+    return Recipe(
+        widths.format(usual),
+        widths.format(head),
+        one_of("method", method or default, METHODS),
+        rules,
     )
 
 

@@ -20,8 +20,9 @@ from safetensors.torch import load_file, save_file
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.model.formats import BF16, WeightFormat
+from calculator.questions.widths.slots import Widths
 from quantize.pipeline import quantize_checkpoint
-from quantize.recipe import Recipe
+from quantize.recipe import Recipe, recipe_of_widths
 from tests import tiny
 from tests.chat_checkpoint import save_chat_checkpoint
 from tests.instruction_sets import instruction_set as instruction_set
@@ -86,6 +87,18 @@ def demo_checkpoint(made_once: MakeOnce) -> Path:
 def quantized_demo(demo_checkpoint: Path, made_once: MakeOnce) -> Callable[[int], Path]:
     """The demo model at 4 or 8 bits, groups of 64."""
     return partial(_quantized, demo_checkpoint, made_once, "demo")
+
+
+@pytest.fixture(scope="session")
+def mixed_demo(demo_checkpoint: Path, made_once: MakeOnce) -> Path:
+    """The demo model with INT4, INT8 and bf16 matrices in every fourth layer each."""
+    stored = StoredModel.open(demo_checkpoint)
+    widths = Widths(stored.config, "64")
+    bits = {
+        slot.name: (8, 4, 8, 4, 4, 8, 16)[number % 7] for number, slot in enumerate(widths.slots)
+    }
+    recipe = recipe_of_widths(widths, bits, "rtn")
+    return made_once("demo-mixed", lambda output: quantize_checkpoint(stored, output, recipe))
 
 
 @pytest.fixture(scope="session")

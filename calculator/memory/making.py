@@ -10,7 +10,7 @@ from calculator.dataclass import dataclass
 from calculator.errors import OptionError
 from calculator.memory.arena import make_arena
 from calculator.memory.scratch import needs_of_dequantizing
-from calculator.model.architecture import Weight
+from calculator.model.architecture import Weight, weights
 from calculator.model.config import ModelConfig
 from calculator.model.formats import WeightFormat
 from calculator.units import human_bytes
@@ -137,6 +137,37 @@ def _measuring(
         "both models' workspaces": 2 * workspace,
         "logits of both": POSITIONS_AT_ONCE * config.vocab_size * 4 * 9,
     })  # fmt: skip
+
+
+def sensing_memory(config: ModelConfig, *, samples: int, tokens: int) -> MemoryEstimate:
+    """Bound the memory that a run takes while it measures what each matrix costs, in float32."""
+    layer = [weight for weight in weights(config) if weight.layer == 0]
+    numbers, largest = sum(weight.numel for weight in layer), max(each.numel for each in layer)
+    states = states_bytes(config, samples, tokens) // 2
+    head = config.vocab_size * config.hidden_size
+    logits = 4 * POSITIONS_AT_ONCE * config.vocab_size
+    workspace = _workspace(config, samples, tokens, 4, 0)
+    layers = MemoryEstimate({
+        "Python and torch": PROCESS_BYTES,
+        "a layer, rounded, and as it is read": 10 * numbers,
+        "a matrix while it is rounded": 4 * 6 * largest,
+        "the states of every layer, and as they are written": 2 * states,
+        "workspace": 2 * workspace,
+    })  # fmt: skip
+    ends = MemoryEstimate({
+        "Python and torch": PROCESS_BYTES,
+        "the head, and as it is read": 6 * head,
+        "the states of every layer": 2 * states,
+        "workspace": 2 * workspace,
+        "logits": (samples + 6) * logits,
+        "rows being rounded": 4 * 6 * NUMBERS_AT_ONCE,
+    })  # fmt: skip
+    return max(layers, ends, key=lambda need: need.total)
+
+
+def states_bytes(config: ModelConfig, samples: int, tokens: int) -> int:
+    """Bound the bytes of the disk for the states of all layers, which are replaced as a whole."""
+    return 2 * 4 * samples * tokens * config.hidden_size * (config.num_hidden_layers + 1)
 
 
 def _workspace(

@@ -19,7 +19,9 @@ from calculator.report.sentences import (
 )
 from calculator.report.sheets import Sheet
 
-Show = Literal["answer", "terms", "variants", "explain", "grid", "cards", "chart", "recommended"]
+Show = Literal[
+    "answer", "terms", "variants", "explain", "grid", "cards", "widths", "chart", "recommended"
+]
 """What is shown: the answer with its tables, one table alone, or a chart."""
 SHOWN: tuple[Show, ...] = (
     "answer",
@@ -28,6 +30,7 @@ SHOWN: tuple[Show, ...] = (
     "explain",
     "grid",
     "cards",
+    "widths",
     "chart",
     "recommended",
 )
@@ -88,7 +91,7 @@ def _content(answer: Answer, show: Show, form: Format, every: bool) -> bytes:
 
 def _rows_of(show: Show) -> str:
     """The list of a record that CSV shows."""
-    if show in ("grid", "cards", "variants", "recommended"):
+    if show in ("grid", "cards", "widths", "variants", "recommended"):
         return show
     return "terms"
 
@@ -103,6 +106,10 @@ def _record(answer: Answer, show: Show, every: bool) -> dict[str, Any]:
         return records.grid_record(question, make_grid(question))
     if show == "cards":
         return records.cards_record(question, longest_contexts(question))
+    if show == "widths":
+        from calculator.questions.widths.ladder import climb
+
+        return records.widths_record(question, climb(question))
     record = records.answer_record(answer, every=every)
     if show == "recommended":
         record["recommended"] = records.recommended_records(question)
@@ -160,6 +167,10 @@ def _sheets(answer: Answer, show: Show, every: bool) -> list[tuple[Sheet, bool]]
         from calculator.questions.longest import longest_contexts
 
         return [(sheets.cards_sheet(question, longest_contexts(question)), False)]
+    if show == "widths":
+        from calculator.questions.widths.ladder import climb
+
+        return [(sheets.widths_sheet(question, climb(question)), False)]
     if show == "recommended":
         return [(sheets.recommendations_sheet(question), False)]
     shown = []
@@ -180,12 +191,22 @@ def _sheets(answer: Answer, show: Show, every: bool) -> list[tuple[Sheet, bool]]
 def _assumptions(answer: Answer, show: Show) -> str:
     if show == "recommended":
         return recommended_assumptions()
+    if show == "widths":
+        from calculator.questions.widths.ladder import find_sensitivity
+
+        estimate = find_sensitivity(answer.question).unit
+        loss = f"estimated loss by {estimate}, where all in INT4 is 100%"
+        return f"{assumptions(answer.question)}; {loss}"
     return cards_assumptions() if show == "cards" else assumptions(answer.question)
 
 
 def _command(answer: Answer, show: Show) -> str:
     if show == "recommended":
         return f"glm4q calc {answer.question.model_argument}"
+    if show == "widths":
+        from calculator.questions.widths.ladder import command
+
+        return command(answer.question)
     shown = f" --show {show}" if show != "answer" else ""
     return answer.question.command() + shown
 

@@ -17,6 +17,7 @@ from calculator.questions.solve import (
 )
 from calculator.questions.solve import verdict as verdict_of
 from calculator.questions.variants import Choice
+from calculator.questions.widths.ladder import Ladder, command
 
 SCHEMA = "glm4q.calc/1"
 
@@ -115,6 +116,34 @@ def grid_record(question: Question, rows: tuple[GridRow, ...]) -> dict[str, Any]
             for cell in row.cells
         ],
         "command": f"{question.command()} --show grid",
+    }
+
+
+def widths_record(question: Question, ladder: Ladder) -> dict[str, Any]:
+    """What `glm4q calc --show widths --as json` prints."""
+    asked = ladder.asked
+    return {
+        "schema": SCHEMA,
+        "model": question.subject.name,
+        "gpu": question.card.name if question.card else None,
+        "estimated_by": ladder.sensitivity.kind,
+        "unit": ladder.sensitivity.unit,
+        "widths": [
+            {
+                "usable_bytes": rung.filling.question.card.usable_bytes,
+                "need_bytes": rung.filling.question.need_bytes,
+                "int4": rung.matrices[4],
+                "int8": rung.matrices[8],
+                "bf16": rung.matrices[16],
+                "head_bits": rung.filling.bits.get("lm_head"),
+                "cost": rung.filling.cost,
+                "share_of_the_narrowest": rung.loss,
+            }
+            for rung in ladder.rungs
+            if rung.filling.question.card
+        ],
+        "bits": dict(asked.filling.bits) if asked else {},
+        "command": command(question),
     }
 
 

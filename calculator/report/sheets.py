@@ -17,6 +17,7 @@ from calculator.units import human_band, human_bytes, human_tokens
 if TYPE_CHECKING:
     from calculator.questions.grid import Cell, GridRow
     from calculator.questions.longest import Longest
+    from calculator.questions.widths.ladder import Ladder, Rung
 
 MARKS = {"fits": "", "tight": "~", "no": "!"}
 """Marks beside a margin in the grid, so that it reads without colour."""
@@ -177,6 +178,32 @@ def grid_sheet(question: Question, rows: tuple[GridRow, ...]) -> Sheet:
         tuple((row.weights, row.kv, *map(grid_cell, row.cells)) for row in rows),
         frozenset(contexts),
         names=2,
+    )
+
+
+def widths_sheet(question: Question, ladder: Ladder) -> Sheet:
+    """Cards of some GiB less and more, and the widths that fill each."""
+    numbers = ("INT4", "INT8", "bf16", "left", "estimated loss")
+    card = question.card.name if question.card else ""
+    return Sheet(
+        f"{question.subject.name}: matrices of each width that fill {card}, and other cards",
+        ("card", *numbers[:3], "head", *numbers[3:]),
+        tuple(map(_rung_row, ladder.rungs)),
+        frozenset(numbers),
+    )
+
+
+def _rung_row(rung: Rung) -> tuple[str, ...]:
+    filling, step = rung.filling, rung.step
+    size = human_bytes(filling.question.card.usable_bytes) if filling.question.card else ""
+    more = f" ({step:+} GiB)" if step else ""
+    head = filling.bits.get("lm_head")
+    return (
+        f"{size}{more}",
+        *(str(rung.matrices[bits]) for bits in (4, 8, 16)),
+        "embedding" if head is None else {8: "INT8", 16: "bf16"}[head],
+        human_bytes(filling.spare_bytes),
+        f"{rung.loss:.2%}",
     )
 
 

@@ -116,6 +116,10 @@ def _answer(asked: Asked, shown: str | None, plain: str) -> tuple[Answer, answer
     if shown in ("grid", "cards", "chart", "recommended"):
         question.plan  # noqa: B018 - refuses what does not go together
         return Answer(question, asked.fixed), _show(shown)
+    if shown == "widths":
+        from calculator.questions.widths.ladder import as_filled
+
+        return Answer(as_filled(question, asked.fixed), asked.fixed), "widths"
     if question.card is None and shown is None and plain == "recommended":
         return Answer(question, asked.fixed), "recommended"
     answer = find_answer(question, asked.fixed)

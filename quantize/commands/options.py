@@ -1,11 +1,13 @@
 """Options of the commands that make checkpoints and measure their quality."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from calculator.model.formats import BITSANDBYTES
+from calculator.questions.solve import KV_CHOICES
 from glm4q.commands.options import variant
 from glm4q.commands.options.declare import (
     CALIBRATION,
@@ -14,10 +16,12 @@ from glm4q.commands.options.declare import (
     choice,
     option,
     size,
+    tokens,
 )
 from quantize.recipe import METHODS
 
 BUILT_IN = "a built-in one"
+FILLING = "Filling a card"
 METHOD_DEFAULT = "gptq for int4, rtn for int8"
 
 
@@ -75,3 +79,47 @@ OffloadDir = Annotated[
         "A directory for hidden states between layers.", topic=MEMORY, default="beside the output"
     ),
 ]
+
+
+def _filling(text: str, *names: str, default: str | bool = False) -> Any:
+    return option(text, *names, topic=FILLING, default=default)
+
+
+ForCard = Annotated[
+    str | None,
+    _filling(
+        'Give each matrix the width that fills this card, such as "RTX 3060"; auto asks the '
+        "driver.",
+        "--for",
+    ),
+]
+Vram = Annotated[str | None, _filling("Fill a card of this memory: 11.5 (GiB), 8192M.")]
+Context = Annotated[str | None, tokens("With --for: tokens of context", FILLING, default="8192")]
+KV = Annotated[str | None, variant.kv("int8, with --for", KV_CHOICES, topic=FILLING)]
+Reserve = Annotated[
+    str | None,
+    _filling("Memory left to other programs: 1 (GiB), 600M.", default="256M, as chat leaves it"),
+]
+Margin = Annotated[str, _filling("Memory of the card left free for safety.", default=True)]
+SensitivityRecord = Annotated[
+    Path | None,
+    _filling("Take what each matrix costs from this checkpoint's sensitivity.json."),
+]
+
+
+@dataclass
+class Card:
+    """The card that a checkpoint is to fill, in the words of the command line."""
+
+    gpu: ForCard = None
+    vram: Vram = None
+    context: Context = None
+    kv: KV = None
+    reserve: Reserve = None
+    margin: Margin = "0"
+    sensitivity: SensitivityRecord = None
+
+    @property
+    def is_named(self) -> bool:
+        """Whether there is a card to fill."""
+        return self.gpu is not None or self.vram is not None

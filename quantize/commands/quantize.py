@@ -20,8 +20,9 @@ from glm4q.planning.devices import choose_device, choose_dtype
 from glm4q.weights.sources import open_source
 from quantize.by_bitsandbytes import write_by_bitsandbytes
 from quantize.calibrate.own_samples import SELF, OwnSamples
-from quantize.calibrate.samples import read_calibration
+from quantize.calibrate.samples import Calibration, read_calibration
 from quantize.commands import options as option
+from quantize.commands.filling import FillRequest, fill
 from quantize.examine import HeldOut, read_domains, read_held_out
 from quantize.job import Job
 from quantize.output.target import refuse_output
@@ -33,11 +34,13 @@ from quantize.recipe import Recipe, make_recipe, read_recipe
 EXAMPLES = (
     "glm4q quantize THUDM/glm-4-9b-chat -o glm-4-9b-chat-int4 --weights int4 --lm-head int8",
     "glm4q quantize glm-4-9b-chat -o glm-4-9b-chat-int8 --weights int8 --max-memory 8",
+    "glm4q quantize glm-4-9b-chat -o glm-4-9b-chat-3060 --for 'RTX 3060' --context 32k",
 )
 
 
 def quantize(
     source: option.Source,
+    *,
     output: written.OutputDirectory,
     overwrite: written.Overwrite = False,
     weights: option.Weights = None,
@@ -46,6 +49,7 @@ def quantize(
     lm_head: option.LmHead = None,
     method: option.Method = None,
     recipe: option.RecipeFile = None,
+    card: option.Card,
     calibration: option.CalibrationText = None,
     samples: option.Samples = 128,
     length: option.Length = 512,
@@ -61,35 +65,52 @@ def quantize(
 
     A run that was cut off continues where it was, if the same command is given again.
     """
+    if card.is_named:
+        _refuse_other_widths(weights, recipe)
+    elif card != option.Card():
+        raise OptionError("context, kv, reserve, margin and sensitivity go with --for or --vram")
     details = {"group_size": group_size, "lm_head": lm_head, "method": method}
     given = {name: word for name, word in details.items() if word is not None}
     if weights in BITSANDBYTES:
         if recipe or given or asymmetric:
             raise OptionError(f"weights {weights} has no other option: bitsandbytes fixes them")
         return _by_bitsandbytes(source, output, weights, overwrite)
-    asked = _recipe(recipe, weights, asymmetric, given)
+    asked = None if card.is_named else _recipe(recipe, weights, asymmetric, given)
     limit = parse_size(max_memory, "max memory") if max_memory else None
     where = choose_device(device)
     stored = open_source(source)
+
+    own = None
+    if calibration == Path(SELF):
+        own = _own_samples(stored, output, seed=seed, device=device, dtype=dtype)
+
+    def read_samples() -> Calibration:
+        if own:
+            return own.read(samples, length, _tell_own_samples)
+        return read_calibration(calibration, stored, samples=samples, length=length, seed=seed)
+
+    filled = None
+    if asked is None:
+        refuse_output(output, overwrite, stored.directory)
+        request = FillRequest(stored, output, card, group_size, asymmetric, lm_head, method)
+        devices = (where, choose_device("cpu")) if device == "auto" else (where,)
+        with _interrupts_named():
+            filled = fill(request, read_samples, devices, max_memory=limit, tell=typer.echo)
+        typer.echo(filled.line())
+        asked = filled.recipe
     asked.formats(stored)  # raises where a shape does not fit, before any text is read
     refuse_output(output, overwrite, stored.directory)
-    shown = None
-    own = None
-    if asked.is_calibrated and calibration == Path(SELF):
-        own = _own_samples(stored, output, seed=seed, device=device, dtype=dtype)
-        shown = own.read(samples, length, _tell_own_samples)
-    elif asked.is_calibrated:
-        shown = read_calibration(calibration, stored, samples=samples, length=length, seed=seed)
     job = Job(
         stored,
         output,
         asked,
         # For whole windows it is as fast as any kernel, and packs nothing anew.
         ComputeSettings(where, choose_dtype(dtype, where), candidates("reference")),
-        shown,
+        read_samples() if asked.is_calibrated else None,
         _held_out(held_out, no_quality, stored),
         offload_dir,
         limit,
+        note=filled.keep if filled else lambda directory: None,
     )
     if device == "auto":
         job = _on_a_device_that_holds_it(job, dtype)
@@ -98,6 +119,8 @@ def quantize(
         job.run(progress, overwrite=overwrite)
     if own:
         own.file.unlink(missing_ok=True)
+    if filled:
+        filled.clean()
     typer.echo(job.summary())
 
 
@@ -144,6 +167,13 @@ def _interrupts_named() -> Iterator[None]:
         notes = getattr(error, "__notes__", None) or ["nothing is finished, so nothing is kept"]
         typer.echo(f"glm4q: stopped; {'; '.join(notes)}", err=True)
         raise
+
+
+def _refuse_other_widths(weights: str | None, recipe: Path | None) -> None:
+    """Raise OptionError where widths are asked for and also to be chosen."""
+    for name, value in (("weights", weights), ("recipe", recipe)):
+        if value is not None:
+            raise OptionError(f"--for chooses the width of each matrix: leave out {name}")
 
 
 def _recipe(

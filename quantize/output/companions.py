@@ -23,6 +23,7 @@ from glm4q.text.tokenizer import TOKENIZER_FILES, Tokenizer, read_settings
 
 logger = logging.getLogger(__name__)
 
+FUSED = ("q_proj", "k_proj", "v_proj")
 CARRIED = (
     "generation_config.json",
     "tokenizer.json",
@@ -135,21 +136,45 @@ def usual_format(formats: Mapping[Weight, WeightFormat]) -> WeightFormat:
 def _differing(
     linear: WeightFormat, formats: Mapping[Weight, WeightFormat]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield a pattern of the modules that differ, and their settings, as vLLM reads them."""
+    """Yield a pattern of the modules that differ, and their settings.
+
+    GPTQModel and vLLM take the first pattern that matches the beginning of a module's name
+    (https://github.com/vllm-project/vllm, quantization/utils/gptq_utils.py).
+    """
     modules: dict[WeightFormat, list[str]] = {}
     for weight, weight_format in formats.items():
         differs = weight_format != linear and (
             weight_format.is_quantized or weight.role == "linear"
         )
         if differs:
-            modules.setdefault(weight_format, []).append(re.escape(weight.module))
+            modules.setdefault(weight_format, []).append(weight.module)
     for weight_format, names in modules.items():
-        pattern = f"^(?:{'|'.join(names)})$" if len(names) > 1 else f"^{names[0]}$"
+        escaped = list(map(re.escape, _with_fused(names)))
+        pattern = f"^(?:{'|'.join(escaped)})$" if len(escaped) > 1 else f"^{escaped[0]}$"
         if weight_format.is_quantized:
-            settings = {"bits": weight_format.bits, "group_size": weight_format.group_size or -1}
-            yield f"+:{pattern}", {**settings, "sym": weight_format.symmetric}
+            settings: dict[str, Any] = {
+                "bits": weight_format.bits,
+                "group_size": weight_format.group_size or -1,
+            }
+            # Where a rule says it, `sym` cannot be believed for all, and zero points must be read.
+            if weight_format.symmetric != linear.symmetric:
+                settings["sym"] = weight_format.symmetric
+            yield f"+:{pattern}", settings
         else:
             yield f"-:{pattern}", {}
+
+
+def _with_fused(modules: list[str]) -> Iterator[str]:
+    """Yield the modules, and behind q, k and v of a layer the one module that vLLM makes of them.
+
+    vLLM looks a module up by its own name alone, so it would take qkv_proj for the usual format.
+    """
+    listed = set(modules)
+    for module in modules:
+        yield module
+        attention = module.removesuffix(FUSED[-1])
+        if attention != module and listed.issuperset(attention + name for name in FUSED):
+            yield f"{attention}qkv_proj"
 
 
 def _convert_tokenizer(directory: Path) -> None:

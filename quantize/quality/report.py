@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from calculator.json_files import read_json_object
-from calculator.units import human_bytes
+from calculator.units import counted, human_bytes
 from quantize.quality.evaluate import Evaluation
 
 JSON_NAME = "quality.json"
 TEXT_NAME = "QUALITY.md"
 LARGEST_REPORT = 1 << 24
 SCHEMA = "glm4q.quality/1"
+PATTERNS = 6
+"""Patterns of a rule that are named in QUALITY.md; quality.json has all."""
 
 
 def write_report(directory: Path, record: dict[str, Any]) -> None:
@@ -67,7 +69,7 @@ def _lines(record: dict[str, Any]) -> list[str]:
         f"- Method {checkpoint['method']}; weights {checkpoint['weights']}, "
         f"head {checkpoint['lm_head']}; "
         f"{human_bytes(checkpoint['bytes'])}, from {human_bytes(source['bytes'])}",
-        *(f"- {', '.join(rule[:-1])}: {rule[-1]}" for rule in checkpoint["rules"]),
+        *(f"- {_matches(rule[:-1])}: {rule[-1]}" for rule in checkpoint["rules"]),
         *_of_calibration(record["calibration"]),
         *_of_held_out(record["held_out"]),
         f"- {run['seconds']:.0f} s; at most {human_bytes(run['peak_bytes'])} of memory, "
@@ -87,6 +89,12 @@ def _lines(record: dict[str, Any]) -> list[str]:
             for each in record["linears"]
         ]
     return lines
+
+
+def _matches(patterns: list[str]) -> str:
+    """Name the modules of a rule; the table of linears has the format of each."""
+    shown, others = patterns[:PATTERNS], len(patterns) - PATTERNS
+    return ", ".join(shown) + (f" and {counted(others, 'other')}" if others > 0 else "")
 
 
 def _of_calibration(calibration: dict[str, Any] | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -318,3 +319,35 @@ def test_planning_needs_no_heavy_import(arguments: str, checkpoint: Path) -> Non
     )
     assert done.stdout
     assert done.stderr == "[]\n"
+
+
+def test_widths_of_other_cards_lose_less_the_larger_they_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    answer = calc(capsys, "--gpu", "4060", "--context", "16k", "--show", "widths")
+    rungs = answer["widths"]
+    assert answer["estimated_by"] == "alike"
+    assert [rung["usable_bytes"] >> 30 for rung in rungs] == [*range(6, 13)]
+    losses = [rung["share_of_the_narrowest"] for rung in rungs]
+    assert losses == sorted(losses, reverse=True)
+    assert 0 < losses[-1] < losses[0] < 1
+    assert all(rung["need_bytes"] <= rung["usable_bytes"] for rung in rungs)
+    assert all(rung["int4"] + rung["int8"] + rung["bf16"] == 160 for rung in rungs)
+    assert main([*shlex.split(answer["command"].removeprefix("glm4q ")), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == answer
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "show widths needs one card: name it with gpu or vram"),
+        (["--gpu", "4060", "--gpus", "2"], "show widths needs one card"),
+        (["--gpu", "4060", "--weights", "int4"], "show widths chooses the weights and the head"),
+        (["--vram", "4"], "does not fit a card: with all layers in INT4"),
+        (["--gpu", "RX 7900 XTX"], "RX 7900 XTX cannot be filled"),
+    ],
+)
+def test_widths_that_cannot_be_shown(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refusal(capsys, *arguments, "--show", "widths")

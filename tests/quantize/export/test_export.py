@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.model.architecture import weights
-from calculator.model.formats import WeightFormat
+from calculator.model.formats import BF16, WeightFormat
 from calculator.questions.fit import Wish
 from glm4q.cli import main
 from glm4q.decode.generate import generate, token_ids
@@ -24,7 +24,7 @@ from glm4q.weights.checkpoint import read_quantized
 from glm4q.weights.packing import QuantizedWeight, pack
 from quantize.export.gguf_blocks import as_blocks
 from quantize.pipeline import quantize_checkpoint
-from quantize.recipe import Recipe
+from quantize.recipe import Recipe, Rule
 from tests import tiny
 from tests.fixtures import MakeQuantized
 from tests.paths import DATA
@@ -103,6 +103,15 @@ def test_llama_cpp_says_the_same(
     assert export(quantized_demo(8), tmp_path / "demo.gguf", "gguf") == 0
     said = llama_cpp(tmp_path / "demo.gguf", prompt, 12)["text"]
     assert said == greedy(quantized_demo(8), prompt, 12)
+
+
+@pytest.mark.demo
+def test_llama_cpp_says_the_same_of_mixed_widths(mixed_demo: Path, tmp_path: Path) -> None:
+    assert export(mixed_demo, tmp_path / "mixed.gguf", "gguf") == 0
+    kinds = {each.tensor_type.name for each in gguf.GGUFReader(tmp_path / "mixed.gguf").tensors}
+    assert kinds == {"F32", "BF16", "Q4_0", "Q8_0"}
+    said = llama_cpp(tmp_path / "mixed.gguf", PROMPTS[0], 8)["text"]
+    assert said == greedy(mixed_demo, PROMPTS[0], 8)
 
 
 @pytest.mark.parametrize("model_type", ["glm", "glm4"])
@@ -189,12 +198,19 @@ def test_compressed_tensors_own_library_reads_equal_weights(
             torch.testing.assert_close(read.float(), expected, rtol=1e-3, atol=1e-4)
 
 
+MIXED = (
+    Rule(("*.0.self_attn.[qkv]_proj", "*.1.mlp.gate_up_proj"), INT8),
+    Rule(("*.0.mlp.down_proj",), BF16),
+)
+
+
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("rules", [(), MIXED], ids=["one width", "mixed widths"])
 def test_transformers_loads_the_compressed_tensors_export(
-    tiny_vocabulary_checkpoint: Path, tmp_path: Path
+    rules: tuple[Rule, ...], tiny_vocabulary_checkpoint: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("compressed_tensors", reason="compressed-tensors is not installed")
-    recipe = Recipe(INT4, INT8)
+    recipe = Recipe(INT4, INT8, rules=rules)
     quantize_checkpoint(StoredModel.open(tiny_vocabulary_checkpoint), tmp_path / "made", recipe)
     assert export(tmp_path / "made", tmp_path / "out", "compressed-tensors") == 0
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()

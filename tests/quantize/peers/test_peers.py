@@ -14,12 +14,13 @@ import torch
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.model.formats import WeightFormat
+from calculator.questions.widths.slots import Widths
 from glm4q.decode.generate import generate, token_ids
 from glm4q.decode.sampling import SamplingParams
 from glm4q.engine import LLM
 from glm4q.kernels.choose import candidates
 from quantize.pipeline import quantize_checkpoint
-from quantize.recipe import Recipe
+from quantize.recipe import Recipe, recipe_of_widths
 from tests import tiny
 from tests.glm4q.memories import load_on_cpu, memory_of, runner_of
 
@@ -47,6 +48,22 @@ for checkpoint, prompt in json.load(sys.stdin):
         logits = model(ids).logits[0, -1]
     answers.append([out[0, len(prompt):].tolist(), logits.tolist()])
 print("ANSWERS" + json.dumps(answers))
+"""
+WIDTHS_BY_GPTQMODEL = """
+import json, sys
+from gptqmodel.quantization.config import QuantizeConfig
+from safetensors import safe_open
+settings = QuantizeConfig.from_pretrained(sys.argv[1])
+names = safe_open(sys.argv[1] + "/model.safetensors", "pt").keys()
+modules = {name.rpartition(".")[0] for name in names}
+widths = {"lm_head is quantized": settings.lm_head}
+for module in modules:
+    if "norm" in module or "embed" in module:
+        continue
+    rule = settings.dynamic_get(module)
+    bits = 16 if rule is False else settings.dynamic_get(module, "bits", settings.bits)
+    widths[module] = int(bits)
+print("WIDTHS" + json.dumps(widths))
 """
 Answer = tuple[list[int], torch.Tensor]
 """Greedy tokens, and the logits of the first of them."""
@@ -96,10 +113,41 @@ def test_tiny_checkpoints_in_every_format(model_type: str, tmp_path: Path) -> No
 
 
 @pytest.mark.demo
-def test_trained_model_says_the_same(quantized_demo: Callable[[int], Path], tmp_path: Path) -> None:
+def test_trained_model_says_the_same(
+    quantized_demo: Callable[[int], Path], mixed_demo: Path, tmp_path: Path
+) -> None:
     tokenizer = LLM.load(quantized_demo(8), device="cpu").tokenizer
     prompt = tokenizer.encode("The capital of France is")
-    questions = [(quantized_demo(bits), prompt) for bits in (4, 8)]
+    questions = [(made, prompt) for made in (quantized_demo(4), quantized_demo(8), mixed_demo)]
     theirs = [tokens for tokens, _ in _read_by_transformers(questions, tmp_path)]
     assert theirs == [_read(*question)[0] for question in questions]
     assert "Paris" in tokenizer.decode(theirs[1])
+
+
+def test_gptqmodel_finds_the_width_of_every_matrix(tmp_path: Path) -> None:
+    """Some matrices and the head differ from the usual width, and some are not quantized."""
+    source = tiny.save_checkpoint(
+        tiny.transformers_model(replace(tiny.BASE, vocab_size=96)), tmp_path / "source"
+    )
+    stored = StoredModel.open(source)
+    widths = Widths(stored.config, "32")
+    bits = {slot.name: (8, 4, 16, 4)[n % 4] for n, slot in enumerate(widths.slots)}
+    recipe = recipe_of_widths(widths, {**bits, "lm_head": 8})
+    made = tmp_path / "made"
+    quantize_checkpoint(stored, made, replace(recipe, method="rtn"))
+    asked = {
+        weight.module: each.bits
+        for weight, each in recipe.formats(stored).items()
+        if weight.can_be_quantized
+    }
+    ran = subprocess.run(
+        [sys.executable, "-c", WIDTHS_BY_GPTQMODEL, str(made)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "TORCHDYNAMO_DISABLE": "1"},
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    settings = json.loads(ran.stdout.rpartition("WIDTHS")[2])
+    assert settings.pop("lm_head is quantized") is True
+    assert settings == asked

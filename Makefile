@@ -110,9 +110,9 @@ bench-kernels: $(VENV)/demo.done
 bench-kv: $(VENV)/demo.done
 	$(BIN)/python benchmarks/kv_quality.py
 
-# The picture of docs/quantize.md: about 15 minutes of CPU time.
+# The picture of docs/quantize.md: some minutes.
 bench-cards: $(VENV)/demo.done
-	$(BIN)/python benchmarks/card_quality.py --svg docs/card-quality.svg
+	$(BIN)/python benchmarks/card_quality.py --method rtn --svg docs/card-quality.svg
 
 # Beside GPTQModel, on the same samples; some minutes each.
 bench-quality: peers

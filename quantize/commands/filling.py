@@ -14,7 +14,7 @@ from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
 from calculator.host_memory import available_bytes
 from calculator.memory.making import sensing_memory, states_bytes
-from calculator.memory.settings import RESERVE, Settings
+from calculator.memory.settings import RESERVE, Settings, default_drafts
 from calculator.options import one_of, parse_size, parse_tokens
 from calculator.questions.asked import DEFAULT_CONTEXT
 from calculator.questions.question import Question
@@ -68,6 +68,7 @@ class FillRequest:
                 RESERVE["gpu"] if asked.reserve is None else parse_size(asked.reserve, "reserve")
             ),
             margin=parse_size(asked.margin, "margin"),
+            draft_tokens=default_drafts(1),  # as chat has them
         )
         card = find_card(asked.gpu, asked.vram)
         subject = Subject(self.stored.name, config, self.stored.formats, "headers", None)

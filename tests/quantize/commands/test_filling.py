@@ -7,7 +7,7 @@ import pytest
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
-from calculator.memory.settings import Settings
+from calculator.memory.settings import Settings, default_drafts
 from calculator.questions.question import Question
 from calculator.questions.subject import Subject
 from calculator.questions.widths.sensitivity import FILE, read_sensitivity
@@ -16,7 +16,9 @@ from tests.plans import half_way
 from tests.quantize.calibrated import token_file
 
 MIB = 1 << 20
-SETTINGS = Settings(256, kv="int8", embedding="host", display_reserve=256 * MIB)
+SETTINGS = Settings(
+    256, kv="int8", embedding="host", display_reserve=256 * MIB, draft_tokens=default_drafts(1)
+)
 HALF = "half"
 
 

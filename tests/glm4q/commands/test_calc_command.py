@@ -327,7 +327,7 @@ def test_widths_of_other_cards_lose_less_the_larger_they_are(
     answer = calc(capsys, "--gpu", "4060", "--context", "16k", "--show", "widths")
     rungs = answer["widths"]
     assert answer["estimated_by"] == "alike"
-    assert [rung["usable_bytes"] >> 30 for rung in rungs] == [*range(6, 13)]
+    assert [round(rung["usable_bytes"] / (1 << 30)) for rung in rungs] == [*range(6, 13)]
     losses = [rung["share_of_the_narrowest"] for rung in rungs]
     assert losses == sorted(losses, reverse=True)
     assert 0 < losses[-1] < losses[0] < 1

@@ -19,7 +19,7 @@ WHEEL_DONE := $(WHEEL)/$(WHEEL_VERSION).done
 LAYERS := build/peers/models/glm-int4-4-layers
 QUESTION := What is the capital of France?
 
-.PHONY: demo chat wheel test test-avx2 check format sanitize peers clean
+.PHONY: demo chat transcript wheel test test-avx2 check format sanitize peers clean
 .PHONY: npm-clients bench-load bench-calc bench-kernels bench-kv bench-cards bench-quality bench-speed bench-llama
 .PHONY: bench-server bench-transformers bench-context bench-batch bench-llama-wheel bench-ik
 .PHONY: bench-draft bench-memory
@@ -32,6 +32,11 @@ demo: $(VENV)/demo.done
 	$(BIN)/glm4q quantize $(DEMO)/bf16 -o $(DEMO)/int4 --weights int4 --group-size 64 --samples 16
 	$(BIN)/glm4q eval $(DEMO)/int8 $(DEMO)/int4 --against $(DEMO)/bf16 --text quantize/data/held-out.txt
 	$(BIN)/glm4q chat $(DEMO)/int8 --prompt "$(QUESTION)"
+
+# docs/transcript.md: a chat with the demo model, recorded from a pseudo-terminal.
+transcript: $(VENV)/demo.done
+	test -d $(DEMO)/int8 || $(MAKE) demo
+	$(BIN)/python -m tests.golden.write_transcript $(DEMO)/int8
 
 chat: $(VENV)/demo.done
 	test -d $(DEMO)/int8 || $(MAKE) demo

@@ -2,6 +2,8 @@
 
     python -m benchmarks.session_open CHECKPOINT [--tokens 8000] [--kv int8]
 
+On two quiet cores 8,000 tokens of the demo model take 15 to 45 s for each format.
+
 The prompt is run, its cache saved, and restored into another empty cache; then the same token is
 run behind both, and the logits are compared bit by bit. Files come from the page cache, as those
 that were written lately do.

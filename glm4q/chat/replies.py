@@ -266,6 +266,6 @@ class ReplyParser:
             self._events.append(Text(certain))
 
     def _release(self) -> None:
-        """A stop string ends within one stretch of the answer: what was held back is none."""
+        """Show what waits: a stop string ends within one stretch of the answer, so it is none."""
         if rest := self._stop_strings.rest():
             self._events.append(Text(rest))

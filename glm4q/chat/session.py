@@ -34,7 +34,7 @@ MOST_ROUNDS = 16
 """Replies to one question at most: a model that goes on calling tools has lost its way."""
 
 MOST_CORRECTIONS = 2
-"""How often, for one question, the model is told that its call cannot be read."""
+"""How often, for one question, the model reads that its call cannot be read."""
 
 
 class ChatSession:
@@ -136,10 +136,10 @@ class ChatSession:
     def stream(self, question: str, params: SamplingParams | None = None) -> Generator[ChatEvent]:
         """Stream the answer: its text, what the model thinks, its calls and their results.
 
-        params: the session's if not given. Closing the iterator or interrupting it keeps what was
-        said. Raises ContextFullError where the conversation no longer fits, the session then being
-        as before; MemoryFullError where the device's memory was taken by others meanwhile, what was
-        said till then being kept; ToolError where the model calls tools without end; and
+        params: the session's if not given. Closing the iterator or interrupting it keeps the answer
+        so far. Raises ContextFullError where the conversation no longer fits: then the session is
+        as before. Raises MemoryFullError where other programs have taken the device's memory: then
+        the answer so far is kept. Raises ToolError where the model calls tools without end, and
         AnswerCutError where an answer ends before it matches what it must match.
         """
         return self.answer([*self.messages, {"role": "user", "content": question}], params)

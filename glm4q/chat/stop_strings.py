@@ -40,6 +40,6 @@ class StopStrings:
         return certain
 
     def rest(self) -> str:
-        """Return what was held back; the answer has ended."""
+        """Return what still waits; the answer has ended."""
         rest, self._text = self._text, ""
         return rest

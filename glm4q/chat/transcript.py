@@ -14,7 +14,7 @@ from glm4q.text.tokenizer import Tokenizer
 
 @dataclass
 class Transcript:
-    """What was said so far: a text, its tokens, and the places where both may be cut."""
+    """A conversation as text and as tokens, with the places where both may be cut."""
 
     text: str = ""
     token_ids: list[int] = field(default_factory=list)

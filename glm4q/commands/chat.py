@@ -98,7 +98,7 @@ def chat(
             schema=schema,
         )
         if sys.stderr.isatty():  # a pipe gets the answer and nothing else
-            print(llm.fit.sentence(), file=sys.stderr)
+            Console(file=sys.stderr).print(llm.fit.sentence(), markup=False, highlight=False)
         if note := base_model_note(llm):
             _note(note)
         keeper = make_keeper(llm, conversation, place, _note)

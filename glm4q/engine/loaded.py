@@ -133,8 +133,8 @@ class LoadedModel:
     ) -> tuple[PrefixStore, Fingerprint]:
         """Let prompts begin from a directory of cached prefixes; whoever saves adds to it.
 
-        limit: bytes that it may take. notify: gets a line where a prefix is damaged. reading: told
-        how many bytes of weights have to be read to know them, the first time. Raises PrefixError.
+        limit: bytes that it may take. notify: gets a line where a prefix is damaged. reading: gets
+        the number of bytes of weights that have to be read, the first time. Raises PrefixError.
         """
         stored = StoredModel.open(self.directory)
         digests = FileDigests(directory / DIGESTS, reading)

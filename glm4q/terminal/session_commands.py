@@ -38,7 +38,7 @@ def say_loaded(state: State, name: str, problem: str | None) -> None:
     _, cached = session.row()
     state.note(
         f"{name}: {counted(len(session.messages), 'message')}, "
-        f"{counted(cached, 'token')} of its cache from disk."
+        f"{counted(cached, 'token')} of its cache come from disk."
     )
     if problem:
         state.say(problem, "yellow")

@@ -40,7 +40,7 @@ def _agree(making: Making, chosen: Chosen | None, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty() or not sys.stderr.isatty():
-        raise OptionError(f"{name} is not there yet: --yes makes it without asking")
+        raise OptionError(f"{name} is not in the store, and without a terminal only --yes makes it")
     while True:
         print("Make it? y or n: ", end="", file=sys.stderr, flush=True)
         with lines_are_typed():
@@ -48,7 +48,7 @@ def _agree(making: Making, chosen: Chosen | None, *, yes: bool) -> None:
         if answer.strip().lower() in ("y", "yes"):
             return
         if not answer or answer.strip().lower() in ("n", "no"):
-            raise OptionError(f"{name} is not made")
+            raise OptionError(f"{name} is not made: the answer was no")
 
 
 @contextmanager

@@ -207,7 +207,9 @@ class Making:
     def _publish(self, supply: ShardSupply | None, output: Path, origin: Origin) -> None:
         """Make an entry of the source's own files, when all of them are there."""
         if supply is None or self.source.repository is None:
-            raise CheckpointError(f"{self.source.stored.directory} is here already: name it itself")
+            raise CheckpointError(
+                f"{self.source.stored.directory} is on this machine: name this directory instead"
+            )
         supply.bring_all()
         directory = self.source.stored.directory
         for file in (directory / MIRRORED, *directory.glob(f".*{WHOLE}")):

@@ -19,6 +19,8 @@ from quantize.store.source import Source, opened_source, tidy
 Make = Callable[[Making, Chosen | None], Entry]
 """Makes an entry, where the user agrees; the choice is None where nothing was chosen."""
 
+LEAVE_OUT = "leave out --weights, --group-size, --lm-head and --quick"
+
 
 def resolve(request: ModelRequest, make: Make) -> Path:
     """Return the checkpoint of a name; `make` makes it where it is not there.
@@ -29,13 +31,13 @@ def resolve(request: ModelRequest, make: Make) -> Path:
     if path.exists():
         stored = StoredModel.open(path)
         if stored.is_quantized and request.asks_for_variant:
-            raise OptionError(f"{path} is quantized already: leave out the options of the variant")
+            raise OptionError(f"{path} is quantized already: {LEAVE_OUT}")
         if not request.asks_for_variant and (stored.is_quantized or _fits(stored, request)):
             return path
         return _entry_of(str(path.resolve()), store, request, make).directory
     if entry := store.find(request.model):
         if entry.origin and not is_asked_for(entry, request):
-            raise OptionError(f"{entry.name} is what it is: leave out the options of the variant")
+            raise OptionError(f"{entry.name} is another variant than the options name: {LEAVE_OUT}")
         entry.touch()
         return entry.directory
     return _entry_of(repository_of(request.model), store, request, make).directory
@@ -105,9 +107,7 @@ def _chosen(source: Source, request: ModelRequest) -> tuple[Origin, Chosen | Non
     stored = source.stored
     if stored.is_quantized:
         if request.asks_for_variant:
-            raise OptionError(
-                f"{source.name} is quantized already: leave out the options of the variant"
-            )
+            raise OptionError(f"{source.name} is quantized already: {LEAVE_OUT}")
         return Origin(source.name, source.commit, "as stored"), None
     chosen = choose_variant(stored, request)
     variant = chosen.variant

@@ -90,7 +90,7 @@ def _lock(lock: int, workshop: Path, name: str) -> None:
     except BlockingIOError:
         raise OptionError(f"another run is making a checkpoint of {name}") from None
     if not workshop.exists() or not os.path.samestat(os.fstat(lock), workshop.stat()):
-        raise OptionError(f"another run has just ended with {name}: ask again")
+        raise OptionError(f"another process has just finished {name}: enter the command again")
 
 
 def _open(store: Store, name: str, workshop: Path) -> Source:
@@ -150,6 +150,6 @@ def _refuse_two_heads(stored: StoredModel, name: str) -> None:
     """Refuse a head that only its data tell from the embedding, which are never here at once."""
     if stored.config.tie_word_embeddings and HEAD in stored.tensors:
         raise CheckpointError(
-            f"{name} says tie_word_embeddings and holds a head as well: download it whole (hf "
-            f"download {name} --local-dir DIR), and name that directory"
+            f"config.json of {name} says tie_word_embeddings, and its files have a head of their "
+            f"own: download all files (hf download {name} --local-dir DIR), and name that directory"
         )

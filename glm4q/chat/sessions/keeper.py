@@ -73,7 +73,7 @@ class SessionKeeper:
             conversation = replace(conversation, transcript=Transcript())  # other token ids
         self._session.resume(conversation)
         self.name = name
-        problem = f"it is of a run with {difference}" if difference else None
+        problem = f"it comes from a run with {difference}" if difference else None
         if problem is None and saved.tail is not None:
             problem = self._session.restore(saved.tail).problem
-        return problem and f"the kept cache is not used as a whole: {problem}"
+        return problem and f"the saved cache is not used, or only in part: {problem}"

@@ -19,7 +19,7 @@ NAME = re.compile(r"\w[\w.-]{0,63}")
 
 @dataclass(frozen=True)
 class SavedSession:
-    """A conversation, the run that it was held with, and where its cache lies."""
+    """A conversation, the run that answered in it, and the place of its cache."""
 
     model: str
     """Where the checkpoint was."""

@@ -46,7 +46,7 @@ class PrefixPlace:
             limit=self.limit,
             notify=say,
             reading=lambda nbytes: say(
-                f"reading the {human_bytes(nbytes)} of weights once, to know them again"
+                f"reading all weights once, {human_bytes(nbytes)}: a cache is used only with them"
             ),
         )
 
@@ -83,7 +83,7 @@ def begin_session(
             session.system = system
         _, cached = session.row()
         count = counted(len(session.messages), "message")
-        say(f"session {name}: {count}, {counted(cached, 'token')} of its cache from disk")
+        say(f"session {name}: {count}, {counted(cached, 'token')} of its cache come from disk")
         if problem:
             say(problem)
     keeper.name, keeper.always = name, True

@@ -33,7 +33,7 @@ def make_wish(memory: Memory, *, draft_tokens: int | None = None, batch: int = 1
 
 
 def print_note(text: str) -> None:
-    """Print a line for whoever runs the command, apart from its output."""
+    """Print a line on standard error, so that a pipe gets only the output."""
     print(f"glm4q: {text}", file=sys.stderr, flush=True)
 
 

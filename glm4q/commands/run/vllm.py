@@ -20,7 +20,7 @@ def print_vllm_command(
     host: str,
     port: int,
 ) -> int:
-    """Print the command; what it takes is said on standard error. Raises OptionError."""
+    """Print the command, and on standard error what it takes. Raises OptionError."""
     if gpu is None:
         raise OptionError("engine vllm needs to know the cards: name one with --gpu, such as 3090")
     StoredModel.open(model)

@@ -41,10 +41,10 @@ def test_a_session_goes_on_in_another_process(
     ask: Asking, own_directories: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, notes = ask("one", "--session", "notes")
-    assert "reading the" in notes  # the weights, once
+    assert "reading all weights once" in notes
     _, notes = ask("two", "--session", "notes")
     assert "session notes: 2 messages, " in notes
-    assert "of its cache from disk" in notes
+    assert "of its cache come from disk" in notes
     assert main(["sessions"]) == 0
     listed = capsys.readouterr().out
     assert "notes" in listed
@@ -63,8 +63,8 @@ def test_a_session_goes_on_in_another_process(
 def test_a_kept_cache_that_cannot_be_used_is_one_line(ask: Asking) -> None:
     ask("one", "--session", "notes", "--kv", "int8")
     _, notes = ask("two", "--session", "notes", "--kv", "bf16")
-    (line,) = [line for line in notes.splitlines() if "kept cache" in line]
-    assert "it is of a run with --kv int8" in line
+    (line,) = [line for line in notes.splitlines() if "saved cache" in line]
+    assert "it comes from a run with --kv int8" in line
 
 
 def test_a_damaged_session_is_refused_and_left_alone(

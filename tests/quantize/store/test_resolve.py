@@ -125,7 +125,7 @@ def test_an_entry_is_found_again_without_network(
     capsys.readouterr()
     assert main(["chat", "owner/tiny", *question]) == 0
     assert capsys.readouterr().out.strip()
-    with pytest.raises(OptionError, match="leave out the options of the variant"):
+    with pytest.raises(OptionError, match="leave out --weights, --group-size"):
         resolve(ModelRequest(entry.name, weights="int8"), _refuse)
 
 

@@ -19,7 +19,7 @@ WHEEL_DONE := $(WHEEL)/$(WHEEL_VERSION).done
 LAYERS := build/peers/models/glm-int4-4-layers
 QUESTION := What is the capital of France?
 
-.PHONY: demo chat transcript wheel test test-avx2 check format sanitize peers clean
+.PHONY: demo chat transcript wheel test test-avx2 test-neon check format sanitize peers clean
 .PHONY: npm-clients bench-load bench-calc bench-kernels bench-kv bench-cards bench-quality bench-speed bench-llama
 .PHONY: bench-server bench-transformers bench-context bench-batch bench-llama-wheel bench-ik
 .PHONY: bench-draft bench-memory
@@ -88,6 +88,16 @@ sanitize: $(VENV)/test.done $(SANITIZED)
 	tests/glm4q/kernels/test_native*.py tests/glm4q/model/test_layers.py tests/glm4q/kernels/test_fused.py \
 	tests/quantize/methods/test_native_methods.py
 
+# NEON's kernels against the plain ones, with Debian's g++-aarch64-linux-gnu and qemu-user.
+NEON := build/neon/compare
+test-neon: $(NEON)
+	qemu-aarch64 $(NEON)
+
+$(NEON): tests/neon/compare.cpp $(wildcard glm4q/native/*.*)
+	mkdir -p $(@D)
+	aarch64-linux-gnu-g++ -std=c++17 -O2 -static -ffp-contract=off -Wall -Werror -Iglm4q/native \
+	tests/neon/compare.cpp glm4q/native/neon.cpp glm4q/native/scalar.cpp -o $@
+
 $(SANITIZED): $(wildcard glm4q/native/*.*)
 	mkdir -p $(@D)
 	$(CXX) -std=c++17 -O1 -g -fPIC -shared -ffp-contract=off $(SANITIZE) -DPy_LIMITED_API=0x030B0000 \
@@ -128,15 +138,19 @@ bench-speed: $(VENV)/demo.done $(LLAMA_DONE)
 	$(BIN)/python -m benchmarks.quantize_speed
 
 # Beside llama.cpp, on GLM-4-9B's true shapes with random weights: 34 GB of disk, which
-# `rm -r build/peers/models` gives back.
+# `rm -r build/peers/models` gives back. BENCH_LLAMA="--layers 4 --rounds 1" takes a tenth of it.
+BENCH_LLAMA ?=
 bench-llama: $(VENV)/demo.done $(LLAMA_DONE)
-	$(BIN)/python -m benchmarks.llama_speed
+	$(BIN)/python -m benchmarks.llama_speed $(BENCH_LLAMA)
 
 # Both with AVX2 alone: llama.cpp compiled for it, and ik_llama.cpp's wheel, which has no other code.
-bench-ik: $(VENV)/demo.done $(LLAMA_AVX2_DONE) $(IK_DONE)
-	$(BIN)/python -m benchmarks.llama_speed --isa avx2 --peer avx2 --cases glm-int4 glm-int8 --layers 4
-	$(BIN)/python -m benchmarks.llama_speed --isa avx2 --peer ik --cases glm-int4 glm-int8 --layers 4
-	$(BIN)/python -m benchmarks.llama_speed --isa avx2 --peer ik-repacked --cases glm-int4 glm-int8 --layers 4
+# A few minutes instead: make bench-ik BENCH_IK="--layers 2 --rounds 1 --runs 3 --cpu-time", where
+# other programs use the machine; PEERS_IK="ik ik-repacked" leaves llama.cpp out.
+BENCH_IK ?= --layers 4
+PEERS_IK ?= avx2 ik ik-repacked
+bench-ik: $(VENV)/demo.done $(IK_DONE) $(if $(filter avx2,$(PEERS_IK)),$(LLAMA_AVX2_DONE))
+	for peer in $(PEERS_IK); do $(BIN)/python -m benchmarks.llama_speed --isa avx2 --peer $$peer \
+		--cases glm-int4 glm-int8 $(BENCH_IK) || exit 1; done
 
 # The same beside llama.cpp's wheel that runs anywhere, of which x86 machines get the AVX2 code.
 bench-llama-wheel: $(VENV)/demo.done $(WHEEL_DONE)

@@ -9,6 +9,7 @@ struct V {
     using Book = __m256i;
     static constexpr int BLOCK_ROWS = 4;  // 4 rows of 2 vectors: half of the 16 registers
     static constexpr int DIRECT_BLOCKS = 2;  // of rows that each unpack for themselves, at most
+    static constexpr int REQUESTS = 1;  // a vector: two for each line of the cache
     static constexpr int columns(int rows) { return rows > 2 ? 2 : 4; }
     static constexpr int DENSE_ROWS = 3;  // by 4 outputs: 12 of the 16 registers
     static constexpr int HEAD_ROWS = 2;

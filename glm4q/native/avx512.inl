@@ -10,9 +10,12 @@ struct V {
     static constexpr int BYTES = 64;
     using PairSums = __m512i;
     using Book = __m512i;
-    static constexpr int BLOCK_ROWS = 6;  // 6 rows of 4 vectors: 24 of the 32 registers
+    static constexpr int BLOCK_ROWS = 6;
     static constexpr int DIRECT_BLOCKS = 2;  // of rows that each unpack for themselves, at most
-    static constexpr int columns(int rows) { return rows > 1 ? 4 : 8; }
+    static constexpr int REQUESTS = 4;
+    // Each product broadcasts its activation from memory, so few vectors at once read no more. Sums of
+    // 6 rows by 4 vectors, and their floats, would leave the registers after each segment.
+    static constexpr int columns(int rows) { return rows > 3 ? 1 : 2; }
     static constexpr int DENSE_ROWS = 6;  // by 4 outputs: 24 of the 32 registers
     static constexpr int HEAD_ROWS = 4;
     static constexpr int GRAM_ROWS = 8;  // of 3 vectors: 24 again

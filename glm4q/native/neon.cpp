@@ -25,6 +25,7 @@ struct V {
     using Book = int32x4_t;
     static constexpr int BLOCK_ROWS = 4;  // 4 rows of 4 vectors: half of the 32 registers
     static constexpr int DIRECT_BLOCKS = 2;  // of rows that each unpack for themselves, at most
+    static constexpr int REQUESTS = 1;
     static constexpr int columns(int rows) { return rows > 2 ? 2 : 4; }
     static constexpr int DENSE_ROWS = 6;  // by 4 outputs: 24 of the 32 registers
     static constexpr int HEAD_ROWS = 4;

@@ -19,6 +19,7 @@ struct V {
     using Book = const uint8_t*;
     static constexpr int BLOCK_ROWS = 2;
     static constexpr int DIRECT_BLOCKS = 2;  // of rows that each unpack for themselves, at most
+    static constexpr int REQUESTS = 0;
     static constexpr int columns(int) { return 2; }
     static constexpr int DENSE_ROWS = 1;
     static constexpr int HEAD_ROWS = 1;

@@ -1,6 +1,7 @@
 """README and docs: every block runs or is compared, every link leads somewhere."""
 
 import io
+import os
 import re
 import shlex
 import shutil
@@ -43,6 +44,8 @@ def place(
     (tmp_path / SOURCE).symlink_to(chat_checkpoint)
     shutil.copytree(int4, tmp_path / INT4)
     monkeypatch.chdir(tmp_path)
+    bin_directory = Path(sys.executable).parent  # `python` on a page is the one that runs the tests
+    monkeypatch.setenv("PATH", str(bin_directory), prepend=os.pathsep)
     return tmp_path
 
 

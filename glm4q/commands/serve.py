@@ -18,6 +18,7 @@ from glm4q.commands.options.chat import Dialect
 from glm4q.commands.run.keeping import PrefixPlace
 from glm4q.commands.run.load import load, make_wish, parse_reserve, print_note, reloader
 from glm4q.commands.run.vllm import print_vllm_command
+from glm4q.decode.pace.pause_bound import PauseBound
 from glm4q.engine import LLM
 from glm4q.planning.named_model import ModelRequest, find_checkpoint
 from glm4q.text.generation_config import read_sampling_params
@@ -31,6 +32,7 @@ EXAMPLES = (
     "glm4q serve glm-4-9b-chat-int4 --engine vllm --print --gpu 3090 --parallel 50 --context 8k",
 )
 MOST_MINUTES = 525_600
+MOST_SECONDS = 60 * MOST_MINUTES
 
 
 def serve(
@@ -50,6 +52,8 @@ def serve(
     prefix_store: keeping.ServedPrefixStore = None,
     prefix_store_size: keeping.PrefixStoreSize = keeping.DEFAULT_SIZE,
     dialect: Dialect = None,
+    max_pause: option.MaxPause = None,
+    time_limit: option.TimeLimit = 3600,
     idle_unload: option.IdleUnload = None,
     log_format: option.LogFormat = "text",
     engine: option.Engine = "glm4q",
@@ -81,6 +85,8 @@ def serve(
     if dialect is not None:
         find_dialect(dialect)
     idle_seconds = None if idle_unload is None else _minutes(idle_unload, "idle unload")
+    pause = PauseBound(None if max_pause is None else _milliseconds(max_pause, "max pause"))
+    _above_zero(time_limit, MOST_SECONDS, "time limit", "seconds")
     wish = make_wish(run_memory, batch=batch)
     kept = parse_reserve(run_memory.reserve)
     _at_least(0, queue, "queue")
@@ -97,10 +103,11 @@ def serve(
             prefixes.open(llm, note)
         served, metrics = _describe(llm, name, dialect, loop_guard, note), Metrics()
         worker = Worker(
-            BatchDecoder(llm.rows, reloader(llm), note),
+            BatchDecoder(llm.rows, reloader(llm), note, pause=pause),
             queue=queue,
             watches=(metrics, AnswerLog()),
             idle_seconds=idle_seconds,
+            time_limit=time_limit,
         )
         app = make_app(Service(served, worker), rules, metrics, _card(llm))
         note(llm.fit.sentence())
@@ -173,8 +180,16 @@ def _at_least(least: int, count: int, name: str) -> int:
 
 def _minutes(minutes: float, name: str) -> float:
     """Read minutes as seconds. Raises OptionError."""
-    if not 0 < minutes <= MOST_MINUTES:
-        raise OptionError(
-            f"{name} must be above 0 and at most {MOST_MINUTES} minutes, not {minutes}"
-        )
+    _above_zero(minutes, MOST_MINUTES, name, "minutes")
     return 60 * minutes
+
+
+def _milliseconds(milliseconds: float, name: str) -> float:
+    """Read milliseconds as seconds. Raises OptionError."""
+    _above_zero(milliseconds, 1000 * MOST_SECONDS, name, "milliseconds")
+    return milliseconds / 1000
+
+
+def _above_zero(number: float, most: int, name: str, unit: str) -> None:
+    if not 0 < number <= most:
+        raise OptionError(f"{name} must be above 0 and at most {most} {unit}, not {number:g}")

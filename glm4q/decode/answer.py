@@ -10,9 +10,15 @@ from torch import Tensor
 from calculator.errors import Glm4qError, OptionError
 from glm4q.decode.draft import Drafter
 from glm4q.decode.loop_guard import LoopGuard
+from glm4q.decode.pace.step_costs import StepCosts
 from glm4q.decode.row import Row
-from glm4q.decode.sampling import Constraint, LogProbabilities, Sampler, SamplingParams
-from glm4q.decode.step_costs import StepCosts
+from glm4q.decode.sampling import (
+    Constraint,
+    LogProbabilities,
+    Pick,
+    Sampler,
+    SamplingParams,
+)
 
 FinishReason = Literal["stop", "length", "repetition", "cancelled", "error"]
 """A stop token came; max_tokens was reached or the row is full; the answer repeated itself without
@@ -108,16 +114,24 @@ class Answer:
             return guess
         return self._constraint.draft(guess, min(self._drafter.most, self._left - 1))
 
-    def take(self, logits: Tensor, draft: Sequence[int] = ()) -> bool:
+    @property
+    def takes_likeliest(self) -> bool:
+        """Whether each token is the likeliest by the model's own logits, and nothing more."""
+        return self._sampler.only_likeliest
+
+    def take(
+        self, logits: Tensor, draft: Sequence[int] = (), likeliest: Pick | None = None
+    ) -> bool:
         """Pick tokens from logits, [1 + draft, V], as long as each guess is what was picked.
 
         Every token is picked from the model's own logits, one after another: a guess that is not
-        what was picked is dropped, with all behind it. Returns whether all logits were finite.
+        what was picked is dropped, with all behind it. likeliest: the pick, where it was made
+        already for an answer that takes the likeliest. Returns whether all logits were finite.
         The answer ends with an error where its settings or its constraint cannot be honoured.
         """
         for own, guess in zip(logits, [*draft, None], strict=True):
             try:
-                pick = self._sampler(own)
+                pick = self._sampler(own) if likeliest is None else likeliest
             except Glm4qError as error:
                 self.end("error", error)
                 return True

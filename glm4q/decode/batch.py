@@ -14,10 +14,11 @@ from torch import Tensor
 
 from calculator.errors import MemoryFullError, NumericError, OptionError
 from glm4q.decode.answer import Answer, Event
+from glm4q.decode.pace.pause_bound import PauseBound
+from glm4q.decode.pace.step_costs import StepCosts
 from glm4q.decode.prefixes.prefix_store import LEAST_GAIN, PrefixStore, Restored
 from glm4q.decode.row import Row
-from glm4q.decode.sampling import Constraint, SamplingParams
-from glm4q.decode.step_costs import StepCosts
+from glm4q.decode.sampling import Constraint, Pick, SamplingParams, pick_likeliest
 from glm4q.memory.allocation import Memory
 from glm4q.memory.kv.cache import KVCache
 
@@ -51,6 +52,9 @@ class Batch:
         self._answers: list[Answer] = []
         self.prefixes: PrefixStore | None = None
         """Where the beginning of a prompt may lie on disk; None where nothing is kept there."""
+        self.pause: PauseBound | None = None
+        """How long running answers may wait for a prompt; None lets it run in whole chunks."""
+        self._oldest_prompt_ran = False
 
     @property
     def runner(self) -> TokenRunner:
@@ -124,23 +128,63 @@ class Batch:
             self._leave(answer)
 
     def step(self) -> list[tuple[Answer, Event]]:
-        """Run one token of every answer that has begun, and a chunk of one prompt.
+        """Run one token of every answer that has begun, and a chunk of prompts.
 
-        So a long prompt holds up the other answers by one chunk at most. Returns what has happened
-        to which answer.
+        So a long prompt holds up the other answers by one chunk at most. What a chunk has room for
+        beside one prompt is used for others, since all of it reads the weights once. Returns what
+        has happened to which answer.
         """
         going = [answer for answer in self._answers if answer.unrun == 1]
-        prompted = [answer for answer in self._answers if answer.unrun > 1][:1]
+        prompted = [answer for answer in self._answers if answer.unrun > 1]
         before = {answer: len(answer.events) for answer in (*going, *prompted)}
-        if len(going) == 1:
-            self._decode_alone(going[0])
-        elif going:
-            self._run(going, 1)
+        if going:
+            self._run_going(going)
         if prompted:
-            self._run(prompted, min(prompted[0].unrun, self._runner.memory.chunk))
+            self._run_prompts(prompted, beside_others=bool(going))
         return [
             (answer, event) for answer, count in before.items() for event in answer.events[count:]
         ]
+
+    def _run_going(self, going: Sequence[Answer]) -> None:
+        """Run one token of each answer that has begun."""
+        begun = self._clock()
+        if len(going) == 1:
+            self._decode_alone(going[0])
+        else:
+            self._run(going, 1)
+        if self.pause is not None:
+            self.pause.note_step(self._clock() - begun)
+
+    def _run_prompts(self, prompted: Sequence[Answer], *, beside_others: bool) -> None:
+        """Run a chunk of prompts, which is shorter where running answers wait for it."""
+        most = self._runner.memory.chunk
+        if beside_others and self.pause is not None:
+            most = self.pause.tokens(most)
+        first = self._choose_prompt(prompted)
+        tokens = min(first.unrun, most)
+        shortest = min(answer.unrun for answer in prompted)
+        if 2 * shortest >= tokens:  # prompts of nearly one length run together
+            tokens = min(tokens, shortest)
+        others = [answer for answer in prompted if answer is not first and answer.unrun >= tokens]
+        chosen, begun = [first, *others][: max(1, most // tokens)], self._clock()
+        self._run(chosen, tokens)
+        if self.pause is not None:
+            self._wait_for_device()
+            self.pause.note_chunk(len(chosen) * tokens, self._clock() - begun)
+
+    def _choose_prompt(self, prompted: Sequence[Answer]) -> Answer:
+        """The oldest prompt and the one that is soonest done have every second chunk each, so that
+        a short one does not wait for the end of a long one, and a long one comes to its end.
+        """
+        oldest, soonest = prompted[0], min(prompted, key=lambda answer: answer.unrun)
+        chosen = soonest if self._oldest_prompt_ran else oldest
+        self._oldest_prompt_ran = chosen is oldest
+        return chosen
+
+    def _wait_for_device(self) -> None:
+        """Wait until a GPU has done what it was given: until then no time can be measured."""
+        if self._runner.memory.device.type == "cuda":
+            torch.cuda.synchronize(self._runner.memory.device)
 
     def stream(
         self, answer: Answer, is_cancelled: Callable[[], bool] = lambda: False
@@ -179,12 +223,7 @@ class Batch:
         try:
             caches = [answer.row.cache for answer in answers]
             logits = self._runner(input_ids, caches, last).unflatten(0, (len(answers), last))
-            picking = [
-                (answer, own)
-                for answer, own in zip(answers, logits, strict=True)
-                if answer.unrun <= 0  # of a prompt that goes on nothing is picked
-            ]
-            failed = [answer for answer, own in picking if not answer.take(own, draft)]
+            failed = self._pick(answers, logits, draft)
         except torch.OutOfMemoryError:
             failed = []
             for answer in answers:
@@ -198,6 +237,22 @@ class Batch:
         for answer in answers:
             if answer.finish_reason is not None:
                 self._leave(answer)
+
+    def _pick(
+        self, answers: Sequence[Answer], logits: Tensor, draft: Sequence[int]
+    ) -> list[Answer]:
+        """Let answers take what follows, logits [B, 1 + draft, V], unless their prompts go on.
+
+        Returns those whose logits are not finite.
+        """
+        picks: Sequence[Pick | None] = [None] * len(answers)
+        if len(answers) > 1 and all(answer.takes_likeliest for answer in answers):
+            picks = pick_likeliest(logits.squeeze(1))
+        return [
+            answer
+            for answer, own, pick in zip(answers, logits, picks, strict=True)
+            if answer.unrun <= 0 and not answer.take(own, draft, pick)
+        ]
 
     def _fail(self, answer: Answer) -> None:
         """End an answer whose logits are not finite; its row keeps nothing."""

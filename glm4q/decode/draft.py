@@ -6,7 +6,7 @@ https://github.com/apoorvumang/prompt-lookup-decoding).
 
 from collections.abc import Sequence
 
-from glm4q.decode.step_costs import StepCosts
+from glm4q.decode.pace.step_costs import StepCosts
 
 LONGEST, SHORTEST = 3, 2
 """Last tokens that are looked up, most first."""

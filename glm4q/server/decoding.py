@@ -9,6 +9,7 @@ import torch
 from calculator.errors import PrefixError
 from glm4q.decode.answer import Answer, Event
 from glm4q.decode.batch import Batch, TokenRunner
+from glm4q.decode.pace.pause_bound import PauseBound
 from glm4q.decode.runner import Runner
 from glm4q.decode.sampling import Constraint, SamplingParams
 from glm4q.model.loader import held_tensors
@@ -40,6 +41,10 @@ class Decoder(Protocol):
     @property
     def row_tokens(self) -> list[int]:
         """Tokens of each row of the cache; none while the model is not loaded."""
+
+    @property
+    def longest_pause(self) -> float:
+        """Seconds that a running answer may wait for the prompt of another."""
 
     def held(self) -> dict[str, int]:
         """Bytes of the tensors by the parts of a plan; none while the model is not loaded."""
@@ -73,12 +78,17 @@ class BatchDecoder:
         batch: Batch,
         load: Callable[[], Batch],
         note: Callable[[str], None] = lambda line: None,
+        *,
+        pause: PauseBound | None = None,
     ) -> None:
         """load: loads the same model with the same rows. note: gets a line for whoever serves.
+
+        pause: how long running answers may wait for a prompt; chosen by the speed if not given.
 
         Where the batch has prefixes on disk, what two prompts share is added to them.
         """
         self._batch: Batch | None = batch
+        self._pause = batch.pause = PauseBound() if pause is None else pause
         self._prefixes, self._note = batch.prefixes, note
         self._keeps = self._prefixes is not None
         self._load, self._rows = load, len(batch.rows)
@@ -99,6 +109,10 @@ class BatchDecoder:
     def row_tokens(self) -> list[int]:
         batch = self._batch
         return [] if batch is None else [row.cache.length for row in batch.rows]
+
+    @property
+    def longest_pause(self) -> float:
+        return self._pause.seconds
 
     def held(self) -> dict[str, int]:
         batch = self._batch
@@ -139,7 +153,7 @@ class BatchDecoder:
 
     def load(self) -> None:
         self._batch = self._load()
-        self._batch.prefixes = self._prefixes
+        self._batch.prefixes, self._batch.pause = self._prefixes, self._pause
 
 
 def _held(runner: TokenRunner) -> dict[str, int]:

@@ -8,9 +8,11 @@ TYPES = {
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
+    408: "timeout_error",
     413: "invalid_request_error",
     429: "rate_limit_error",
     503: "service_unavailable_error",
+    504: "timeout_error",
 }
 """The word that OpenAI's clients read for each status; others are the server's own fault."""
 ANTHROPIC_TYPES = {

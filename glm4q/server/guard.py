@@ -1,5 +1,6 @@
 """What stands before every request: the Host and the Origin, the API key, the size of the body."""
 
+import asyncio
 import hmac
 import json
 from collections.abc import Collection
@@ -17,6 +18,7 @@ OPEN = ("/health", "/")
 OPEN_FILES = "/page/"
 """The files of the page, which are the same on every machine."""
 MAX_BODY_BYTES = 8 << 20
+MAX_BODY_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Rules:
     """Other sites whose pages may ask."""
     api_key: str | None = None
     max_body_bytes: int = MAX_BODY_BYTES
+    max_body_seconds: float = MAX_BODY_SECONDS
+    """How long a body may take to come; a client that sends none would wait for ever."""
 
 
 class Guard:
@@ -74,18 +78,29 @@ class Guard:
         return hmac.compare_digest(given.strip().encode(), expected)
 
     def _limited(self, receive: Receive) -> Receive:
-        """Count the bytes of a body that does not say its length."""
-        read = 0
+        """Count the bytes of a body that does not say its length, and the time that it takes."""
+        read, whole = 0, False
+        end = asyncio.get_running_loop().time() + self._rules.max_body_seconds
 
         async def limited() -> Message:
-            nonlocal read
-            message = await receive()
+            nonlocal read, whole
+            try:
+                # Behind a body comes only the news that the client has gone, whenever that is.
+                async with asyncio.timeout_at(None if whole else end):
+                    message = await receive()
+            except TimeoutError:
+                raise self._too_slow() from None
             read += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
             if read > self._rules.max_body_bytes:
                 raise self._too_long()
             return message
 
         return limited
+
+    def _too_slow(self) -> ApiError:
+        most = self._rules.max_body_seconds
+        return ApiError(408, f"the body did not come in time: at most {most:g} s are waited for it")
 
     def _too_long(self) -> ApiError:
         most = self._rules.max_body_bytes

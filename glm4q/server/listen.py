@@ -4,6 +4,7 @@ import ipaddress
 import os
 import signal
 import socket
+import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,14 @@ from glm4q.server.worker import Worker
 DRAIN_SECONDS = 120
 """How long answers that run may go on once the server is told to end."""
 KEEP_ALIVE_SECONDS = 75
+SWITCH_SECONDS = 0.0005
+"""How long the thread that writes answers may keep Python's lock while the model's thread wants it.
+Python's own 5 ms are a third of a step of a small model.
+"""
 MAX_KEY_BYTES = 4096
+SEND_BUFFER_BYTES = 128 << 10
+"""What the system keeps of a stream that is not read. Left to itself it takes megabytes, and a
+client that never reads would be noticed only thousands of tokens later."""
 
 
 def rules_for(host: str, key_file: Path | None, origins: Collection[str]) -> Rules:
@@ -59,13 +67,17 @@ def listen(host: str, port: int) -> socket.socket:
     """Open the socket before anything long is done. Raises OptionError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         number = error.errno or 0  # that of a name which is not known is negative
         reason = os.strerror(number).lower() if number > 0 else str(error).lower()
         raise OptionError(
             f"port {port} of {host} cannot be listened on: {reason}; --port names another"
         ) from None
+    listener.setsockopt(
+        socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES
+    )  # connections have it
+    return listener
 
 
 def address(listener: socket.socket) -> str:
@@ -87,6 +99,7 @@ def run(app: ASGIApp, listener: socket.socket, worker: Worker) -> None:
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     AppStatus.disable_automatic_graceful_drain()  # streams end by themselves, not by a signal
+    sys.setswitchinterval(SWITCH_SECONDS)
     worker.start()
     with _signals_end_quietly():
         uvicorn.Server(config).run(sockets=[listener])

@@ -1,9 +1,9 @@
 """One answer of the model while it is decoded: tokens become text, thinking and tool calls."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from calculator.errors import Glm4qError
@@ -12,6 +12,7 @@ from glm4q.chat.stop_strings import StopStrings
 from glm4q.decode.answer import End, Event, FinishReason, Token
 from glm4q.decode.sampling import Constraint, SamplingParams
 from glm4q.server.job import Job
+from glm4q.server.mailbox import Mailbox
 from glm4q.server.worker import Worker
 from glm4q.text.tokenizer import Tokenizer
 
@@ -75,22 +76,20 @@ class Reply:
         params: SamplingParams,
         parser: Parser,
         constraint: Constraint | None = None,
+        *,
+        mailbox: Mailbox,
     ) -> None:
+        """mailbox: brings events to the loop on which the reply is read."""
         self._worker, self._parser = worker, parser
         self._text = tokenizer.new_stream()
         self._segment = tokenizer.control_tokens.get(ASSISTANT)
-        self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[Event] = asyncio.Queue()
+        queue: asyncio.Queue[Event] = asyncio.Queue()
+        self._queue = queue
         self.on_token: Callable[[Token], None] | None = None
         """Hears of each token before what it says."""
         self.tokens = 0
         """Tokens of the answer so far."""
-        self.job = Job(prompt, params, self._deliver, constraint)
-
-    def _deliver(self, event: Event) -> None:
-        """Take an event on the worker's thread. A loop that was closed by force takes none."""
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, event)
+        self.job = Job(prompt, params, partial(mailbox.post, queue), constraint)
 
     async def events(self) -> AsyncIterator[ReplyEvent | Finished]:
         """Yield what the model says, and last why it ends."""

@@ -1,17 +1,20 @@
 """What the endpoints of every API share: the model, its thread, and the prompt of a chat."""
 
+import asyncio
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from calculator.errors import Glm4qError, GrammarError
+from calculator.errors import Glm4qError, GrammarError, RequestTimeError
 from glm4q.chat.reply_grammar import ReplyConstraints, ReplyGrammar
 from glm4q.chat.reply_start import ReplyStart
 from glm4q.decode.sampling import Constraint, SamplingParams
 from glm4q.server.errors import ApiError
+from glm4q.server.mailbox import Mailbox
 from glm4q.server.reply import Parser, Reply
 from glm4q.server.request.grammar import reply_grammar
 from glm4q.server.request.protocol import (
@@ -24,6 +27,10 @@ from glm4q.server.served import ServedModel
 from glm4q.server.worker import QueueFullError, Worker, WorkerEndedError
 
 PING_SECONDS = 5.0
+SEND_SECONDS = 60.0
+"""How long a piece of a stream may wait for a reader whose buffers are full."""
+NO_RETRY = {"x-should-retry": "false"}
+"""What keeps the clients of OpenAI and Anthropic from asking the same again by themselves."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,7 @@ class Service:
     model: ServedModel
     worker: Worker
     ping_seconds: float = PING_SECONDS
+    send_seconds: float = SEND_SECONDS
 
     def check_model(self, name: str) -> None:
         """Refuse the name of another model. Raises ApiError."""
@@ -85,7 +93,20 @@ class Service:
         constraint: Constraint | None = None,
     ) -> Reply:
         """Begin an answer, which is not queued yet."""
-        return Reply(self.worker, self.model.tokenizer, token_ids, params, parser, constraint)
+        return Reply(
+            self.worker,
+            self.model.tokenizer,
+            token_ids,
+            params,
+            parser,
+            constraint,
+            mailbox=self._mailbox,
+        )
+
+    @cached_property
+    def _mailbox(self) -> Mailbox:
+        """That of the one loop on which the server runs."""
+        return Mailbox(asyncio.get_running_loop())
 
     def _constraints(
         self, grammar: ReplyGrammar, start: ReplyStart, count: int
@@ -121,6 +142,8 @@ class Service:
             return ApiError(503, "the model's thread has ended")
         if isinstance(error, GrammarError):
             return self._ungrammatical(error)
+        if isinstance(error, RequestTimeError):
+            return ApiError(504, str(error), code="request_timeout", headers=NO_RETRY)
         return ApiError(500, self.model.without_path(error))
 
 

@@ -4,9 +4,9 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 
-from calculator.errors import Glm4qError
+from calculator.errors import Glm4qError, RequestTimeError
 from glm4q.decode.answer import End, Event, Token
 from glm4q.server.decoding import Decoder
 from glm4q.server.job import Job, Watch
@@ -38,13 +38,17 @@ class Worker:
         queue: int,
         watches: Sequence[Watch] = (),
         idle_seconds: float | None = None,
+        time_limit: float | None = None,
     ) -> None:
         """queue: jobs that may wait beside those that run.
 
         idle_seconds: the model's memory is given back when nobody has asked for so long.
+        time_limit: seconds after which a job ends with RequestTimeError, those in the queue
+        included.
         """
         self.decoder, self.queue, self.rows = decoder, queue, decoder.free
         self._watches, self._idle_seconds = tuple(watches), idle_seconds
+        self._time_limit = time_limit
         self._changed = threading.Condition()
         self._waiting: deque[Job] = deque()
         self._running: dict[Hashable, Job] = {}
@@ -119,6 +123,7 @@ class Worker:
             self._load()
         with self._changed:
             self._drop_cancelled()
+            self._drop_late()
             while self._waiting and self.decoder.free:
                 self._join(self._waiting.popleft())
             return bool(self._running or self._waiting or not self._stopping)
@@ -149,12 +154,25 @@ class Worker:
 
     def _drop_cancelled(self) -> None:
         cancelled, self._cancelled = self._cancelled, set()
-        for job in [job for job in self._waiting if job in cancelled]:
+        self._drop(cancelled, End("cancelled"))
+
+    def _drop_late(self) -> None:
+        """End the jobs whose time is over, whether they wait or run."""
+        if self._time_limit is None:
+            return
+        begun_before = time.perf_counter() - self._time_limit
+        jobs = (*self._waiting, *self._running.values())
+        late = {job for job in jobs if job.submitted < begun_before}
+        text = f"the request took longer than the {self._time_limit:g} s that this server gives one"
+        self._drop(late, End("error", RequestTimeError(text)))
+
+    def _drop(self, dropped: Collection[Job], end: End) -> None:
+        for job in [job for job in self._waiting if job in dropped]:
             self._waiting.remove(job)
-            self._end(job, End("cancelled"))
-        for answer in [answer for answer, job in self._running.items() if job in cancelled]:
+            self._end(job, end)
+        for answer in [answer for answer, job in self._running.items() if job in dropped]:
             self.decoder.cancel(answer)
-            self._end(self._running.pop(answer), End("cancelled"))
+            self._end(self._running.pop(answer), end)
 
     def _join(self, job: Job) -> None:
         try:

@@ -27,6 +27,22 @@ CorsOrigin = Annotated[
 ]
 Name = Annotated[str | None, _network("The model's name for clients.", "the directory's")]
 Queue = Annotated[int, _network("Answers that may wait for a free row.")]
+MaxPause = Annotated[
+    float | None,
+    option(
+        "Milliseconds that a running answer may wait for its next token while another's prompt is "
+        "read; long prompts are read in parts that keep this.",
+        topic=OPERATION,
+        default="five steps, at least 200",
+    ),
+]
+TimeLimit = Annotated[
+    float,
+    option(
+        "Seconds after which a request ends with an error, those in the queue included.",
+        topic=OPERATION,
+    ),
+]
 IdleUnload = Annotated[
     float | None,
     option(

@@ -9,8 +9,8 @@ from starlette.routing import Route
 from glm4q.server.anthropic.blocks import MessageWriter
 from glm4q.server.anthropic.chats import chat_of
 from glm4q.server.anthropic.requests import CountRequest, MessagesRequest
-from glm4q.server.named_events import NamedEvents
 from glm4q.server.request.bodies import read_body
+from glm4q.server.sending.named_events import NamedEvents
 from glm4q.server.service import Service
 
 

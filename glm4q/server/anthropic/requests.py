@@ -138,7 +138,9 @@ class OutputFormat(Body):
 class OutputConfig(Body):
     """What the answer is to be like."""
 
-    effort: None = None
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    """How much the model should think, which its template alone decides: it changes nothing. Claude
+    Code sends it with every request."""
     format: OutputFormat | None = None
 
 

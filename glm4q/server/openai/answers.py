@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sse_starlette import EventSourceResponse
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from glm4q.server.errors import ApiError
 from glm4q.server.openai.choices import Choice, Heading, Json, usage
 from glm4q.server.reply import Finished, Reply
+from glm4q.server.sending.stream import Stream
 from glm4q.server.service import Service, client_leaves
 
 DONE = "[DONE]"
@@ -48,8 +48,8 @@ class Answers:
 
     def stream(self, *, wants_usage: bool) -> Response:
         """Answer in pieces, with a comment where nothing comes for a while."""
-        pieces = self._pieces(wants_usage=wants_usage)
-        return EventSourceResponse(pieces, ping=self.service.ping_seconds, sep="\n")
+        pieces, service = self._pieces(wants_usage=wants_usage), self.service
+        return Stream(pieces, send_seconds=service.send_seconds, ping=service.ping_seconds)
 
     async def _pieces(self, *, wants_usage: bool) -> AsyncIterator[Json]:
         pieces: asyncio.Queue[Json | ApiError | None] = asyncio.Queue()

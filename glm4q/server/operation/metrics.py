@@ -69,6 +69,7 @@ class Metrics:
             buckets=BETWEEN_TOKENS,
             registry=registry,
         )
+        self._longest_pause = 0.0
         self._loads = Counter(
             "glm4q_loads", "Times that the model was loaded again.", registry=registry
         )
@@ -93,6 +94,14 @@ class Metrics:
             "tokens_per_second": ("Speed of late, of all.", lambda: worker.tokens_per_second),
             "kv_tokens": ("Tokens in the cache.", lambda: worker.decoder.kept_tokens),
             "kv_room_tokens": ("Tokens it holds.", lambda: worker.rows * model.context),
+            "pause_bound_seconds": (
+                "Seconds that an answer may pause for another's prompt.",
+                lambda: worker.decoder.longest_pause,
+            ),
+            "longest_pause_seconds": (
+                "The longest time between two tokens of an answer so far.",
+                lambda: self._longest_pause,
+            ),
             "loaded": ("1 while the model is in memory.", lambda: worker.decoder.loaded),
         }
         for name, (text, read) in gauges.items():
@@ -119,6 +128,7 @@ class Metrics:
         self._tokens.inc()
         if seconds is not None:
             self._between_tokens.observe(seconds)
+            self._longest_pause = max(self._longest_pause, seconds)
         elif job.first_token is not None:
             self._to_first_token.observe(job.first_token - job.submitted)
 

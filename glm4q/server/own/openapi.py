@@ -19,12 +19,18 @@ from glm4q.server.responses.requests import ResponsesRequest
 
 BY_ANY = {
     403: "The Host or the Origin is not allowed.",
+    408: "The body did not come in time.",
     413: "The body is too long.",
     500: "The answer failed: the device has no memory left, or the program has a fault.",
 }
 BY_BODY = {400: "A field is wrong, or not supported; the error names it."}
 BY_MODEL = {**BY_BODY, 404: "There is no such model."}
-BY_ANSWER = {**BY_MODEL, 429: "Too many answers wait.", 503: "The server is ending."}
+BY_ANSWER = {
+    **BY_MODEL,
+    429: "Too many answers wait.",
+    503: "The server is ending.",
+    504: "The answer took longer than --time-limit.",
+}
 BY_LIFE = {503: "The model's thread has ended."}
 BY_KEY = {401: "The API key is missing or wrong."}
 

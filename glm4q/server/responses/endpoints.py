@@ -6,11 +6,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from glm4q.server.named_events import NamedEvents
 from glm4q.server.request.bodies import read_body
 from glm4q.server.responses.chats import chat_of
 from glm4q.server.responses.items import ResponseWriter
 from glm4q.server.responses.requests import ResponsesRequest
+from glm4q.server.sending.named_events import NamedEvents
 from glm4q.server.service import Service
 
 

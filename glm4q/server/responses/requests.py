@@ -124,7 +124,8 @@ class Reasoning(Body):
     """How the model is to think: its template alone decides that."""
 
     effort: None = None
-    summary: None = None
+    summary: Literal["auto", "concise", "detailed"] | None = None
+    """Thoughts come whole, in plain text, whatever it is. Codex sends it with every request."""
 
 
 class StreamOptions(Body):
@@ -150,6 +151,7 @@ class ResponsesRequest(Body):
     }
     without_effect: ClassVar[Collection[str]] = (
         "user",
+        "client_metadata",
         "safety_identifier",
         "prompt_cache_key",
         "prompt_cache_retention",

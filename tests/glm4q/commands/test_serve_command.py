@@ -115,6 +115,8 @@ def test_what_cannot_be_served_is_said_before_anything_is_loaded(
     wrong = {
         "--cors-origin": ("*", "cors origin"),
         "--idle-unload": ("0", "idle unload must be above 0"),
+        "--max-pause": ("0", "max pause must be above 0"),
+        "--time-limit": ("-1", "time limit must be above 0 and at most 31536000 seconds, not -1"),
         "--log-format": ("xml", "log format must be text or json, not xml"),
         "--dialect": ("klingon", "klingon"),
     }

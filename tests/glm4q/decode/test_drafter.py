@@ -11,8 +11,8 @@ from calculator.memory.settings import MAX_DRAFT_TOKENS
 from glm4q.decode.batch import Batch
 from glm4q.decode.draft import Drafter
 from glm4q.decode.generate import token_ids
+from glm4q.decode.pace.step_costs import FORGOTTEN, TRIALS, StepCosts
 from glm4q.decode.sampling import SamplingParams
-from glm4q.decode.step_costs import FORGOTTEN, TRIALS, StepCosts
 from glm4q.memory.kv.cache import KVCache
 from tests import tiny
 from tests.glm4q.decode.test_lookup import Countdown

@@ -67,7 +67,7 @@ class CountedPrompt(list[int]):
 def test_the_context_is_looked_at_before_the_first_token_alone(draft_tokens: int) -> None:
     prompt = CountedPrompt([1, 2, 3] * 20)
     params = SamplingParams(1.0, repetition_penalty=1.1, seed=1, max_tokens=60)
-    model = ScriptedRunner([4, 5, 6] * 20, 10, small_memory(200, draft_tokens=draft_tokens))
+    model = ScriptedRunner([4, 5, 6] * 60, 10, small_memory(200, draft_tokens=draft_tokens))
     answer = token_ids(generate(model, prompt, params))
     next(answer)
     before = prompt.looks

@@ -9,7 +9,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from calculator.errors import OptionError
-from glm4q.decode.sampling import Sampler, SamplingParams, draw, keep_likely, penalize
+from glm4q.decode.likely import draw, draw_likely, keep_likely, likely_tokens, penalize
+from glm4q.decode.sampling import Sampler, SamplingParams, pick_likeliest
 
 CPU = torch.device("cpu")
 LOGITS = torch.tensor([0.5, 0.25, 0.125, 0.0625, 0.0625]).log()
@@ -35,6 +36,53 @@ def test_top_k_and_min_p() -> None:
     assert _kept(top_k=2) == [0, 1]
     assert _kept(top_k=99) == [0, 1, 2, 3, 4]
     assert _kept(min_p=0.25) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("spread", [0.1, 1.0, 4.0])
+@pytest.mark.parametrize(
+    ("top_p", "top_k", "min_p"),
+    [
+        (0.8, 0, 0.0),
+        (0.999, 0, 0.0),
+        (1.0, 40, 0.0),
+        (0.9, 700, 0.0),
+        (1.0, 0, 0.05),
+        (0.7, 60, 0.2),
+    ],
+)
+def test_a_cpu_sorts_only_a_part_and_keeps_the_same_tokens(
+    top_p: float, top_k: int, min_p: float, spread: float
+) -> None:
+    rules = SamplingParams(top_p=top_p, top_k=top_k, min_p=min_p)
+    generator = torch.Generator().manual_seed(3)
+    logits = spread * torch.randn(5000, generator=generator, dtype=torch.float64)
+    expected = keep_likely(logits, rules)
+    tokens, probabilities = likely_tokens(logits, rules)
+    assert sorted(tokens.tolist()) == expected.isfinite().nonzero().flatten().tolist()
+    shares = probabilities / probabilities.sum()
+    torch.testing.assert_close(shares, expected.softmax(-1)[tokens], rtol=1e-4, atol=1e-8)
+
+
+def test_a_token_that_may_not_come_is_never_drawn() -> None:
+    logits = torch.tensor([-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf])
+    generator = torch.Generator().manual_seed(1)
+    for rules in (SamplingParams(), SamplingParams(top_p=0.99), SamplingParams(top_k=5)):
+        drawn = Counter(int(draw_likely(logits, rules, generator)) for _ in range(200))
+        assert set(drawn) == {1, 3}
+        assert 60 < drawn[1] < 140
+
+
+def test_the_likeliest_of_many_rows_are_those_of_each_alone() -> None:
+    logits = torch.randn(4, 500)
+    logits[2, 7] = torch.nan
+    sampler = Sampler(SamplingParams(temperature=0), CPU)
+    assert sampler.only_likeliest
+    together = pick_likeliest(logits)
+    assert [pick.finite for pick in together] == [True, True, False, True]
+    for row in (0, 1, 3):
+        assert together[row] == sampler(logits[row])
+    for params in (SamplingParams(), SamplingParams(temperature=0, log_probabilities=1)):
+        assert not Sampler(params, CPU).only_likeliest
 
 
 def test_samples_follow_the_distribution() -> None:
@@ -68,7 +116,12 @@ def test_tokens_of_the_prompt_and_picked_ones_are_penalized() -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_one_copy_leaves_the_device(temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a GPU each would be waited for."""
+    """On a GPU each would be waited for; on a CPU there is nothing to wait for."""
+
+    def draw_as_on_a_gpu(logits: torch.Tensor, *settings: Any) -> torch.Tensor:
+        return draw(keep_likely(logits, settings[0]).softmax(-1), settings[1])
+
+    monkeypatch.setattr("glm4q.decode.sampling.draw_likely", draw_as_on_a_gpu)
     params = SamplingParams(temperature, 0.9, 50, 0.01, repetition_penalty=1.1, seed=1)
     sampler = Sampler(params, CPU, [2])
     logits = torch.randn(1000)

@@ -1,6 +1,5 @@
 """A decoder that says what a test scripts, and a server around it on a free port."""
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -23,6 +22,7 @@ from glm4q.decode.answer import End, Event, Token
 from glm4q.decode.sampling import Constraint, LogProbabilities, Sampler, SamplingParams
 from glm4q.server.app import make_app
 from glm4q.server.guard import LOOPBACK, Rules
+from glm4q.server.listen import listen
 from glm4q.server.operation.log import AnswerLog
 from glm4q.server.operation.metrics import Metrics
 from glm4q.server.served import ServedModel
@@ -65,6 +65,7 @@ class ScriptedDecoder:
     load_failure: Glm4qError | None = None
     cached_tokens: int = 0
     """What each prompt is to have in the cache."""
+    longest_pause: float = 0.25
 
     @property
     def free(self) -> int:
@@ -180,9 +181,11 @@ def serving(
     queue: int = 8,
     rules: Rules = Rules(LOOPBACK),  # noqa: B008 - immutable
     ping_seconds: float = 5.0,
+    send_seconds: float = 60.0,
     held: bool = False,
     thinks: bool = False,
     idle_seconds: float | None = None,
+    time_limit: float | None = None,
     card: Card | None = None,
 ) -> Iterator[Running]:
     """Serve a model that always says `text`. held: it says nothing until the gate is set.
@@ -195,10 +198,18 @@ def serving(
     if not held:
         decoder.gate.set()
     metrics = Metrics()
-    worker = Worker(decoder, queue=queue, watches=(metrics, AnswerLog()), idle_seconds=idle_seconds)
+    worker = Worker(
+        decoder,
+        queue=queue,
+        watches=(metrics, AnswerLog()),
+        idle_seconds=idle_seconds,
+        time_limit=time_limit,
+    )
     worker.start()
-    service = Service(_served(checkpoint, tokenizer, thinks=thinks), worker, ping_seconds)
-    listener = socket.create_server(("127.0.0.1", 0))
+    service = Service(
+        _served(checkpoint, tokenizer, thinks=thinks), worker, ping_seconds, send_seconds
+    )
+    listener = listen("127.0.0.1", 0)
     server = uvicorn.Server(
         uvicorn.Config(
             make_app(service, rules, metrics, card), log_level="critical", lifespan="off"

@@ -64,6 +64,8 @@ def test_metrics_count_what_happens(chat_checkpoint: Path) -> None:
     assert seen["glm4q_time_to_first_token_seconds_count"] == 4
     assert seen["glm4q_time_between_tokens_seconds_count"] == 3 + 3
     assert (seen["glm4q_rows"], seen["glm4q_queue_room"], seen["glm4q_waiting"]) == (2, 3, 0)
+    assert 0 < seen["glm4q_longest_pause_seconds"] < 5
+    assert seen["glm4q_pause_bound_seconds"] == 0.25
     assert seen["glm4q_kv_tokens"] == 4 * PROMPT
     assert seen["glm4q_kv_room_tokens"] == 2 * CONTEXT
     assert seen["glm4q_planned_bytes gpu"] > 5e9

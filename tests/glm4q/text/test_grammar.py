@@ -1,6 +1,7 @@
 """Grammars: what is refused, and why; masks over GLM-4's vocabulary."""
 
 import json
+import time
 from typing import Any
 
 import jsonschema
@@ -102,6 +103,23 @@ def glm4() -> Tokenizer:
 @pytest.fixture(scope="module")
 def compiler(glm4: Tokenizer) -> GrammarCompiler:
     return GrammarCompiler(glm4, VOCAB_SIZE, [glm4.control_tokens["<|user|>"]])
+
+
+@pytest.mark.parametrize(
+    "regex", ["(a{0,900}){0,900}", "(.*a.{12}b.{12}){1,60}", "(a|b)*a(a|b){20}"]
+)
+def test_a_costly_regular_expression_costs_a_step_little(
+    compiler: GrammarCompiler, regex: str
+) -> None:
+    """The thread that runs the model makes the masks: all answers of a server wait for them."""
+    grammar = joined("start: @text", {"text": Grammar.from_regex(regex)})
+    constraint = compiler.constraint(grammar)
+    constraint.mask(torch.randn(VOCAB_SIZE))
+    begun = time.process_time()
+    for _ in range(8):
+        if not constraint.finished:
+            constraint.accept(int(constraint.mask(torch.randn(VOCAB_SIZE)).argmax()))
+    assert time.process_time() - begun < 8
 
 
 def test_random_logits_over_glm4s_vocabulary_give_what_the_schema_says(

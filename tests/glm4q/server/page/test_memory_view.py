@@ -87,6 +87,8 @@ def test_the_calculator_begins_with_this_run_on_this_card(visit: Visit) -> None:
 def test_axe_finds_nothing_serious(visit: Visit, axe: str, scheme: str) -> None:
     page = visit.page
     page.emulate_media(color_scheme=scheme)
+    assert serious_problems(page, axe) == []
+    page.screenshot(path=SCREENSHOTS / f"serve-welcome-{scheme}.png")
     visit.ask("What is a KV cache?")
     visit.waits_for(".content .hljs-keyword")
     assert serious_problems(page, axe) == []
@@ -104,6 +106,7 @@ def test_axe_finds_nothing_serious(visit: Visit, axe: str, scheme: str) -> None:
 def test_it_fits_a_phone(visit: Visit) -> None:
     page = visit.page
     page.set_viewport_size({"width": 360, "height": 740})
+    page.screenshot(path=SCREENSHOTS / "serve-phone-welcome.png")
     visit.ask("What is a KV cache?")
     width = "document.documentElement.scrollWidth"
     assert page.evaluate(width) <= 360

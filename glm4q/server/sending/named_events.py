@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette import ServerSentEvent
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -14,6 +14,7 @@ from glm4q.chat.replies import ReplyEvent
 from glm4q.server.errors import ApiError
 from glm4q.server.reply import Finished, Reply
 from glm4q.server.request.bodies import Json
+from glm4q.server.sending.stream import Stream
 from glm4q.server.service import Service, client_leaves
 
 
@@ -79,11 +80,11 @@ class NamedEvents:
 
     def _stream(self) -> Response:
         ping = self.writer.ping
-        return EventSourceResponse(
+        return Stream(
             self._pieces(),
+            send_seconds=self.service.send_seconds,
             ping=self.service.ping_seconds,
             ping_message_factory=None if ping is None else lambda: named(ping),
-            sep="\n",
         )
 
     async def _pieces(self) -> AsyncIterator[ServerSentEvent]:

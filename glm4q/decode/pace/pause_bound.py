@@ -1,0 +1,60 @@
+"""How many tokens of a prompt run between two steps of running answers, so that none pauses long.
+
+A running answer gets its next token when its step has run and, between two steps, a chunk of a
+prompt. Whoever serves several people gives a bound for that pause. Chunks then have as many tokens
+as were measured to run in the time that the bound leaves beside a step.
+"""
+
+LEAST_TOKENS = 16
+"""A shorter chunk is hardly faster than this one, because each reads every weight."""
+FIRST_TOKENS = 64
+"""The first chunk, before any was measured."""
+USUAL_SECONDS = 0.2
+USUAL_STEPS = 5
+"""Where no bound is given: a prompt slows running answers to a fifth at most, and pauses of up to
+USUAL_SECONDS, which a reader hardly sees, are allowed in any case."""
+CAREFUL = 0.85
+"""The share of the time that is planned for: a chunk takes longer the more tokens stand before it,
+and others use the machine."""
+
+
+class PauseBound:
+    """Sizes the chunks of prompts by what steps and chunks took so far."""
+
+    def __init__(self, seconds: float | None = None) -> None:
+        """seconds: the bound; None chooses one by the time that a step takes."""
+        self._given = seconds
+        self._step = 0.0  # seconds that a step of the running answers takes
+        self._per_token = 0.0  # seconds that a token of a prompt takes; 0 where none was measured
+
+    @property
+    def seconds(self) -> float:
+        """How long a running answer may wait for its next token."""
+        if self._given is not None:
+            return self._given
+        return max(USUAL_SECONDS, USUAL_STEPS * self._step)
+
+    def tokens(self, most: int) -> int:
+        """How many tokens of prompts, at most `most`, may run before the next step.
+
+        At least LEAST_TOKENS run, even where these take longer than the bound.
+        """
+        if not self._per_token:
+            return min(FIRST_TOKENS, most)
+        left = CAREFUL * self.seconds - self._step
+        tokens = int(left / self._per_token) // LEAST_TOKENS * LEAST_TOKENS
+        return min(max(tokens, LEAST_TOKENS), most)
+
+    def note_step(self, seconds: float) -> None:
+        """Take account of a step of the running answers."""
+        self._step = _follow(self._step, seconds)
+
+    def note_chunk(self, tokens: int, seconds: float) -> None:
+        """Take account of a chunk. A very short one says nothing of longer ones."""
+        if tokens >= LEAST_TOKENS:
+            self._per_token = _follow(self._per_token, seconds / tokens)
+
+
+def _follow(known: float, seconds: float) -> float:
+    """Believe what took longer at once, and what took less by half each time."""
+    return max(seconds, (known + seconds) / 2)

@@ -47,9 +47,9 @@ inline typename V::Floats load_scales(const Chunk& chunk, int at, int count) {
     return V::load(padded);
 }
 
-// Asks for the words that are multiplied after these, in the second-level cache. The processor drops
-// some requests while many wait: on a Zen 4 that reads 38 GB/s in a plain sum, one row read 32 GB/s
-// with one request for each line of the cache, 40 with two, 43 with four.
+// Asks for the words that are multiplied after these, in the second-level cache, and more than once
+// for each line: on a Zen 4 that reads 38 GB/s in a plain sum, one row read 32 GB/s with one request
+// a line, 40 with two, 43 with four. Presumably the processor drops some while many wait.
 template <int REQUESTS>
 inline void prefetch(const uint32_t* place) {
     GLM4Q_UNROLL

@@ -106,6 +106,7 @@ def test_axe_finds_nothing_serious(visit: Visit, axe: str, scheme: str) -> None:
 def test_it_fits_a_phone(visit: Visit) -> None:
     page = visit.page
     page.set_viewport_size({"width": 360, "height": 740})
+    page.wait_for_selector("#sidebar", state="hidden")
     page.screenshot(path=SCREENSHOTS / "serve-phone-welcome.png")
     visit.ask("What is a KV cache?")
     width = "document.documentElement.scrollWidth"

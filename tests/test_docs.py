@@ -102,7 +102,9 @@ def _for_a_tiny_card(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> l
 
 
 def test_recipes_on_the_pages_are_read(tmp_path: Path) -> None:
-    for block in (block for block in blocks("toml") if block.page.name != "chat.md"):
+    recipes = [block for block in blocks("toml") if block.page.name == "quantize.md"]
+    assert recipes
+    for block in recipes:
         (tmp_path / "recipe.toml").write_text(block.text)
         assert read_recipe(tmp_path / "recipe.toml").rules
 

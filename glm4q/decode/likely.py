@@ -79,6 +79,7 @@ def likely_tokens(logits: Tensor, rules: Rules) -> tuple[Tensor, Tensor]:
         probabilities = (values - total.logsumexp(-1)).exp()
         kept = probabilities.cumsum(-1) - probabilities < rules.top_p
         kept &= probabilities >= rules.min_p * probabilities[0]
+        kept[0] = True  # also of logits that are not finite, which whoever asked finds out
         if part == most or not kept[-1]:
             count = int(kept.sum())
             return tokens[:count], probabilities[:count]

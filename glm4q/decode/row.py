@@ -20,6 +20,11 @@ class Row:
         """Tokens that the row can hold."""
         return self.cache.max_seq_len
 
+    @property
+    def sets_centers(self) -> bool:
+        """Whether the tokens that are written next set the centres of an INT4 cache's keys."""
+        return self.cache.centered and not self.cache.length
+
     def hold(self, token_ids: Sequence[int]) -> None:
         """Note which tokens the cache holds, where it was filled by other means than by steps."""
         self.token_ids, self.cache.length = list(token_ids), len(token_ids)

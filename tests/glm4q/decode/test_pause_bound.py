@@ -17,14 +17,14 @@ from tests.glm4q.scripted import ScriptedRunner
 
 ROOM, CHUNK = 3000, 512
 STEP = 0.01
-LONG = replace(tiny.BASE, max_position_embeddings=ROOM)
+LONG = replace(tiny.BASE, head_dim=64, max_position_embeddings=ROOM)
 
 
 class TimedRunner(ScriptedRunner):
     """A step takes 10 ms; a prompt takes longer a token, the more tokens stand before it."""
 
-    def __init__(self) -> None:
-        super().__init__([], 97, memory_on_cpu(LONG, ROOM, batch=3, chunk=CHUNK))
+    def __init__(self, kv: str) -> None:
+        super().__init__([], 97, memory_on_cpu(LONG, ROOM, batch=3, chunk=CHUNK, kv=kv))
         self.now = 0.0
         self.chunks: list[int] = []
 
@@ -42,8 +42,8 @@ class TimedRunner(ScriptedRunner):
         return logits
 
 
-def _batch(seconds: float | None) -> tuple[TimedRunner, Batch]:
-    runner = TimedRunner()
+def _batch(seconds: float | None, kv: str = "bf16") -> tuple[TimedRunner, Batch]:
+    runner = TimedRunner(kv)
     batch = Batch(runner, clock=lambda: runner.now)
     batch.pause = None if seconds is None else PauseBound(seconds)
     return runner, batch
@@ -130,3 +130,13 @@ def test_prompts_that_come_together_are_read_together() -> None:
         batch.step()
     assert [answer.prompt_tokens for answer in answers] == [20, 21, 22]
     assert all(answer.tokens == 2 for answer in answers)
+
+
+def test_what_decides_an_int4_caches_centres_is_cut_as_for_an_answer_alone() -> None:
+    runner, batch = _batch(0.001, "int4")
+    prompts = [[number] * (600 + 20 * number) for number in range(3)]
+    answers = [batch.join(prompt, SamplingParams(temperature=0)) for prompt in prompts]
+    while not all(answer.tokens for answer in answers):
+        batch.step()
+    assert sorted(runner.chunks)[-3:] == [CHUNK] * 3  # whole, though the bound is far below
+    assert sum(runner.chunks) == sum(map(len, prompts))

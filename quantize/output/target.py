@@ -4,7 +4,6 @@ A run that is killed, interrupted or ends with an error leaves `.NAME.partial` b
 a part is finished; the same command goes on with the next part. Two runs cannot work on one output.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from typing import Any
 from calculator.errors import CheckpointError, ConfigError, OptionError
 from calculator.json_files import read_json_object
 from calculator.units import human_bytes
+from quantize.output.working_directory import locked
 
 JOURNAL = "progress.json"
 LARGEST_JOURNAL = 1 << 28
@@ -63,10 +63,8 @@ class Target:
     @contextmanager
     def growing(self) -> Iterator["Target"]:
         """Lock the directory, and give it the output's name if the work ends without an error."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.directory, os.O_RDONLY)
-        try:
-            self._lock_and_read()
+        with locked(self.directory, str(self._output)) as self._descriptor:
+            self._read()
             try:
                 yield self
             except BaseException as error:
@@ -74,8 +72,6 @@ class Target:
                 raise
             (self.directory / JOURNAL).unlink()
             replace(self.directory, self._output)
-        finally:
-            os.close(self._lock)
 
     def written_bytes(self) -> int:
         """Bytes that earlier runs have written."""
@@ -90,7 +86,7 @@ class Target:
             file.flush()
             os.fsync(file.fileno())
         os.replace(fresh, path)
-        os.fsync(self._lock)
+        os.fsync(self._descriptor)
 
     def _keep_finished(self, error: BaseException) -> None:
         """Keep finished parts, whatever the error is, and add to the error how to go on."""
@@ -107,15 +103,8 @@ class Target:
             message = f"{error.filename or self._output}: {error.strerror}"
             raise _with_notes(CheckpointError(message), error) from None
 
-    def _lock_and_read(self) -> None:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OptionError(f"another run is making {self._output}") from None
-        if not self.directory.exists() or not os.path.samestat(
-            os.fstat(self._lock), self.directory.stat()
-        ):
-            raise OptionError(f"another run has just made {self._output}")
+    def _read(self) -> None:
+        """Go on from the journal of an earlier run. Raises OptionError or CheckpointError."""
         journal = read_journal(self._output)
         if journal is None:
             return self.commit()

@@ -4,14 +4,14 @@ A source that is fetched shard by shard is never on the disk as a whole. While a
 text's hidden states go through it, and their numbers after each layer are kept in a file.
 """
 
-import os
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.model.architecture import EMBEDDING, Weight
+from quantize.output.working_directory import save_lasting
 from quantize.quality.predictor import ComputeSettings, Predictor, Windows
 
 
@@ -55,11 +55,7 @@ class SourceRecord:
 
     def _write(self, layer: int, states: list[Tensor]) -> None:
         self._directory.mkdir(exist_ok=True)
-        file, fresh = self._file(layer), self._directory / "new"
-        save_file({str(number): x.cpu() for number, x in enumerate(states)}, fresh)
-        with fresh.open("rb") as stream:
-            os.fsync(stream.fileno())
-        os.replace(fresh, file)
+        save_lasting({str(number): x for number, x in enumerate(states)}, self._file(layer))
 
     def _file(self, layer: int) -> Path:
         return self._directory / f"before-{layer}"

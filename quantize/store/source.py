@@ -1,6 +1,5 @@
 """Open what an entry is made of: a directory, a repository that is here, or one on the Hub."""
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from calculator.checkpoint.remote import mirror
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import CheckpointError, ConfigError, OptionError
 from calculator.model.architecture import HEAD
+from quantize.output.working_directory import locked
 from quantize.store.entries import BEGUN, PUBLISHED, Store, source_name
 from quantize.store.fetch import fetch_file
 from quantize.store.repository import HubFile, Repository
@@ -45,13 +45,8 @@ def tidy(store: Store, name: str) -> None:
     unfinished = {source_name(origin.source) for origin in store.begun()}
     if source_name(name) in unfinished or not workshop.is_dir():
         return
-    with suppress(OSError):
-        lock = os.open(workshop, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(workshop)
-        finally:
-            os.close(lock)
+    with suppress(OSError, OptionError), locked(workshop, name):
+        shutil.rmtree(workshop)
 
 
 @contextmanager
@@ -63,10 +58,7 @@ def opened_source(store: Store, name: str) -> Iterator[Source]:
     """
     workshop = store.workshop(name)
     _refuse_unwritable(store.directory)
-    workshop.mkdir(parents=True, exist_ok=True)
-    lock = os.open(workshop, os.O_RDONLY)
-    try:
-        _lock(lock, workshop, name)
+    with locked(workshop, f"a checkpoint of {name}"):
         try:
             yield _open(store, name, workshop)
         finally:
@@ -74,23 +66,12 @@ def opened_source(store: Store, name: str) -> Iterator[Source]:
             notes = {note.name.removesuffix(BEGUN) for note in workshop.glob(f"*{BEGUN}")}
             if not unfinished & notes:
                 shutil.rmtree(workshop)
-    finally:
-        os.close(lock)
 
 
 def _refuse_unwritable(directory: Path) -> None:
     parent = next(each for each in (directory, *directory.parents) if each.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise OptionError(f"store {directory} cannot be made: {parent} cannot be written to")
-
-
-def _lock(lock: int, workshop: Path, name: str) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise OptionError(f"another run is making a checkpoint of {name}") from None
-    if not workshop.exists() or not os.path.samestat(os.fstat(lock), workshop.stat()):
-        raise OptionError(f"another process has just finished {name}: enter the command again")
 
 
 def _open(store: Store, name: str, workshop: Path) -> Source:

@@ -1,20 +1,19 @@
 """The hidden directory of a measurement, which a run that was cut off goes on from."""
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from calculator.atomic_write import write_atomically
-from calculator.errors import ConfigError, OptionError
+from calculator.errors import ConfigError
 from calculator.json_files import read_json_object
+from quantize.output.working_directory import locked, save_lasting
 
 PROGRESS = "progress.json"
 LARGEST = 1 << 24
@@ -31,26 +30,15 @@ class Workshop:
     @contextmanager
     def locked(self) -> Iterator["Workshop"]:
         """Make the directory, and keep other runs for the same output out of it."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self.directory, os.O_RDONLY)
-        try:
-            self._lock(lock)
+        with locked(self.directory, str(self._output)):
             try:
                 yield self
-            except BaseException as error:
+            except BaseException as error:  # Ctrl-C too says how to go on
                 if (self.directory / PROGRESS).is_file():
                     error.add_note(
                         f"what is measured is kept in {self.directory}; the same command goes on"
                     )
                 raise
-        finally:
-            os.close(lock)
-
-    def _lock(self, lock: int) -> None:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OptionError(f"another run is making {self._output}") from None
 
     def read(self) -> tuple[int, list[dict[str, Any]]]:
         """Return how many layers are done, and the record of each; 0 where another was begun."""
@@ -87,11 +75,7 @@ class Workshop:
         """Make the record and the states before the next layer outlast a kill."""
         done = len(layers)
         if states:
-            file, fresh = self._states(done), self.directory / "new"
-            save_file({name: x.cpu().contiguous() for name, x in states.items()}, fresh)
-            with fresh.open("rb") as stream:
-                os.fsync(stream.fileno())
-            os.replace(fresh, file)
+            save_lasting(states, self._states(done))
         self._write({"layers": layers})
         self._states(done - 1).unlink(missing_ok=True)
 

@@ -18,10 +18,13 @@ from calculator.atomic_write import write_atomically
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError, TokenizerError
 from calculator.questions.fit import Wish
+from calculator.units import human_bytes
 from glm4q.chat.template import ChatTemplate
 from glm4q.decode.answer import End
 from glm4q.decode.sampling import SamplingParams
 from glm4q.engine import LLM
+from glm4q.planning.machine import choose_machine
+from glm4q.planning.plan import plan_run
 from quantize.calibrate.samples import Calibration
 
 SELF = "self"
@@ -49,6 +52,7 @@ class OwnSamples:
     seed: int
     device: str
     dtype: str
+    max_memory: int | None = None
 
     def read(self, samples: int, length: int, listener: Listener) -> Calibration:
         """Return samples, written now as far as the file lacks them. Raises Glm4qError."""
@@ -83,7 +87,15 @@ class OwnSamples:
         """The whole source. Raises OptionError where it does not fit."""
         room = 2 * (QUESTION_TOKENS + ANSWER_TOKENS)
         wish = Wish(context=min(room, self.stored.config.max_position_embeddings), batch=GROUP)
-        return LLM.load(self.stored.directory, device=self.device, dtype=self.dtype, wish=wish)
+        machine = choose_machine(self.device, self.dtype, "auto")
+        run_plan = plan_run(self.stored, machine, wish)
+        need = run_plan.memory.compute_bytes
+        if self.max_memory is not None and need > self.max_memory:
+            raise OptionError(
+                f"a source that writes samples needs {human_bytes(need)}, and --max-memory is "
+                f"{human_bytes(self.max_memory)}"
+            )
+        return LLM.load_as_planned(self.stored, machine, run_plan)
 
     @cached_property
     def _template(self) -> ChatTemplate | None:

@@ -12,21 +12,18 @@ from calculator.errors import OptionError
 from calculator.model.formats import BITSANDBYTES
 from calculator.options import parse_size
 from calculator.units import human_bytes
-from glm4q import __version__
 from glm4q.commands.options import compute
 from glm4q.commands.options import output as written
 from glm4q.kernels.choose import candidates
 from glm4q.planning.devices import choose_device, choose_dtype
 from glm4q.weights.sources import open_source
 from quantize.by_bitsandbytes import write_by_bitsandbytes
-from quantize.calibrate.own_samples import SELF, OwnSamples
-from quantize.calibrate.samples import Calibration, read_calibration
 from quantize.commands import options as option
 from quantize.commands.filling import FillRequest, fill
+from quantize.commands.samples import AskedSamples
 from quantize.examine import HeldOut, read_domains, read_held_out
 from quantize.job import Job
 from quantize.output.target import refuse_output
-from quantize.parts import file_stamps
 from quantize.progress import QuantizeProgress
 from quantize.quality.predictor import ComputeSettings
 from quantize.recipe import Recipe, make_recipe, read_recipe
@@ -79,23 +76,18 @@ def quantize(
     limit = parse_size(max_memory, "max memory") if max_memory else None
     where = choose_device(device)
     stored = open_source(source)
-
-    own = None
-    if calibration == Path(SELF):
-        own = _own_samples(stored, output, seed=seed, device=device, dtype=dtype)
-
-    def read_samples() -> Calibration:
-        if own:
-            return own.read(samples, length, _tell_own_samples)
-        return read_calibration(calibration, stored, samples=samples, length=length, seed=seed)
-
+    texts = AskedSamples(
+        stored, output, calibration, samples, length, seed, device, dtype, max_memory=limit
+    )
     filled = None
     if asked is None:
         refuse_output(output, overwrite, stored.directory)
         request = FillRequest(stored, output, card, group_size, asymmetric, lm_head, method)
         devices = (where, choose_device("cpu")) if device == "auto" else (where,)
         with _interrupts_named():
-            filled = fill(request, read_samples, devices, max_memory=limit, tell=typer.echo)
+            filled = fill(
+                request, lambda: texts.calibration, devices, max_memory=limit, tell=typer.echo
+            )
         typer.echo(filled.line())
         asked = filled.recipe
     asked.formats(stored)  # raises where a shape does not fit, before any text is read
@@ -106,7 +98,7 @@ def quantize(
         asked,
         # For whole windows it is as fast as any kernel, and packs nothing anew.
         ComputeSettings(where, choose_dtype(dtype, where), candidates("reference")),
-        read_samples() if asked.is_calibrated else None,
+        texts.outline if asked.is_calibrated else None,
         _held_out(held_out, no_quality, stored),
         offload_dir,
         limit,
@@ -114,32 +106,15 @@ def quantize(
     )
     if device == "auto":
         job = _on_a_device_that_holds_it(job, dtype)
-    typer.echo(job.plan())
+    typer.echo(job.plan())  # raises where memory lacks, before the source writes for hours
+    if job.calibration:
+        job = replace(job, calibration=texts.calibration)
     with _interrupts_named(), QuantizeProgress() as progress:
         job.run(progress, overwrite=overwrite)
-    if own:
-        own.file.unlink(missing_ok=True)
+    texts.clean()
     if filled:
         filled.clean()
     typer.echo(job.summary())
-
-
-def _own_samples(
-    stored: StoredModel, output: Path, *, seed: int, device: str, dtype: str
-) -> OwnSamples:
-    """Keep the samples beside the output until it is made: a run that goes on needs the same."""
-    facts = {
-        "source": file_stamps(stored),
-        "seed": seed,
-        "arithmetic": f"{dtype} on {choose_device(device).type}",
-        "version": __version__,
-    }
-    file = output.parent / f".{output.name}.own-samples"
-    return OwnSamples(stored, file, facts, seed, device, dtype)
-
-
-def _tell_own_samples(tokens: int, wanted: int) -> None:
-    typer.echo(f"glm4q: the source writes samples: {tokens:,} of {wanted:,} tokens", err=True)
 
 
 def _held_out(path: Path | None, no_quality: bool, stored: StoredModel) -> HeldOut | None:

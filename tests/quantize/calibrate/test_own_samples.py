@@ -1,10 +1,12 @@
 """Samples that the source writes itself: seeded, kept for a run that goes on, in its protocol."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from calculator.checkpoint.stored import StoredModel
+from calculator.errors import OptionError
 from glm4q.cli import main
 from glm4q.text.tokenizer import Tokenizer
 from quantize.calibrate import own_samples
@@ -93,3 +95,17 @@ def test_command_makes_a_checkpoint_and_leaves_no_file(
     assert (
         "Calibrated on 4 samples of 32 tokens: self, seed 0" in (output / "QUALITY.md").read_text()
     )
+
+
+def test_what_lacks_memory_is_refused_before_the_source_writes(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "made"
+    options = ["--weights", "int4", "--calibration", "self", "--max-memory", "1M"]
+    assert main(["quantize", str(source), "-o", str(output), *options]) == 2
+    error = capsys.readouterr().err
+    assert "--max-memory is 1.0 MiB" in error
+    assert "writes samples" not in error
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(OptionError, match=r"writes samples needs .*, and --max-memory is 1.0 MiB"):
+        replace(writer(source, tmp_path / "a"), max_memory=1 << 20).read(1, 8, lambda *each: None)

@@ -130,7 +130,8 @@ bench-kv: $(VENV)/demo.done
 
 # The picture of docs/quantize.md: some minutes.
 bench-cards: $(VENV)/demo.done
-	$(BIN)/python benchmarks/card_quality.py --method rtn --svg docs/card-quality.svg
+	$(BIN)/python -m benchmarks.card_quality --method rtn --svg docs/card-quality.svg
+	$(BIN)/python -m benchmarks.card_quality --half-way
 
 # Beside GPTQModel, on the same samples; some minutes each.
 bench-quality: peers

@@ -9,28 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.chart import Chart
 from benchmarks.machine import GLM4Q, ask, describe_machine
-from calculator.report.pictures.drawing import (
-    BOTTOM,
-    COLOURS,
-    FAINT,
-    HEIGHT,
-    INK,
-    LEFT,
-    RIGHT,
-    TOP,
-    WIDTH,
-    Drawing,
-    Label,
-    Line,
-    Point,
-)
+from calculator.report.pictures.drawing import COLOURS, Drawing
 from calculator.report.pictures.svg import as_svg
 from calculator.units import human_tokens
 
 DEPTHS = "0,4k,8k,16k,24k,32k"
-SHARES = 5
-"""Lines of the scale above its foot."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +32,13 @@ class Costs:
 
 def measure_costs(checkpoint: Path, kv: str, depths: str, runs: int) -> Costs:
     command = [*GLM4Q, "bench", str(checkpoint), "--json", "--kv", kv, "--depths", depths]
-    found: dict[str, Any] = ask([*command, "--prompt", "1", "--decode", "8", "--runs", str(runs)])
-    bandwidth = found["read_bandwidth_bytes_per_second"]
+    answer: dict[str, Any] = ask([*command, "--prompt", "1", "--decode", "8", "--runs", str(runs)])
+    bandwidth = answer["read_bandwidth_bytes_per_second"]
     return Costs(
         kv,
-        found["depths"],
-        [1 / speed for speed in found["decode_tokens_per_second"]],
-        [read / bandwidth for read in found["decode_bytes_per_token"]],
+        answer["depths"],
+        [1 / speed for speed in answer["decode_tokens_per_second"]],
+        [read / bandwidth for read in answer["decode_bytes_per_token"]],
     )
 
 
@@ -68,35 +53,16 @@ def print_table(costs: list[Costs]) -> None:
 
 def draw(title: str, costs: list[Costs]) -> Drawing:
     """A curve for each format, and a dashed one for its bytes."""
-    deepest = max(max(each.depths) for each in costs) or 1
-    top = max(max(each.measured) for each in costs)
-
-    def place(depth: float, seconds: float) -> Point:
-        return (
-            round(LEFT + depth / deepest * (WIDTH - LEFT - RIGHT), 1),
-            round(HEIGHT - BOTTOM - seconds / top * (HEIGHT - TOP - BOTTOM), 1),
-        )
-
-    lines, labels = [], [Label((LEFT, TOP / 2), title, size=16)]
-    for share in range(SHARES + 1):
-        seconds = top * share / SHARES
-        lines.append(Line((place(0, seconds), place(deepest, seconds)), FAINT if share else INK))
-        x, y = place(0, seconds)
-        labels.append(Label((x - 8, y), f"{seconds * 1e3:.3g} ms", anchor="end"))
-    for depth in costs[0].depths:
-        x, y = place(depth, 0)
-        labels.append(Label((x, y + 18), human_tokens(depth), anchor="middle"))
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    labels.append(Label((middle, HEIGHT - 18), "tokens in the cache", anchor="middle"))
+    deepest = max(max(each.depths) for each in costs)
+    chart = Chart(0, deepest, max(max(each.measured) for each in costs))
+    marks = [(depth, human_tokens(depth)) for depth in costs[0].depths]
+    chart.frame(title, "tokens in the cache", marks, lambda seconds: f"{seconds * 1e3:.3g} ms")
     for each, colour in zip(costs, COLOURS, strict=False):
-        for name, seconds_at, dashed in (
-            (each.kv, each.measured, False),
-            (f"{each.kv}, bytes", each.by_bytes, True),
-        ):
-            points = tuple(map(place, each.depths, seconds_at))
-            lines.append(Line(points, colour, 2.5, dashed))
-            labels.append(Label((points[-1][0] + 8, points[-1][1]), name, colour))
-    return Drawing(tuple(lines), tuple(labels))
+        measured = list(zip(each.depths, each.measured, strict=True))
+        by_bytes = list(zip(each.depths, each.by_bytes, strict=True))
+        chart.curve(measured, each.kv, colour)
+        chart.curve(by_bytes, f"{each.kv}, bytes", colour, dashed=True)
+    return chart.drawing()
 
 
 def main() -> None:

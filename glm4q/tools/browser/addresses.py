@@ -24,8 +24,8 @@ CARRIERS = tuple(
 
 def resolve(host: str, port: int) -> list[str]:
     """Ask the system. Raises OSError."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(address[0]) for *_, address in found]
+    entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(address[0]) for *_, address in entries]
 
 
 def is_public(text: str) -> bool:

@@ -14,7 +14,7 @@ from calculator.errors import OptionError, ToolError
 from calculator.extras import require_packages
 from glm4q.tools.browser.fetch import Fetcher
 from glm4q.tools.browser.page_text import title_and_text
-from glm4q.tools.browser.search import Found, search
+from glm4q.tools.browser.search import SearchResult, search
 from glm4q.tools.calls import RAW_ARGUMENT
 from glm4q.tools.functions import Tool
 
@@ -35,7 +35,7 @@ class Browser:
     def __init__(self, engine: str | None, pages: Fetcher, engines: Fetcher) -> None:
         """engine: the URL of the search engine. pages and engines: what reaches each of them."""
         self._engine, self._pages, self._engines = engine, pages, engines
-        self._found: list[Found] = []
+        self._results: list[SearchResult] = []
         self._quotes = FIRST_QUOTE
 
     def search(self, query: str, recency_days: int = -1) -> str:
@@ -45,10 +45,10 @@ class Browser:
         """
         if self._engine is None:
             raise ToolError("there is no search engine here; open_url opens pages")
-        self._found = search(self._engines, self._engine, query, recency_days)
+        self._results = search(self._engines, self._engine, query, recency_days)
         lines = [
-            f" # 【{number}†{found.title}†{urlsplit(found.url).hostname}】\n{found.snippet}"
-            for number, found in enumerate(self._found)
+            f" # 【{number}†{result.title}†{urlsplit(result.url).hostname}】\n{result.snippet}"
+            for number, result in enumerate(self._results)
         ]
         return "\n".join(lines) or "nothing is found"
 
@@ -56,11 +56,11 @@ class Browser:
         """Open results of the last search by their ids, and read the text of their pages."""
         texts = []
         for number in ids[:MOST_PAGES]:
-            if not 0 <= number < len(self._found):
+            if not 0 <= number < len(self._results):
                 texts.append(f"error: the last search has no result {number}")
                 continue
             try:
-                texts.append(self._quote(self._found[number].url))
+                texts.append(self._quote(self._results[number].url))
             except ToolError as error:
                 texts.append(f"error: {error}")
         return "\n\n".join(texts) or "error: mclick needs ids of the last search"

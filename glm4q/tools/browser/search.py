@@ -14,7 +14,7 @@ RANGES = ((1, "day"), (7, "week"), (31, "month"), (366, "year"))
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """One result."""
 
     title: str
@@ -22,7 +22,7 @@ class Found:
     snippet: str
 
 
-def search(fetcher: Fetcher, engine: str, query: str, recency_days: int) -> list[Found]:
+def search(fetcher: Fetcher, engine: str, query: str, recency_days: int) -> list[SearchResult]:
     """The first results. Raises ToolError.
 
     fetcher: reaches the engine, which the user chose, wherever it is.
@@ -35,13 +35,13 @@ def search(fetcher: Fetcher, engine: str, query: str, recency_days: int) -> list
     try:
         page = fetcher.fetch(f"{base}/search?{urlencode(fields)}")
         results = json.loads(page.text)["results"]
-        return [_found(result) for result in results[:MOST_RESULTS] if result.get("url")]
+        return [_read(result) for result in results[:MOST_RESULTS] if result.get("url")]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ToolError(
             f"the search engine {base} gives no JSON: its settings must allow the format json"
         ) from None
 
 
-def _found(result: dict[str, Any]) -> Found:
+def _read(result: dict[str, Any]) -> SearchResult:
     texts = (result.get(name) or "" for name in ("title", "url", "content"))
-    return Found(*(" ".join(str(text).split()) for text in texts))
+    return SearchResult(*(" ".join(str(text).split()) for text in texts))

@@ -53,19 +53,19 @@ def _connected(place: str, opened: ExitStack) -> "tuple[Client, Run]":
 
     for name in ("mcp", "httpx2"):  # a line for each failure, which we say ourselves
         logging.getLogger(name).addHandler(logging.NullHandler())
-    said: TextIO | None = None
+    stderr: TextIO | None = None
     if place.startswith(("http://", "https://")):
         client = Client(place, read_timeout_seconds=CONNECT_SECONDS)
     else:
         command, *arguments = _words(place)
-        said = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - closed with `opened`
-        opened.enter_context(said)
+        written = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        stderr = opened.enter_context(written)
         parameters = StdioServerParameters(command=command, args=arguments)
-        transport = stdio_client(parameters, errlog=said)
+        transport = stdio_client(parameters, errlog=stderr)
         client = Client(transport, read_timeout_seconds=CONNECT_SECONDS)
     portal = opened.enter_context(start_blocking_portal())
     opening = portal.wrap_async_context_manager(client)
-    reached = _reached(place, opening.__enter__, said)
+    reached = _reached(place, opening.__enter__, stderr)
     opened.callback(_close, opening)
     return reached, portal.call
 
@@ -86,7 +86,7 @@ def _words(place: str) -> list[str]:
     return words
 
 
-def _reached(place: str, act: Callable[[], Any], said: TextIO | None = None) -> Any:
+def _reached(place: str, act: Callable[[], Any], stderr: TextIO | None = None) -> Any:
     """Say in one line why a server cannot be used, with the last line that it wrote itself."""
     from mcp import MCPError
 
@@ -94,11 +94,10 @@ def _reached(place: str, act: Callable[[], Any], said: TextIO | None = None) -> 
         return act()
     except (MCPError, OSError, ValueError, ExceptionGroup) as error:
         reason = _reason(error)
-    if said is not None:
-        said.seek(0)
-        if lines := said.read().split("\n"):
-            last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-            reason += f"; it wrote: {last[:200]}" if last else ""
+    if stderr is not None:
+        stderr.seek(0)
+        lines = [line.strip() for line in stderr if line.strip()]
+        reason += f"; it wrote: {lines[-1][:200]}" if lines else ""
     raise OptionError(f"--mcp {place}: the server cannot be used: {reason}")
 
 

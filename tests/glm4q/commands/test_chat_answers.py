@@ -32,25 +32,6 @@ def test_log_probabilities_stand_in_the_json(
     assert "logprobs" not in json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("--logprobs", "2"), "--logprobs needs --json, or a conversation"),
-        (("--logprobs", "-1", "--json"), "log_probabilities must be 0 or more, not -1"),
-    ],
-)
-def test_wrong_log_probabilities_are_one_line(
-    options: tuple[str, ...],
-    message: str,
-    chat_checkpoint: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert ask(chat_checkpoint, *options) == 2
-    shown = capsys.readouterr()
-    assert message in shown.err
-    assert shown.err.count("\n") == 1
-
-
 def test_a_base_model_is_named_as_one(
     chat_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

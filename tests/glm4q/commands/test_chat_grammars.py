@@ -57,6 +57,8 @@ def test_a_limit_that_cuts_is_an_error_after_the_answer(
         (("--grammar", "nowhere.lark"), "--grammar nowhere.lark cannot be read"),
         (("--logit-bias", "1"), "logit_bias must be a number, not ''"),
         (("--logit-bias", "288=1"), "the model has the tokens 0 to 287, not 288"),
+        (("--logprobs", "2"), "--logprobs needs --json, or a conversation"),
+        (("--logprobs", "-1", "--json"), "log_probabilities must be 0 or more, not -1"),
     ],
 )
 def test_what_cannot_be_is_one_line(

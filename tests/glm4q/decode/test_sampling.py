@@ -1,5 +1,6 @@
 """Each sampling rule, on distributions small enough to reckon by hand."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -274,3 +275,17 @@ def test_settings_of_another_type_are_refused_by_name(
 ) -> None:
     with pytest.raises(OptionError, match=message):
         SamplingParams(**setting)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    "settings", [{}, {"top_p": 0.9}, {"top_k": 5, "min_p": 0.1}, {"temperature": 0}]
+)
+def test_logits_that_are_not_finite_are_noticed_under_all_settings(
+    settings: dict[str, Any], bad: float
+) -> None:
+    for logits in (
+        torch.full((600,), bad),
+        torch.arange(600.0).index_fill(0, torch.tensor(3), bad),
+    ):
+        assert not Sampler(SamplingParams(**settings), CPU)(logits).finite

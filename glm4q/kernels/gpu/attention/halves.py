@@ -43,10 +43,10 @@ def scores(low, high, low_sum, high_sum, codes, scales, s, there, D: tl.constexp
     k_low, k_high = read_halves(codes, s, there, D)
     low_scale, low_middle = read_grid(scales, s, there, 0, D)
     high_scale, high_middle = read_grid(scales, s, there, 1, D)
-    found = tl.dot(low, tl.trans(k_low)) * low_scale[None, :]
-    found += tl.dot(high, tl.trans(k_high)) * high_scale[None, :]
-    found += low_sum[:, None] * low_middle[None, :]
-    return found + high_sum[:, None] * high_middle[None, :]
+    products = tl.dot(low, tl.trans(k_low)) * low_scale[None, :]
+    products += tl.dot(high, tl.trans(k_high)) * high_scale[None, :]
+    products += low_sum[:, None] * low_middle[None, :]
+    return products + high_sum[:, None] * high_middle[None, :]
 
 
 @triton.jit

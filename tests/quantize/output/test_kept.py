@@ -164,7 +164,7 @@ def test_an_output_that_cannot_be_made_is_refused_before_anything_is_read(
         (tmp_path / "file").write_text("")
         output = tmp_path / "file" / "out"
     monkeypatch.setattr(
-        "quantize.commands.quantize.read_calibration", lambda *_, **__: pytest.fail("read")
+        "quantize.commands.samples.read_calibration", lambda *_, **__: pytest.fail("read")
     )
     command = ["quantize", str(checkpoint), "-o", str(output), *options("int4", tmp_path)]
     assert main([*command, "--overwrite"]) == 2

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from benchmarks.machine import describe_machine
 from calculator.questions.fit import Wish
-from glm4q.decode.batch import Batch, TokenRunner
+from glm4q.decode.batch import Batch
 from glm4q.decode.generate import token_ids
 from glm4q.decode.sampling import SamplingParams
+from glm4q.decode.token_runner import TokenRunner
 from glm4q.engine import LLM
 from glm4q.memory.allocation import Memory
 from glm4q.memory.kv.cache import KVCache
@@ -102,6 +103,8 @@ class Asked:
 
     It runs every step all the same.
     """
+
+    mixed = None
 
     def __init__(self, runner: TokenRunner, memory: Memory, text: Sequence[int] | None) -> None:
         """text: the prompt and its scripted answer."""

@@ -7,35 +7,21 @@ from its start, so several conversations share one loaded model and one planned 
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from calculator.errors import MemoryFullError, NumericError, OptionError
+from calculator.errors import MemoryFullError, OptionError
 from glm4q.decode.answer import Answer, Event
 from glm4q.decode.pace.pause_bound import PauseBound
 from glm4q.decode.pace.step_costs import StepCosts
 from glm4q.decode.prefixes.prefix_store import LEAST_GAIN, PrefixStore, Restored
+from glm4q.decode.prompt_chunks import Chunk, PromptChunks
 from glm4q.decode.row import Row
 from glm4q.decode.sampling import Constraint, Pick, SamplingParams, pick_likeliest
-from glm4q.memory.allocation import Memory
-from glm4q.memory.kv.cache import KVCache
+from glm4q.decode.token_runner import MixedRunner, TokenRunner
 
 NO_MEMORY = "the device has no memory left: another program took it"
-
-
-class TokenRunner(Protocol):
-    """What decoding needs of a model: a `Runner`, or a test's script."""
-
-    memory: Memory
-
-    def __call__(
-        self, input_ids: Tensor, caches: Sequence[KVCache], /, last: int = 1
-    ) -> Tensor: ...
-
-    def find_overflow(self, token_ids: Sequence[int], cache: KVCache, /) -> NumericError:
-        """Say where the numbers of a sequence begin not to be finite."""
 
 
 class Batch:
@@ -54,7 +40,7 @@ class Batch:
         """Where the beginning of a prompt may lie on disk; None where nothing is kept there."""
         self.pause: PauseBound | None = None
         """How long running answers may wait for a prompt; None lets it run in whole chunks."""
-        self._oldest_prompt_ran = False
+        self._chunks = PromptChunks()
 
     @property
     def runner(self) -> TokenRunner:
@@ -130,20 +116,41 @@ class Batch:
     def step(self) -> list[tuple[Answer, Event]]:
         """Run one token of every answer that has begun, and a chunk of prompts.
 
-        So a long prompt holds up the other answers by one chunk at most. What a chunk has room for
-        beside one prompt is used for others, since all of it reads the weights once. Returns what
-        has happened to which answer.
+        So a long prompt holds up the other answers by one chunk at most. Both run in one step where
+        the runner takes them together. Returns what has happened to which answer.
         """
         going = [answer for answer in self._answers if answer.unrun == 1]
         prompted = [answer for answer in self._answers if answer.unrun > 1]
         before = {answer: len(answer.events) for answer in (*going, *prompted)}
-        if going:
-            self._run_going(going)
-        if prompted:
-            self._run_prompts(prompted, beside_others=bool(going))
+        chunk = self._choose_chunk(prompted, beside_others=bool(going)) if prompted else None
+        mixed = None if chunk is None else self._mixed_runner(going, chunk)
+        if chunk is not None and mixed is not None:
+            self._run_mixed(mixed, going, chunk)
+        else:
+            if going:
+                self._run_going(going)
+            if chunk is not None:
+                self._run_chunk(chunk)
         return [
             (answer, event) for answer, count in before.items() for event in answer.events[count:]
         ]
+
+    def _choose_chunk(self, prompted: Sequence[Answer], *, beside_others: bool) -> Chunk:
+        """Choose a chunk of prompts. It is shorter where running answers wait for it."""
+        whole = most = together = self._runner.memory.chunk
+        if self.pause is not None:
+            together = self.pause.together(whole)
+            if beside_others:
+                most = self.pause.tokens(whole)
+        return self._chunks.choose(prompted, whole=whole, most=most, together=together)
+
+    def _mixed_runner(self, going: Sequence[Answer], chunk: Chunk) -> MixedRunner | None:
+        """What takes the newest tokens of these answers and the chunk in one step, if it can."""
+        mixed = self._runner.mixed
+        if mixed is None or not going or len(going) + chunk.rows > mixed.most:
+            return None
+        begins = any(answer.row.sets_centers for answer in (*going, *chunk.answers))
+        return None if begins else mixed
 
     def _run_going(self, going: Sequence[Answer]) -> None:
         """Run one token of each answer that has begun."""
@@ -155,32 +162,24 @@ class Batch:
         if self.pause is not None:
             self.pause.note_step(self._clock() - begun)
 
-    def _run_prompts(self, prompted: Sequence[Answer], *, beside_others: bool) -> None:
-        """Run a chunk of prompts, which is shorter where running answers wait for it."""
-        most = self._runner.memory.chunk
-        if beside_others and self.pause is not None:
-            most = self.pause.tokens(most)
-        first = self._choose_prompt(prompted)
-        if first.row.sets_centers:
-            # Its tokens decide what is subtracted from all later keys. So it is cut as for an
-            # answer alone, whoever else asks.
-            chosen, tokens = [first], min(first.unrun, self._runner.memory.chunk)
-        else:
-            chosen, tokens = _together(first, prompted, most)
+    def _run_chunk(self, chunk: Chunk) -> None:
+        """Run a chunk of prompts in a step of its own."""
         begun = self._clock()
-        self._run(chosen, tokens)
+        self._run(chunk.answers, chunk.tokens)
         if self.pause is not None:
             self._wait_for_device()
-            self.pause.note_chunk(len(chosen) * tokens, self._clock() - begun)
+            self.pause.note_chunk(chunk.rows, self._clock() - begun)
 
-    def _choose_prompt(self, prompted: Sequence[Answer]) -> Answer:
-        """The oldest prompt and the one that is soonest done have every second chunk each, so that
-        a short one does not wait for the end of a long one, and a long one comes to its end.
-        """
-        oldest, soonest = prompted[0], min(prompted, key=lambda answer: answer.unrun)
-        chosen = soonest if self._oldest_prompt_ran else oldest
-        self._oldest_prompt_ran = chosen is oldest
-        return chosen
+    def _run_mixed(self, mixed: MixedRunner, going: Sequence[Answer], chunk: Chunk) -> None:
+        """Run one token of each answer that has begun, and a chunk of prompts, in one step."""
+        begun, answers = self._clock(), (*going, *chunk.answers)
+        newest = torch.tensor([answer.next_tokens(1) for answer in going])
+        prompts = torch.tensor([answer.next_tokens(chunk.tokens) for answer in chunk.answers])
+        decoding = [answer.row.cache for answer in going]
+        prompted = [answer.row.cache for answer in chunk.answers]
+        self._take_from(answers, lambda: mixed(newest, decoding, prompts, prompted))
+        if self.pause is not None:
+            self.pause.note_mixed(chunk.rows, self._clock() - begun)
 
     def _wait_for_device(self) -> None:
         """Wait until a GPU has done what it was given: until then no time can be measured."""
@@ -215,16 +214,20 @@ class Batch:
         self._costs.note(1 + len(draft), self._clock() - begun)
 
     def _run(self, answers: Sequence[Answer], tokens: int, draft: Sequence[int] = ()) -> None:
-        """Run so many tokens of each answer, and a guess; pick from what comes after them.
+        """Run so many tokens of each answer, and a guess; pick from what comes after them."""
+        input_ids = torch.tensor([[*answer.next_tokens(tokens), *draft] for answer in answers])
+        caches = [answer.row.cache for answer in answers]
+        self._take_from(answers, lambda: self._runner(input_ids, caches, 1 + len(draft)), draft)
+
+    def _take_from(
+        self, answers: Sequence[Answer], step: Callable[[], Tensor], draft: Sequence[int] = ()
+    ) -> None:
+        """Let answers take what follows from the logits of a step.
 
         Where the device has no memory, these answers end, and others go on.
         """
-        input_ids = torch.tensor([[*answer.next_tokens(tokens), *draft] for answer in answers])
-        last = 1 + len(draft)
         try:
-            caches = [answer.row.cache for answer in answers]
-            logits = self._runner(input_ids, caches, last).unflatten(0, (len(answers), last))
-            failed = self._pick(answers, logits, draft)
+            failed = self._pick(answers, step().unflatten(0, (len(answers), 1 + len(draft))), draft)
         except torch.OutOfMemoryError:
             failed = []
             for answer in answers:
@@ -272,14 +275,3 @@ class Batch:
         shared = {row: row.shared(prompt) for row in self._free}
         kept = [row for row in self._free if 2 * shared[row] >= row.cache.length]
         return max(kept, key=lambda row: shared[row]) if kept else self._free[0]
-
-
-def _together(first: Answer, prompted: Sequence[Answer], most: int) -> tuple[list[Answer], int]:
-    """Choose the prompts that run with the first one, and how many tokens of each."""
-    others = [each for each in prompted if each is not first and not each.row.sets_centers]
-    tokens = min(first.unrun, most)
-    shortest = min(answer.unrun for answer in (first, *others))
-    if 2 * shortest >= tokens:  # prompts of nearly one length run together
-        tokens = min(tokens, shortest)
-    fitting = [answer for answer in others if answer.unrun >= tokens]
-    return [first, *fitting][: max(1, most // tokens)], tokens

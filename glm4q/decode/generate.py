@@ -4,8 +4,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
 from glm4q.decode.answer import Answer, End, Event, Token
-from glm4q.decode.batch import Batch, TokenRunner
+from glm4q.decode.batch import Batch
 from glm4q.decode.sampling import SamplingParams
+from glm4q.decode.token_runner import TokenRunner
 
 
 def generate(runner: TokenRunner, prompt: Sequence[int], params: SamplingParams) -> Iterator[Event]:

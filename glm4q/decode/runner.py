@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from calculator.errors import NumericError
-from glm4q.decode.graphs import Recorded
-from glm4q.decode.layer_runs import FusedRun, LayersRun, SingleRun, row_steps
+from glm4q.decode.steps.graphs import Recorded
+from glm4q.decode.steps.layer_runs import FusedRun, LayersRun, SingleRun, row_steps
+from glm4q.decode.steps.mixed import MixedSteps
 from glm4q.kernels.choose import LayersKernels
 from glm4q.kernels.layers import NativeLayers
 from glm4q.memory.allocation import Memory, Part
@@ -28,6 +29,14 @@ class Runner:
             for number, (part, chosen) in enumerate(zip(memory.parts, kernels, strict=True))
         ]
         self._recorded = {tokens: Recorded() for tokens in self._recordable()}
+        self.mixed = self._mixed()
+        """Runs prompts beside answers that go on; None where each kind has steps of its own."""
+
+    def _mixed(self) -> MixedSteps | None:
+        (run, *others), several = self._runs, self.memory.cache.batch > 1
+        if others or not several or not isinstance(run, FusedRun) or not run.mixes:
+            return None
+        return MixedSteps(self.model, self.memory, run)
 
     def _recordable(self) -> frozenset[int]:
         """The numbers of tokens whose steps are the same launches each time, on one device.

@@ -42,6 +42,9 @@ HANDED_ON: dict[BufferName, int] = {
 
 OF_A_TOKEN: dict[BufferName, int] = {"q": 1, "k": 1, "v": 1, "rotation": 2, "attended": 1}
 """The buffers of which each new token has a part, and their dimension of tokens."""
+OF_A_SEQUENCE: tuple[BufferName, ...] = ("keys", "head_output", "logits")
+"""The buffers that have a part for each sequence, however many tokens it has. "keys" is lent for
+partial sums."""
 DIVIDED: tuple[BufferName, ...] = ("queries", "mixed")
 
 
@@ -142,6 +145,21 @@ class Workspace:
             self._steps = {each: step for each, step in self._steps.items() if each[0] <= decoding}
             self._steps[tokens, batch] = self._cut(tokens, batch)
         return self._steps[tokens, batch]
+
+    def mixed_step(self, rows: int, sequences: int) -> Step:
+        """The buffers for so many new tokens, at most a chunk, which belong to several sequences.
+
+        All tokens lie in one row, as if they were of one sequence; logits and partial sums have
+        room for each sequence.
+        """
+        layout = self._arena.prefill
+        buffers = {buffer.name: buffer for buffer in layout.buffers(rows, 1)}
+        of_sequences = layout.buffers(1, sequences)
+        buffers |= {buffer.name: buffer for buffer in of_sequences if buffer.name in OF_A_SEQUENCE}
+        tensors = {
+            name: self._view(layout.offsets[name], buffer) for name, buffer in buffers.items()
+        }
+        return Step(layout.step(rows, 1), tensors)
 
     def _cut(self, tokens: int, batch: int) -> Step:
         layout = self._arena.layout(tokens)

@@ -1,6 +1,6 @@
 """The GLM decoder, `glm` and `glm4`. Modules carry the checkpoint's own names."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -101,8 +101,17 @@ class CausalLM(nn.Module):
     def logits(self, step: Step, last: int = 1) -> Tensor:
         """Compute the logits of the last tokens of each sequence: float32 [B * last, V]."""
         x = step["hidden_states"][:, -last:]
-        normed = step["normed"].view(-1)[: x.numel()].view(x.shape).copy_(x)
-        normed = self.model.norm(normed, step, normed)
+        return self._head(step["normed"].view(-1)[: x.numel()].view(x.shape).copy_(x), step)
+
+    def logits_of_rows(self, step: Step, rows: Sequence[int]) -> Tensor:
+        """Compute the logits of some of all tokens of a step, in this order: float32 [N, V]."""
+        x = step["hidden_states"].view(-1, self.config.hidden_size)
+        chosen = step["normed"].view(x.shape)[: len(rows)]
+        torch.index_select(x, 0, torch.tensor(rows, device=x.device), out=chosen)
+        return self._head(chosen.unsqueeze(0), step)
+
+    def _head(self, x: Tensor, step: Step) -> Tensor:
+        normed = self.model.norm(x, step, x)
         rows = x.shape[0] * x.shape[1]
         output, logits = step["head_output"][:rows], step["logits"][:rows]
         if self.lm_head.widens(normed):  # bfloat16 would round near logits to one number

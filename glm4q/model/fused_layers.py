@@ -7,6 +7,7 @@ Python and torch between the steps: small models wait for those more than for me
 from array import array
 from collections.abc import Sequence
 from ctypes import Array
+from dataclasses import dataclass
 from weakref import ref
 
 import torch
@@ -49,6 +50,20 @@ NORMS = {
 """The last two are glm4's; other models lack them."""
 
 
+@dataclass(frozen=True)
+class Mix:
+    """How the rows of a step belong to sequences that have different numbers of new tokens."""
+
+    decoding: int
+    """Sequences that have one new token each. Their rows come first."""
+    batch: int
+    tokens: int
+    """So many other sequences have so many new tokens each."""
+    decoding_sums_bytes: int
+    """The room for partial sums that a step of the decoding sequences alone has: it decides how
+    their caches are divided, so they are divided alike here."""
+
+
 class FusedLayers:
     """The layers and the cache as records of addresses, which C++ reads."""
 
@@ -67,36 +82,41 @@ class FusedLayers:
         self._step: ref[Step] | None = None
         self._record = StepRecord()
 
-    def run(self, step: Step, sequences: Sequence[tuple[int, int]]) -> None:
+    def run(self, step: Step, sequences: Sequence[tuple[int, int]], mix: Mix | None = None) -> None:
         """Take the step's "hidden_states" through all layers and append its tokens to the cache.
 
         sequences: the place of each in the stores, and the number of its tokens there. If positions
-        are scaled, "rotation" and "frequencies" must be filled before.
+        are scaled, "rotation" and "frequencies" must be filled before. mix: how the rows belong to
+        the sequences, where these have different numbers of new tokens.
         """
         if self._step is None or self._step() is not step:
-            self._record = self._record_of(step)
+            self._record = self._record_of(step, mix)
             self._step = ref(step)  # steps of one token follow each other: the record stays
-        tokens = step.shape.tokens
+        decoding = self._record.decoding
+        tokens = [1] * decoding + [self._record.tokens] * (len(sequences) - decoding)
         required_extension().run_layers(
             self._instruction_set,
             self._table,
             self._record,
-            array("q", [cached + tokens for _, cached in sequences]),
+            array("q", [cached + new for (_, cached), new in zip(sequences, tokens, strict=True)]),
             array("q", [place for place, _ in sequences]),
             torch.get_num_threads(),
         )
 
-    def _record_of(self, step: Step) -> StepRecord:
+    def _record_of(self, step: Step, mix: Mix | None) -> StepRecord:
         """The step's sizes and buffers, after the buffers are checked. Raises KernelError."""
         config, shape, scratch = self._config, step.shape, step["scratch"]
-        batch, _, cached_tokens = places_of(self._owners[1][0])
+        mix = mix or Mix(0, shape.batch, shape.tokens, 0)
+        cache_rows, _, cached_tokens = places_of(self._owners[1][0])
         buffers = {
             name: room(step[name], name, dtype, numbers)
             for name, (dtype, numbers) in self._needed(shape.batch * shape.tokens).items()
         }
         return StepRecord(
-            batch=shape.batch,
-            tokens=shape.tokens,
+            batch=mix.batch,
+            tokens=mix.tokens,
+            decoding=mix.decoding,
+            decoding_sums_bytes=mix.decoding_sums_bytes,
             hidden=config.hidden_size,
             inner=config.intermediate_size,
             heads=config.num_attention_heads,
@@ -104,7 +124,7 @@ class FusedLayers:
             head_size=config.head_dim,
             pairs=config.rotary_dim // 2,
             room=cached_tokens,
-            cache_rows=batch,
+            cache_rows=cache_rows,
             dtype=DTYPES[self._dtype],
             partial_sums_bytes=step["partial_sums"].nbytes,
             scratch_bytes=scratch.nbytes,

@@ -20,18 +20,33 @@ void each_of(int threads, int rows, int size, Dtype dtype, const Callable& calla
     });
 }
 
-// Cos and sin [2, B, T, pairs] at the positions of the new tokens: glm4q/model/rope.py. If positions
+// Rows of a step: one for each new token.
+int rows_of(const StepRecord& step) {
+    return static_cast<int>(step.decoding + step.batch * step.tokens);
+}
+
+// The position of each new token, in the order of the rows.
+std::vector<int64_t> positions_of(const StepRecord& step, const int64_t* lengths) {
+    std::vector<int64_t> positions;
+    for (int64_t sequence = 0; sequence < step.decoding + step.batch; sequence++) {
+        const int64_t tokens = sequence < step.decoding ? 1 : step.tokens;
+        for (int64_t token = 0; token < tokens; token++)
+            positions.push_back(lengths[sequence] - tokens + token);
+    }
+    return positions;
+}
+
+// Cos and sin [2, rows, pairs] at the positions of the new tokens: glm4q/model/rope.py. If positions
 // are scaled, theta is 0, and the caller has filled these tables and the frequencies.
 void fill_rotation(const StepRecord& step, const int64_t* lengths, int threads) {
     if (step.theta == 0) return;
-    const int pairs = static_cast<int>(step.pairs), tokens = static_cast<int>(step.tokens);
-    const int rows = static_cast<int>(step.batch) * tokens;
+    const int pairs = static_cast<int>(step.pairs), rows = rows_of(step);
+    const std::vector<int64_t> positions = positions_of(step, lengths);
     for (int pair = 0; pair < pairs; pair++)
         step.frequencies[pair] = std::pow(step.theta, -static_cast<double>(pair) / pairs);
     each_of(threads, rows, pairs, FLOAT32, [&](const Rows& some) {
         for (int row = some.first; row < some.last; row++) {
-            const int64_t cached = lengths[row / tokens] - tokens;
-            const double position = static_cast<double>(cached + row % tokens);
+            const double position = static_cast<double>(positions[static_cast<size_t>(row)]);
             float* cos = step.rotation + static_cast<size_t>(row) * pairs;
             float* sin = cos + static_cast<size_t>(rows) * pairs;
             for (int pair = 0; pair < pairs; pair++) {
@@ -43,6 +58,70 @@ void fill_rotation(const StepRecord& step, const int64_t* lengths, int threads) 
     });
 }
 
+// The address of a row in rows of `size` numbers.
+void* row_of(void* rows, int row, int64_t size, Dtype dtype) {
+    return static_cast<char*>(rows) + static_cast<size_t>(row * size) * bytes_of(dtype);
+}
+
+// Sequences that have as many new tokens each, and attend in one go. Their rows are neighbours.
+struct Segment {
+    Attention attention = {};
+    Fresh fresh = {};
+    int first = 0, rows = 0;
+    bool any_begins = false;  // whether a sequence has no tokens in the cache but the new ones
+};
+
+// lengths, places: of all sequences of the step. sequence: the segment's first one.
+Segment segment_of(const StepRecord& step, const int64_t* lengths, const int64_t* places,
+                   int64_t sequence, int64_t batch, int64_t tokens) {
+    Segment segment;
+    const auto dtype = static_cast<Dtype>(step.dtype);
+    const int row = sequence == 0 ? 0 : static_cast<int>(step.decoding);
+    const int64_t queries = step.heads * step.head_size, keys = step.kv_heads * step.head_size;
+    segment.first = row;
+    segment.rows = static_cast<int>(batch * tokens);
+    const auto [shortest, longest] =
+        std::minmax_element(lengths + sequence, lengths + sequence + batch);
+    segment.any_begins = *shortest == tokens;
+
+    Attention& attention = segment.attention;
+    attention.batch = static_cast<int>(batch);
+    attention.tokens = static_cast<int>(tokens);
+    attention.kv_heads = static_cast<int>(step.kv_heads);
+    attention.shared = static_cast<int>(step.heads / step.kv_heads);
+    attention.size = static_cast<int>(step.head_size);
+    attention.room = static_cast<int>(step.room);
+    attention.length = static_cast<int>(*longest);
+    attention.lengths = lengths + sequence;
+    attention.places = places + sequence;
+    attention.frequencies = step.frequencies;
+    attention.pairs = static_cast<int>(step.pairs);
+    attention.attention_factor = step.attention_factor;
+    attention.queries = step.queries + row * queries;
+    attention.mixed = step.mixed + row * queries;
+    attention.partials = step.partial_sums;
+    // The room decides into which ranges a sequence is divided. It is that of a step without the
+    // other segment, so that sums have the same bits.
+    const int64_t share = step.partial_sums_bytes / (step.decoding + step.batch) * batch;
+    const int64_t room = row < step.decoding ? step.decoding_sums_bytes : share;
+    attention.partials_room = static_cast<size_t>(room) / sizeof(float);
+
+    const float* cos = step.rotation + static_cast<size_t>(row) * step.pairs;
+    const float* sin = cos + static_cast<size_t>(rows_of(step)) * step.pairs;
+    segment.fresh = {row_of(step.q, row, queries, dtype), row_of(step.k, row, keys, dtype),
+                     row_of(step.v, row, keys, dtype), dtype, cos, sin, attention.pairs};
+    return segment;
+}
+
+std::vector<Segment> segments_of(const StepRecord& step, const int64_t* lengths,
+                                 const int64_t* places) {
+    std::vector<Segment> segments;
+    if (step.decoding) segments.push_back(segment_of(step, lengths, places, 0, step.decoding, 1));
+    segments.push_back(
+        segment_of(step, lengths, places, step.decoding, step.batch, step.tokens));
+    return segments;
+}
+
 class LayerRunner {
 public:
     LayerRunner(const InstructionSet& set, const StepRecord& step, const int64_t* lengths,
@@ -51,29 +130,8 @@ public:
           step_(step),
           dtype_(static_cast<Dtype>(step.dtype)),
           threads_(threads),
-          rows_(static_cast<int>(step.batch * step.tokens)) {
-        attention_.batch = static_cast<int>(step.batch);
-        attention_.tokens = static_cast<int>(step.tokens);
-        attention_.kv_heads = static_cast<int>(step.kv_heads);
-        attention_.shared = static_cast<int>(step.heads / step.kv_heads);
-        attention_.size = static_cast<int>(step.head_size);
-        attention_.room = static_cast<int>(step.room);
-        const auto [shortest, longest] = std::minmax_element(lengths, lengths + step.batch);
-        any_begins_ = *shortest == step.tokens;
-        attention_.length = static_cast<int>(*longest);
-        attention_.lengths = lengths;
-        attention_.places = places;
-        attention_.frequencies = step.frequencies;
-        attention_.pairs = static_cast<int>(step.pairs);
-        attention_.attention_factor = step.attention_factor;
-        attention_.queries = step.queries;
-        attention_.mixed = step.mixed;
-        attention_.partials = step.partial_sums;
-        attention_.partials_room = static_cast<size_t>(step.partial_sums_bytes) / sizeof(float);
-        const size_t angles = static_cast<size_t>(step.tokens * step.pairs);
-        const float* sin = step.rotation + angles * step.batch;
-        fresh_ = {step.q, step.k, step.v, dtype_, step.rotation, sin, attention_.pairs};
-    }
+          rows_(rows_of(step)),
+          segments_(segments_of(step, lengths, places)) {}
 
     void run(const LayerRecord& layer) {
         attend_to(layer);
@@ -94,19 +152,26 @@ private:
                                        product_of(layer.k, step_.k, dtype_),
                                        product_of(layer.v, step_.v, dtype_)};
         multiply(projections, 3, step_.normed);
-        attention_.keys = cached_vectors(layer.keys);
-        attention_.values = cached_vectors(layer.values);
-        if (attention_.keys.centers && any_begins_)
-            parallel(threads_, attention_.batch * attention_.kv_heads,
-                     [&](int head) { set_.set_center(attention_, fresh_, head); });
-        parallel(threads_, rows_, [&](int token) { set_.append(attention_, fresh_, token); });
-        attend(set_, attention_, threads_);
-        parallel(threads_, rows_, [&](int token) {
-            set_.collect(attention_, token, step_.attended, dtype_);
-        });
+        for (Segment& segment : segments_) attend_in(segment, layer);
         const Product o = product_of(layer.o, step_.delta, dtype_);
         multiply(&o, 1, step_.attended);
         add_delta(layer.attended_norm);
+    }
+
+    void attend_in(Segment& segment, const LayerRecord& layer) {
+        Attention& attention = segment.attention;
+        attention.keys = cached_vectors(layer.keys);
+        attention.values = cached_vectors(layer.values);
+        if (attention.keys.centers && segment.any_begins)
+            parallel(threads_, attention.batch * attention.kv_heads,
+                     [&](int head) { set_.set_center(attention, segment.fresh, head); });
+        parallel(threads_, segment.rows,
+                 [&](int token) { set_.append(attention, segment.fresh, token); });
+        attend(set_, attention, threads_);
+        const int64_t queries = step_.heads * step_.head_size;
+        void* attended = row_of(step_.attended, segment.first, queries, dtype_);
+        parallel(threads_, segment.rows,
+                 [&](int token) { set_.collect(attention, token, attended, dtype_); });
     }
 
     void multiply(const Product* products, int count, const void* x) {
@@ -133,9 +198,7 @@ private:
     const StepRecord& step_;
     const Dtype dtype_;
     const int threads_, rows_;
-    bool any_begins_;  // whether a sequence has no tokens in the cache but the new ones
-    Attention attention_;
-    Fresh fresh_;
+    std::vector<Segment> segments_;
 };
 
 }  // namespace

@@ -87,11 +87,13 @@ PyObject* py_norm(PyObject*, PyObject* const* given, Py_ssize_t count) {
 // Each sequence needs a place in the cache and a length that the cache has room for.
 const char* fault_of_sequences(const StepRecord& step, const std::vector<int64_t>& lengths,
                                const std::vector<int64_t>& places) {
-    const auto batch = static_cast<size_t>(step.batch);
-    if (lengths.size() != batch || places.size() != batch)
+    const auto decoding = static_cast<size_t>(step.decoding);
+    const size_t sequences = decoding + static_cast<size_t>(step.batch);
+    if (lengths.size() != sequences || places.size() != sequences)
         return "lengths and places are not as many as sequences";
-    for (size_t sequence = 0; sequence < batch; sequence++) {
-        if (lengths[sequence] < step.tokens || lengths[sequence] > step.room)
+    for (size_t sequence = 0; sequence < sequences; sequence++) {
+        const int64_t tokens = sequence < decoding ? 1 : step.tokens;
+        if (lengths[sequence] < tokens || lengths[sequence] > step.room)
             return "the cache has no room for so many tokens";
         if (places[sequence] < 0 || places[sequence] >= step.cache_rows)
             return "the cache has no such place for a sequence";

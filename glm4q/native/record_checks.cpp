@@ -108,7 +108,8 @@ const char* fault(const AttentionRecord& call) {
 }
 
 const char* fault(const LayerRecord& layer, const StepRecord& step) {
-    const int64_t rows = step.batch * step.tokens, queries = step.heads * step.head_size;
+    const int64_t rows = step.decoding + step.batch * step.tokens;
+    const int64_t queries = step.heads * step.head_size;
     const int64_t keys = step.kv_heads * step.head_size;
     const struct {
         const LinearRecord& linear;
@@ -133,7 +134,14 @@ const char* fault(const StepRecord& step) {
                        step.room, step.cache_rows}))
         return "a size is not positive";
     if (const char* text = fault_of_heads(step.head_size, step.pairs)) return text;
-    if (!all_positive({step.batch * step.tokens})) return "there are too many tokens";
+    if (step.decoding < 0 || step.decoding > LARGEST_SIZE)
+        return "the number of decoding sequences is negative or too large";
+    if (!all_positive({step.batch * step.tokens, step.decoding + step.batch * step.tokens}))
+        return "there are too many tokens";
+    // Ranges are counted for FEW_TOKENS tokens of a sequence, and one token needs a part of that.
+    if (step.decoding_sums_bytes < 0 ||
+        (step.decoding && step.decoding_sums_bytes / FEW_TOKENS > step.partial_sums_bytes))
+        return "the room for partial sums is too small for the decoding sequences";
     if (step.heads % step.kv_heads) return "the query heads are no multiple of the key heads";
     if (!is_dtype(step.dtype)) return "no such dtype";
     if (!all_given({step.hidden_states, step.normed, step.q, step.k, step.v, step.queries,

@@ -10,7 +10,7 @@ namespace glm4q {
 
 // Checksum of the records and of constants.h as records.py declares them. Python does not use an
 // extension with another one: it was built from other sources.
-constexpr uint32_t RECORDS_CHECKSUM = 0x9087e4dd;
+constexpr uint32_t RECORDS_CHECKSUM = 0xabc3f3dc;
 
 // A quantized weight of a linear layer: see `Weight` in linear.h.
 struct LinearRecord {
@@ -109,10 +109,15 @@ struct LayerRecord {
 };
 static_assert(sizeof(LayerRecord) == 78 * 8, "records.py declares 78 fields");
 
-// A step through all layers. The buffers have the names of calculator/memory/workspace.py.
+// A step through all layers. The buffers have the names of calculator/memory/workspace.py. First come
+// the rows of `decoding` sequences that have one new token each, then those of `batch` sequences
+// that have `tokens` new tokens each. decoding_sums_bytes is the room for partial sums that a step of
+// the decoding sequences alone has.
 struct StepRecord {
     int64_t batch;
     int64_t tokens;
+    int64_t decoding;
+    int64_t decoding_sums_bytes;
     int64_t hidden;
     int64_t inner;
     int64_t heads;
@@ -143,7 +148,7 @@ struct StepRecord {
     float* rotation;
     double* frequencies;
 };
-static_assert(sizeof(StepRecord) == 31 * 8, "records.py declares 31 fields");
+static_assert(sizeof(StepRecord) == 33 * 8, "records.py declares 33 fields");
 
 struct GramRecord {
     const uint16_t* left;

@@ -8,10 +8,11 @@ import torch
 
 from calculator.errors import PrefixError
 from glm4q.decode.answer import Answer, Event
-from glm4q.decode.batch import Batch, TokenRunner
+from glm4q.decode.batch import Batch
 from glm4q.decode.pace.pause_bound import PauseBound
 from glm4q.decode.runner import Runner
 from glm4q.decode.sampling import Constraint, SamplingParams
+from glm4q.decode.token_runner import TokenRunner
 from glm4q.model.loader import held_tensors
 
 

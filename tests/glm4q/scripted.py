@@ -15,6 +15,8 @@ from tests.glm4q.memories import memory_on_cpu
 class ScriptedRunner:
     """Each pass answers with the next token of the script, whatever it is asked."""
 
+    mixed = None
+
     def __init__(self, script: list[int], vocab_size: int, memory: Memory) -> None:
         self.script, self.memory = list(script), memory
         self.seen: list[list[int]] = []

@@ -10,8 +10,8 @@ import torch
 from calculator.memory.settings import Settings
 from calculator.model.formats import LLM_INT8, NF4, WeightFormat, assign_formats
 from calculator.model.presets import PRESETS
-from glm4q.decode.graphs import WARM_UP
 from glm4q.decode.runner import Runner
+from glm4q.decode.steps.graphs import WARM_UP
 from glm4q.kernels.attention.attention_spec import AttentionSpec
 from glm4q.kernels.attention.streaming import StreamingAttention, attend
 from glm4q.kernels.attention.triton_attention import TritonAttention

@@ -26,6 +26,7 @@ class PauseBound:
         self._given = seconds
         self._step = 0.0  # seconds that a step of the running answers takes
         self._per_token = 0.0  # seconds that a token of a prompt takes; 0 where none was measured
+        self._beyond_step = 0.0  # seconds by which a token of a prompt makes a step longer
 
     @property
     def seconds(self) -> float:
@@ -45,6 +46,16 @@ class PauseBound:
         tokens = int(left / self._per_token) // LEAST_TOKENS * LEAST_TOKENS
         return min(max(tokens, LEAST_TOKENS), most)
 
+    def together(self, most: int) -> int:
+        """How many tokens of several prompts, at most `most`, run in one chunk.
+
+        A chunk takes as long as reading the weights, and as the products of its tokens. Where these
+        take longer, reading the weights once saves less than each prompt waits for the others.
+        """
+        if not self._step or self._beyond_step * most <= self._step:
+            return most
+        return max(1, int(self._step / self._beyond_step))
+
     def note_step(self, seconds: float) -> None:
         """Take account of a step of the running answers."""
         self._step = _follow(self._step, seconds)
@@ -53,6 +64,19 @@ class PauseBound:
         """Take account of a chunk. A very short one says nothing of longer ones."""
         if tokens >= LEAST_TOKENS:
             self._per_token = _follow(self._per_token, seconds / tokens)
+        self._note_beyond_step(tokens, seconds)
+
+    def note_mixed(self, tokens: int, seconds: float) -> None:
+        """Take account of a step that had so many tokens of prompts beside those of answers."""
+        if tokens >= LEAST_TOKENS:
+            beyond_step = max(0.0, seconds - self._step)
+            self._per_token = _follow(self._per_token, beyond_step / tokens)
+        self._note_beyond_step(tokens, seconds)
+
+    def _note_beyond_step(self, tokens: int, seconds: float) -> None:
+        if self._step:
+            own = max(0.0, seconds - self._step) / tokens
+            self._beyond_step = (self._beyond_step + own) / 2 if self._beyond_step else own
 
 
 def _follow(known: float, seconds: float) -> float:

@@ -153,10 +153,11 @@ class LayerRecord(Structure):
 
 
 class StepRecord(Structure):
-    """A step through all layers."""
+    """A step through all layers: sequences that have one new token each, then a batch of others."""
 
     _fields_ = [
-        *_fields("batch tokens hidden inner heads kv_heads head_size pairs room", INTEGER),
+        *_fields("batch tokens decoding decoding_sums_bytes", INTEGER),
+        *_fields("hidden inner heads kv_heads head_size pairs room", INTEGER),
         *_fields("cache_rows dtype partial_sums_bytes scratch_bytes", INTEGER),
         *_fields("eps theta attention_factor", NUMBER),
         *_fields(" ".join(STEP_BUFFERS), ADDRESS),

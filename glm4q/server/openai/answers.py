@@ -1,8 +1,8 @@
 """Sends the answers of a request, whole or as a stream of events, and gives up with the client."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,11 @@ from starlette.responses import JSONResponse, Response
 from glm4q.server.errors import ApiError
 from glm4q.server.openai.choices import Choice, Heading, Json, usage
 from glm4q.server.reply import Finished, Reply
+from glm4q.server.sending.events import event
 from glm4q.server.sending.stream import Stream
 from glm4q.server.service import Service, client_leaves
 
-DONE = "[DONE]"
+DONE = b"data: [DONE]\n\n"
 
 
 @dataclass(frozen=True)
@@ -51,50 +52,63 @@ class Answers:
         pieces, service = self._pieces(wants_usage=wants_usage), self.service
         return Stream(pieces, send_seconds=service.send_seconds, ping=service.ping_seconds)
 
-    async def _pieces(self, *, wants_usage: bool) -> AsyncIterator[Json]:
+    async def _pieces(self, *, wants_usage: bool) -> AsyncIterator[bytes]:
+        first, *others = self.pairs
+        try:
+            async with aclosing(self._merged() if others else self._written(*first)) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, ApiError):
+                        yield event(piece.body)
+                        return
+                    yield event(self.heading.chunk(piece))
+            if wants_usage:
+                yield event(self.heading.usage_chunk(self._usage()))
+            yield DONE
+        finally:  # also where the client has gone
+            self._give_up()
+
+    async def _merged(self) -> AsyncGenerator[Json | ApiError]:
+        """Yield the pieces of all choices as they come."""
         pieces: asyncio.Queue[Json | ApiError | None] = asyncio.Queue()
-        tasks = [asyncio.create_task(self._write(*pair, pieces)) for pair in self.pairs]
+
+        async def collect(choice: Choice, reply: Reply) -> None:
+            async for piece in self._written(choice, reply):
+                pieces.put_nowait(piece)
+            pieces.put_nowait(None)
+
+        tasks = [asyncio.create_task(collect(*pair)) for pair in self.pairs]
         left = len(tasks)
         try:
             while left:
                 piece = await pieces.get()
-                if isinstance(piece, ApiError):
-                    yield _event(piece.body)
-                    return
                 if piece is None:
                     left -= 1
                 else:
-                    yield _event(self.heading.chunk(piece))
-            if wants_usage:
-                yield _event(self.heading.usage_chunk(self._usage()))
-            yield {"data": DONE}
-        finally:  # also where the client has gone
+                    yield piece
+        finally:
             for task in tasks:
                 task.cancel()
-            self._give_up()
 
-    async def _write(
-        self, choice: Choice, reply: Reply, pieces: asyncio.Queue[Json | ApiError | None]
-    ) -> None:
+    async def _written(self, choice: Choice, reply: Reply) -> AsyncGenerator[Json | ApiError]:
+        """Yield the pieces of one choice, or last why it fails."""
         for piece in choice.begin():
-            pieces.put_nowait(piece)
-        async for event in reply.events():
-            if not isinstance(event, Finished):
-                for piece in choice.add(event):
-                    pieces.put_nowait(piece)
-            elif event.reason in ("error", "cancelled"):
-                pieces.put_nowait(self.service.failure(event.error))
+            yield piece
+        async for said in reply.events():
+            if not isinstance(said, Finished):
+                for piece in choice.add(said):
+                    yield piece
+            elif said.reason in ("error", "cancelled"):
+                yield self.service.failure(said.error)
             else:
-                pieces.put_nowait(choice.end(event.reason))
-        pieces.put_nowait(None)
+                yield choice.end(said.reason)
 
     async def _read(self, choice: Choice, reply: Reply) -> Json:
-        async for event in reply.events():
-            if isinstance(event, Finished):
-                if event.reason in ("error", "cancelled"):
-                    raise self.service.failure(event.error)
-                return choice.whole(event.reason)
-            choice.add(event)
+        async for said in reply.events():
+            if isinstance(said, Finished):
+                if said.reason in ("error", "cancelled"):
+                    raise self.service.failure(said.error)
+                return choice.whole(said.reason)
+            choice.add(said)
         raise self.service.failure(None)
 
     def _usage(self) -> Json:
@@ -102,7 +116,3 @@ class Answers:
 
     def _give_up(self) -> None:
         self.service.give_up([reply for _, reply in self.pairs])
-
-
-def _event(content: Json) -> Json:
-    return {"data": json.dumps(content, ensure_ascii=False)}

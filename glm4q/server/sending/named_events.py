@@ -1,12 +1,10 @@
 """One answer in an API whose streams have named events, such as Anthropic's messages."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sse_starlette import ServerSentEvent
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -14,6 +12,7 @@ from glm4q.chat.replies import ReplyEvent
 from glm4q.server.errors import ApiError
 from glm4q.server.reply import Finished, Reply
 from glm4q.server.request.bodies import Json
+from glm4q.server.sending.events import named_event
 from glm4q.server.sending.stream import Stream
 from glm4q.server.service import Service, client_leaves
 
@@ -84,16 +83,16 @@ class NamedEvents:
             self._pieces(),
             send_seconds=self.service.send_seconds,
             ping=self.service.ping_seconds,
-            ping_message_factory=None if ping is None else lambda: named(ping),
+            ping_message_factory=None if ping is None else lambda: named_event(ping),
         )
 
-    async def _pieces(self) -> AsyncIterator[ServerSentEvent]:
+    async def _pieces(self) -> AsyncIterator[bytes]:
         try:
             for content in self.writer.begin():
-                yield named(content)
+                yield named_event(content)
             async for event in self.reply.events():
                 for content in self._written(event):
-                    yield named(content)
+                    yield named_event(content)
         finally:  # also where the client has gone
             self.service.give_up([self.reply])
 
@@ -103,8 +102,3 @@ class NamedEvents:
         if event.reason in ("error", "cancelled"):
             return self.writer.fail(self.service.failure(event.error))
         return self.writer.end(event)
-
-
-def named(content: Json) -> ServerSentEvent:
-    """Make an event of JSON that has its name as type."""
-    return ServerSentEvent(json.dumps(content, ensure_ascii=False), event=content["type"], sep="\n")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from glm4q.decode.graphs import Recorded
+from glm4q.decode.steps.graphs import Recorded
 from glm4q.kernels.attention.streaming import StreamingAttention
 from tests import tiny
 from tests.glm4q.memories import memory_on_cpu, random_model, runner_of

@@ -56,6 +56,8 @@ def test_a_run_that_reaches_the_end_goes_on_as_it_began() -> None:
 class Countdown:
     """Says after each token the next of a fixed text; remembers how much each pass ran."""
 
+    mixed = None
+
     def __init__(self, text: Sequence[int], vocab_size: int, memory: Memory) -> None:
         self.text, self.memory, self.passes = text, memory, list[int]()
         self._vocab_size = vocab_size
@@ -176,6 +178,8 @@ def test_answers_are_those_without_drafts(
 
 class CountingRunner:
     """Counts the passes that an answer takes."""
+
+    mixed = None
 
     def __init__(self, model: CausalLM, memory: Memory) -> None:
         self._runner, self.memory = runner_of(model, memory), memory

@@ -14,7 +14,7 @@ from glm4q.memory.kv.cache import KVCache, layers_of
 from glm4q.memory.kv.spec import KVStore
 from glm4q.memory.workspace import Step
 from glm4q.model.decoder import CausalLM
-from glm4q.model.fused_layers import FusedLayers
+from glm4q.model.fused_layers import FusedLayers, Mix
 
 
 def row_steps(step: Step, caches: Sequence[KVCache]) -> tuple[Step, ...]:
@@ -40,7 +40,23 @@ class FusedRun:
         if self._config.rope_scaling is not None:  # the native extension scales no positions
             for own in row_steps(step, caches):
                 prepare_rotation(self._config, own)
-        self._layers.run(step, [place for cache in caches for place in cache.sequences])
+        self._layers.run(step, _sequences(caches))
+
+    @property
+    def mixes(self) -> bool:
+        """Whether it takes sequences with different numbers of new tokens in one step.
+
+        Scaled positions are computed sequence by sequence in Python, for one number of tokens.
+        """
+        return self._config.rope_scaling is None
+
+    def run_mixed(self, step: Step, mix: Mix, caches: Sequence[KVCache]) -> None:
+        """Take the rows of such a step through all layers. caches: in the order of the rows."""
+        self._layers.run(step, _sequences(caches), mix)
+
+
+def _sequences(caches: Sequence[KVCache]) -> list[tuple[int, int]]:
+    return [place for cache in caches for place in cache.sequences]
 
 
 class SingleRun:

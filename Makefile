@@ -23,7 +23,7 @@ LAYERS := build/peers/models/glm-int4-4-layers
 QUESTION := What is the capital of France?
 
 .PHONY: demo chat transcript wheel test test-avx2 test-neon check format sanitize peers clean
-.PHONY: npm-clients bench-load bench-calc bench-kernels bench-kv bench-cards bench-quality bench-speed bench-llama
+.PHONY: npm-clients npm-agents bench-load bench-calc bench-kernels bench-kv bench-cards bench-quality bench-speed bench-llama
 .PHONY: bench-server bench-server-llama check-vllm bench-transformers bench-context bench-batch bench-llama-wheel bench-ik
 .PHONY: bench-draft bench-memory
 
@@ -59,6 +59,12 @@ test-avx2: $(VENV)/test.done
 # The client of npm that tests ask the server with; without it that test is skipped.
 npm-clients:
 	npm install --silent --no-audit --no-fund --prefix build/peers/npm openai@7.57.0
+
+# Claude Code and Codex, which tests let work with a scripted model; some 500 MB. Without them those
+# tests are skipped.
+npm-agents:
+	npm install --silent --no-audit --no-fund --prefix build/peers/npm-agents \
+		@anthropic-ai/claude-code@2.1.332 @openai/codex@0.171.0
 
 # Style, types, and the floors: quantize -> glm4q -> calculator.
 check: $(VENV)/test.done

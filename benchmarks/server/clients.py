@@ -3,11 +3,9 @@
 import asyncio
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-LINE_BYTES = 1 << 20
 
 
 class RefusedError(Exception):
@@ -33,37 +31,64 @@ class Seen:
     """Seconds from each piece of the text to the next."""
 
 
+class Arrivals(asyncio.Protocol):
+    """What comes over a connection, with its time. It is read when all is there, so that clients
+    and the server do not wait for one another's use of the machine.
+    """
+
+    def __init__(self) -> None:
+        self.pieces: list[tuple[float, bytes]] = []
+        self.ended = asyncio.get_running_loop().create_future()
+
+    def data_received(self, data: bytes) -> None:
+        self.pieces.append((time.perf_counter(), data))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended.set_result(None)
+
+    def lines(self) -> Iterator[tuple[float, bytes]]:
+        """Each line with the time at which it was whole."""
+        rest = b""
+        for moment, data in self.pieces:
+            *lines, rest = (rest + data).split(b"\n")
+            yield from ((moment, line) for line in lines)
+
+
 async def stream(url: str, path: str, body: Mapping[str, Any]) -> Seen:
     """Stream one answer of OpenAI's API, and time its pieces. Raises RefusedError."""
     host, port = url.removeprefix("http://").split(":")
-    begun = last = time.perf_counter()
-    reader, writer = await asyncio.open_connection(host, int(port), limit=LINE_BYTES)
+    loop, begun = asyncio.get_running_loop(), time.perf_counter()
+    transport, arrivals = await loop.create_connection(Arrivals, host, int(port))
     try:
         raw = json.dumps({**body, "stream": True, "stream_options": {"include_usage": True}})
         head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n"
         head += f"Content-Type: application/json\r\nContent-Length: {len(raw)}\r\n\r\n"
-        writer.write(head.encode() + raw.encode())
-        answer = (await reader.readuntil(b"\r\n\r\n")).decode()
-        if answer.split()[1] != "200":
-            raise RefusedError(answer)
-        seen = Seen()
-        async for line in reader:
-            if not line.startswith(b"data: {"):
-                continue
-            text, tokens = _read(json.loads(line[6:]))
-            seen.tokens = tokens or seen.tokens
-            if not text:
-                continue
-            now = time.perf_counter()
-            if seen.text:
-                seen.between.append(now - last)
-            else:
-                seen.to_first = now - begun
-            last = now
-            seen.text += text
-        return seen
+        transport.write(head.encode() + raw.encode())
+        await arrivals.ended
     finally:
-        writer.close()
+        transport.close()
+    answer = b"".join(data for _, data in arrivals.pieces).partition(b"\r\n\r\n")[0].decode()
+    if answer.split()[1] != "200":
+        raise RefusedError(answer)
+    return _seen(arrivals, begun)
+
+
+def _seen(arrivals: Arrivals, begun: float) -> Seen:
+    seen, last = Seen(), begun
+    for moment, line in arrivals.lines():
+        if not line.startswith(b"data: {"):
+            continue
+        text, tokens = _read(json.loads(line[6:]))
+        seen.tokens = tokens or seen.tokens
+        if not text:
+            continue
+        if seen.text:
+            seen.between.append(moment - last)
+        else:
+            seen.to_first = moment - begun
+        last = moment
+        seen.text += text
+    return seen
 
 
 def _read(piece: Mapping[str, Any]) -> tuple[str, int]:

@@ -54,6 +54,8 @@ class ScriptedDecoder:
 
     script: list[int]
     rows: int = 2
+    first_scripts: list[list[int]] = field(default_factory=list)
+    """What the next answers say, one each, before `script` is said."""
     begin: list[int] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
     answers: list[ScriptedAnswer] = field(default_factory=list)
@@ -98,7 +100,7 @@ class ScriptedDecoder:
         assert self.loaded
         self.prompts.append(list(prompt))
         self.params.append(params)
-        script = list(self.script)
+        script = self.first_scripts.pop(0) if self.first_scripts else list(self.script)
         if constraint is not None:
             script = _random_tokens(constraint, self.begin, params.stop_token_ids)
         answer = ScriptedAnswer(script, params.max_tokens, self.cached_tokens)
@@ -149,6 +151,10 @@ class Running:
         """Let later answers say this."""
         self.decoder.script = byte_tokens(self.tokenizer, text.encode())
 
+    def says_first(self, text: str) -> None:
+        """Let one answer more say this before others say what `says` was told."""
+        self.decoder.first_scripts.append(byte_tokens(self.tokenizer, text.encode()))
+
     def begins(self, text: str) -> None:
         """Let later answers that must match something begin so."""
         self.decoder.begin = byte_tokens(self.tokenizer, text.encode())
@@ -187,10 +193,11 @@ def serving(
     idle_seconds: float | None = None,
     time_limit: float | None = None,
     card: Card | None = None,
+    context: int = CONTEXT,
 ) -> Iterator[Running]:
     """Serve a model that always says `text`. held: it says nothing until the gate is set.
 
-    thinks: the prompt ends inside `<think>`.
+    thinks: the prompt ends inside `<think>`. context: tokens of a prompt and its answer.
     """
     tokenizer = Tokenizer.from_directory(checkpoint)
     raw = text.encode() if isinstance(text, str) else text
@@ -207,7 +214,7 @@ def serving(
     )
     worker.start()
     service = Service(
-        _served(checkpoint, tokenizer, thinks=thinks), worker, ping_seconds, send_seconds
+        _served(checkpoint, tokenizer, context, thinks=thinks), worker, ping_seconds, send_seconds
     )
     listener = listen("127.0.0.1", 0)
     server = uvicorn.Server(
@@ -256,7 +263,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
         time.sleep(0.005)
 
 
-def _served(checkpoint: Path, tokenizer: Tokenizer, *, thinks: bool) -> ServedModel:
+def _served(checkpoint: Path, tokenizer: Tokenizer, context: int, *, thinks: bool) -> ServedModel:
     config = StoredModel.open(checkpoint).config
     subject = find_subject("glm-4-9b-chat", weights="int4", group_size=None, lm_head=None)
     return ServedModel(
@@ -267,7 +274,7 @@ def _served(checkpoint: Path, tokenizer: Tokenizer, *, thinks: bool) -> ServedMo
         template=cast(ChatTemplate, StandInTemplate(thinks)),
         params=SamplingParams(temperature=0.8, top_p=0.8),
         stop_token_ids=frozenset([256]),
-        context=CONTEXT,
+        context=context,
         vocab_size=config.vocab_size,
         question=Question(subject, Settings(context=8192)),
         created=1,

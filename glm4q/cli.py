@@ -1,6 +1,7 @@
 """`glm4q`: the table of commands, and how errors end one. Commands are imported when asked for."""
 
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -135,5 +136,6 @@ def _fail(message: str) -> int:
     The message is empty where `glm4q` alone has printed its help.
     """
     if message:
-        print(f"glm4q: {' '.join(message.split())}", file=sys.stderr)
+        with suppress(OSError):  # the terminal may have gone
+            print(f"glm4q: {' '.join(message.split())}", file=sys.stderr)
     return 2

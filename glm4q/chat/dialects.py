@@ -1,10 +1,11 @@
-"""The family's chat protocols as one table, for checkpoints whose template is missing or wrong.
+"""The family's chat protocols as one table: prompts, tools, calls, observations and stop ids.
 
-Each writes what transformers renders from the authors' template, down to the newlines before each
-tool: the templates have more, but `trim_blocks` eats one.
+A dialect serves a checkpoint whose template is missing or wrong. It writes what transformers
+renders from the authors' template, down to the newlines before each tool: the templates have more,
+but `trim_blocks` eats one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -31,6 +32,10 @@ class Dialect:
     name: str
     control_tokens: frozenset[str]
     """A tokenizer without these cannot speak it."""
+    stop_tokens: frozenset[str]
+    """Tokens that end a reply. The family has no token for the end of a message: the role that
+    comes next ends it.
+    """
     prefix: str = "[gMASK]<sop>"
     offer: Offer = field(default_factory=SectionOffer)
     """How tools are offered."""
@@ -104,10 +109,22 @@ def with_tools(messages: Sequence[Message], tools: Sequence[Tool] | None) -> lis
     return [{"role": "system", "tools": tools}, *messages] if tools else [*messages]
 
 
+def stop_token_ids(control_tokens: Mapping[str, int]) -> frozenset[int]:
+    """The tokens that end a reply in the dialects that a tokenizer can speak.
+
+    control_tokens: the tokenizer's, with their ids. Some checkpoints state fewer or none.
+    """
+    spoken = [each for each in DIALECTS.values() if control_tokens.keys() >= each.control_tokens]
+    names = {token for dialect in spoken for token in dialect.stop_tokens}
+    return frozenset(control_tokens[token] for token in names if token in control_tokens)
+
+
 GLM4_TOKENS = frozenset({"[gMASK]", "<sop>", "<|user|>", "<|assistant|>"})
+GLM4_STOP_TOKENS = frozenset({"<|endoftext|>", "<|user|>", "<|observation|>"})
 GLM4 = Dialect(
     "glm-4",
     GLM4_TOKENS,
+    GLM4_STOP_TOKENS,
     offer=SectionOffer(natives=NATIVE_TOOLS),
     natives=frozenset(NATIVE_TOOLS),
 )
@@ -118,6 +135,7 @@ DIALECTS = {
         Dialect(
             "chatglm3",
             frozenset({"[gMASK]", "sop", "<|user|>", "<|assistant|>"}),
+            frozenset({"</s>", "<|user|>", "<|observation|>"}),
             prefix="[gMASK]sop",
             writes_empty=True,
             before_content="\n ",  # its tokenizer begins each text with a space
@@ -129,6 +147,7 @@ DIALECTS = {
         Dialect(
             "glm-4-0414",
             GLM4_TOKENS,
+            GLM4_STOP_TOKENS,
             offer=SectionOffer(introduction="", before_tool="\n\n"),
             system_first=True,
             writes_empty=True,
@@ -136,6 +155,7 @@ DIALECTS = {
         Dialect(
             "glm-z1",
             GLM4_TOKENS,
+            GLM4_STOP_TOKENS,
             offer=SectionOffer(introduction=Z1_INTRODUCTION),
             system_first=True,
             writes_empty=True,

@@ -15,6 +15,7 @@ from glm4q.chat.template import ChatTemplate
 from glm4q.commands.options import compute, keeping, memory, sampling, store
 from glm4q.commands.options import serve as option
 from glm4q.commands.options.chat import Dialect
+from glm4q.commands.run.base_model import base_model_note
 from glm4q.commands.run.keeping import PrefixPlace
 from glm4q.commands.run.load import load, make_wish, parse_reserve, print_note, reloader
 from glm4q.commands.run.vllm import print_vllm_command
@@ -99,6 +100,8 @@ def serve(
     with listen(host, port) as listener:  # a used port is refused before anything is made
         request = ModelRequest(model, **vars(making), **vars(computing), wish=wish, reserve=kept)
         llm = load(find_checkpoint(request), wish, kept, computing, note)
+        if base := base_model_note(llm):
+            note(base)
         if prefix_store is not None:
             prefixes.open(llm, note)
         served, metrics = _describe(llm, name, dialect, loop_guard, note), Metrics()

@@ -15,6 +15,7 @@ from calculator.memory.placement import placement
 from calculator.memory.plan import MemoryPlan
 from calculator.options import parse_tokens
 from calculator.questions.fit import Fit, Wish
+from glm4q.chat import dialects
 from glm4q.decode.batch import Batch
 from glm4q.decode.prefixes.prefix_store import PrefixStore
 from glm4q.decode.runner import Runner
@@ -97,7 +98,8 @@ class LoadedModel:
     ) -> Self:
         """Load each weight to the place, and behind the kernel, that the plan gives it."""
         tokenizer = Tokenizer.for_model(stored.directory, stored.config)
-        stop_token_ids = read_stop_token_ids(stored.directory, stored.config, tokenizer)
+        stated = read_stop_token_ids(stored.directory, stored.config)
+        stop_token_ids = stated | dialects.stop_token_ids(tokenizer.control_tokens)
         model = load_as_planned(stored, run_plan, progress=progress)
         return cls(stored.directory, model, tokenizer, machine, run_plan, stop_token_ids)
 

@@ -77,6 +77,14 @@ class Terminal:
         return files.with_files(question, texts)
 
     def _answer(self, question: str) -> None:
+        """Answer a question, say how it went, and save where that is to be done."""
+        try:
+            self._show_answer(question)
+        except (SystemExit, OSError):  # terminated, or the terminal has gone
+            self._state.keeper.save_at_the_end()
+            raise
+
+    def _show_answer(self, question: str) -> None:
         state = self._state
         try:
             view = ReplyView(state.console, state.console, raw=state.raw, think=state.think)

@@ -9,12 +9,8 @@ from calculator.errors import ConfigError, OptionError
 from calculator.json_files import read_json_object
 from calculator.model.config import ModelConfig
 from glm4q.decode.sampling import SamplingParams
-from glm4q.text.tokenizer import Tokenizer
 
 FILE = "generation_config.json"
-GLM4_STOP_TOKENS = ("<|endoftext|>", "<|user|>", "<|observation|>")
-"""GLM-4 has no token for the end of an answer: the next role ends it. Some files lack these."""
-
 SAMPLED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 NO_LIMIT = -1
 """Some files write top_k -1 where all tokens are kept, as vLLM reads it."""
@@ -54,19 +50,17 @@ def _with_setting(params: SamplingParams, name: str, value: Any, path: Path) -> 
         raise ConfigError(f"{path}: {error}; {option}") from None
 
 
-def read_stop_token_ids(
-    directory: Path, config: ModelConfig, tokenizer: Tokenizer
-) -> frozenset[int]:
-    """Read the tokens that end an answer, from all places that name some. Raises ConfigError."""
+def read_stop_token_ids(directory: Path, config: ModelConfig) -> frozenset[int]:
+    """Read the tokens that end an answer, from the files that state some. Raises ConfigError.
+
+    glm4q.chat.dialects has those that GLM-4's own protocols end with.
+    """
     stated = _read(directory).get("eos_token_id")
     ids = stated if isinstance(stated, list) else [] if stated is None else [stated]
     if not all(type(token_id) is int for token_id in ids):
         raise ConfigError(
             f"{directory / FILE}: eos_token_id must be a token id or a list of them, not {stated!r}"
         )
-    control = tokenizer.control_tokens
-    if "<|observation|>" in control:
-        ids = [*ids, *(control[token] for token in GLM4_STOP_TOKENS if token in control)]
     return frozenset([*ids, *config.eos_token_ids])
 
 

@@ -99,7 +99,7 @@ def check_chat_files(stored: StoredModel, tokenizer: Tokenizer) -> None:
     if find_source(directory, read_settings(directory / "tokenizer_config.json")):
         ChatTemplate.from_directory(directory, tokenizer.control_tokens)
     read_sampling_params(directory)
-    read_stop_token_ids(directory, stored.config, tokenizer)
+    read_stop_token_ids(directory, stored.config)
 
 
 def gptq_settings(formats: Mapping[Weight, WeightFormat]) -> dict[str, Any]:

@@ -27,15 +27,27 @@ class SessionKeeper:
     ) -> None:
         self._session, self.directory, self._model = session, directory, model
         self._open_prefixes = open_prefixes
+        self._opened: tuple[PrefixStore, Fingerprint] | None = None
         self.name: str | None = None
         """The name under which the conversation was last saved or loaded."""
         self.always = False
         """Whether it is saved after each answer."""
 
+    def open(self) -> tuple[PrefixStore, Fingerprint]:
+        """Open the cached prefixes of the run, once, so that prompts may begin from them."""
+        if self._opened is None:
+            self._opened = self._open_prefixes()
+        return self._opened
+
+    def reopen(self) -> None:
+        """Open them anew where they were open: the session goes on in another cache."""
+        if self._opened is not None:
+            self._opened = self._open_prefixes()
+
     def save(self, name: str) -> str | None:
         """Keep messages and cache. Returns why the cache could not be kept. Raises SessionError."""
         self.directory.file(name)  # a wrong name is refused before anything is written
-        prefixes, fingerprint = self._open_prefixes()
+        prefixes, fingerprint = self.open()
         row, tokens = self._session.row()
         tail, problem = None, None
         try:
@@ -56,6 +68,14 @@ class SessionKeeper:
         except SessionError as error:
             return str(error)
 
+    def save_at_the_end(self) -> None:
+        """Save as the program is ended in mid-answer, where that takes no reading of all weights.
+
+        Nobody is there to be told what goes wrong.
+        """
+        if self._opened is not None:
+            self.save_if_always()
+
     def load(self, name: str) -> str | None:
         """Go on with a kept conversation. Returns why its cache cannot be used, if so.
 
@@ -63,7 +83,7 @@ class SessionKeeper:
         SessionError where the session is missing or damaged; the conversation so far then stays.
         """
         saved = self.directory.read(name)
-        _, fingerprint = self._open_prefixes()
+        _, fingerprint = self.open()
         difference = fingerprint.difference(saved.fingerprint)
         conversation = saved.conversation
         if (

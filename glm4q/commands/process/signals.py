@@ -50,4 +50,8 @@ def unwind_on_termination() -> None:
 
 
 def _exit(number: int, frame: object) -> None:
+    """Raise SystemExit. A shell that ends as well sends SIGHUP again, which must not cut short what
+    this one begins: files that are written, processes that are ended.
+    """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     sys.exit(128 + number)

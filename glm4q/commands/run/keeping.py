@@ -57,16 +57,12 @@ def make_keeper(llm: LLM, session: ChatSession, place: PrefixPlace, say: Say) ->
     Where this checkpoint has cached prompts already, a new conversation may begin from them; where
     it has none, nothing is read before something is saved.
     """
-    opened: list[tuple[PrefixStore, Fingerprint]] = []
-
-    def open_once() -> tuple[PrefixStore, Fingerprint]:
-        if not opened:
-            opened.append(place.open(llm, say))
-        return opened[0]
-
+    keeper = SessionKeeper(
+        session, sessions_directory(), lambda: place.open(llm, say), model=str(llm.directory)
+    )
     if llm.has_kept_prefixes(place.directory):
-        open_once()
-    return SessionKeeper(session, sessions_directory(), open_once, model=str(llm.directory))
+        keeper.open()
+    return keeper
 
 
 def begin_session(
@@ -74,6 +70,8 @@ def begin_session(
 ) -> None:
     """Go on with the conversation of a name if there is one, and save it after each answer.
 
+    The run is named before the first question, which may read all weights: then whatever ends the
+    chat leaves time to save it.
     system: a system prompt that replaces the kept one. Raises SessionError where the kept
     conversation is damaged: it is never overwritten unseen.
     """
@@ -86,4 +84,5 @@ def begin_session(
         say(f"session {name}: {count}, {counted(cached, 'token')} of its cache come from disk")
         if problem:
             say(problem)
+    keeper.open()
     keeper.name, keeper.always = name, True

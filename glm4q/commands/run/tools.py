@@ -56,7 +56,7 @@ class ToolOptions:
 def choose_tools(options: ToolOptions) -> Iterator[ChosenTools]:
     """Load the tools that the options name, until the `with` block ends. Raises OptionError."""
     notes = Console(file=sys.stderr)
-    announce = partial(notes.print, markup=False, highlight=False)
+    announce = partial(notes.print, markup=False, highlight=False, soft_wrap=True)
     tools = [tool for file in options.files for tool in load_tools(file)]
     with ExitStack() as opened:
         if "python" in options.built_in:

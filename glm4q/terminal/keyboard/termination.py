@@ -12,7 +12,7 @@ TERMINATIONS = (signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def termination_ends(editor: Application[str]) -> Iterator[Callable[[], None]]:
-    """Let a termination end the editor first, and raise SystemExit when the block ends.
+    """Let a termination end the editor first, and be handled as before when the block ends.
 
     Yields what the editor is to call as it begins: a signal may have come before.
 
@@ -38,4 +38,4 @@ def termination_ends(editor: Application[str]) -> Iterator[Callable[[], None]]:
         for number, handler in before.items():
             signal.signal(number, handler)
         if received:
-            raise SystemExit(128 + received[0])
+            signal.raise_signal(received[0])

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 try:
     import termios
@@ -31,8 +31,9 @@ def keys_wait() -> Iterator[None]:
     try:
         yield
     finally:
-        termios.tcsetattr(terminal, termios.TCSANOW, before)
-        _write(PASTE_OFF)
+        with suppress(termios.error, OSError):  # the terminal may have gone
+            termios.tcsetattr(terminal, termios.TCSANOW, before)
+            _write(PASTE_OFF)
 
 
 def begin_pastes() -> None:

@@ -5,8 +5,10 @@ import socket
 import ssl
 import time
 import zlib
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from threading import Timer
 from urllib.parse import quote, urljoin, urlsplit
 
 from calculator.errors import ToolError
@@ -65,6 +67,8 @@ class Fetcher:
             except TimeoutError:
                 raise ToolError(f"{url} took more than {self.seconds:g} seconds") from None
             except (OSError, http.client.HTTPException, zlib.error) as error:
+                if time.monotonic() >= until:  # the connection was ended under whoever read it
+                    raise ToolError(f"{url} took more than {self.seconds:g} seconds") from None
                 problem = " ".join(str(error).split()) or type(error).__name__
                 raise ToolError(f"{url} cannot be fetched: {problem}") from None
             if isinstance(page, Page):
@@ -78,11 +82,9 @@ class Fetcher:
         address = checked_address(host, port, self.resolve, self.permit)
         connection = http.client.HTTPConnection(host, port)
         connection.default_port = 443 if secure else 80  # left out of the header Host
-        plain = socket.create_connection((address, port), _left(until))
-        connected = self.tls.wrap_socket(plain, server_hostname=host) if secure else plain
-        connection.sock = connected
         with ExitStack() as opened:
-            opened.callback(connected.close)
+            connected = opened.enter_context(self._connected(address, host, port, secure, until))
+            connection.sock = connected
             opened.callback(connection.close)
             headers = {"Accept-Encoding": "gzip", "User-Agent": "glm4q", "Accept": "text/html, */*"}
             connection.request("GET", path, headers=headers)
@@ -94,8 +96,28 @@ class Fetcher:
             kind = response.headers.get_content_type()
             if kind not in TEXT_TYPES:
                 raise ToolError(f"{url} is of the type {kind}, and only text can be read")
-            body = _read(response, connected, url, until)
+            body = _read(response, url)
+            _left(until)  # a body without a length ends where the connection was ended
             return Page(url, kind, body, response.headers.get_content_charset())
+
+    @contextmanager
+    def _connected(
+        self, address: str, host: str, port: int, secure: bool, until: float
+    ) -> Iterator[socket.socket]:
+        """Connect, and end the connection at a time, whatever it is used for then.
+
+        A timeout of the socket would not do: a server that sends a byte now and then, of its
+        handshake, its headers or its page, begins it anew each time.
+        """
+        connected = socket.create_connection((address, port), _left(until))
+        if secure:
+            connected = self.tls.wrap_socket(
+                connected, server_hostname=host, do_handshake_on_connect=False
+            )
+        with closing(connected), _ending(connected, until):
+            if isinstance(connected, ssl.SSLSocket):
+                connected.do_handshake()
+            yield connected
 
 
 def _parts(url: str) -> tuple[bool, str, int, str]:
@@ -113,6 +135,25 @@ def _parts(url: str) -> tuple[bool, str, int, str]:
     return secure, host, port or (443 if secure else 80), path
 
 
+@contextmanager
+def _ending(connected: socket.socket, until: float) -> Iterator[None]:
+    """End a connection at a time, or leave it as it is where the `with` block ends before."""
+
+    def end() -> None:
+        with suppress(OSError):
+            # The method of plain sockets: that of TLS would first forget that it is TLS, and then
+            # whoever reads just now would take the rest for text.
+            socket.socket.shutdown(connected, socket.SHUT_RDWR)
+
+    timer = Timer(_left(until), end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def _left(until: float) -> float:
     left = until - time.monotonic()
     if left <= 0:
@@ -120,22 +161,21 @@ def _left(until: float) -> float:
     return left
 
 
-def _read(
-    response: http.client.HTTPResponse, connected: socket.socket, url: str, until: float
-) -> bytes:
-    """The body, decompressed; reading stops where either is too long."""
+def _read(response: http.client.HTTPResponse, url: str) -> bytes:
+    """Read the body and decompress it; reading stops where either is too long.
+
+    Raises IncompleteRead where the connection ended before it.
+    """
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("gzip", "identity", ""):
         raise ToolError(f"{url} is compressed by {encoding}, which was not asked for")
     inflate = zlib.decompressobj(16 + zlib.MAX_WBITS) if encoding == "gzip" else None
     body, came = bytearray(), 0
-    while True:
-        if response.fp is not None:  # the last piece closes it
-            connected.settimeout(_left(until))
-        piece = response.read1(PIECE)
-        if not piece:
-            return bytes(body)
+    while piece := response.read1(PIECE):
         came += len(piece)
         body += inflate.decompress(piece, MOST_BYTES + 1 - len(body)) if inflate else piece
         if max(came, len(body)) > MOST_BYTES:
             raise ToolError(f"{url} has more than {MOST_BYTES >> 20} MiB")
+    if response.length or (inflate and came and not inflate.eof):
+        raise http.client.IncompleteRead(bytes(body), response.length)
+    return bytes(body)

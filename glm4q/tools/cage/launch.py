@@ -1,7 +1,8 @@
 """The command that runs a program in a cage: bubblewrap, or namespaces by `unshare`.
 
-Inside there is no network, the system's programs and Python can be read and not written, and the
-working directory is an empty file system in memory. Nothing of the user's home can be seen.
+Inside there is no network, the system's programs and Python with its packages can be read and not
+written, and the working directory is an empty file system in memory. Nothing of the user's home can
+be seen, but for packages that lie there.
 """
 
 import shutil
@@ -21,6 +22,8 @@ DISK_BYTES = 256 << 20
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/alternatives", "/etc/ld.so.cache")
 """What programs need of the system."""
 
+PACKAGES = ("site-packages", "dist-packages")
+
 INSTALL = "install bubblewrap (apt install bubblewrap, dnf install bubblewrap)"
 
 ENVIRONMENT = {
@@ -36,6 +39,7 @@ set -e
 root=$(mktemp -d)
 mount -t tmpfs -o size=1m,mode=755 none "$root"
 mkdir -p "$root/mnt/data" "$root/tmp" "$root/proc" "$root/dev" "$root/old"
+for empty in mnt/data tmp; do mount -t tmpfs -o size=SIZE,mode=777 none "$root/$empty"; done
 while [ "$1" != -- ]; do
     mkdir -p "$root$(dirname "$1")"
     if [ -L "$1" ]; then cp -P "$1" "$root$1"
@@ -49,8 +53,6 @@ mount -t proc none "$root/proc"
 for device in null zero urandom; do
     touch "$root/dev/$device"; mount --bind "/dev/$device" "$root/dev/$device"
 done
-mount -t tmpfs -o size=SIZE,mode=777 none "$root/mnt/data"
-mount --bind "$root/mnt/data" "$root/tmp"
 cd "$root"
 pivot_root . old
 umount -l old
@@ -69,10 +71,19 @@ def cage_command(program: Sequence[str]) -> list[str]:
     raise OptionError(f"the python tool needs a cage, and this machine gives none: {INSTALL}")
 
 
+def package_directories() -> list[str]:
+    """Where this Python has its packages: a `.pth` file may name places outside of its prefix, and
+    a user's own packages lie in the home directory.
+
+    Only directories that are for packages count: others hold programs of the user.
+    """
+    return [place for place in sys.path if Path(place).name in PACKAGES and Path(place).is_dir()]
+
+
 def _visible() -> list[str]:
     """What is read-only in the cage: the system, and this Python with its packages."""
     python = {Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).resolve().parents[1]}
-    places = [*SYSTEM, *map(str, sorted(python))]
+    places = [*SYSTEM, *map(str, sorted(python)), *package_directories()]
     outer = [place for place in places if Path(place).exists()]
     return [
         place
@@ -88,14 +99,14 @@ def _bubblewrap(program: Sequence[str]) -> list[str] | None:
     command = [bwrap, "--unshare-all", "--die-with-parent", "--new-session", "--clearenv"]
     for name, value in ENVIRONMENT.items():
         command += ["--setenv", name, value]
+    for place in ("/tmp", WORK):  # first: an environment of Python may lie in /tmp
+        command += ["--size", str(DISK_BYTES), "--tmpfs", place]
     for place in _visible():
         if Path(place).is_symlink():
             command += ["--symlink", str(Path(place).readlink()), place]
         else:
             command += ["--ro-bind", place, place]
     command += ["--proc", "/proc", "--dev", "/dev"]
-    for place in ("/tmp", WORK):
-        command += ["--size", str(DISK_BYTES), "--tmpfs", place]
     return [*command, "--remount-ro", "/", "--chdir", WORK, "--", *program]
 
 

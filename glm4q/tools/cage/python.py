@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from glm4q.tools.cage import worker
-from glm4q.tools.cage.launch import cage_command
+from glm4q.tools.cage.launch import cage_command, package_directories
 
 MEMORY_MEGABYTES = 2048
 CPU_SECONDS = 300
@@ -40,7 +40,8 @@ class PythonCage:
         limits = (str(MEMORY_MEGABYTES), str(CPU_SECONDS), str(FILE_MEGABYTES))
         # The worker is given as text: the cage does not see where glm4q is installed.
         source = Path(worker.__file__).read_text(encoding="utf-8")
-        self._command = cage_command([sys.executable, "-I", "-c", source, *limits])
+        program = [sys.executable, "-I", "-c", source, *limits, *package_directories()]
+        self._command = cage_command(program)
         self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
 

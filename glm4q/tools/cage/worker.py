@@ -177,7 +177,9 @@ def times() -> dict[str, float]:
 
 
 def main() -> None:
-    memory_megabytes, cpu_seconds, file_megabytes = map(int, sys.argv[1:])
+    memory_megabytes, cpu_seconds, file_megabytes = map(int, sys.argv[1:4])
+    # An isolated Python looks for no packages of the user.
+    sys.path += [place for place in sys.argv[4:] if place not in sys.path]
     requests, answers = sys.stdin, os.fdopen(os.dup(1), "w")
     sys.stdin = open(os.devnull)  # noqa: SIM115 - it stays open
     limit_itself(memory_megabytes * MEGABYTE, cpu_seconds, file_megabytes * MEGABYTE)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 20.0
 """How long a server may take for the answer to each request before its tools are known."""
 MOST_TOOLS = 128
+MOST_PAGES = 128
+"""Pages of a list of tools: a server may send empty ones without end."""
 LATER = 5.0
 """Seconds after the package gives a call up until we do: its reason is the better one."""
 
@@ -109,15 +111,17 @@ def _reason(error: BaseException) -> str:
 
 
 async def _list_tools(client: "Client") -> "list[ServerTool]":
-    """All pages of the list."""
+    """Ask for all pages of the list. Raises ValueError where it is too long."""
     page = await client.list_tools()
     tools = list(page.tools)
-    while page.next_cursor and len(tools) <= MOST_TOOLS:
+    for _ in range(MOST_PAGES):
+        if len(tools) > MOST_TOOLS:
+            raise ValueError(f"it offers more than {MOST_TOOLS} tools")
+        if not page.next_cursor:
+            return tools
         page = await client.list_tools(cursor=page.next_cursor)
         tools += page.tools
-    if len(tools) > MOST_TOOLS:
-        raise ValueError(f"it offers more than {MOST_TOOLS} tools")
-    return tools
+    raise ValueError(f"its list of tools does not end after {MOST_PAGES} pages")
 
 
 def _tool(place: str, offered: "ServerTool", call: Run, seconds: float) -> Tool:

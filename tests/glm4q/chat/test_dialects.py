@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calculator.errors import OptionError
-from glm4q.chat.dialects import DIALECTS
+from glm4q.chat.dialects import DIALECTS, stop_token_ids
 from glm4q.chat.offers.listed import INTRODUCTION
 from glm4q.chat.offers.sections import CALL_WITH_JSON, TOOLS_HEADING, Z1_INTRODUCTION
 from glm4q.chat.replies import ReplyEvent, Text
@@ -171,6 +171,32 @@ def test_calls_and_observations_are_written_and_read_as_the_dialect_has_them(nam
         [{"role": "user", "content": "?"}, called, observed], add_generation_prompt=False
     )
     assert rendered.endswith(f"<|assistant|>{WRITTEN[name]}{OBSERVED[name]}")
+
+
+CHECKPOINTS = {"glm-4-9b": "glm-4", "glm-4-9b-chat": "glm-4", "glm-4-9b-chat-1m": "glm-4"}
+
+
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS)
+def test_replies_end_with_the_tokens_that_the_authors_files_state(checkpoint: str) -> None:
+    directory, dialect = DATA / checkpoint, DIALECTS[CHECKPOINTS[checkpoint]]
+    if not directory.is_dir():
+        pytest.skip(f"the authors' files of {checkpoint} are not here")
+    tokens = json.loads((directory / "tokenizer_config.json").read_text())["added_tokens_decoder"]
+    control_tokens = {token["content"]: int(number) for number, token in tokens.items()}
+    ids = {control_tokens[token] for token in dialect.stop_tokens}
+    for name in ("config.json", "generation_config.json"):
+        assert ids == set(json.loads((directory / name).read_text())["eos_token_id"])
+    assert stop_token_ids(control_tokens) == ids
+
+
+def test_a_reply_ends_as_its_dialect_says_where_no_file_says_so() -> None:
+    """ChatGLM3's ids are those of stream_chat in modeling_chatglm.py of chatglm3-6b."""
+    chatglm3 = {"</s>": 2, "[gMASK]": 64790, "sop": 64792, "<|system|>": 64794, "<|user|>": 64795}
+    chatglm3 |= {"<|assistant|>": 64796, "<|observation|>": 64797}
+    assert stop_token_ids(chatglm3) == {2, 64795, 64797}
+    glm4 = {token: number for number, token in enumerate(sorted(DIALECTS["glm-z1"].control_tokens))}
+    assert stop_token_ids(glm4) == {glm4["<|user|>"]}  # a vocabulary that lacks the others
+    assert stop_token_ids({"<|im_end|>": 2, "<|user|>": 3}) == frozenset()
 
 
 def test_chatglm3_is_offered_tools_as_its_authors_describe_it() -> None:

@@ -1,10 +1,13 @@
 """The tool options of `glm4q chat`, refused before anything is loaded."""
 
+import shlex
+import sys
 from pathlib import Path
 
 import pytest
 
 from glm4q.cli import main
+from tests.paths import ROOT
 
 TOOLS = '''
 def weather(city: str) -> str:
@@ -58,3 +61,17 @@ def test_question_with_tools_is_answered(
     options = ["--tools", str(tools), "--yes-tools", "weather", "--think", "hide"]
     assert main(["chat", str(chat_checkpoint), *question, *options]) == 0
     assert capsys.readouterr().out
+
+
+def test_a_tool_whose_parameters_no_grammar_follows_is_named_and_can_be_called(
+    chat_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = ROOT / "tests" / "glm4q" / "tools" / "paged_mcp_server.py"
+    options = ["--mcp", shlex.join([sys.executable, str(server), "2", "1"])]
+    assert (
+        main(["chat", str(chat_checkpoint), *options, "--prompt", "Hi", "--max-tokens", "2"]) == 0
+    )
+    notes = [line for line in capsys.readouterr().err.splitlines() if "tool_" in line]
+    assert len(notes) == 1
+    assert notes[0].startswith("glm4q: the parameters of the tool tool_0: ")
+    assert notes[0].endswith("not supported: not; its calls are checked only when they run")

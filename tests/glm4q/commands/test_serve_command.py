@@ -1,6 +1,7 @@
 """`glm4q serve` with a real model: its answers are those of a chat, and SIGTERM lets them end."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -138,6 +139,22 @@ def test_what_cannot_be_served_is_said_before_anything_is_loaded(
     for option, (value, problem) in wrong.items():
         assert main(["serve", str(chat_checkpoint), option, value]) == 2
         assert problem in capsys.readouterr().err
+
+
+def test_a_base_model_is_named_as_one(
+    chat_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("glm4q.server.listen.run", lambda app, listener, worker: None)
+    shutil.copytree(chat_checkpoint, tmp_path / "glm-4-9b-base")
+    for checkpoint in (chat_checkpoint, tmp_path / "glm-4-9b-base"):
+        command = ["serve", str(checkpoint), "--port", "0", "--context", "64", "--device", "cpu"]
+        assert main(command) == 0
+        notes = capsys.readouterr().err.splitlines()
+        named = [note for note in notes if "is a base model by its name" in note]
+        assert len(named) == (checkpoint != chat_checkpoint)
 
 
 def test_the_command_of_vllm_is_printed_with_what_its_cards_hold(

@@ -221,11 +221,9 @@ def test_the_authors_own_config(tmp_path: Path, data: st.DataObject) -> None:
 @EXAMPLES
 @given(data=st.data())
 def test_generation_config(tmp_path: Path, data: st.DataObject) -> None:
-    write_tokenizer(tmp_path)
     write(tmp_path / "generation_config.json", data.draw(variants(GENERATION)))
-    tokenizer = Tokenizer.from_directory(tmp_path)
     refused_or_read(lambda: read_sampling_params(tmp_path))
-    refused_or_read(lambda: read_stop_token_ids(tmp_path, tiny.BASE, tokenizer))
+    refused_or_read(lambda: read_stop_token_ids(tmp_path, tiny.BASE))
 
 
 @EXAMPLES

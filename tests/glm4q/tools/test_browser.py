@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import socket
+import ssl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,6 +12,7 @@ from threading import Thread
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import trustme
 
 from calculator.errors import ToolError
 from glm4q.tools.browser.addresses import is_public
@@ -63,8 +67,10 @@ class Pages(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def _serving() -> Iterator[int]:
+def _serving(tls: ssl.SSLContext | None = None) -> Iterator[int]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         Thread(target=server.serve_forever).start()
         try:
             yield server.server_address[1]
@@ -194,3 +200,117 @@ def test_the_connection_goes_to_the_address_that_was_checked(port: int) -> None:
     fetcher = Fetcher(lambda host, port: next(answers), _permit)
     assert fetcher.fetch(f"http://pages.test:{port}/page").body
     assert next(answers, None) is None
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def _certified(authority: trustme.CA, host: str) -> ssl.SSLContext:
+    """What a server shows that an authority knows by this name."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(host).configure_cert(tls)
+    return tls
+
+
+def _trusting(authority: trustme.CA, seconds: float = 5) -> Fetcher:
+    tls = ssl.create_default_context()
+    authority.configure_trust(tls)
+    return Fetcher(_resolve, _permit, seconds, tls)
+
+
+def test_a_page_is_read_over_tls(authority: trustme.CA) -> None:
+    with _serving(_certified(authority, "pages.test")) as port:
+        page = _trusting(authority).fetch(f"https://pages.test:{port}/page")
+    assert SENTENCE in page.text
+
+
+@pytest.mark.parametrize(
+    ("trusted", "host", "reason"),
+    [
+        (False, "pages.test", "certificate verify failed: unable to get local issuer"),
+        (True, "other.test", "Hostname mismatch, certificate is not valid for 'pages.test'"),
+    ],
+    ids=["nobody vouches for it", "of another name"],
+)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_certificate_that_proves_nothing_is_refused_in_one_line(
+    authority: trustme.CA, fetcher: Fetcher, trusted: bool, host: str, reason: str
+) -> None:
+    browser = _trusting(authority) if trusted else fetcher
+    with (
+        _serving(_certified(authority, host)) as port,
+        pytest.raises(ToolError) as refused,
+    ):
+        browser.fetch(f"https://pages.test:{port}/page")
+    assert reason in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
+DRIPS = {
+    "headers": b"HTTP/1.1 200 OK\r\nX-Endless: ",
+    "body": HEAD + b"Content-Length: 1000\r\n\r\n",
+    "body without a length": HEAD + b"\r\n",
+    "chunks": HEAD + b"Transfer-Encoding: chunked\r\n\r\n",
+    "handshake": b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc",
+}
+"""What comes at once, and then a byte at a time: of a TLS record, if it is a handshake."""
+
+
+@contextmanager
+def _dripping(at_once: bytes) -> Iterator[int]:
+    """Serve one connection as no server should."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                connection.sendall(at_once)
+                while True:
+                    time.sleep(0.05)
+                    connection.sendall(b"1")
+
+        thread = Thread(target=drip)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("name", DRIPS)
+def test_a_page_that_comes_byte_by_byte_has_no_more_time_than_another(name: str) -> None:
+    fetcher = Fetcher(_resolve, _permit, seconds=0.4)
+    scheme = "https" if name == "handshake" else "http"
+    begun = time.monotonic()
+    with _dripping(DRIPS[name]) as port, pytest.raises(ToolError, match=r"more than 0\.4 seconds"):
+        fetcher.fetch(f"{scheme}://pages.test:{port}/")
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        HEAD + b"Content-Length: 1000\r\n\r\nhalf of it",
+        HEAD + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(HTML.encode())[:60],
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhal",
+    ],
+    ids=["by its length", "gzip", "chunks"],
+)
+def test_a_page_whose_connection_ends_before_it_is_not_taken_for_whole(
+    fetcher: Fetcher, cut: bytes
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(cut)
+
+        thread = Thread(target=answer)
+        thread.start()
+        with pytest.raises(ToolError, match="cannot be fetched: IncompleteRead"):
+            fetcher.fetch(f"http://pages.test:{server.getsockname()[1]}/")
+        thread.join(10)

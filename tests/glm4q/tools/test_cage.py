@@ -1,18 +1,22 @@
 """Code in the cage computes, and cannot get out of it: each way out is tried."""
 
+import importlib.util
+import io
 import os
 import shutil
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from calculator.errors import OptionError
 from glm4q.tools.cage import launch
-from glm4q.tools.cage.python import PythonCage
+from glm4q.tools.cage.python import PythonCage, Result
 
 
 @pytest.fixture(scope="module", params=["bubblewrap", "namespaces"])
@@ -41,6 +45,50 @@ def test_files_come_back(cage: PythonCage) -> None:
     result = cage.run("open('a.txt', 'w').write('text')")
     assert result.files == {"a.txt": b"text"}
     assert cage.run("1").files == {}
+
+
+PLOT = """
+import matplotlib.pyplot as plt
+figure, axes = plt.subplots()
+axes.plot([1, 4, 9])
+print(len(axes.lines))
+"""
+
+
+def test_a_figure_that_the_code_draws_comes_back_as_a_file(cage: PythonCage) -> None:
+    if not importlib.util.find_spec("matplotlib"):
+        pytest.skip("matplotlib is not installed")
+    result = cage.run(PLOT)
+    assert result.output == "1\n"
+    ((name, picture),) = result.files.items()
+    assert name == "figure-1.png"
+    assert Image.open(io.BytesIO(picture)).size == (640, 480)
+    assert cage.run("plt.get_fignums()") == Result("[]\n")  # it is given back once
+    titled = cage.run("plt.title('2')\nplt.savefig('mine.png')")
+    assert titled.files.keys() == {"figure-1.png", "mine.png"}
+
+
+@pytest.mark.parametrize("other", ["_namespaces", "_bubblewrap"])
+def test_packages_of_the_user_are_seen_and_nothing_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    """They may lie in /tmp, which is another directory in the cage."""
+    packages = tmp_path / "lib" / "site-packages"
+    packages.mkdir(parents=True)
+    (packages / "installed.py").write_text("place = __file__")
+    (tmp_path / "lib" / "secret.py").write_text("word = 1")
+    monkeypatch.setattr("sys.path", [*sys.path, str(packages), str(tmp_path / "lib")])
+    monkeypatch.setattr(launch, other, lambda program: None)
+    try:
+        opened = PythonCage(seconds=20)
+    except OptionError:
+        pytest.skip("no such cage opens on this machine")
+    with closing(opened) as cage:
+        assert str(packages) in cage.run("import installed; installed.place").output
+        assert "ModuleNotFoundError" in cage.run("import secret").output
+        assert cage.run("import os; sorted(os.listdir('.'))").output == "[]\n"
+        for file, mode in ((tmp_path / "lib" / "secret.py", "r"), (packages / "new.py", "w")):
+            assert "Traceback" in cage.run(f"open({str(file)!r}, {mode!r})").output
 
 
 def test_code_does_not_end_the_session_by_exit(cage: PythonCage) -> None:

@@ -14,9 +14,10 @@ import pytest
 from calculator.errors import OptionError
 from glm4q.tools.calls import ToolCall
 from glm4q.tools.functions import Tool, Toolbox
-from glm4q.tools.mcp.server import mcp_tools
+from glm4q.tools.mcp.server import MOST_TOOLS, mcp_tools
 
 SCRIPT = Path(__file__).parent / "mcp_server.py"
+PAGED = Path(__file__).parent / "paged_mcp_server.py"
 STDIO = shlex.join([sys.executable, str(SCRIPT), "stdio"])
 
 
@@ -97,6 +98,33 @@ def test_the_end_of_the_block_ends_the_process(tmp_path: Path) -> None:
     with mcp_tools(shlex.join([sys.executable, str(script)])):
         assert Path(f"/proc/{note.read_text()}").exists()
     assert not Path(f"/proc/{note.read_text()}").exists()
+
+
+def _paged(tools: int, page: int) -> str:
+    return shlex.join([sys.executable, str(PAGED), str(tools), str(page)])
+
+
+def test_all_pages_of_a_list_of_tools_are_read() -> None:
+    with mcp_tools(_paged(MOST_TOOLS, 50)) as offered:
+        assert [tool.name for tool in offered] == [f"tool_{n}" for n in range(MOST_TOOLS)]
+        assert offered[-1].run({"a": 1}) == '["tool_127", {"a": 1}]'
+
+
+@pytest.mark.parametrize(
+    ("tools", "page", "reason"),
+    [
+        (MOST_TOOLS + 1, 50, "it offers more than 128 tools"),
+        (MOST_TOOLS + 1, 500, "it offers more than 128 tools"),
+        (1, 0, "its list of tools does not end after 128 pages"),
+        (0, 1, "the server offers no tools"),
+    ],
+)
+def test_a_list_without_tools_or_with_too_many_is_one_line(
+    tools: int, page: int, reason: str
+) -> None:
+    with ExitStack() as opened, pytest.raises(OptionError) as refused:
+        opened.enter_context(mcp_tools(_paged(tools, page)))
+    assert str(refused.value).endswith(reason)
 
 
 def test_two_servers_with_one_name_are_refused(tools: dict[str, Tool]) -> None:

@@ -125,6 +125,23 @@ def fit(question: Question, wish: Wish, usable_bytes: int) -> Fit:
     return Fit(fitting, usable_bytes)
 
 
+def with_other_cache(fitted: Fit, kv: str, context: int | None) -> Fit:
+    """The same run with another KV cache: its weights stay where they are.
+
+    context: as much as fits if not given. Raises OptionError where it does not fit.
+    """
+    question = fitted.question
+    changed = question.with_settings(replace(question.settings, kv=kv))
+    most = max_context(changed, fitted.usable_bytes)
+    if not 0 < (most if context is None else context) <= most:
+        wished = "any" if context is None else f"{context:,}"
+        raise DoesNotFitError(
+            f"a KV cache in {kv} has room for {most:,} tokens at most in this run, not for {wished}"
+        )
+    settings = replace(changed.settings, context=most if context is None else context)
+    return Fit(changed.with_settings(settings), fitted.usable_bytes)
+
+
 def _refuse_gpu(wish: Wish) -> None:
     if wish.gpu_layers is not None:
         raise OptionError(f"gpu layers {wish.gpu_layers} need a GPU, and all runs on the host")

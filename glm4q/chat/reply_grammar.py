@@ -12,6 +12,7 @@ from typing import Any, Self
 from calculator.errors import AnswerCutError, GrammarError, OptionError
 from glm4q.chat.calls.python_arguments import python_arguments
 from glm4q.chat.calls.text_or_call import text_or_call
+from glm4q.chat.reply_record import ASSISTANT
 from glm4q.chat.reply_start import ReplyStart
 from glm4q.decode.answer import Answer
 from glm4q.text.grammar.compiler import GrammarCompiler
@@ -29,9 +30,6 @@ PYTHON_BEGIN = " ```python\ntool_call("
 ANY_OBJECT = {"type": "object"}
 
 THOUGHT = 'thought[stop="</think>"]: /(?s:.*)/\ngap: /\\n{0,2}/'
-
-ASSISTANT = "<|assistant|>"
-"""GLM-4 writes this token itself between prose and a call."""
 
 Offer = Mapping[str, Any]
 """A tool as OpenAI's API offers it."""

@@ -4,7 +4,11 @@ from collections.abc import Iterator
 
 from glm4q.chat.messages import Message
 from glm4q.chat.replies import ReplyEvent, ReplyParser, Text
+from glm4q.text.tokenizer import Tokenizer
 from glm4q.tools.calls import BadCall, ToolCall
+
+ASSISTANT = "<|assistant|>"
+"""GLM-4 writes this token itself between prose and a call."""
 
 
 class ReplyRecord:
@@ -81,3 +85,20 @@ class Segments:
                 self.more = True
                 return
             yield token
+
+
+def read_reply(
+    tokens: Iterator[int], reply: ReplyRecord, tokenizer: Tokenizer, separator: int | None
+) -> Iterator[ReplyEvent]:
+    """Read a reply from its tokens, until they end or a stop string comes.
+
+    separator: the control token, of the text ASSISTANT, that begins a further message of one reply.
+    """
+    segments = Segments(tokens, separator)
+    for segment in segments:
+        for piece in tokenizer.stream(segment):
+            yield from reply.feed(piece)
+            if reply.stopped:
+                return
+        if segments.more:
+            yield from reply.next_segment(ASSISTANT)

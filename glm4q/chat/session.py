@@ -12,14 +12,21 @@ from dataclasses import replace
 
 from calculator.errors import ContextFullError, MemoryFullError, ToolError
 from glm4q.chat.completions.answer_record import AnswerRecord
-from glm4q.chat.completions.completion import ChatEvent, CompletionStream
+from glm4q.chat.completions.completion import ChatEvent, CompletionStream, text_of
 from glm4q.chat.messages import Message
-from glm4q.chat.replies import ReplyEvent, Text
-from glm4q.chat.reply_grammar import ASSISTANT, cut_error
-from glm4q.chat.reply_record import ReplyRecord, Segments
+from glm4q.chat.replies import ReplyEvent
+from glm4q.chat.reply_grammar import cut_error
+from glm4q.chat.reply_record import ASSISTANT, ReplyRecord, read_reply
 from glm4q.chat.reply_start import Constrain, Prompt, ReplyStart
 from glm4q.chat.template import ChatTemplate
-from glm4q.chat.tool_messages import Consent, ToolResult, call_message, result_message
+from glm4q.chat.tool_messages import (
+    INTERRUPTED,
+    Consent,
+    ToolResult,
+    call_message,
+    result_message,
+    run_call,
+)
 from glm4q.chat.transcript import Conversation, Transcript
 from glm4q.decode.answer import Answer
 from glm4q.decode.batch import Batch
@@ -53,9 +60,11 @@ class ChatSession:
         consent: Consent = lambda call: True,
         stop: Sequence[str] = (),
         constrain: Constrain | None = None,
+        constrain_first: Constrain | None = None,
     ) -> None:
         """toolbox: what the model may call; consent: asked before each call runs; stop: strings
-        that end an answer and are not part of it; constrain: makes what each reply must match.
+        that end an answer and are not part of it; constrain: makes what each reply must match;
+        constrain_first: the same for the first reply to a question, where that differs.
         """
         self._batch, self._tokenizer, self._template = batch, tokenizer, template
         self._stop_token_ids = stop_token_ids
@@ -67,6 +76,7 @@ class ChatSession:
         self._cancelled = threading.Event()
         self._toolbox, self._consent = toolbox or Toolbox([]), consent
         self._stop, self._constrain = stop, constrain
+        self._constrain_first = constrain_first or constrain
         self._assistant_id = tokenizer.control_tokens.get(ASSISTANT)
         if self._toolbox.names:  # a template that takes no tools is refused before a question
             template.render([{"role": "user", "content": ""}], tools=self._toolbox.offers)
@@ -110,7 +120,8 @@ class ChatSession:
     def context_used(self) -> int:
         """Tokens of the conversation so far."""
         if self._counted_tokens is None:
-            self._counted_tokens = self._count(self.messages) if self.messages else 0
+            counted = self.count_tokens(self.messages, is_prompt=False) if self.messages else 0
+            self._counted_tokens = counted
         return self._counted_tokens
 
     @property
@@ -131,7 +142,7 @@ class ChatSession:
 
     def ask(self, question: str, params: SamplingParams | None = None) -> Generator[str]:
         """Stream the text of the answer in pieces of whole characters; see `stream`."""
-        return _text_of(self.stream(question, params))
+        return text_of(self.stream(question, params))
 
     def stream(self, question: str, params: SamplingParams | None = None) -> Generator[ChatEvent]:
         """Stream the answer: its text, what the model thinks, its calls and their results.
@@ -156,8 +167,8 @@ class ChatSession:
         free: the answer need not match what answers must match.
         """
         self._cancelled = threading.Event()
-        constrain = None if free else self._constrain
-        return self._rounds(self._prompt([*messages], params or self.params, constrain))
+        first, others = (None, None) if free else (self._constrain_first, self._constrain)
+        return self._rounds(self._prompt([*messages], params or self.params, first), others)
 
     def complete(
         self, messages: Sequence[Message], params: SamplingParams | None = None
@@ -176,17 +187,14 @@ class ChatSession:
         """End the answer that is streamed, before its next step. Any thread may ask for that."""
         self._cancelled.set()
 
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Count the tokens of a prompt: messages, system prompt, tools and the reply's beginning.
+    def count_tokens(self, messages: Sequence[Message], *, is_prompt: bool = True) -> int:
+        """Count the tokens of messages, system prompt, tools, and the beginning of a reply.
 
-        Raises TokenizerError where the template refuses the messages.
+        is_prompt: a reply is to follow; otherwise a question is. Raises TokenizerError where the
+        template refuses the messages.
         """
-        return len(self._transcript.encode(self._render([*messages]), self._tokenizer))
-
-    def _count(self, messages: list[Message]) -> int:
-        """Count the tokens of a conversation that waits for a question."""
-        prompt = self._render(messages, add_generation_prompt=False)
-        return len(self._transcript.encode(prompt, self._tokenizer))
+        text = self._render(messages, add_generation_prompt=is_prompt)
+        return len(self._transcript.encode(text, self._tokenizer))
 
     def _prompt(
         self, messages: list[Message], params: SamplingParams, constrain: Constrain | None
@@ -202,15 +210,19 @@ class ChatSession:
             )
         return Prompt(messages, text, token_ids, params, constrain)
 
-    def _render(self, messages: list[Message], *, add_generation_prompt: bool = True) -> str:
+    def _render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
+        system = [{"role": "system", "content": self.system}] if self.system else []
         return self._template.render(
-            self._with_system(messages),
+            [*system, *messages],
             tools=self._toolbox.offers or None,
             add_generation_prompt=add_generation_prompt,
         )
 
-    def _rounds(self, prompt: Prompt) -> Generator[ChatEvent]:
-        """Replies and results of calls, one after another, until a reply calls nothing."""
+    def _rounds(self, prompt: Prompt, following: Constrain | None) -> Generator[ChatEvent]:
+        """Yield replies and results of calls, one after another, until a reply calls nothing.
+
+        following: makes what the replies behind the first must match.
+        """
         corrections, cancelled = 0, self._cancelled
         for _ in range(MOST_ROUNDS):
             calls: list[ToolCall | BadCall] = []
@@ -224,23 +236,16 @@ class ChatSession:
                 yield self._run(call)
             if not calls or corrections > MOST_CORRECTIONS or cancelled.is_set():
                 return
-            prompt = self._prompt(self.messages, prompt.params, prompt.constrain)
+            prompt = self._prompt(self.messages, prompt.params, following)
         raise ToolError(
             f"the model has called tools {MOST_ROUNDS} times for one question, and is stopped"
         )
 
     def _run(self, call: ToolCall | BadCall) -> ToolResult:
-        """Run a call that may run, and remember it with its result."""
-        result = ToolResult(call, "error: the user interrupted the call")
+        """Run a call, and remember it with its result, also where it is interrupted."""
+        result = ToolResult(call, INTERRUPTED)
         try:
-            if isinstance(call, BadCall):
-                result = ToolResult(call, f"error: {call.reason}")
-            elif self._cancelled.is_set():
-                pass
-            elif self._consent(call):
-                result = ToolResult(call, self._toolbox.run(call))
-            else:
-                result = ToolResult(call, "error: the user does not allow this call")
+            result = run_call(call, self._toolbox, self._consent, self._cancelled.is_set)
         finally:
             style, call_id = self._template.call_style, f"call_{len(self.messages)}"
             pair = call_message(call, style, call_id), result_message(result, style, call_id)
@@ -263,7 +268,9 @@ class ChatSession:
         tools, style = self._toolbox, self._template.call_style
         reply = ReplyRecord(start.parser(tools.names, self._stop, style, tools.natives))
         try:
-            yield from self._parsed(self._counted(answer, record), reply)
+            tokens = self._counted(answer, record)
+            separator = self._assistant_id if tools.names else None
+            yield from read_reply(tokens, reply, self._tokenizer, separator)
             yield from reply.finish(whole=answer.finish_reason == "stop")
             if answer.cut and prompt.constrain is not None and prompt.constrain.must_match:
                 raise cut_error(answer)
@@ -274,21 +281,11 @@ class ChatSession:
             ) from None
         finally:
             self._batch.cancel(answer)
+            self._answer = None  # its row may be given back
             record.end("stop" if reply.stopped else answer.finish_reason)
             if record.tokens:
                 self.messages = [*prompt.messages, *reply.messages()]
                 self._transcript.end(reply.raw)
-
-    def _parsed(self, tokens: Iterator[int], reply: ReplyRecord) -> Iterator[ReplyEvent]:
-        """The events of a reply, whose segments end where the model writes `<|assistant|>`."""
-        segments = Segments(tokens, self._assistant_id if self._toolbox.names else None)
-        for segment in segments:
-            for piece in self._tokenizer.stream(segment):
-                yield from reply.feed(piece)
-                if reply.stopped:
-                    return
-            if segments.more:
-                yield from reply.next_segment(ASSISTANT)
 
     def _counted(self, answer: Answer, record: AnswerRecord) -> Iterator[int]:
         """Yield the model's tokens, noted in the session and the record as they come."""
@@ -297,13 +294,3 @@ class ChatSession:
             self._transcript.token_ids.append(token)
             self._counted_tokens = len(self._transcript.token_ids)
             yield token
-
-    def _with_system(self, messages: list[Message]) -> list[Message]:
-        return [{"role": "system", "content": self.system}, *messages] if self.system else messages
-
-
-def _text_of(events: Generator[ChatEvent]) -> Generator[str]:
-    with closing(events):
-        for event in events:
-            if isinstance(event, Text):
-                yield event.text

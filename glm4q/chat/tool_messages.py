@@ -1,4 +1,4 @@
-"""Tool calls and their results as messages, in the ways that chat templates read them.
+"""Tool calls that run, and they and their results as messages that chat templates read.
 
 GLM's own templates take a call as an assistant message whose metadata is the tool's name, and a
 result as an observation. Other templates take OpenAI's tool_calls, and a message of the role tool.
@@ -11,10 +11,14 @@ from dataclasses import dataclass
 from glm4q.chat.messages import Message
 from glm4q.chat.offers.sections import NATIVE_TOOLS
 from glm4q.tools.calls import NAME, BadCall, CallStyle, ToolCall
+from glm4q.tools.functions import Toolbox
 from glm4q.tools.python_calls import write_python_call
 
 Consent = Callable[[ToolCall], bool]
 """Says whether a call may run."""
+
+
+INTERRUPTED = "error: the user interrupted the call"
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,21 @@ class ToolResult:
 
     call: ToolCall | BadCall
     text: str
+
+
+def run_call(
+    call: ToolCall | BadCall, toolbox: Toolbox, consent: Consent, is_cancelled: Callable[[], bool]
+) -> ToolResult:
+    """Run a call that may run, and say what the model is to read about it."""
+    if isinstance(call, BadCall):
+        text = f"error: {call.reason}"
+    elif is_cancelled():
+        text = INTERRUPTED
+    elif consent(call):
+        text = toolbox.run(call)
+    else:
+        text = "error: the user does not allow this call"
+    return ToolResult(call, text)
 
 
 def call_style(template: str) -> CallStyle:

@@ -13,7 +13,7 @@ from glm4q.commands.run.answer_json import answer_as_json
 from glm4q.commands.run.base_model import base_model_note
 from glm4q.commands.run.conversation import converse
 from glm4q.commands.run.grammars import read_grammar
-from glm4q.commands.run.keeping import PrefixPlace, begin_session, make_keeper
+from glm4q.commands.run.keeping import PrefixPlace, Running, begin_session, make_keeper
 from glm4q.commands.run.load import load, make_wish, parse_reserve
 from glm4q.commands.run.receipt import show_receipt
 from glm4q.commands.run.sampling import given_settings
@@ -22,6 +22,7 @@ from glm4q.planning.named_model import ModelRequest, find_checkpoint
 from glm4q.terminal.screen.console import Console
 from glm4q.terminal.screen.reply import ReplyView, Think, parse_think
 from glm4q.text.generation_config import read_sampling_params
+from glm4q.tools.functions import AUTO
 
 EXAMPLES = (
     "glm4q chat glm-4-9b-chat-int4",
@@ -45,6 +46,7 @@ def chat(
     mcp: option.Mcp = None,
     search_url: option.SearchUrl = None,
     yes_tools: option.YesTools = None,
+    tool_choice: option.ToolChoice = AUTO,
     files: option.Files = DEFAULT_FILES,
     session: keeping.Session = None,
     prefix_store: keeping.PrefixStore = None,
@@ -73,7 +75,13 @@ def chat(
     if dialect is not None:
         find_dialect(dialect)
     offered = ToolOptions(
-        tools or (), tool or (), mcp or (), search_url, yes_tools or (), written=files
+        tools or (),
+        tool or (),
+        mcp or (),
+        search_url,
+        allowed=yes_tools or (),
+        choice=tool_choice,
+        written=files,
     )
     request = ModelRequest(model, **vars(making), **vars(computing), wish=wish, reserve=kept)
     path = find_checkpoint(request)
@@ -93,6 +101,7 @@ def chat(
             params,
             tools=chosen.tools,
             consent=chosen.consent,
+            tool_choice=tool_choice,
             dialect=dialect,
             stop=stop,
             schema=schema,
@@ -101,11 +110,12 @@ def chat(
             Console(file=sys.stderr).print(llm.fit.sentence(), markup=False, highlight=False)
         if note := base_model_note(llm):
             _note(note)
-        keeper = make_keeper(llm, conversation, place, _note)
+        running = Running(llm)
+        keeper = make_keeper(running, conversation, place, _note)
         if session is not None:
             begin_session(keeper, conversation, session, system, _note)
         if question is None:
-            converse(llm, keeper, conversation, params, think=shown, verbose=verbose)
+            converse(running, keeper, conversation, params, think=shown, verbose=verbose)
             return 0
         if as_json:
             events = conversation.stream(question)

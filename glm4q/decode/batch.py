@@ -5,6 +5,7 @@ state. A row keeps its tokens when an answer ends: the next prompt that begins w
 from its start, so several conversations share one loaded model and one planned memory.
 """
 
+import gc
 import time
 from collections.abc import Callable, Generator, Sequence
 
@@ -31,16 +32,33 @@ class Batch:
         self, runner: TokenRunner, *, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         """clock: of seconds, by which steps with and without a draft are compared."""
-        self._runner, memory = runner, runner.memory
-        self._clock, self._costs = clock, StepCosts()
-        self.rows = tuple(Row(memory.cache.row(number)) for number in range(memory.cache.batch))
-        self._free = list(self.rows)  # the row that was left longest ago comes first
+        self._clock = clock
         self._answers: list[Answer] = []
-        self.prefixes: PrefixStore | None = None
-        """Where the beginning of a prompt may lie on disk; None where nothing is kept there."""
         self.pause: PauseBound | None = None
         """How long running answers may wait for a prompt; None lets it run in whole chunks."""
         self._chunks = PromptChunks()
+        self._take(runner)
+
+    def _take(self, runner: TokenRunner) -> None:
+        """Begin with a runner's memory, whose rows are empty."""
+        self._runner, memory = runner, runner.memory
+        self._costs = StepCosts()
+        self.rows = tuple(Row(memory.cache.row(number)) for number in range(memory.cache.batch))
+        self._free = list(self.rows)  # the row that was left longest ago comes first
+        self.prefixes: PrefixStore | None = None
+        """Where the beginning of a prompt may lie on disk; None where nothing is kept there."""
+
+    def go_on_with(self, make: Callable[[], TokenRunner]) -> None:
+        """Give this runner's memory back, and then make the one to go on with.
+
+        Raises OptionError while an answer runs. Where `make` fails, this must be called again.
+        """
+        if self._answers:
+            raise OptionError("the cache cannot be changed while an answer runs")
+        vars(self).pop("_runner", None)  # there is none where `make` has failed before
+        self.rows, self._free, self.prefixes = (), [], None
+        gc.collect()  # a model's modules refer to one another
+        self._take(make())
 
     @property
     def runner(self) -> TokenRunner:
@@ -55,7 +73,7 @@ class Batch:
     @property
     def room(self) -> int:
         """Tokens that a row holds: those of a prompt and its answer."""
-        return self.rows[0].room
+        return self.rows[0].room if self.rows else 0
 
     def join(
         self,

@@ -19,7 +19,7 @@ from glm4q.engine.loaded import LoadedModel
 from glm4q.text.generation_config import read_sampling_params
 from glm4q.text.grammar.compiler import GrammarCompiler
 from glm4q.text.grammar.grammar import Schema, joined, read_schema
-from glm4q.tools.functions import Tool, Toolbox
+from glm4q.tools.functions import AUTO, Tool, Toolbox
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class LLM(LoadedModel):
         *,
         tools: Iterable[Tool | Callable[..., object]] = (),
         consent: Consent = lambda call: True,
+        tool_choice: str = AUTO,
         dialect: str | None = None,
         stop: Sequence[str] = (),
         schema: Schema | None = None,
@@ -40,7 +41,8 @@ class LLM(LoadedModel):
         """Begin a conversation, in whatever row of the batch is free when it asks.
 
         params: how questions are answered that name nothing else; the authors' own if None. tools:
-        functions that the model may call; consent: asked before each call runs. dialect:
+        functions that the model may call; consent: asked before each call runs. tool_choice:
+        required, or a tool's name, where the first reply to each question must be a call. dialect:
         the protocol that is used in place of the checkpoint's own template. stop: strings that end
         an answer and are not part of it. schema: a JSON schema, a pydantic model or a Grammar that
         each answer matches. Raises TokenizerError without a template, ConfigError where the
@@ -65,6 +67,7 @@ class LLM(LoadedModel):
             consent=consent,
             stop=stop,
             constrain=self._constrain(schema, toolbox, template, stop),
+            constrain_first=self._constrain_choice(tool_choice, toolbox, template),
         )
 
     @cached_property
@@ -98,6 +101,16 @@ class LLM(LoadedModel):
             return None
         return ReplyConstraints(self.grammars, reply)
 
+    def _constrain_choice(
+        self, tool_choice: str, toolbox: Toolbox, template: ChatTemplate
+    ) -> ReplyConstraints | None:
+        """What the first reply to a question matches where it must be a call."""
+        if tool_choice == AUTO:
+            return None
+        offers = toolbox.chosen(tool_choice)
+        reply = ReplyGrammar.with_tools(None, offers, template.call_style)
+        return ReplyConstraints(self.grammars, reply)
+
     @overload
     def chat(
         self,
@@ -106,6 +119,7 @@ class LLM(LoadedModel):
         *,
         tools: Iterable[Tool | Callable[..., object]] = (),
         consent: Consent = ...,
+        tool_choice: str = AUTO,
         dialect: str | None = None,
         stop: Sequence[str] = (),
         schema: Schema | None = None,
@@ -120,6 +134,7 @@ class LLM(LoadedModel):
         *,
         tools: Iterable[Tool | Callable[..., object]] = (),
         consent: Consent = ...,
+        tool_choice: str = AUTO,
         dialect: str | None = None,
         stop: Sequence[str] = (),
         schema: Schema | None = None,
@@ -133,6 +148,7 @@ class LLM(LoadedModel):
         *,
         tools: Iterable[Tool | Callable[..., object]] = (),
         consent: Consent = lambda call: True,
+        tool_choice: str = AUTO,
         dialect: str | None = None,
         stop: Sequence[str] = (),
         schema: Schema | None = None,
@@ -145,7 +161,13 @@ class LLM(LoadedModel):
         where the messages leave no room for an answer.
         """
         session = self.session(
-            params=params, tools=tools, consent=consent, dialect=dialect, stop=stop, schema=schema
+            params=params,
+            tools=tools,
+            consent=consent,
+            tool_choice=tool_choice,
+            dialect=dialect,
+            stop=stop,
+            schema=schema,
         )
         answer = session.complete(read_messages(messages))
         return answer if stream else answer.completion()

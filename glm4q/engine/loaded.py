@@ -10,7 +10,7 @@ from typing import Self
 import torch
 
 from calculator.checkpoint.stored import StoredModel
-from calculator.errors import MemoryFullError, PrefixError
+from calculator.errors import Glm4qError, MemoryFullError, PrefixError
 from calculator.memory.placement import placement
 from calculator.memory.plan import MemoryPlan
 from calculator.options import parse_tokens
@@ -26,7 +26,7 @@ from glm4q.planning.file_digests import FileDigests
 from glm4q.planning.fingerprint import Fingerprint, take_fingerprint, weight_files
 from glm4q.planning.machine import Machine, choose_machine
 from glm4q.planning.named_model import ModelRequest, find_checkpoint
-from glm4q.planning.plan import RunPlan, plan_run
+from glm4q.planning.plan import RunPlan, plan_run, replan
 from glm4q.text.generation_config import read_stop_token_ids
 from glm4q.text.tokenizer import Tokenizer
 
@@ -124,6 +124,25 @@ class LoadedModel:
         All conversations share them, and the one planned memory.
         """
         return Batch(self.new_runner())
+
+    def with_cache(self, kv: str, context: int | None = None) -> Self:
+        """Go on with the same weights and rows, in a KV cache of another format or length.
+
+        What the rows have read is forgotten, and conversations go on in them: their tokens are run
+        again. context: as much as fits if not given. This object is not to be used any more, but
+        where an error is raised: then it is as before, with empty rows. Raises OptionError or
+        MemoryFullError where the cache does not fit.
+        """
+        rows = self.rows
+        run_plan = replan(self.run_plan, self.machine, kv=kv, context=context)
+        changed = replace(self, run_plan=run_plan)
+        try:
+            rows.go_on_with(changed.new_runner)
+        except Glm4qError:
+            rows.go_on_with(self.new_runner)
+            raise
+        vars(changed)["rows"] = rows  # as `cached_property` keeps it
+        return changed
 
     def keep_prefixes(
         self,

@@ -1,14 +1,14 @@
 """From a checkpoint, a machine and a wish to the plan of a run: what it holds, and who computes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import MemoryFullError, OptionError
 from calculator.host_memory import available_bytes
 from calculator.memory.plan import MemoryPlan
 from calculator.memory.settings import RESERVE, Device, Settings
-from calculator.questions.fit import Fit, Wish, fit
+from calculator.questions.fit import Fit, Wish, fit, with_other_cache
 from calculator.questions.question import Question
 from calculator.questions.subject import Subject
 from calculator.units import human_bytes
@@ -80,6 +80,26 @@ def plan_run(
     if machine.compute == "gpu":
         _refuse_full_host(fitted)
     return RunPlan(fitted, weights, layers_kernels(fitted.question.plan, weights))
+
+
+def replan(run_plan: RunPlan, machine: Machine, *, kv: str, context: int | None = None) -> RunPlan:
+    """Plan the same weights, where they are, with another KV cache.
+
+    context: as much as fits if not given. Raises OptionError where it does not fit, MemoryFullError
+    where other programs have taken what it needs meanwhile, and KernelError.
+    """
+    fitted = with_other_cache(run_plan.fit, kv, context)
+    plan, before = fitted.question.plan, run_plan.memory
+    free = {"host": available_bytes(), machine.compute: machine.usable_bytes()}
+    for device in plan.layers:
+        more = plan.device_bytes(device) - before.device_bytes(device)
+        if more > free[device]:
+            raise MemoryFullError(
+                f"a KV cache in {kv} for {plan.settings.context:,} tokens takes "
+                f"{human_bytes(more)} more, and {human_bytes(max(free[device], 0))} are free: "
+                "another program took the rest"
+            )
+    return replace(run_plan, fit=fitted, layers=layers_kernels(plan, run_plan.weights))
 
 
 def layers_kernels(

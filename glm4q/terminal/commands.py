@@ -124,6 +124,12 @@ COMMANDS = (
         "put a summary in the place of the N oldest questions; of half of them without N",
         make_room.summary,
     ),
+    Command(
+        "/kv",
+        "FORMAT",
+        "go on with a KV cache of another format, and as much context as fits",
+        make_room.change_cache,
+    ),
     Command("/raw", "", "show answers as plain text, or with styles again", _toggle_raw),
     Command("/system", "TEXT", "set the system prompt and start anew; alone, drop it", _set_system),
     Command("/reset", "", "forget the conversation", _reset, ("/clear",)),

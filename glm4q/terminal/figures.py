@@ -88,21 +88,13 @@ def context_full(state: State, full: ContextFullError) -> str:
         ]
     else:
         lines.append("It is the only one: ask a shorter question, or name fewer files.")
-    if kv := run.kv_for(needed):
-        lines.append(_with_larger_cache(state, f"--kv {kv} --context {needed}"))
+    if larger := run.larger_cache(needed):
+        kv, most = larger
+        lines.append(
+            f"/kv {kv} goes on with a cache of that format, which has room for {most:,} tokens: it "
+            "reads the conversation again, and asks this question."
+        )
     return "\n".join(lines)
-
-
-def _with_larger_cache(state: State, options: str) -> str:
-    """Say how to go on with a cache of another format."""
-    if not state.session.messages:
-        return f"A chat that begins with {options} has room for it."
-    if (name := state.keeper.name) and state.keeper.always:
-        return f"A chat that begins with --session {name} {options} has room for it."
-    return (
-        f"A chat that begins with {options} has room for it: /save NAME keeps this conversation, "
-        "and --session NAME goes on with it there."
-    )
 
 
 def show(state: State) -> str:

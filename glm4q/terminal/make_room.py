@@ -1,6 +1,7 @@
-"""Commands that make room where the context is full: forget the oldest questions, or summarize."""
+"""Commands that make room in a full context: forget, summarize, or use another KV cache."""
 
 from calculator.errors import OptionError
+from calculator.options import parse_tokens
 from calculator.units import counted
 from glm4q.chat.summary import summarize
 from glm4q.terminal.screen.progress import with_progress
@@ -33,6 +34,21 @@ def summary(state: State, argument: str) -> str | None:
         f"The summary stands for {counted(count, 'question')} now: the conversation takes "
         f"{session.context_used:,} tokens instead of {before:,}."
     )
+    return _pending(state)
+
+
+def change_cache(state: State, argument: str) -> str | None:
+    """/kv FORMAT: go on with a KV cache of another format, and with as much context as fits."""
+    kv, _, tokens = argument.partition(" ")
+    if not kv:
+        raise OptionError(
+            f"/kv needs a format, as in /kv int8 or /kv int8 32k; now it is {state.run.kv}"
+        )
+    context = parse_tokens(tokens.strip()) if tokens.strip() else None
+    with state.keeper.cache_changes():
+        state.run = state.run.with_cache(kv, context)
+    state.leave_room()
+    state.note(f"{state.run.plan}. The conversation is read again with the next question.")
     return _pending(state)
 
 

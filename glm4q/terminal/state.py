@@ -13,6 +13,9 @@ from glm4q.chat.transcript import Conversation
 from glm4q.decode.sampling import SamplingParams
 from glm4q.terminal.screen.reply import Think
 
+LEAST_ANSWER = 32
+"""Tokens: who reads a shorter answer does not see that the context is full."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -21,6 +24,8 @@ class Run:
     model: str
     plan: str
     """One line: context, format of the KV cache, places."""
+    kv: str
+    """The format of the KV cache."""
     planned_bytes: int
     """Bytes that the plan gives to the device that computes."""
     held_bytes: Callable[[], int]
@@ -28,8 +33,12 @@ class Run:
     count_tokens: Callable[[str], int]
     token_choices: Callable[[AnswerRecord], list[TokenChoice]]
     """Lists the tokens of an answer whose settings asked for their probabilities."""
-    kv_for: Callable[[int], str | None]
-    """Names a format of the KV cache that has room for so many tokens, or returns None."""
+    larger_cache: Callable[[int], tuple[str, int] | None]
+    """Finds a format of the KV cache with room for so many tokens, and its most tokens."""
+    with_cache: Callable[[str, int | None], "Run"]
+    """Goes on with another cache: its format, and its tokens or as many as fit. Raises Glm4qError
+    where it does not fit; then the cache is the old one, and empty.
+    """
 
 
 @dataclass
@@ -53,6 +62,13 @@ class State:
     branch: str = "main"
     branches: dict[str, Conversation] = field(default_factory=dict)
     """The other branches, where each was left."""
+
+    def __post_init__(self) -> None:
+        self.leave_room()
+
+    def leave_room(self) -> None:
+        """Let no question fill the context so far that its answer is hardly one."""
+        self.session.least_answer = min(LEAST_ANSWER, self.session.context_size // 4)
 
     def say(self, text: str, style: str = "") -> None:
         """Print the program's own words: no Markdown, and no colours but the style's."""

@@ -26,6 +26,9 @@ TOOL_SECONDS = 60.0
 """How long a call may take, unless something else is said."""
 
 
+AUTO, REQUIRED = "auto", "required"
+"""Which tool a question is answered with: any or none, or one of them; a name means that one."""
+
 Answer = Callable[[Mapping[str, Any]], object]
 """Runs a call: its arguments in, what the model is to read out."""
 
@@ -121,6 +124,20 @@ class Toolbox:
     def offers(self) -> list[dict[str, Any]]:
         """The tools as OpenAI's API and chat templates take them."""
         return [tool.offer for tool in self._tools.values()]
+
+    def chosen(self, choice: str) -> list[dict[str, Any]]:
+        """Return the offers of which one must be called. Raises OptionError where none can be.
+
+        choice: REQUIRED, or a tool's name; AUTO, by which none must be called, gives none.
+        """
+        names = sorted(self.names)
+        if choice not in (AUTO, REQUIRED, *names):
+            listed = ", ".join([AUTO, REQUIRED, *names])
+            raise OptionError(f"the choice of a tool must be one of {listed}, not {choice}")
+        if choice == REQUIRED and not names:
+            raise OptionError("a call is required, and no tool is offered")
+        wanted = {AUTO: set[str](), REQUIRED: self.names}.get(choice, {choice})
+        return [tool.offer for name, tool in self._tools.items() if name in wanted]
 
     def run(self, call: ToolCall) -> str:
         """What the model is to read about the call."""

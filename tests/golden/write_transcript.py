@@ -38,6 +38,7 @@ STEPS = (
     "/set top_p 9",
     "What is this about? @book.txt",
     "/drop 1",
+    "/kv int8 8k",
     "/undo",
     "/show",
     "/raw",

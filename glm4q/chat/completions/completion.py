@@ -76,3 +76,11 @@ class CompletionStream:
         return Completion(
             self._text, self._record(), self._thinking, tuple(self._results), self._messages()
         )
+
+
+def text_of(events: Generator[ChatEvent]) -> Generator[str]:
+    """Yield the text of an answer alone; closing it closes the events."""
+    with closing(events):
+        for event in events:
+            if isinstance(event, Text):
+                yield event.text

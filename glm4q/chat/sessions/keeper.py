@@ -1,6 +1,7 @@
 """Saves and loads conversations: messages in one directory, their cache in another."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from calculator.errors import PrefixError, SessionError
@@ -39,10 +40,18 @@ class SessionKeeper:
             self._opened = self._open_prefixes()
         return self._opened
 
-    def reopen(self) -> None:
-        """Open them anew where they were open: the session goes on in another cache."""
-        if self._opened is not None:
-            self._opened = self._open_prefixes()
+    @contextmanager
+    def cache_changes(self) -> Iterator[None]:
+        """Let the session go on in another cache, which the `with` block makes.
+
+        The prefixes of the old one are let go, since they refer to its memory.
+        """
+        was_open, self._opened = self._opened is not None, None
+        try:
+            yield
+        finally:
+            if was_open:
+                self.open()
 
     def save(self, name: str) -> str | None:
         """Keep messages and cache. Returns why the cache could not be kept. Raises SessionError."""

@@ -79,6 +79,14 @@ YesTools = Annotated[
     list[str] | None,
     _tool("Run this tool without asking; without a terminal no other tool runs."),
 ]
+ToolChoice = Annotated[
+    str,
+    _tool(
+        "Whether each question is first answered with a call: auto leaves it to the model; "
+        "required, or a tool's name, makes it one.",
+        True,
+    ),
+]
 Files = Annotated[Path, _tool("Where files of the python tool are written.", True)]
 ThinkChoice = Annotated[
     str, choice("What a thinking model thinks, dimmed or not at all", get_args(Think), TOOLS)

@@ -11,6 +11,7 @@ from calculator.questions.solve import kv_choices, max_context
 from glm4q.chat.completions.token_choices import token_choices
 from glm4q.chat.session import ChatSession
 from glm4q.chat.sessions.keeper import SessionKeeper
+from glm4q.commands.run.keeping import Running
 from glm4q.decode.sampling import SamplingParams
 from glm4q.engine import LLM
 from glm4q.terminal.commands import BY_NAME
@@ -23,12 +24,9 @@ from glm4q.terminal.screen.reply import Think
 from glm4q.terminal.state import Run, State
 from glm4q.terminal.user_directories import state_directory
 
-LEAST_ANSWER = 32
-"""Tokens: who reads a shorter answer does not see that the context is full."""
-
 
 def converse(
-    llm: LLM,
+    running: Running,
     keeper: SessionKeeper,
     session: ChatSession,
     params: SamplingParams,
@@ -37,24 +35,30 @@ def converse(
     verbose: bool,
 ) -> None:
     """Chat in the terminal until the user leaves."""
-    session.least_answer = min(LEAST_ANSWER, session.context_size // 4)
-    state = State(
-        session, params, Console(), describe_run(llm), keeper, think=think, verbose=verbose
-    )
+    run = describe_run(running)
+    state = State(session, params, Console(), run, keeper, think=think, verbose=verbose)
     Terminal(state, _reader(state)).run()
 
 
-def describe_run(llm: LLM) -> Run:
+def describe_run(running: Running) -> Run:
     """Collect what the terminal shows about a loaded model."""
+    llm = running.llm
     place = llm.machine.places[llm.machine.compute]
+
+    def with_cache(kv: str, context: int | None) -> Run:
+        running.change_cache(kv, context)
+        return describe_run(running)
+
     return Run(
         model=str(llm.directory),
         plan=llm.fit.sentence(),
+        kv=llm.fit.settings.kv,
         planned_bytes=llm.plan.compute_bytes,
         held_bytes=lambda: held_bytes(place),
         count_tokens=lambda text: len(llm.tokenizer.encode(text)),
         token_choices=lambda record: [*token_choices(llm.tokenizer, record)],
-        kv_for=lambda tokens: kv_for(llm, tokens),
+        larger_cache=lambda tokens: larger_cache(llm, tokens),
+        with_cache=with_cache,
     )
 
 
@@ -69,13 +73,16 @@ def held_bytes(device: torch.device) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def kv_for(llm: LLM, tokens: int) -> str | None:
-    """Name the finest format of the KV cache with room for so many tokens on this device."""
+def larger_cache(llm: LLM, tokens: int) -> tuple[str, int] | None:
+    """Find the finest format of the KV cache with room for so many tokens on this device.
+
+    Returns its name and the most tokens that it has room for; None where no format has.
+    """
     question, usable = llm.fit.question, llm.fit.usable_bytes
     for kv in kv_choices(question.subject.config):
         changed = question.with_settings(replace(question.settings, kv=kv))
-        if max_context(changed, usable) >= tokens:
-            return kv
+        if (most := max_context(changed, usable)) >= tokens:
+            return kv, most
     return None
 
 

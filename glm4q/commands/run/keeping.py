@@ -17,6 +17,17 @@ from glm4q.terminal.user_directories import cache_directory, state_directory
 Say = Callable[[str], None]
 
 
+@dataclass
+class Running:
+    """The model that answers. A chat may go on with another cache of it."""
+
+    llm: LLM
+
+    def change_cache(self, kv: str, context: int | None) -> None:
+        """Go on with a cache of another format or length. Raises Glm4qError where none fits."""
+        self.llm = self.llm.with_cache(kv, context)
+
+
 def sessions_directory() -> SessionDirectory:
     """Where conversations are kept."""
     return SessionDirectory(state_directory() / "sessions")
@@ -51,14 +62,20 @@ class PrefixPlace:
         )
 
 
-def make_keeper(llm: LLM, session: ChatSession, place: PrefixPlace, say: Say) -> SessionKeeper:
+def make_keeper(
+    running: Running, session: ChatSession, place: PrefixPlace, say: Say
+) -> SessionKeeper:
     """Prepare to save and load conversations.
 
     Where this checkpoint has cached prompts already, a new conversation may begin from them; where
     it has none, nothing is read before something is saved.
     """
+    llm = running.llm
     keeper = SessionKeeper(
-        session, sessions_directory(), lambda: place.open(llm, say), model=str(llm.directory)
+        session,
+        sessions_directory(),
+        lambda: place.open(running.llm, say),
+        model=str(llm.directory),
     )
     if llm.has_kept_prefixes(place.directory):
         keeper.open()

@@ -12,7 +12,7 @@ from glm4q.chat.reply_grammar import honoured
 from glm4q.terminal.consent import TerminalConsent
 from glm4q.terminal.screen.console import Console
 from glm4q.tools.browser.browser import browser_tools
-from glm4q.tools.functions import Tool, Toolbox, load_tools
+from glm4q.tools.functions import AUTO, Tool, Toolbox, load_tools
 from glm4q.tools.mcp.server import mcp_tools
 from glm4q.tools.python_tool import python_tool
 
@@ -41,6 +41,8 @@ class ToolOptions:
     search_url: str | None = None
     allowed: Sequence[str] = ()
     """Tools that run without a question."""
+    choice: str = AUTO
+    """Which of them the first reply to a question must call."""
     written: Path = DEFAULT_FILES
     """Where the python tool's files go."""
 
@@ -67,6 +69,7 @@ def choose_tools(options: ToolOptions) -> Iterator[ChosenTools]:
             tools += opened.enter_context(mcp_tools(place))
         toolbox = Toolbox(tools)  # refuses two of one name
         allowed = _allowed(options.allowed, toolbox.names | set(options.built_in))
+        toolbox.chosen(options.choice)  # refuses a name that no tool has
         for reason in honoured(toolbox.offers, "metadata")[1]:
             announce(f"glm4q: {reason}; its calls are checked only when they run")
         can_ask = sys.stdin.isatty() and sys.stderr.isatty()

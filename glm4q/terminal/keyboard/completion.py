@@ -1,10 +1,11 @@
-"""What the Tab key completes: commands, settings after /set, and paths after /file and @."""
+"""What the Tab key completes: commands, what stands behind /set, /kv and /file, and paths at @."""
 
 from collections.abc import Iterable, Sequence
 
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 
+from calculator.model.formats import KV_FORMATS
 from glm4q.terminal.settings import setting_names
 
 
@@ -21,6 +22,8 @@ class QuestionCompleter(Completer):
             yield from self._complete_path(before.removeprefix("/file ").lstrip(), event)
         elif before.startswith("/set "):
             yield from _matching(before.removeprefix("/set ").lstrip(), setting_names())
+        elif before.startswith("/kv "):
+            yield from _matching(before.removeprefix("/kv ").lstrip(), KV_FORMATS)
         elif before.startswith("/") and " " not in before:
             yield from _matching(before, self._commands)
         elif (word := document.get_word_before_cursor(WORD=True)).startswith("@"):

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jsonschema
 import pydantic
@@ -18,9 +18,11 @@ from glm4q import LLM, Grammar, SamplingParams
 from glm4q.chat.replies import Text, Thinking
 from glm4q.chat.reply_grammar import ReplyGrammar
 from glm4q.chat.reply_start import ReplyStart
+from glm4q.chat.tool_messages import ToolResult
 from glm4q.decode.batch import Batch
 from glm4q.decode.sampling import Sampler
 from glm4q.tools.calls import CallStyle, ToolCall
+from tests.chat_checkpoint import END
 from tests.glm4q.chat.schemas import SCHEMAS, Schema, closed
 
 WILD = SamplingParams(temperature=1.5)
@@ -121,6 +123,40 @@ def test_a_call_of_a_tool_matches_its_parameters(llm: LLM) -> None:
         if not any(isinstance(event, ToolCall) for event in events):
             check(PERSON, "".join(event.text for event in events if isinstance(event, Text)))
     assert given, "no seed calls the tool"
+
+
+@pytest.mark.parametrize("choice", ["required", "clock"])
+def test_a_call_that_is_required_comes_first_and_then_text_is_free(llm: LLM, choice: str) -> None:
+    def weather(city: Literal["Paris", "Rome"]) -> str:
+        """The weather of a city."""
+        return f"rain in {city}"
+
+    def clock() -> str:
+        """The time."""
+        return "noon"
+
+    params = replace(WILD, max_tokens=120, logit_bias={END: -100})
+    chat = llm.session(tools=[weather, clock], tool_choice=choice, params=params)
+    for _ in range(2):  # each question is answered so
+        call, result, *others = chat.stream("Say it.")
+        assert isinstance(call, ToolCall)
+        assert choice in ("required", call.name)
+        assert isinstance(result, ToolResult)
+        assert result.text in ("rain in Paris", "rain in Rome", "noon")
+        assert any(isinstance(event, Text) for event in others)
+    completion = llm.chat("Say it.", params, tools=[weather, clock], tool_choice=choice)
+    assert isinstance(completion.results[0].call, ToolCall)
+
+
+def test_a_choice_that_no_tool_meets_is_refused(llm: LLM) -> None:
+    def clock() -> str:
+        """The time."""
+        return "noon"
+
+    with pytest.raises(OptionError, match="must be one of auto, required, clock, not weather"):
+        llm.session(tools=[clock], tool_choice="weather")
+    with pytest.raises(OptionError, match="a call is required, and no tool is offered"):
+        llm.session(tool_choice="required")
 
 
 def _first_reply(events: Any) -> list[Any]:

@@ -38,6 +38,8 @@ def tools(tmp_path: Path) -> Path:
         (["--mcp", "'"], "the command cannot be read"),
         (["--mcp", "false"], "--mcp false: the server cannot be used: Connection closed"),
         (["--mcp", "http://127.0.0.1:9/mcp"], "the server cannot be used: All connection"),
+        (["--tool-choice", "required"], "a call is required, and no tool is offered"),
+        (["--tools", "TOOLS", "--tool-choice", "sun"], "one of auto, required, weather, not sun"),
         (["--tools", "TOOLS", "--tools", "TOOLS"], "two tools are called weather"),
     ],
 )

@@ -110,7 +110,7 @@ def with_tools(messages: Sequence[Message], tools: Sequence[Tool] | None) -> lis
 
 
 def stop_token_ids(control_tokens: Mapping[str, int]) -> frozenset[int]:
-    """The tokens that end a reply in the dialects that a tokenizer can speak.
+    """Return the tokens that end a reply in the dialects that a tokenizer can speak.
 
     control_tokens: the tokenizer's, with their ids. Some checkpoints state fewer or none.
     """
@@ -167,7 +167,7 @@ DIALECTS = {
 
 
 def find_dialect(name: str) -> Dialect:
-    """The dialect of this name. Raises OptionError."""
+    """Return the dialect of this name. Raises OptionError."""
     if name not in DIALECTS:
         raise OptionError(f"--dialect must be {', '.join(DIALECTS)}, not {name!r}")
     return DIALECTS[name]

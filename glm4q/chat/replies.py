@@ -86,7 +86,7 @@ class ReplyParser:
         return self._stop_strings.reached
 
     def feed(self, piece: str) -> list[ReplyEvent]:
-        """What is certain once this piece has come."""
+        """Return what is certain once this piece has come."""
         self._text += piece
         return self._take(last=False)
 
@@ -98,7 +98,7 @@ class ReplyParser:
         return events
 
     def finish(self, *, whole: bool = True) -> list[ReplyEvent]:
-        """The rest. whole: the model ended the reply itself.
+        """Return the rest. whole: the model ended the reply itself.
 
         A model that was to think and ended without `</think>` has answered in place of thinking:
         its text is returned once more, as the answer.
@@ -126,7 +126,7 @@ class ReplyParser:
     # Each state takes what it can from the front of `_text`. It returns False where it must wait.
 
     def _read_start(self, last: bool) -> bool:
-        """The beginning of a reply: the newline of the role line, or `<think>`."""
+        """Read the beginning of a reply: the newline of the role line, or `<think>`."""
         text = self._text
         if self._role_line and text[0] == "\n":
             self._text, self._role_line, self._may_be_unknown = text[1:], False, False
@@ -165,7 +165,7 @@ class ReplyParser:
         return True
 
     def _read_line_start(self, last: bool) -> bool:
-        """A line that may be the name of a tool, or an object that may be a call."""
+        """Read a line that may be the name of a tool, or an object that may be a call."""
         if not self._tools:
             self._read = self._read_line
             return True
@@ -198,7 +198,7 @@ class ReplyParser:
         return True
 
     def _may_be_name(self, line: str, *, whole: bool) -> bool:
-        """Whether a line, or its beginning, is a tool's name."""
+        """Return whether a line, or its beginning, is a tool's name."""
         if self._may_be_unknown and NAME.fullmatch(line):
             return True
         if whole:
@@ -222,7 +222,7 @@ class ReplyParser:
         return True
 
     def _read_native(self, last: bool) -> bool:
-        """All the rest of the message."""
+        """Read all the rest of the message."""
         return False
 
     def _read_object(self, last: bool) -> bool:

@@ -52,7 +52,7 @@ class ReplyGrammar:
 
     @classmethod
     def with_tools(cls, text: Grammar | None, tools: Sequence[Offer], style: CallStyle) -> Self:
-        """A text that matches, or the call of one of the tools. Raises GrammarError."""
+        """Allow a text that matches, or the call of one of the tools. Raises GrammarError."""
         return cls(style, text, {_name(tool): arguments(tool, style) for tool in tools})
 
     @classmethod
@@ -64,7 +64,7 @@ class ReplyGrammar:
         strict: Iterable[str],
         parallel: bool = True,
     ) -> Self:
-        """Any text, and calls of the tools. Raises GrammarError.
+        """Allow any text, and calls of the tools. Raises GrammarError.
 
         strict: names of tools whose arguments match their parameters; those of the others are some
         object. A tool of GLM-4's own takes any text, and needs no rule.
@@ -135,7 +135,7 @@ def arguments(tool: Offer, style: CallStyle) -> Grammar:
 
 
 def honoured(tools: Iterable[Offer], style: CallStyle) -> tuple[frozenset[str], list[str]]:
-    """The tools whose parameters a grammar can follow, and why it cannot follow the others."""
+    """Return the tools whose parameters a grammar can follow, and why not those of the others."""
     names, reasons = set(), []
     for tool in tools:
         try:

@@ -31,7 +31,7 @@ class ReplyRecord:
         return self._parser.stopped
 
     def feed(self, piece: str) -> list[ReplyEvent]:
-        """What is certain once this piece has come."""
+        """Return what is certain once this piece has come."""
         self.raw += piece
         return self._keep(self._parser.feed(piece))
 
@@ -44,12 +44,12 @@ class ReplyRecord:
         return events
 
     def finish(self, *, whole: bool) -> list[ReplyEvent]:
-        """The rest. whole: the model ended the reply itself."""
+        """Return the rest. whole: the model ended the reply itself."""
         self._finished = True
         return self._keep(self._parser.finish(whole=whole))
 
     def messages(self) -> list[Message]:
-        """The assistant's messages without calls. A reply that was interrupted ends as it is."""
+        """Return the messages without calls. A reply that was interrupted ends as it is."""
         if not self._finished:
             rest = self.finish(whole=False)
             self._answers[-1] += "".join(e.text for e in rest if isinstance(e, BadCall))

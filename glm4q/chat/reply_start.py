@@ -31,7 +31,7 @@ class ReplyStart:
         style: CallStyle,
         natives: Collection[str] = (),
     ) -> ReplyParser:
-        """What reads the reply. tools: names that were offered; stop: strings that end it.
+        """Return what reads the reply. tools: names that were offered; stop: strings that end it.
 
         style and natives: how the template writes calls, and GLM-4's own tools among the names.
         """

@@ -107,7 +107,7 @@ class ChatSession:
         self.messages, self._counted_tokens = [*messages], None
 
     def row(self) -> tuple[Row, int]:
-        """The row that holds most of the conversation, and how many tokens of it."""
+        """Return the row that holds most of the conversation, and how many tokens of it."""
         token_ids = self._transcript.token_ids
         row = max(self._batch.rows, key=lambda each: each.shared(token_ids))
         return row, row.shared(token_ids)

@@ -166,7 +166,7 @@ class JinjaRenderer:
 
 
 def find_source(path: Path, config: Mapping[str, Any]) -> str | None:
-    """The default template; a .jinja file wins, as in transformers 5."""
+    """Return the default template; a .jinja file wins, as in transformers 5."""
     if is_gguf(path):
         template = read_gguf(path).metadata.get(TEMPLATE)
         return template if isinstance(template, str) else None
@@ -190,7 +190,7 @@ def _read_text(path: Path) -> str:
 
 
 def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
-    """The special tokens that a template may print; each is a string or an AddedToken's object."""
+    """Read the special tokens that a template may print, as strings or as AddedToken objects."""
     values = {name: config.get(name) for name in SPECIAL_TOKENS}
     contents = {
         name: value.get("content") if isinstance(value, dict) else value

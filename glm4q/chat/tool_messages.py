@@ -45,18 +45,18 @@ def run_call(
 
 
 def call_style(template: str) -> CallStyle:
-    """The way in which a template's source reads calls."""
+    """Return the way in which a template's source reads calls."""
     openai = "tool_calls" in template and "metadata" not in template
     return "tool_calls" if openai else "metadata"
 
 
 def native_tools(template: str) -> frozenset[str]:
-    """The kinds of GLM-4's own tools that a template's source describes."""
+    """Return the kinds of GLM-4's own tools that a template's source describes."""
     return frozenset(kind for kind in NATIVE_TOOLS if f"== '{kind}'" in template)
 
 
 def call_message(call: ToolCall | BadCall, style: CallStyle, call_id: str) -> Message:
-    """The assistant's message that makes the call."""
+    """Return the assistant's message that makes the call."""
     if isinstance(call, BadCall):
         name, newline, rest = call.text.partition("\n")
         if style != "tool_calls" and newline and NAME.fullmatch(name):
@@ -71,14 +71,14 @@ def call_message(call: ToolCall | BadCall, style: CallStyle, call_id: str) -> Me
 
 
 def write_arguments(call: ToolCall, style: CallStyle) -> str:
-    """The arguments of a call that no model of this template wrote."""
+    """Return the arguments of a call that no model of this template wrote."""
     if style == "python":
         return write_python_call(call.arguments)
     return json.dumps(call.arguments, ensure_ascii=False)
 
 
 def result_message(result: ToolResult, style: CallStyle, call_id: str) -> Message:
-    """The message that tells the model what its call gave."""
+    """Return the message that tells the model what its call gave."""
     if style != "tool_calls":
         return {"role": "observation", "content": result.text}
     message = {"role": "tool", "content": result.text, "tool_call_id": call_id}

@@ -22,7 +22,7 @@ class Transcript:
     """Characters and tokens up to the end of each prompt and each reply."""
 
     def encode(self, prompt: str, tokenizer: Tokenizer) -> list[int]:
-        """The ids of a prompt; those of what it shares with the conversation as they were."""
+        """Encode a prompt; what it shares with the conversation has the ids that it had there."""
         for characters, tokens in reversed(self.cuts):
             if prompt.startswith(self.text[:characters]):
                 added = prompt[characters:]
@@ -50,7 +50,7 @@ class Transcript:
         self._cut()
 
     def copy(self) -> "Transcript":
-        """A transcript that can go on by itself."""
+        """Return a transcript that can go on by itself."""
         return Transcript(self.text, [*self.token_ids], [*self.cuts])
 
     def _cut(self) -> None:

@@ -22,7 +22,7 @@ class TerminalConsent:
         self._console, self._allowed, self._can_ask = console, set(allowed), can_ask
 
     def __call__(self, call: ToolCall) -> bool:
-        """Whether the call may run. The call itself is shown by whoever shows the reply."""
+        """Return whether the call may run. The call itself is shown by whoever shows the reply."""
         if call.name in self._allowed:
             return True
         if not self._can_ask:

@@ -106,5 +106,5 @@ class Terminal:
 
 
 def _may_be_command(name: str) -> bool:
-    """Whether a word is a command or a mistyped one, and no path such as /etc/hosts."""
+    """Return whether a word is a command or a mistyped one, and no path such as /etc/hosts."""
     return name in BY_NAME or name[1:].isalpha()

@@ -96,11 +96,11 @@ def take_last_question(state: State) -> str:
 
 
 def questions(messages: Sequence[Message]) -> list[int]:
-    """The places of the user's questions."""
+    """Return the places of the user's questions."""
     return [place for place, message in enumerate(messages) if message["role"] == "user"]
 
 
 def shortened(text: str) -> str:
-    """The beginning of a text, in one line."""
+    """Return the beginning of a text, in one line."""
     line = " ".join(text.split())
     return line if len(line) <= 60 else f"{line[:57]}..."

@@ -14,7 +14,7 @@ TEMPLATE = "tokenizer.chat_template"
 
 
 def read_gguf_tokenizer(file: GgufFile) -> tokenizers.Tokenizer:
-    """The BPE tokenizer of a file. Raises TokenizerError or CheckpointError."""
+    """Return the BPE tokenizer of a file. Raises TokenizerError or CheckpointError."""
     model = file.get("tokenizer.ggml.model", str)
     if model != "gpt2":
         raise TokenizerError(f"{file.path} has a tokenizer of the kind {model}; gpt2 (BPE) is read")
@@ -44,7 +44,7 @@ def read_gguf_tokenizer(file: GgufFile) -> tokenizers.Tokenizer:
 
 
 def _pre_tokenizer(file: GgufFile, name: str) -> pre_tokenizers.PreTokenizer:
-    """How text is cut before BPE, which llama.cpp knows by a name only."""
+    """Return how text is cut before BPE, which llama.cpp knows by a name only."""
     if name in GLM4:
         split = pre_tokenizers.Split(tokenizers.Regex(PATTERN), behavior="isolated")
         rest = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

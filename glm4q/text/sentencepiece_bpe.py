@@ -40,7 +40,7 @@ class SentencePieceModel:
 
 
 def is_sentencepiece(path: Path) -> bool:
-    """Whether a tokenizer.model begins with a piece, and not with tiktoken's base64."""
+    """Return whether a tokenizer.model begins with a piece, and not with tiktoken's base64."""
     with path.open("rb") as stream:
         first = stream.read(4)
     # A field that holds a message of a few bytes, whose own first field is text that is not empty.
@@ -48,7 +48,7 @@ def is_sentencepiece(path: Path) -> bool:
 
 
 def read_sentencepiece(path: Path) -> tokenizers.Tokenizer:
-    """The tokenizer of a file, with ChatGLM3's control tokens. Raises TokenizerError."""
+    """Return the tokenizer of a file, with ChatGLM3's control tokens. Raises TokenizerError."""
     try:
         read = parse(path.read_bytes())
     except (ValueError, IndexError, struct.error) as error:
@@ -94,7 +94,7 @@ def _backend(read: SentencePieceModel) -> tokenizers.Tokenizer:
 
 
 def _merges(read: SentencePieceModel, vocab: dict[str, int]) -> list[tuple[str, str]]:
-    """Every cut of a piece into two, the pieces of the best scores first."""
+    """Return every cut of a piece into two, the pieces of the best scores first."""
     normal = {token: score for token, score, kind in read.pieces if kind == NORMAL}
     cuts = [
         (token[:at], token[at:], score)

@@ -96,7 +96,7 @@ class Tokenizer:
         return self._backend.get_vocab_size()
 
     def largest_id(self) -> tuple[int, str]:
-        """The largest token id, and its token; (-1, "") where there are no tokens."""
+        """Return the largest token id, and its token; (-1, "") where there are no tokens."""
         ids = self._backend.get_vocab(with_added_tokens=True)
         return max(((token_id, token) for token, token_id in ids.items()), default=(-1, ""))
 
@@ -135,7 +135,7 @@ class Tokenizer:
         return self._backend.decode(token_ids, skip_special_tokens=True)
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes that a token adds to a text: none for control tokens and padding ids.
+        """Return the bytes that a token adds to a text: none for control tokens and padding ids.
 
         Raises TokenizerError where the tokenizer's decoder is of an unknown kind.
         """
@@ -145,7 +145,7 @@ class Tokenizer:
         return self._bytes_of(token)
 
     def token_text(self, token_id: int) -> str:
-        """A token as text: a control token by its name, and U+FFFD for bytes that are no text."""
+        """Write a token as text: a control token by name, and U+FFFD for bytes that are no text."""
         named = self._backend.id_to_token(token_id)
         if named in self.control_tokens:
             return str(named)

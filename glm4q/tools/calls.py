@@ -53,20 +53,20 @@ class JsonSyntax:
         self._scanner = BracketScanner()
 
     def begins(self, text: str) -> bool | None:
-        """Whether a text begins with arguments; None while it is too short to tell."""
+        """Return whether a text begins with arguments; None while it is too short to tell."""
         return text.startswith("{") if text else None
 
     def end(self, text: str, *, last: bool = False) -> int | None:
-        """The place behind the object; None while it is not complete. last: nothing follows."""
+        """Find the place behind the object; None while it is not whole. last: nothing follows."""
         return self._scanner.end(text)
 
     def read(self, name: str, text: str, tools: Collection[str]) -> "ToolCall | BadCall":
-        """The call of a name and these arguments."""
+        """Return the call of a name and these arguments."""
         return read_named_call(name, text, tools)
 
 
 def read_named_call(name: str, text: str, tools: Collection[str]) -> ToolCall | BadCall:
-    """The call of a name and an object of arguments."""
+    """Return the call of a name and an object of arguments."""
     if missing := missing_tool(name, text, tools):
         return missing
     arguments = _read_object(text)
@@ -78,7 +78,7 @@ def read_named_call(name: str, text: str, tools: Collection[str]) -> ToolCall | 
 
 
 def missing_tool(name: str, text: str, tools: Collection[str]) -> BadCall | None:
-    """What the model reads where it calls a tool that was not offered."""
+    """Return what the model reads where it calls a tool that was not offered."""
     if name in tools:
         return None
     known = ", ".join(sorted(tools))
@@ -86,7 +86,7 @@ def missing_tool(name: str, text: str, tools: Collection[str]) -> BadCall | None
 
 
 def read_object_call(text: str, tools: Collection[str]) -> ToolCall | BadCall | None:
-    """The call that one object spells; None where the object is no call but an answer."""
+    """Return the call that one object spells; None where the object is no call but an answer."""
     whole = _read_object(text)
     if isinstance(whole, str):
         return BadCall(text, f"the call is not valid JSON: {whole}")
@@ -105,7 +105,7 @@ def read_object_call(text: str, tools: Collection[str]) -> ToolCall | BadCall | 
 
 
 def _first_name(text: str) -> object:
-    """The name that `text` begins with: JSON's readers take the last of two."""
+    """Return the name that `text` begins with: JSON's readers take the last of two."""
     begun = OBJECT_WITH_NAME.match(text)
     if begun is None:
         return None
@@ -114,7 +114,7 @@ def _first_name(text: str) -> object:
 
 
 def _read_object(text: str) -> dict[str, Any] | str:
-    """The object, or what is wrong with it. A line break inside a string is let pass."""
+    """Return the object, or what is wrong with it. A line break inside a string is let pass."""
     try:
         value = json.loads(text, strict=False, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:

@@ -140,7 +140,7 @@ class Toolbox:
         return [tool.offer for name, tool in self._tools.items() if name in wanted]
 
     def run(self, call: ToolCall) -> str:
-        """What the model is to read about the call."""
+        """Return what the model is to read about the call."""
         return self._tools[call.name].run(call.arguments)
 
 
@@ -158,7 +158,7 @@ def _checked(function: Callable[..., object], model: type[pydantic.BaseModel]) -
 
 
 def load_tools(path: Path) -> list[Tool]:
-    """The public functions that a Python file defines. Its code runs. Raises OptionError."""
+    """Return the public functions that a Python file defines. Its code runs. Raises OptionError."""
     if not path.is_file():
         raise OptionError(f"--tools {path}: there is no such file")
     module = _import_file(path)

@@ -32,7 +32,7 @@ class PythonSyntax:
         """The place behind the parentheses."""
 
     def begins(self, text: str) -> bool | None:
-        """Whether a text begins with arguments; None while it is too short to tell."""
+        """Return whether a text begins with arguments; None while it is too short to tell."""
         if BEGIN.match(text):
             return True
         if FENCE.startswith(text):
@@ -42,7 +42,7 @@ class PythonSyntax:
         return None if unfinished else False
 
     def end(self, text: str, *, last: bool = False) -> int | None:
-        """The place behind the call and its fence; None while it is not complete.
+        """Return the place behind the call and its fence; None while it is not complete.
 
         last: nothing follows.
         """
@@ -57,12 +57,12 @@ class PythonSyntax:
         return self._closed if last or not FENCE.startswith(fence) else None
 
     def read(self, name: str, text: str, tools: Collection[str]) -> ToolCall | BadCall:
-        """The call of a name and these arguments."""
+        """Return the call of a name and these arguments."""
         return read_python_call(name, text, tools)
 
 
 def read_python_call(name: str, text: str, tools: Collection[str]) -> ToolCall | BadCall:
-    """The call of a name and a Python call. Nothing of it is run: values are literals."""
+    """Return the call of a name and a Python call. Nothing of it is run: values are literals."""
     if missing := missing_tool(name, text, tools):
         return missing
     code = OPEN_FENCE.sub("", text, count=1).strip().removesuffix(FENCE)
@@ -75,7 +75,7 @@ def read_python_call(name: str, text: str, tools: Collection[str]) -> ToolCall |
 
 
 def write_python_call(arguments: Mapping[str, Any]) -> str:
-    """The inverse of `read_python_call`: a call with these arguments, in its fence."""
+    """Write a call with these arguments, in its fence, for `read_python_call`."""
     pairs = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
     return f"{FENCE}python\n{CALL}({pairs})\n{FENCE}"
 

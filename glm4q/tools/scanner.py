@@ -14,7 +14,7 @@ class BracketScanner:
         self._escaped = False
 
     def end(self, text: str) -> int | None:
-        """The place behind the bracket that closes the first one; None while it has not come.
+        """Find the place behind the bracket that closes the first one; None while it is missing.
 
         Each call gets the same text, longer than before: no character is looked at twice.
         """

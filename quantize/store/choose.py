@@ -67,7 +67,7 @@ def choose_variant(stored: StoredModel, request: ModelRequest) -> Chosen:
 
 
 def wanted_weights(request: ModelRequest) -> str | None:
-    """The weights that the user asks for; None where the plan chooses. Raises OptionError."""
+    """Read which weights the user asks for; None lets the plan choose. Raises OptionError."""
     if request.weights is not None:
         one_of("weights", request.weights, ("bf16", *MADE))
     if request.quick and request.weights not in (None, "int4"):
@@ -82,7 +82,7 @@ def choose_entry(entries: Iterable[Entry], request: ModelRequest) -> Entry | Non
 
 
 def is_asked_for(entry: Entry, request: ModelRequest) -> bool:
-    """Whether an entry is of the variant that the user named.
+    """Return whether an entry is of the variant that the user named.
 
     Who names int4 does not mean what --quick made of it; who leaves the weights open takes that.
     """
@@ -146,14 +146,14 @@ def _question(subject: Subject, request: ModelRequest) -> Question:
 
 
 def _computes_on_host(request: ModelRequest) -> bool:
-    """Whether the CPU computes: no card is named, and this machine has none."""
+    """Return whether the CPU computes: no card is named, and this machine has none."""
     if request.gpu is not None or request.vram is not None:
         return False
     return choose_device(request.device).type == "cpu"
 
 
 def _gpu() -> Card:
-    """The GPU as torch sees it, where the driver's own library is not there to ask."""
+    """Return the GPU as torch sees it, where the driver's own library is not there to ask."""
     free, _ = torch.cuda.mem_get_info()
     return Card(torch.cuda.get_device_name(), free, "free now", ())
 

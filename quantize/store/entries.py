@@ -67,7 +67,7 @@ class Origin:
 
 
 def source_name(source: str) -> str:
-    """The beginning of the names of all entries of a source.
+    """Return the beginning of the names of all entries of a source.
 
     >>> source_name("zai-org/glm-4-9b-chat-hf")
     'zai-org--glm-4-9b-chat-hf'
@@ -121,7 +121,7 @@ class Store:
                 yield Entry(directory, Origin.read(directory / ORIGIN))
 
     def of_source(self, source: str) -> list[Entry]:
-        """The finished entries of a source."""
+        """Return the finished entries of a source."""
         wanted = source.lower()
         return [
             entry
@@ -140,11 +140,11 @@ class Store:
                         yield origin
 
     def find(self, name: str) -> Entry | None:
-        """The entry of that name."""
+        """Return the entry of that name."""
         return next((entry for entry in self.entries() if entry.name == name), None)
 
     def workshop(self, source: str) -> Path:
-        """The directory in which a source lies while an entry is made of it."""
+        """Return the directory in which a source lies while an entry is made of it."""
         return self.directory / f".{source_name(source)}.source"
 
     def remove(self, words: str) -> tuple[str, int]:
@@ -194,12 +194,12 @@ class Store:
 
 
 def open_store(directory: Path | None) -> Store:
-    """The store of an option, or the user's own."""
+    """Return the store of an option, or the user's own."""
     return Store(directory or data_directory())
 
 
 def disk_bytes(directory: Path) -> int:
-    """The bytes of the disk that a directory takes; holes in files take none."""
+    """Return the bytes of the disk that a directory takes; holes in files take none."""
     return sum(
         file.lstat().st_blocks * 512 for file in directory.rglob("*") if not file.is_symlink()
     )

@@ -223,7 +223,7 @@ class Making:
 
 
 def _card_rates(job: Job) -> CardRates | None:
-    """What this machine's card computes a second, where the run is on it and it is known."""
+    """Return what this machine's card computes a second, where the run is on it and it is known."""
     card = find_machine_card() if job.how.device.type == "cuda" else None
     if card is None or card.gpu is None:
         return None
@@ -239,7 +239,7 @@ def about_quick() -> str:
 
 
 def free_words(directory: Path) -> str:
-    """The bytes that are free on the disk of a directory."""
+    """Return the bytes that are free on the disk of a directory."""
     place = next(each for each in (directory, *directory.parents) if each.exists())
     status = os.statvfs(place)
     return human_bytes(status.f_bavail * status.f_frsize)

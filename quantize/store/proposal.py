@@ -15,7 +15,7 @@ BYTES_PER_SECOND = (12.5e6 / 2, 12.5e6)
 
 
 def proposal(making: Making, chosen: Chosen | None, width: int) -> str:
-    """What is to be made, and what that takes, in a line for each."""
+    """Return what is to be made, and what that takes, in a line for each."""
     rows = [*_rows(making, chosen)]
     indent = " " * (max(len(name) for name, _ in rows) + 4)
     return "\n".join(

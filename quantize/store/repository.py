@@ -43,7 +43,7 @@ class HubFile:
         return self.sha256 or self.git_sha1 or ""
 
     def new_hash(self) -> Hash:
-        """The hash that computes `published_sum` from the bytes of the file."""
+        """Return the hash that computes `published_sum` from the bytes of the file."""
         if self.sha256:
             return hashlib.sha256()
         return hashlib.sha1(f"blob {self.size}\0".encode())

@@ -44,7 +44,7 @@ def resolve(request: ModelRequest, make: Make) -> Path:
 
 
 def repository_of(model: str) -> str:
-    """The Hugging Face id that a preset or an id names. Raises OptionError."""
+    """Return the Hugging Face id that a preset or an id names. Raises OptionError."""
     if repository := REPOSITORIES.get(model.lower()):
         return repository
     if "/" not in model:
@@ -57,7 +57,7 @@ def repository_of(model: str) -> str:
 
 
 def _fits(stored: StoredModel, request: ModelRequest) -> bool:
-    """Whether an unquantized directory runs as it is, on this machine."""
+    """Return whether an unquantized directory runs as it is, on this machine."""
     if request.gpu is not None or request.vram is not None:
         return False
     machine = choose_machine(request.device, request.dtype, request.kernel, request.activations)
@@ -94,7 +94,7 @@ def _make(name: str, store: Store, request: ModelRequest, make: Make) -> Entry:
 
 
 def _begun(source: Source, store: Store, request: ModelRequest) -> Origin | None:
-    """The origin of an entry of this source that an earlier run began, and that is asked for."""
+    """Return the origin of an entry of this source that an earlier run began for this request."""
     for origin in store.begun():
         same = (origin.source, origin.commit) == (source.name, source.commit)
         asked = is_asked_for(Entry(store.directory, origin), request)

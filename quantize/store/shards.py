@@ -35,7 +35,7 @@ class Schedule:
 
     @classmethod
     def of(cls, stored: StoredModel, parts: Iterable[list[Weight]]) -> "Schedule":
-        """The schedule of a model whose weights are read part by part."""
+        """Return the schedule of a model whose weights are read part by part."""
         needed = [_files(stored, weights) for weights in parts]
         if stored.config.tie_word_embeddings:  # the checks at the end read the head again
             embedding = [each for each in stored.formats if each.name == EMBEDDING]
@@ -45,7 +45,7 @@ class Schedule:
 
     @classmethod
     def whole(cls, stored: StoredModel) -> "Schedule":
-        """The schedule of a model all of whose files are needed at once."""
+        """Return the schedule of a model all of whose files are needed at once."""
         sizes = {header.file.name: header.file.stat().st_size for header in stored.tensors.values()}
         return cls((tuple(sorted(sizes)),), sizes)
 
@@ -62,12 +62,12 @@ class Schedule:
         return max([*pairs, *moments])
 
     def alive(self, part: int) -> set[str]:
-        """The shards that are needed by this part, or by one before it and one behind it."""
+        """Return the shards that are needed by this part, or by one before it and one behind it."""
         before = {name for names in self.needed[: part + 1] for name in names}
         return before & self.needed_from(part)
 
     def needed_from(self, part: int) -> set[str]:
-        """The shards that this part or a later one needs."""
+        """Return the shards that this part or a later one needs."""
         return {name for names in self.needed[part:] for name in names}
 
 
@@ -105,7 +105,7 @@ class ShardSupply:
         self._closed = False
 
     def stamps(self) -> Mapping[str, Any]:
-        """The commit, and the published sum of each shard."""
+        """Return the commit, and the published sum of each shard."""
         files = self._repository.files
         sums = {name: files[name].published_sum for name in sorted(self._schedule.order)}
         return {"repository": self._repository.name, "commit": self._repository.commit, **sums}
@@ -220,7 +220,7 @@ def _empty(file: Path) -> None:
 
 
 def _header(file: Path) -> bytes:
-    """The header of a shard, with its length."""
+    """Return the header of a shard, with its length."""
     with file.open("rb") as stream:
         length = stream.read(8)
         return length + stream.read(int.from_bytes(length, "little"))

@@ -35,7 +35,7 @@ class Source:
     """None where all files are on this machine."""
 
     def url(self, file_name: str) -> str:
-        """The address of a file at the commit."""
+        """Return the address of a file at the commit."""
         return file_url(self.name, file_name, None, self.commit)
 
 

@@ -67,7 +67,7 @@ class SectionOffer:
 
 
 def function_of(tool: Any) -> dict[str, Any]:
-    """The function that a tool is. Raises TokenizerError for another kind."""
+    """Return the function that a tool is. Raises TokenizerError for another kind."""
     function = tool.get("function") if isinstance(tool, dict) else None
     if not (isinstance(function, dict) and isinstance(function.get("name"), str)):
         raise TokenizerError(f"a tool must be a function with a name, not {json.dumps(tool)[:80]}")

@@ -68,7 +68,7 @@ class SessionDirectory:
         self._path = path
 
     def names(self) -> list[str]:
-        """The names of all sessions, the last used first."""
+        """Return the names of all sessions, the last used first."""
         files = [file for file in self._path.glob(f"*{SUFFIX}") if NAME.fullmatch(file.stem)]
         return [file.stem for file in sorted(files, key=_last_used, reverse=True)]
 
@@ -77,7 +77,7 @@ class SessionDirectory:
         return _last_used(self.file(name))
 
     def file(self, name: str) -> Path:
-        """The file of a session. Raises SessionError where the name cannot be one."""
+        """Return the file of a session. Raises SessionError where the name cannot be one."""
         if not NAME.fullmatch(name):
             raise SessionError(
                 f"a session's name has 1 to 64 letters, digits, dots and hyphens, and begins with "

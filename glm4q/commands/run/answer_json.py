@@ -56,13 +56,13 @@ def answer_as_json(llm: LLM, session: ChatSession, events: Generator[ChatEvent])
 
 
 def _token(choice: TokenChoice) -> dict[str, Any]:
-    """A token with the logarithm of its probability, and the likeliest at its place."""
+    """Return a token with the logarithm of its probability, and the likeliest at its place."""
     top = [{"token": text, "logprob": value} for text, value in choice.top]
     return {"id": choice.id, "token": choice.text, "logprob": choice.log_probability, "top": top}
 
 
 def _describe(result: ToolResult) -> dict[str, Any]:
-    """A call with its result. A call that cannot be read has no name and no arguments."""
+    """Return a call with its result. A call that cannot be read has no name and no arguments."""
     call = result.call
     if isinstance(call, ToolCall):
         return {"name": call.name, "arguments": call.arguments, "result": result.text}

@@ -34,7 +34,7 @@ def base_model_note(llm: LLM) -> str | None:
 
 
 def _names(directory: Path) -> list[str]:
-    """The names that a model has: its directory's, and what its config.json says."""
+    """Return the names that a model has: its directory's, and what its config.json says."""
     names = [directory.resolve().name]
     if is_gguf(directory):
         return names

@@ -29,12 +29,12 @@ class Running:
 
 
 def sessions_directory() -> SessionDirectory:
-    """Where conversations are kept."""
+    """Return where conversations are kept."""
     return SessionDirectory(state_directory() / "sessions")
 
 
 def prefixes_directory() -> Path:
-    """Where cached prompts are kept, unless an option names another place."""
+    """Return where cached prompts are kept, unless an option names another place."""
     return cache_directory() / "prefixes"
 
 

@@ -77,7 +77,7 @@ def choose_tools(options: ToolOptions) -> Iterator[ChosenTools]:
 
 
 def _allowed(names: Sequence[str], known: Collection[str]) -> set[str]:
-    """The names of calls that run without a question. Raises OptionError."""
+    """Return the names of calls that run without a question. Raises OptionError."""
     allowed: set[str] = set()
     for name in names:
         if name not in known:

@@ -43,7 +43,7 @@ def list_blocks(directory: Path) -> list[Stored]:
 
 
 def chain_of(directory: Path, tail: str | None) -> list[Path]:
-    """The files of a sequence, the last block first, as far as they are there.
+    """Return the files of a sequence, the last block first, as far as they are there.
 
     directory: that of one fingerprint. tail: the id of the last block.
     """

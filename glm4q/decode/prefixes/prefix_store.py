@@ -127,7 +127,7 @@ class PrefixStore:
         return block
 
     def _saved(self, row: Row) -> list[Block]:
-        """The blocks whose tokens are in the row as they were written, and still on disk."""
+        """Return the blocks whose tokens are in the row as they were written, and still on disk."""
         chain: list[Block] = []
         for block in self._chains.get(row, ()):
             if block.stop > row.cache.unchanged or not self._path(block).exists():
@@ -179,7 +179,7 @@ class PrefixStore:
             return error
 
     def _find(self, prompt: Sequence[int], room: int) -> list[Block]:
-        """The blocks that begin as the prompt does, as far as any sequence on disk does."""
+        """Return the blocks that begin as the prompt does, as far as any sequence on disk does."""
         children: dict[str, list[BlockName]] = {}
         for name in self._names():
             children.setdefault(name.parent, []).append(name)

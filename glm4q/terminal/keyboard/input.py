@@ -40,7 +40,7 @@ class Entry:
 
 
 def is_open(typed: str) -> bool:
-    """Whether a block has begun and has not ended."""
+    """Return whether a block has begun and has not ended."""
     return typed.lstrip().startswith(BLOCK) and typed.count(BLOCK) % 2 == 1
 
 
@@ -91,7 +91,7 @@ class EditorReader:
 
 
 def can_edit(terminal: str) -> bool:
-    """Whether an editor can be shown. terminal: its name, as TERM gives it."""
+    """Return whether an editor can be shown. terminal: its name, as TERM gives it."""
     return sys.stdin.isatty() and sys.stdout.isatty() and terminal not in ("", "dumb", "unknown")
 
 

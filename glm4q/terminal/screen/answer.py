@@ -66,7 +66,7 @@ class AnswerWriter:
         self._flush()
 
     def _take(self, piece: Span) -> None:
-        """A line's end, white space, or a part of a word."""
+        """Return a line's end, white space, or a part of a word."""
         if piece.text.isspace():
             self._end_word()
             if piece.text == "\n":

@@ -53,12 +53,12 @@ class MarkdownStyler:
         return bool(self._fence)
 
     def feed(self, piece: str) -> list[Span]:
-        """The spans that are certain now."""
+        """Return the spans that are certain now."""
         self._text += piece
         return self._take(last=False)
 
     def finish(self) -> list[Span]:
-        """The rest."""
+        """Return the rest."""
         return self._take(last=True)
 
     def _take(self, *, last: bool) -> list[Span]:
@@ -88,7 +88,7 @@ class MarkdownStyler:
         return " ".join(dict.fromkeys(style for style in styles if style))
 
     def _style_line_start(self, last: bool) -> bool:
-        """The marks that say what kind of line this is."""
+        """Style the marks that say what kind of line this is."""
         line, newline, _ = self._text.partition("\n")
         known = newline or last or any(each not in BLOCK_CHARACTERS for each in line)
         if not known:
@@ -110,7 +110,7 @@ class MarkdownStyler:
         return True
 
     def _style_fence(self, line: str, mark: str, *, whole: bool) -> bool:
-        """A line that begins or ends a block of code, once all of it is there."""
+        """Style a line that begins or ends a block of code, once all of it is there."""
         if not whole:
             self._in_line = False
             return False
@@ -122,7 +122,7 @@ class MarkdownStyler:
         return mark.startswith(self._fence) and not line.strip().strip(mark[0])
 
     def _style_inline(self, last: bool) -> bool:
-        """One stretch of plain text, or one mark."""
+        """Style one stretch of plain text, or one mark."""
         character = self._text[0]
         if character == "\n":
             self._spans.append(Span("\n"))
@@ -143,7 +143,7 @@ class MarkdownStyler:
         return True
 
     def _style_mark(self, character: str, last: bool) -> bool:
-        """A run of `, * or _, whose meaning the character behind it decides."""
+        """Style a run of `, * or _, whose meaning the character behind it decides."""
         run = re.match(re.escape(character) + "+", self._text)[0]  # type: ignore[index]
         after = self._text[len(run) : len(run) + 1]
         if not after and not last:
@@ -170,5 +170,5 @@ class MarkdownStyler:
         self._emit(len(run), MARK)
 
     def _may_open(self, run: str, after: str) -> bool:
-        """Whether emphasis may begin here, by CommonMark's rule for `_`; `*` obeys it too (2*3)."""
+        """Say whether emphasis may begin here, by CommonMark's rule for `_`, also for `*` (2*3)."""
         return not after.isspace() and not self._before.isalnum() and run not in self._open

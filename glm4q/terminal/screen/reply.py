@@ -83,7 +83,7 @@ class ReplyView:
 
 
 def call_text(call: ToolCall) -> str:
-    """The arguments as a person reads them: code, for instance, with its line breaks."""
+    """Return the arguments as a person reads them: code, for instance, with its line breaks."""
     lines = []
     for name, value in call.arguments.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

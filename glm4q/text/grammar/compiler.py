@@ -25,7 +25,7 @@ class GrammarCompiler:
         self._kept: dict[str, LLMatcher] = {}
 
     def control_token(self, name: str) -> int | None:
-        """The id of a control token; None where the model has no such token."""
+        """Return the id of a control token; None where the model has no such token."""
         return self._tokenizer.control_tokens.get(name)
 
     def constraint(self, source: str, separator: int | None = None) -> GrammarConstraint:

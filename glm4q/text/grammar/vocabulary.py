@@ -28,7 +28,7 @@ class TokenTable:
         self._encode = tokenizer.encode
 
     def __call__(self, text: str) -> list[int]:
-        """The tokens of a text, which are likelier than other cuts of it."""
+        """Return the tokens of a text, which are likelier than other cuts of it."""
         return self._encode(text)
 
 

@@ -29,7 +29,7 @@ def resolve(host: str, port: int) -> list[str]:
 
 
 def is_public(text: str) -> bool:
-    """Whether an address belongs to the public network."""
+    """Return whether an address belongs to the public network."""
     address: IPv4Address | IPv6Address = ip_address(text.split("%")[0])
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:

@@ -114,7 +114,7 @@ def _replaced(tool: Tool, native: Tool) -> Tool:
 
 
 def _calls(code: str) -> list[tuple[str, list[Any], dict[str, Any]]]:
-    """The calls of some lines: name, values, and named values. Raises ToolError."""
+    """Return the calls of some lines: name, values, and named values. Raises ToolError."""
     try:
         body = ast.parse(code.strip()).body
         if not 0 < len(body) <= MOST_CALLS:

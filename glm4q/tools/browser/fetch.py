@@ -121,7 +121,7 @@ class Fetcher:
 
 
 def _parts(url: str) -> tuple[bool, str, int, str]:
-    """Whether it is https, the host, the port, and the path with the query."""
+    """Return whether it is https, the host, the port, and the path with the query."""
     try:
         parts = urlsplit(quote(url.strip(), safe=SAFE))
         host = (parts.hostname or "").encode("idna").decode() if parts.hostname else ""

@@ -7,7 +7,7 @@ MOST_CHARACTERS = 12_000
 
 
 def title_and_text(page: Page) -> tuple[str, str]:
-    """The title, which may be empty, and the text."""
+    """Return the title, which may be empty, and the text."""
     if page.content_type not in ("text/html", "application/xhtml+xml"):
         return "", _cut(page.text)
     # trafilatura takes half a second to import: whoever opens no page does not wait for it.

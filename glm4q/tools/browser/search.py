@@ -23,7 +23,7 @@ class SearchResult:
 
 
 def search(fetcher: Fetcher, engine: str, query: str, recency_days: int) -> list[SearchResult]:
-    """The first results. Raises ToolError.
+    """Return the first results. Raises ToolError.
 
     fetcher: reaches the engine, which the user chose, wherever it is.
     """

@@ -64,7 +64,7 @@ exec setpriv --bounding-set=-all --inh-caps=-all --no-new-privs -- "$@"
 
 
 def cage_command(program: Sequence[str]) -> list[str]:
-    """The command that runs `program` in a cage. Raises OptionError where none can be had."""
+    """Return the command that runs `program` in a cage. Raises OptionError without a cage."""
     for command in (_bubblewrap(program), _namespaces(program)):
         if command and _works(command[: len(command) - len(program)]):
             return command
@@ -72,8 +72,8 @@ def cage_command(program: Sequence[str]) -> list[str]:
 
 
 def package_directories() -> list[str]:
-    """Where this Python has its packages: a `.pth` file may name places outside of its prefix, and
-    a user's own packages lie in the home directory.
+    """List where this Python has its packages: a `.pth` file may name places outside of its prefix,
+    and a user's own packages lie in the home directory.
 
     Only directories that are for packages count: others hold programs of the user.
     """
@@ -81,7 +81,7 @@ def package_directories() -> list[str]:
 
 
 def _visible() -> list[str]:
-    """What is read-only in the cage: the system, and this Python with its packages."""
+    """Return what is read-only in the cage: the system, and this Python with its packages."""
     python = {Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).resolve().parents[1]}
     places = [*SYSTEM, *map(str, sorted(python)), *package_directories()]
     outer = [place for place in places if Path(place).exists()]
@@ -124,6 +124,6 @@ def _namespaces(program: Sequence[str]) -> list[str] | None:
 
 
 def _works(prefix: Sequence[str]) -> bool:
-    """Whether a cage opens: kernels and containers may forbid what the programs need."""
+    """Return whether a cage opens: kernels and containers may forbid what the programs need."""
     check = [*prefix, sys.executable, "-I", "-c", "pass"]
     return subprocess.run(check, capture_output=True, check=False).returncode == 0

@@ -77,7 +77,7 @@ class PythonCage:
         return self._process
 
     def _read_answer(self, process: subprocess.Popen[bytes]) -> Result | str:
-        """The answer's line, or why there is none. The code may have written anything."""
+        """Return the answer's line, or why there is none. The code may have written anything."""
         assert process.stdout is not None
         line, until = bytearray(), time.monotonic() + self._seconds
         while not line.endswith(b"\n"):

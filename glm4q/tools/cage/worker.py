@@ -64,7 +64,7 @@ def limit_itself(memory_bytes: int, cpu_seconds: int, file_bytes: int) -> None:
 
 
 def _forbid_system_calls() -> None:
-    """No new process and no way to another one: threads are all that `clone` still makes.
+    """Forbid new processes, and the ways to another one: threads are all that `clone` still makes.
 
     RLIMIT_NPROC would not do: the kernel does not hold it against root.
     """
@@ -82,7 +82,7 @@ def _forbid_system_calls() -> None:
 
 
 def _filter() -> bytes:
-    """A BPF program, as seccomp(2) describes it."""
+    """Return a BPF program, as seccomp(2) describes it."""
     machine, calls, others = MACHINES[platform.machine()]
 
     def instruction(code: int, value: int, then: int = 0, otherwise: int = 0) -> bytes:
@@ -160,7 +160,7 @@ def save_figures() -> None:
 
 
 def new_files(before: dict[str, float]) -> dict[str, str]:
-    """The files of the working directory that are new or changed, as base64."""
+    """Return the files of the working directory that are new or changed, as base64."""
     files: dict[str, str] = {}
     for path in sorted(Path().iterdir()):
         if len(files) == MOST_FILES:
@@ -173,6 +173,7 @@ def new_files(before: dict[str, float]) -> dict[str, str]:
 
 
 def times() -> dict[str, float]:
+    """Return when each file of the working directory was last written."""
     return {path.name: path.lstat().st_mtime_ns for path in Path().iterdir()}
 
 

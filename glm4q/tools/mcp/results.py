@@ -20,7 +20,7 @@ def result_text(result: "CallToolResult") -> str:
 
 
 def _block_text(block: "ContentBlock") -> str:
-    """One part of a result. The model reads text alone."""
+    """Return one part of a result. The model reads text alone."""
     if block.type == "text":
         return block.text
     if block.type in ("image", "audio"):

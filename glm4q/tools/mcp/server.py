@@ -104,7 +104,7 @@ def _reached(place: str, act: Callable[[], Any], stderr: TextIO | None = None) -
 
 
 def _reason(error: BaseException) -> str:
-    """The first of the errors of tasks that failed together."""
+    """Return the first of the errors of tasks that failed together."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return " ".join(str(error).split()) or type(error).__name__

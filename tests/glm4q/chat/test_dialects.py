@@ -153,9 +153,9 @@ def _read(name: str, written: str) -> list[ReplyEvent]:
     for cut in range(len(written) + 1):
         parser = ReplyStart(True, False).parser(["get_weather"], (), dialect.style)
         events = parser.feed(written[:cut]) + parser.feed(written[cut:]) + parser.finish()
-        said = "".join(event.text for event in events if isinstance(event, Text))
+        text = "".join(event.text for event in events if isinstance(event, Text))
         others = [event for event in events if not isinstance(event, Text)]
-        readings.append(([Text(said)] if said else []) + others)
+        readings.append(([Text(text)] if text else []) + others)
     assert all(reading == readings[0] for reading in readings)
     return readings[0]
 

@@ -162,10 +162,10 @@ def test_out_of_memory_ends_the_answer_and_not_the_session() -> None:
     model = FullModel([A, B, A, END], TOKENIZER.vocab_size, small_memory(200))
     session = _session(model)
     answer = session.ask("hello", GREEDY)
-    said: list[str] = []
+    pieces: list[str] = []
     with pytest.raises(MemoryFullError, match="no memory left"):
-        said.extend(answer)
-    assert "".join(said) == "ab"
+        pieces.extend(answer)
+    assert "".join(pieces) == "ab"
     assert session.messages[-1] == {"role": "assistant", "content": "ab"}
     assert "".join(session.ask("again", GREEDY)) == "a"
 

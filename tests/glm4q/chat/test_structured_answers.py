@@ -38,10 +38,10 @@ def llm(chat_checkpoint: Path) -> LLM:
 
 def answer(llm: LLM, schema: Any, params: SamplingParams = WILD) -> str:
     chat = llm.session(schema=schema, params=params)
-    said = "".join(chat.ask("Say it."))
+    text = "".join(chat.ask("Say it."))
     assert chat.last_answer
     assert chat.last_answer.finish_reason == "stop"
-    return said
+    return text
 
 
 def check(schema: Schema, text: str) -> None:
@@ -229,7 +229,7 @@ def test_every_reply_that_must_be_a_call_is_read_as_one(
     ]
     grammar = ReplyGrammar.with_tools(None, tools, style)
     for seed in range(4):
-        thoughts, calls = _apart(reply(grammar, start, seed, ""))
+        thoughts, calls = _thoughts_and_others(reply(grammar, start, seed, ""))
         (call,) = calls
         assert isinstance(call, ToolCall)
         if call.name == "weather":
@@ -254,7 +254,7 @@ def test_what_free_text_begins_as_a_call_ends_as_one_that_matches(
     tools = [{"function": {"name": name, "parameters": PERSON}} for name in ("see", "other")]
     grammar = ReplyGrammar.free(tools, style, strict=["see"])
     for seed, begin in enumerate(BEGINNINGS[style]):
-        _, events = _apart(reply(grammar, start, seed, begin))
+        _, events = _thoughts_and_others(reply(grammar, start, seed, begin))
         (call,) = [event for event in events if not isinstance(event, Text)]
         assert isinstance(call, ToolCall), call
         jsonschema.validate(call.arguments, PERSON)
@@ -299,11 +299,11 @@ def test_one_call_is_the_last_where_calls_are_not_parallel(reply: Reply) -> None
 def test_every_reply_that_must_match_is_read_whole(reply: Reply, start: ReplyStart) -> None:
     grammar = ReplyGrammar("metadata", Grammar.from_json_schema(PERSON))
     for seed in range(3):
-        _, texts = _apart(reply(grammar, start, seed, ""))
+        _, texts = _thoughts_and_others(reply(grammar, start, seed, ""))
         check(PERSON, "".join(text.text for text in texts))
 
 
-def _apart(events: list[Any]) -> tuple[list[Any], list[Any]]:
+def _thoughts_and_others(events: list[Any]) -> tuple[list[Any], list[Any]]:
     """Thinking, and all else."""
     thoughts = [event for event in events if isinstance(event, Thinking)]
     return thoughts, [event for event in events if not isinstance(event, Thinking)]

@@ -47,55 +47,55 @@ def test_record_of_a_quantized_model(
     quantized_tiny: MakeQuantized, capsys: pytest.CaptureFixture[str]
 ) -> None:
     directory = quantized_tiny(WeightFormat(4, 32))
-    found = measured(capsys, directory, "--depths", "0,64,200", "--kv", "int8")
-    assert found["depths"] == [0, 64, 200]
+    record = measured(capsys, directory, "--depths", "0,64,200", "--kv", "int8")
+    assert record["depths"] == [0, 64, 200]
     for name in ("prefill", "decode"):
-        speeds = found[f"{name}_tokens_per_second"]
+        speeds = record[f"{name}_tokens_per_second"]
         assert len(speeds) == 3
         assert min(speeds) > 0
-    first = found["prompt_tokens"] / found["prefill_tokens_per_second"][0]
-    assert found["time_to_first_token_seconds"] == pytest.approx(first)
-    assert found["load_seconds"] > 0
-    assert found["context"] == 209
-    assert all(each["held_bytes"] == each["planned_bytes"] for each in found["held"])
-    assert [each["name"] for each in found["held"]] == ["weights", "KV cache", "workspace"]
-    assert found["planned_bytes"] >= sum(each["held_bytes"] for each in found["held"])
-    assert found["threads"] == torch.get_num_threads()
-    assert found["versions"]["torch"] == torch.__version__
+    first = record["prompt_tokens"] / record["prefill_tokens_per_second"][0]
+    assert record["time_to_first_token_seconds"] == pytest.approx(first)
+    assert record["load_seconds"] > 0
+    assert record["context"] == 209
+    assert all(each["held_bytes"] == each["planned_bytes"] for each in record["held"])
+    assert [each["name"] for each in record["held"]] == ["weights", "KV cache", "workspace"]
+    assert record["planned_bytes"] >= sum(each["held_bytes"] for each in record["held"])
+    assert record["threads"] == torch.get_num_threads()
+    assert record["versions"]["torch"] == torch.__version__
 
 
 def test_a_token_reads_all_weights_but_the_embedding_and_the_cache_so_far(
     tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = measured(capsys, tiny_checkpoint, "--depths", "0,100", "--dtype", "fp32")
-    weights = next(each["held_bytes"] for each in found["held"] if each["name"] == "weights")
+    record = measured(capsys, tiny_checkpoint, "--depths", "0,100", "--dtype", "fp32")
+    weights = next(each["held_bytes"] for each in record["held"] if each["name"] == "weights")
     base = tiny.BASE
     embedding = base.vocab_size * base.hidden_size * 4
     vectors = 2 * base.num_hidden_layers * base.num_key_value_heads  # of keys and of values
     cached = 100 * vectors * base.head_dim * 4
-    assert found["decode_bytes_per_token"] == [weights - embedding, weights - embedding + cached]
+    assert record["decode_bytes_per_token"] == [weights - embedding, weights - embedding + cached]
     for share, read, speed in zip(
-        found["bandwidth_share"],
-        found["decode_bytes_per_token"],
-        found["decode_tokens_per_second"],
+        record["bandwidth_share"],
+        record["decode_bytes_per_token"],
+        record["decode_tokens_per_second"],
         strict=True,
     ):
-        assert share * found["read_bandwidth_bytes_per_second"] == pytest.approx(read * speed)
+        assert share * record["read_bandwidth_bytes_per_second"] == pytest.approx(read * speed)
 
 
 def test_kernels_that_serve_and_refusals(
     quantized_tiny: MakeQuantized, capsys: pytest.CaptureFixture[str]
 ) -> None:
     directory = quantized_tiny(WeightFormat(8, 32))
-    found = measured(capsys, directory, "--depths", "0", "--kernel", "reference")
-    quantized = [each for each in found["kernels"] if each["layers"].startswith("int8")]
+    record = measured(capsys, directory, "--depths", "0", "--kernel", "reference")
+    quantized = [each for each in record["kernels"] if each["layers"].startswith("int8")]
     assert {each["kernel"] for each in quantized} == {"reference"}
     assert sum(each["count"] for each in quantized) == 12  # six in each of two layers
-    assert found["kernels"][-1]["kernel"] == "one by one"
-    (refusal,) = found["kernels"][-1]["refusals"]
+    assert record["kernels"][-1]["kernel"] == "one by one"
+    (refusal,) = record["kernels"][-1]["refusals"]
     assert refusal == "native takes layers whose every linear the native kernel multiplies"
-    found = measured(capsys, directory, "--depths", "0")
-    for each in found["kernels"]:
+    record = measured(capsys, directory, "--depths", "0")
+    for each in record["kernels"]:
         reasons = " takes ", " runs ", " needs "
         assert all(any(reason in refusal for reason in reasons) for refusal in each["refusals"])
 
@@ -142,10 +142,10 @@ def test_peak_of_the_demo_is_near_its_plan(quantized_demo: Callable[[int], Path]
     code = "import sys; from glm4q.cli import main; sys.exit(main())"
     asked = ["bench", str(quantized_demo(8)), *SHORT, "--depths", "0,1000", "--json"]
     ran = subprocess.run([sys.executable, "-c", code, *asked], capture_output=True, check=True)
-    found = json.loads(ran.stdout)
-    assert found["process_bytes"] > 50 << 20
-    assert 0 <= found["beyond_plan_and_process"] < 0.05
-    assert found["beyond_plan_bytes"] == found["peak_bytes"] - found["planned_bytes"]
+    record = json.loads(ran.stdout)
+    assert record["process_bytes"] > 50 << 20
+    assert 0 <= record["beyond_plan_and_process"] < 0.05
+    assert record["beyond_plan_bytes"] == record["peak_bytes"] - record["planned_bytes"]
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -168,11 +168,11 @@ def test_command_makes_and_keeps_what_is_synthetic(
 ) -> None:
     monkeypatch.setitem(PRESETS, "glm-4-9b", CONFIG)
     asked = ["--synthetic", "glm-4-9b", "--weights", "int8", "--group-size", "32", "--layers", "1"]
-    found = measured(capsys, tmp_path / "made", *asked)
-    assert found["random_weights"] is True
-    quantized = [each for each in found["kernels"] if each["layers"].startswith("int8 g32 [")]
+    record = measured(capsys, tmp_path / "made", *asked)
+    assert record["random_weights"] is True
+    quantized = [each for each in record["kernels"] if each["layers"].startswith("int8 g32 [")]
     assert len(quantized) == 5
-    others = [each["layers"].split(" over ")[0] for each in found["kernels"]][-4:-1]
+    others = [each["layers"].split(" over ")[0] for each in record["kernels"]][-4:-1]
     assert others == ["norms on cpu", "attention of one token", "attention of several tokens"]
     assert StoredModel.open(tmp_path / "made").config.num_hidden_layers == 1
 

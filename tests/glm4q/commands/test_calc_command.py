@@ -170,10 +170,10 @@ def test_what_is_predicted_is_what_quantize_makes(
     capsys: pytest.CaptureFixture[str], checkpoint: Path, bits: int, head: str
 ) -> None:
     recipe = Recipe(WeightFormat(bits, 32), WeightFormat(8 if head == "int8" else 16, 32))
-    made = checkpoint.parent / "made"
-    quantize_checkpoint(StoredModel.open(checkpoint), made, recipe)
+    quantized = checkpoint.parent / "made"
+    quantize_checkpoint(StoredModel.open(checkpoint), quantized, recipe)
     options = ("--weights", f"int{bits}", "--group-size", "32", "--lm-head", head)
-    predicted, stored = calc(capsys, str(checkpoint), *options), calc(capsys, str(made))
+    predicted, stored = calc(capsys, str(checkpoint), *options), calc(capsys, str(quantized))
     assert predicted["weights_bytes"] == stored["weights_bytes"]
     assert predicted["total_gpu_bytes"] == stored["total_gpu_bytes"]
 
@@ -263,9 +263,9 @@ def test_a_group_size_that_does_not_fit_is_refused_with_those_that_do(
 def test_a_quantized_checkpoint_keeps_its_format(
     capsys: pytest.CaptureFixture[str], checkpoint: Path
 ) -> None:
-    made = checkpoint.parent / "made"
-    quantize_checkpoint(StoredModel.open(checkpoint), made, Recipe(WeightFormat(4, 32)))
-    assert "is quantized already" in refusal(capsys, str(made), "--weights", "int8")
+    quantized = checkpoint.parent / "made"
+    quantize_checkpoint(StoredModel.open(checkpoint), quantized, Recipe(WeightFormat(4, 32)))
+    assert "is quantized already" in refusal(capsys, str(quantized), "--weights", "int8")
 
 
 @pytest.mark.parametrize(

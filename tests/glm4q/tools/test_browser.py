@@ -31,11 +31,13 @@ class Pages(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
         port = self.connection.getsockname()[1]
-        found = [{"title": "GPTQ", "url": f"http://pages.test:{port}/page", "content": "A method."}]
+        results = [
+            {"title": "GPTQ", "url": f"http://pages.test:{port}/page", "content": "A method."}
+        ]
         if parts.path == "/search":
             asked = parse_qs(parts.query)
             kind = asked.get("time_range", ["ever"])[0]
-            answer = {"results": [*found, {"title": kind, "url": "http://127.0.0.1/"}]}
+            answer = {"results": [*results, {"title": kind, "url": "http://127.0.0.1/"}]}
             self._say("application/json", json.dumps(answer).encode())
         elif parts.path == "/page":
             self._say("text/html; charset=utf-8", gzip.compress(HTML.encode()), gzipped=True)
@@ -129,8 +131,8 @@ def test_glm4_searches_and_reads_in_its_own_words(tools: list[Tool]) -> None:
     assert toolbox.offers == [{"type": "simple_browser"}]
     tool = tools[0].native
     assert tool is not None
-    found = tool.run({"code": 'search("GPTQ", recency_days=7)'})
-    assert found == " # 【0†GPTQ†pages.test】\nA method.\n # 【1†week†127.0.0.1】\n"
+    results = tool.run({"code": 'search("GPTQ", recency_days=7)'})
+    assert results == " # 【0†GPTQ†pages.test】\nA method.\n # 【1†week†127.0.0.1】\n"
     page = tool.run({"code": "mclick([0, 5])"})
     assert page.startswith("[7†source]\nTITLE: GPTQ\nURL: http://pages.test")
     assert SENTENCE.strip() in page

@@ -23,11 +23,11 @@ def test_a_program_makes_a_model_by_its_name_once(
     with pytest.raises(OptionError, match=f"{NAME} is not in the store: glm4q pull {NAME}"):
         LLM.load(NAME, store=store)
     assert not hub.asked
-    made = LLM.load(NAME, make=True, store=store, device="cpu", kv="int8", context=512)
+    first = LLM.load(NAME, make=True, store=store, device="cpu", kv="int8", context=512)
     (entry,) = Store(store).entries()
-    assert made.directory == entry.directory
-    assert (made.fit.settings.kv, made.fit.settings.context) == ("int8", 512)
-    answer = made.chat("Hello", GREEDY).text
+    assert first.directory == entry.directory
+    assert (first.fit.settings.kv, first.fit.settings.context) == ("int8", 512)
+    answer = first.chat("Hello", GREEDY).text
     assert answer
     asked = len(hub.asked)
     again = LLM.load(NAME, store=store, device="cpu", kv="int8", context=512)

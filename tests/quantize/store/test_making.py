@@ -73,16 +73,16 @@ def test_int4_by_gptq_equals_that_of_a_whole_source_and_so_does_its_quality(
     store: Store, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["pull", NAME, "--weights", "int4", "--lm-head", "int8", "--yes"]) == 0
-    made = store.directory / "owner--tiny-int4-head8"
-    assert capsys.readouterr().out.strip() == str(made)
+    entry = store.directory / "owner--tiny-int4-head8"
+    assert capsys.readouterr().out.strip() == str(entry)
     whole = tmp_path / "whole"
     options = ["--weights", "int4", "--lm-head", "int8"]
     assert main(["quantize", str(source), "-o", str(whole), *options]) == 0
-    assert digests(made) == digests(whole)
-    assert measured(made) == measured(whole)
-    assert json.loads((made / JSON_NAME).read_text())["source"]["name"] == NAME
-    assert [each.name for each in store.directory.iterdir()] == [made.name]
-    assert main(["verify", str(made), "--source", str(source)]) == 0
+    assert digests(entry) == digests(whole)
+    assert measured(entry) == measured(whole)
+    assert json.loads((entry / JSON_NAME).read_text())["source"]["name"] == NAME
+    assert [each.name for each in store.directory.iterdir()] == [entry.name]
+    assert main(["verify", str(entry), "--source", str(source)]) == 0
 
 
 @pytest.mark.parametrize("options", [{"quick": True}, {"weights": "int4"}], ids=["rtn", "gptq"])

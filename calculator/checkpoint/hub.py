@@ -103,6 +103,7 @@ def open_url(url: str, headers: dict[str, str]) -> Any:
         try:
             return urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT_SECONDS)
         except urllib.error.HTTPError as error:
+            error.close()  # its body is not read, and its connection would stay open
             if error.code == 404:
                 return None
             wait = _seconds_to_wait(error, asked)

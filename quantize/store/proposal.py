@@ -9,6 +9,7 @@ from calculator.units import counted, human_bytes, human_duration
 from quantize.store.choose import Chosen
 from quantize.store.entries import PUBLISHED
 from quantize.store.making import Making, about_quick, free_words
+from quantize.store.wider import wider_widths
 
 BYTES_PER_SECOND = (12.5e6 / 2, 12.5e6)
 """A line of 50 to 100 Mbit/s, on which the time of the download is told."""
@@ -52,6 +53,8 @@ def _rows(making: Making, chosen: Chosen | None) -> Iterator[tuple[str, str]]:
         yield "memory", f"{human_bytes(costs.memory_bytes)} at most while it is made"
         yield "time", f"{human_duration(*costs.seconds)} on {costs.computes}{_meanwhile(making)}"
         yield "method", _method(making)
+        if chosen and not making.is_quick and (wider := wider_widths(chosen.question, source.name)):
+            yield "wider", wider
 
 
 def _card(question: Question) -> str:

@@ -82,7 +82,7 @@ def test_a_call_is_no_summary_and_does_not_run(
 ) -> None:
     before = session.conversation
     calls = ReplyGrammar.with_tools(None, session._toolbox.offers, "metadata")
-    session._constrain = ReplyConstraints(llm.grammars, calls)
+    session._constrain_first = ReplyConstraints(llm.grammars, calls)
     monkeypatch.setattr(session._toolbox, "run", pytest.fail)
     answer = session.answer
     monkeypatch.setattr(session, "answer", lambda messages, params, free: answer(messages, params))

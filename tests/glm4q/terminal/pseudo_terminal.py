@@ -51,6 +51,13 @@ class PseudoTerminal:
     def type(self, keys: str) -> None:
         self.process.send(keys)
 
+    def close_window(self) -> None:
+        """Take the terminal away, as its window does that is closed."""
+        terminal = self.process.ptyproc
+        terminal.fileobj.close()
+        terminal.closed = self.process.closed = True
+        terminal.fd = self.process.child_fd = -1  # another file may get the number
+
     def resize(self, columns: int, lines: int) -> None:
         self._screen.resize(lines, columns)
         self.process.setwinsize(lines, columns)

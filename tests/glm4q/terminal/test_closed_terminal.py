@@ -1,6 +1,5 @@
 """The terminal closes: the chat ends, an MCP server ends with it, and the conversation is kept."""
 
-import os
 import shlex
 import signal
 import sys
@@ -32,7 +31,7 @@ def begin(checkpoint: Path, place: Path, *options: str) -> PseudoTerminal:
 
 def hang_up(chat: PseudoTerminal) -> None:
     """Close the terminal's window, and send SIGHUP once more, as a shell does."""
-    os.close(chat.process.child_fd)
+    chat.close_window()
     chat.process.kill(signal.SIGHUP)
 
 

@@ -56,7 +56,7 @@ def test_the_offer_is_taken_and_the_question_answered(state: State) -> None:
     shown = typed(state, "short", "/save first", long, "/kv bf16 900", "/show", "/save second")
     assert "/kv bf16 goes on with a cache of that format, which has room for 8,192 tokens" in shown
     assert "context 900, bf16 KV cache" in shown
-    assert [each["content"] for each in state.session.messages[::2]] == ["short", long.strip()]
+    assert [each["content"] for each in state.session.messages[::2]] == ["short", long]
     assert "messages   4" in shown
     assert "of 900 tokens" in shown
     assert "Saved as second: 4 messages." in shown

@@ -11,6 +11,8 @@ from calculator.model.presets import PRESETS
 from calculator.questions.fit import Wish
 from glm4q.cli import main
 from glm4q.planning.named_model import ModelRequest
+from quantize.commands import options as option
+from quantize.commands.filling import FillRequest
 from quantize.parts import parts_of
 from quantize.store.choose import Chosen, choose_variant
 from quantize.store.entries import BEGUN, Entry, Origin, Store
@@ -20,6 +22,7 @@ from quantize.store.repository import HubFile, Repository
 from quantize.store.resolve import repository_of, resolve
 from quantize.store.shards import Schedule
 from quantize.store.source import Source, opened_source
+from quantize.store.wider import wider_widths
 from tests.hub_server import Hub, set_endpoint
 from tests.markdown import blocks
 from tests.quantize.store.sources import hollow_shards
@@ -52,6 +55,28 @@ def test_the_plan_chooses_by_the_card_and_the_context(glm4: StoredModel) -> None
         variant(glm4, "24", weights="int8", quick=True)
     with pytest.raises(OptionError, match="weights must be one of"):
         variant(glm4, "24", weights="nf4")
+
+
+def test_what_fills_the_card_is_offered_beside_int4(glm4: StoredModel) -> None:
+    """The command that is printed is one that `glm4q quantize` takes."""
+    name = "zai-org/glm-4-9b-chat-hf"
+
+    def offer(**options: object) -> str | None:
+        request = ModelRequest(name, wish=Wish(context=8192), **options)  # type: ignore[arg-type]
+        return wider_widths(choose_variant(glm4, request).question, name)
+
+    words = offer(gpu="4060")
+    assert words is not None
+    wider, of, matrices, *_ = words.split()
+    assert (of, matrices) == ("of", "160")
+    assert 80 < int(wider) < 160
+    command = f"glm4q quantize {name} -o DIR --for 'RTX 4060' --context 8192 --kv int8"
+    assert command in words
+    filled = option.Card(gpu="RTX 4060", context="8192", kv="int8")
+    assert FillRequest(glm4, Path("DIR"), filled).question().settings.context == 8192
+    assert "--vram 8" in (offer(vram="8") or "")
+    assert offer(gpu="3060", weights="int8") is None
+    assert offer(gpu="3060") is None  # INT8 fits
 
 
 def test_the_screen_on_the_page_is_current(

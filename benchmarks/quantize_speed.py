@@ -23,6 +23,7 @@ import torch
 
 from benchmarks.llama_speed import worker, write_tokenizer
 from benchmarks.machine import GLM4Q, ask, describe_machine
+from benchmarks.where_time_goes import clocked
 from calculator.checkpoint.stored import StoredModel
 from calculator.model.architecture import weights
 from calculator.model.config import ModelConfig
@@ -38,6 +39,7 @@ from quantize.methods.codes import Packed
 from quantize.output.layout import PlannedTensor
 from quantize.output.shards import header
 from quantize.quality.report import JSON_NAME
+from tests.instruction_sets import limit_to
 
 BUILD = Path("build")
 LENGTH = 512
@@ -174,14 +176,16 @@ def one_layer(samples: int) -> None:
         weight_format = WeightFormat(4, 128)
         linears = [each for each in weights(config) if each.role == "linear"]
         names = [each.module.removeprefix("model.layers.0.") for each in linears]
-        begun = time.perf_counter()
-        walk.quantize_layer(0, dict.fromkeys(names, weight_format))
-        seconds = time.perf_counter() - begun
+        with clocked() as clock:
+            walk.quantize_layer(0, dict.fromkeys(names, weight_format))
+    seconds, cpu_seconds = clock.whole()
     layers = PRESETS["glm-4-9b-chat"].num_hidden_layers
     print(
-        f"GPTQ, INT4 g128, {samples} samples of {LENGTH} tokens: {seconds:.0f} s for a layer, so "
+        f"GPTQ, INT4 g128, {samples} samples of {LENGTH} tokens: {seconds:.0f} s for a layer "
+        f"({cpu_seconds:.0f} s of {torch.get_num_threads()} CPUs), so "
         f"{seconds * layers / 3600:.1f} hours for the {layers} layers of GLM-4-9B-Chat"
     )
+    print(clock.table())
 
 
 def write_random(config: ModelConfig, directory: Path) -> None:
@@ -203,8 +207,13 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--without-gptq", action="store_true")
     parser.add_argument("--without-llama", action="store_true")
+    parser.add_argument("--without-rounding", action="store_true")
+    parser.add_argument("--isa", help="of no newer instruction set than this one (avx2)")
     options = parser.parse_args()
-    rounding()
+    if options.isa:
+        limit_to(options.isa)
+    if not options.without_rounding:
+        rounding()
     if not options.without_llama:
         beside_llama(options.layers)
     if not options.without_gptq:

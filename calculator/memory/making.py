@@ -30,6 +30,8 @@ STAGE_LINEARS = (
     ("mlp.down_proj",),
 )
 """Linears of a layer that share an input, in the order in which they are calibrated."""
+WITH_SUMS_OF_ONE_WEIGHT = ("self_attn.o_proj", "mlp.down_proj")
+"""Linears whose output joins the residual stream: sums over tokens are those of this one weight."""
 PROCESS_BYTES = 300 << 20
 """Python with torch takes 225 MiB before a model is read (benchmarks/quantize_memory.py)."""
 ROUNDING_BYTES = NUMBERS_AT_ONCE * 12
@@ -98,10 +100,7 @@ def _calibrating(
         if weight.role == "linear"
     }
     fullest = max(
-        (
-            _stage_terms([linears[name] for name in stage], config, how.method)
-            for stage in STAGE_LINEARS
-        ),
+        (_stage_terms([linears[name] for name in stage], how.method) for stage in STAGE_LINEARS),
         key=lambda terms: sum(terms.values()),
     )
     size = how.number_bytes
@@ -191,10 +190,12 @@ def _largest(formats: Mapping[Weight, WeightFormat]) -> int:
     )
 
 
-def _stage_terms(linears: list[Weight], config: ModelConfig, method: str) -> dict[str, int]:
+def _stage_terms(linears: list[Weight], method: str) -> dict[str, int]:
     inputs = linears[0].shape[1]
     outputs = max(weight.shape[0] for weight in linears)
-    sums = 2 * inputs * inputs + config.hidden_size * inputs
+    name = linears[0].module.removeprefix("model.layers.0.")
+    rows = outputs if name in WITH_SUMS_OF_ONE_WEIGHT else inputs
+    sums = (inputs + rows) * inputs
     copies = 2 if method == "auto" else 1  # a trial, and the best so far
     checked = 2 if method in ("gptq", "auto") else 1  # one for the samples that check
     return {

@@ -11,6 +11,7 @@ from calculator.dataclass import dataclass
 from calculator.memory.making import (
     ROWS,
     STAGE_LINEARS,
+    WITH_SUMS_OF_ONE_WEIGHT,
     CalibrationPass,
     calibration_disk_bytes,
     estimate_memory,
@@ -32,16 +33,18 @@ Span = tuple[float, float]
 FILE_RATE: Span = (0.3e9, 1.5e9)
 """Bytes of bf16 weights that two cores read, round and write a second (benchmarks/RESULTS.md: 0.57
 and 1.10 GB/s, and half of that is the file system)."""
-GPTQ_NUMBERS_RATE = 1.4e6
-"""Numbers of weights that GPTQ rounds a second on two cores, whatever the samples."""
-GPTQ_PRODUCTS_RATE = 1.1e10
-"""Numbers of weights x tokens of samples that calibration takes a second on two cores. Both rates
-follow from 221 s for a layer of 204 million numbers and 8 x 512 tokens, a third of it for the
-samples as on the demo model (benchmarks/RESULTS.md)."""
+TOKENS_RATE = 1.35e11
+"""Multiply-adds a second of the two streams of samples and of the sums over their tokens, in
+bfloat16, on two cores with instructions for it (`python -m benchmarks.quantize_speed`)."""
+WEIGHTS_RATE = 8e10
+"""Multiply-adds a second of rounding weights by those sums, whatever the samples, on the same. Both
+rates follow from 201 s of CPU time for a layer of 204 million numbers and 8 x 512 tokens, of which
+42 s go by tokens (benchmarks/RESULTS.md)."""
 QUALITY_RATE: Span = (2e10, 1e11)
 """Numbers of weights x tokens that two cores take a second while quality is measured: assumed."""
-GPTQ_BAND: Span = (0.5, 1.5)
-"""Machines differ from the one that was measured."""
+GPTQ_BAND: Span = (0.6, 2.0)
+"""Machines differ from the one that was measured: with AVX2 alone the same takes 1.8 times as
+long."""
 
 COLUMN_LAUNCHES = 40
 """Launches of torch's operators for each input of a weight and each ROWS of its outputs: 12 in
@@ -50,9 +53,9 @@ LAUNCH_SECONDS: Span = (4e-6, 12e-6)
 """What the host takes to launch an operator of torch: assumed."""
 CARD_EFFICIENCY: Span = (0.25, 0.65)
 """Large products are assumed to reach this share of the rates on a card's data sheet."""
-ROUNDING_PRODUCTS = 9
-"""Products of a weight, [N, K], by sums over inputs, [K, K], while GPTQ rounds it: the target takes
-3, making up for errors 1/2, coordinate descent 3, and the reported error 2."""
+SWEEPS_OF_PRODUCTS = 2
+"""Sweeps of coordinate descent in which all codes of a group move with its scale. In the others few
+codes move, which costs a CPU next to nothing, and a card as much."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def making_cost(
         need.total,
         disk,
         source,
-        _cpu_seconds(formats, source, calibrated=calibrated, held_out=held_out),
+        _cpu_seconds(formats, config, source, calibrated=calibrated, held_out=held_out),
         _card_seconds(formats, config, source, card) if card and computes else None,
     )
 
@@ -121,17 +124,71 @@ def _layer_numbers(formats: Mapping[Weight, WeightFormat]) -> int:
     return sum(weight.numel for weight in formats if weight.layer is not None)
 
 
+@dataclass(frozen=True)
+class StageShape:
+    """Linears of a layer that share an input."""
+
+    outputs: int
+    inputs: int
+    is_one_weight: bool
+    """Sums over tokens are those of one weight."""
+
+    @property
+    def token_products(self) -> int:
+        """Multiply-adds for a token: both streams, and the sums."""
+        numbers = self.outputs * self.inputs
+        # The sums of one weight take its product with the streams' difference, and one more.
+        others = 2 * numbers if self.is_one_weight else self.inputs**2
+        return 2 * numbers + self.inputs**2 // 2 + others
+
+    def weight_products(self, sweeps: int) -> int:
+        """Multiply-adds while the weights are rounded, whatever the samples.
+
+        sweeps: those of coordinate descent that multiply by the whole Hessian.
+        """
+        square, outputs = self.inputs**2, self.outputs
+        # The target takes one product of the weights, or of as many columns as there are inputs.
+        target = outputs * square + (0 if self.is_one_weight else self.inputs * square)
+        # Making up for errors, and the slope that the descent begins with, are half a product each.
+        return target + (1 + sweeps) * outputs * square + self.inputs * square // 3
+
+
+def _stage_shapes(formats: Mapping[Weight, WeightFormat]) -> list[StageShape]:
+    layer = {
+        weight.module.removeprefix("model.layers.0."): weight
+        for weight in formats
+        if weight.layer == 0 and weight.role == "linear"
+    }
+    return [
+        StageShape(
+            sum(layer[name].shape[0] for name in stage),
+            layer[stage[0]].shape[1],
+            stage[0] in WITH_SUMS_OF_ONE_WEIGHT,
+        )
+        for stage in STAGE_LINEARS
+    ]
+
+
 def _cpu_seconds(
-    formats: Mapping[Weight, WeightFormat], source_bytes: int, *, calibrated: bool, held_out: int
+    formats: Mapping[Weight, WeightFormat],
+    config: ModelConfig,
+    source_bytes: int,
+    *,
+    calibrated: bool,
+    held_out: int,
 ) -> Span:
-    layers = _layer_numbers(formats)
     # Quality is measured at the end: the source and the result each read the held-out text.
-    fast, slow = (2 * layers * held_out / rate for rate in reversed(QUALITY_RATE))
+    fast, slow = (2 * _layer_numbers(formats) * held_out / rate for rate in reversed(QUALITY_RATE))
     if not calibrated:
         least, most = (source_bytes / rate for rate in reversed(FILE_RATE))
         return least + fast, most + slow
     tokens = CALIBRATION_SAMPLES * CALIBRATION.tokens
-    whole = layers / GPTQ_NUMBERS_RATE + layers * tokens / GPTQ_PRODUCTS_RATE
+    layer = sum(
+        tokens * stage.token_products / TOKENS_RATE
+        + stage.weight_products(SWEEPS_OF_PRODUCTS) / WEIGHTS_RATE
+        for stage in _stage_shapes(formats)
+    )
+    whole = config.num_hidden_layers * layer
     return whole * GPTQ_BAND[0] + fast, whole * GPTQ_BAND[1] + slow
 
 
@@ -140,19 +197,14 @@ def _card_seconds(
 ) -> Span:
     """Files, launches and sums one after another; quality reads the files of both models again."""
     tokens = CALIBRATION_SAMPLES * CALIBRATION.tokens
-    passes = 2 * (tokens + HELD_OUT_TOKENS)  # two streams, and two models whose quality is measured
-    streamed = 2 * _layer_numbers(formats) * passes / card.matrix
+    # Two streams, and two models whose quality is measured; sums and rounding are in float32.
+    streamed = 4 * _layer_numbers(formats) * (tokens + HELD_OUT_TOKENS) / card.matrix
     sums, launches = 0.0, 0
-    layer = {
-        weight.module.removeprefix("model.layers.0."): weight
-        for weight in formats
-        if weight.layer == 0 and weight.role == "linear"
-    }
-    for stage in STAGE_LINEARS:
-        outputs, inputs = sum(layer[name].shape[0] for name in stage), layer[stage[0]].shape[1]
-        sums += 2 * tokens * inputs * (2 * inputs + config.hidden_size)
-        sums += 2 * ROUNDING_PRODUCTS * outputs * inputs * inputs
-        launches += COLUMN_LAUNCHES * inputs * -(-outputs // ROWS)
+    for stage in _stage_shapes(formats):
+        passed = 2 * stage.outputs * stage.inputs
+        sums += 2 * tokens * (stage.token_products - passed)
+        sums += 2 * stage.weight_products(2 * SWEEPS_OF_PRODUCTS)
+        launches += COLUMN_LAUNCHES * stage.inputs * -(-stage.outputs // ROWS)
     rounded = config.num_hidden_layers * sums / card.float32
     least, most = (
         config.num_hidden_layers * launches * launch

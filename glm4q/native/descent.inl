@@ -23,6 +23,7 @@ void compensate(const Compensation& block, int first, int last) {
     const size_t place = static_cast<size_t>(first) * block.inputs + block.first;
     Strip left, errors;
     load_strip(block.left + place, block.inputs, rows, count, left);
+    load_strip(block.rows + place, block.inputs, rows, count, errors);
     for (int at = 0; at < count; at++) {
         const float* root = block.root + static_cast<size_t>(block.first + at) * block.inputs;
         const int group = block.group[block.first + at];
@@ -34,13 +35,16 @@ void compensate(const Compensation& block, int first, int last) {
         }
         const Parts code =
             within(nearest(left[at] / scale) + zero, fill(0), fill(largest));
-        errors[at] = (left[at] - (code - zero) * scale) / root[block.first + at];
+        const Parts rounded = (code - zero) * scale;
+        left[at] -= rounded;
+        errors[at] -= rounded;
         for (int next = at + 1; next < count; next++)
-            left[next] -= root[block.first + next] * errors[at];
+            left[next] += root[block.first + next] * errors[at];
         for (int row = 0; row < rows; row++)
             block.codes[place + static_cast<size_t>(row) * block.inputs + at] =
                 static_cast<uint8_t>(code[row]);
     }
+    store_strip(left, rows, count, block.left + place, block.inputs);
     store_strip(errors, rows, count, block.errors + static_cast<size_t>(first) * count, count);
 }
 
@@ -96,4 +100,38 @@ void descend(const Descent& block, int first, int last) {
     store_strip(change, rows, count, block.change + static_cast<size_t>(first) * count, count);
     for (int row = 0; row < rows; row++)
         block.scales[static_cast<size_t>(first + row) * block.groups + group] = scale[row];
+}
+
+// Subtracts one row's terms from VECTORS vectors of numbers.
+template <int VECTORS>
+inline void subtract_terms(const Subtraction& sums, const Terms& terms, int row, int column) {
+    float* out = sums.out + static_cast<size_t>(row) * sums.columns + column;
+    Parts left[VECTORS];
+    for (int at = 0; at < VECTORS; at++) left[at] = load_parts(out + at * PARTS);
+    for (int term = terms.starts[row]; term < terms.starts[row + 1]; term++) {
+        const float* matrix =
+            sums.matrix + static_cast<size_t>(terms.places[term]) * sums.columns + column;
+        for (int at = 0; at < VECTORS; at++)
+            left[at] -= terms.values[term] * load_parts(matrix + at * PARTS);
+    }
+    for (int at = 0; at < VECTORS; at++)
+        std::memcpy(out + at * PARTS, &left[at], sizeof(Parts));
+}
+
+// Columns `first` to `last` of all rows.
+void subtract(const Subtraction& sums, const Terms& terms, int first, int last) {
+    constexpr int VECTORS = 8;
+    for (int row = 0; row < sums.rows; row++) {
+        if (terms.starts[row] == terms.starts[row + 1]) continue;
+        int column = first;
+        for (; column + VECTORS * PARTS <= last; column += VECTORS * PARTS)
+            subtract_terms<VECTORS>(sums, terms, row, column);
+        for (; column + PARTS <= last; column += PARTS) subtract_terms<1>(sums, terms, row, column);
+        for (int term = terms.starts[row]; term < terms.starts[row + 1]; term++) {
+            const float* matrix =
+                sums.matrix + static_cast<size_t>(terms.places[term]) * sums.columns;
+            float* out = sums.out + static_cast<size_t>(row) * sums.columns;
+            for (int at = column; at < last; at++) out[at] -= terms.values[term] * matrix[at];
+        }
+    }
 }

@@ -25,15 +25,15 @@ void pack(const InstructionSet& set, const uint16_t* x, int columns, int tokens,
 }
 
 // Copies the sums above the diagonal to the places below it.
-void mirror(float* sums, int size, int threads) {
+void mirror(const Sums& sums, int size, int threads) {
     constexpr int BLOCK = 32;
     parallel(threads, (size + BLOCK - 1) / BLOCK, [&](int block) {
         const int first = block * BLOCK, last = std::min(first + BLOCK, size);
         for (int start = 0; start <= first; start += BLOCK)
             for (int row = first; row < last; row++)
                 for (int column = start; column < std::min(start + BLOCK, row); column++)
-                    sums[static_cast<size_t>(row) * size + column] =
-                        sums[static_cast<size_t>(column) * size + row];
+                    sums.numbers[row * sums.stride + column] =
+                        sums.numbers[column * sums.stride + row];
     });
 }
 
@@ -45,7 +45,7 @@ size_t gram_scratch(const InstructionSet& set, int left_columns, int right_colum
 }
 
 void gram(const InstructionSet& set, const uint16_t* left, int left_columns, const uint16_t* right,
-          int right_columns, int tokens, float* out, uint32_t* scratch, int threads) {
+          int right_columns, int tokens, const Sums& out, uint32_t* scratch, int threads) {
     const bool symmetric = left == right;
     const int panels = panel_count(set, right_columns);
     for (int token = 0; token < tokens; token += 2 * MOST_PAIRS) {

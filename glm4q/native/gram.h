@@ -23,9 +23,15 @@ constexpr int MOST_PAIRS = 256;
 // Words of scratch that `gram` needs.
 size_t gram_scratch(const InstructionSet& set, int left_columns, int right_columns, int tokens);
 
-// Adds left^T right to out, float32 [M, K]; left: bfloat16 [tokens, M], right: bfloat16 [tokens,
-// K]. If left is right, the sums are symmetric, and half of them are copied.
+// Sums of products, [rows, columns]: float32, in rows that are `stride` numbers from each other.
+struct Sums {
+    float* numbers;
+    size_t stride;
+};
+
+// Adds left^T right to out, [M, K]; left: bfloat16 [tokens, M], right: bfloat16 [tokens, K]. If
+// left is right, the sums are symmetric, and half of them are copied.
 void gram(const InstructionSet& set, const uint16_t* left, int left_columns, const uint16_t* right,
-          int right_columns, int tokens, float* out, uint32_t* scratch, int threads);
+          int right_columns, int tokens, const Sums& out, uint32_t* scratch, int threads);
 
 }  // namespace glm4q

@@ -46,12 +46,12 @@ void add_gram(const uint32_t* left, const uint32_t* right, int pairs, float* out
 }
 
 // Adds the rows of sums before row `last`, in one panel of the right columns.
-void gram(const Panels& left, const Panels& right, int panel, int last, float* out) {
+void gram(const Panels& left, const Panels& right, int panel, int last, const Sums& out) {
     const size_t panel_words = static_cast<size_t>(right.pairs) * PANEL;
     const int column = panel * PANEL, columns = std::min(PANEL, right.columns - column);
     for (int row = 0; row < last; row += V::GRAM_ROWS)
         add_gram(left.words + row / PANEL * panel_words + row % PANEL,
                  right.words + panel * panel_words, right.pairs,
-                 out + static_cast<size_t>(row) * right.columns + column, right.columns,
+                 out.numbers + row * out.stride + column, out.stride,
                  std::min(V::GRAM_ROWS, last - row), columns);
 }

@@ -34,11 +34,13 @@ struct InstructionSet {
     void (*set_center)(const Attention& attention, const Fresh& fresh, int head);
     void (*append)(const Attention& attention, const Fresh& fresh, int token);
     void (*collect)(const Attention& attention, int token, void* out, Dtype dtype);
-    void (*gram)(const Panels& left, const Panels& right, int panel, int last, float* out);
+    void (*gram)(const Panels& left, const Panels& right, int panel, int last,
+                 const Sums& out);
     void (*pack_panel)(const uint16_t* x, int tokens, int columns, int first, uint32_t* words);
     void (*round_rows)(const Rounding& rounding, void* scratch, int first, int count);
     void (*compensate)(const Compensation& block, int first, int last);
     void (*descend)(const Descent& block, int first, int last);
+    void (*subtract)(const Subtraction& sums, const Terms& terms, int first, int last);
 };
 
 // The machine's instruction sets are numbered from 1 on, best first. Null where there are no more.

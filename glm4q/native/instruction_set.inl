@@ -22,5 +22,6 @@
 constexpr InstructionSet instruction_set(const char* name) {
     return {name,   V::BLOCK_ROWS, V::LANES, PARTS, PANEL,      quantize, multiply, multiply_dense,
             attend, merge,         norm,     add,   gate,       add_bias, set_center, append,
-            collect, gram,         pack_panel, round_rows, compensate, descend};
+            collect, gram,         pack_panel, round_rows, compensate, descend,
+            subtract};
 }

@@ -37,8 +37,8 @@ PyObject* py_gram(PyObject*, PyObject* const* given, Py_ssize_t count) {
     if (arguments.failed()) return nullptr;
     return without_python([&] {
         gram(*set, call.left, static_cast<int>(call.left_columns), call.right,
-             static_cast<int>(call.right_columns), static_cast<int>(call.tokens), call.out,
-             call.scratch, threads);
+             static_cast<int>(call.right_columns), static_cast<int>(call.tokens),
+             {call.out, static_cast<size_t>(call.stride)}, call.scratch, threads);
     });
 }
 
@@ -76,8 +76,8 @@ PyObject* py_compensate(PyObject*, PyObject* const* given, Py_ssize_t count) {
         "compensate", given, count,
         [](const InstructionSet& set, const CompensationRecord& call, int threads) {
             compensate(set,
-                       {block_of(call.block), call.left, call.root, call.group, call.scales,
-                        call.zero_points, call.codes, call.errors},
+                       {block_of(call.block), call.rows, call.left, call.root, call.group,
+                        call.scales, call.zero_points, call.codes, call.errors},
                        threads);
         });
 }
@@ -93,6 +93,18 @@ PyObject* py_descend(PyObject*, PyObject* const* given, Py_ssize_t count) {
         });
 }
 
+PyObject* py_subtract(PyObject*, PyObject* const* given, Py_ssize_t count) {
+    return call_with<SubtractionRecord>(
+        "subtract", given, count,
+        [](const InstructionSet& set, const SubtractionRecord& call, int threads) {
+            subtract(set,
+                     {call.change, call.matrix, call.out, static_cast<int>(call.rows),
+                      static_cast<int>(call.terms), static_cast<int>(call.columns),
+                      static_cast<int>(call.first), static_cast<int>(call.last)},
+                     threads);
+        });
+}
+
 }  // namespace
 
 PyMethodDef QUANTIZE_METHODS[] = {
@@ -102,6 +114,7 @@ PyMethodDef QUANTIZE_METHODS[] = {
     method("round_rows", py_round_rows, "round_rows(instruction_set, record, threads)"),
     method("compensate", py_compensate, "compensate(instruction_set, record, threads)"),
     method("descend", py_descend, "descend(instruction_set, record, threads)"),
+    method("subtract", py_subtract, "subtract(instruction_set, record, threads)"),
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -156,6 +156,7 @@ const char* fault(const GramRecord& call) {
         return "a tensor has no address";
     if (!all_positive({call.left_columns, call.right_columns, call.tokens}))
         return "a size is not positive";
+    if (call.stride < call.right_columns) return "rows of the result overlap";
     return call.scratch_bytes < 0 ? "the scratch is too small" : nullptr;
 }
 
@@ -183,8 +184,8 @@ const char* fault(const BlockRecord& block) {
 
 const char* fault(const CompensationRecord& call) {
     if (const char* text = fault(call.block)) return text;
-    return all_given({call.left, call.root, call.group, call.scales, call.zero_points, call.codes,
-                      call.errors})
+    return all_given({call.rows, call.left, call.root, call.group, call.scales, call.zero_points,
+                      call.codes, call.errors})
                ? nullptr
                : "a tensor has no address";
 }
@@ -195,6 +196,14 @@ const char* fault(const DescentRecord& call) {
                       call.change})
                ? nullptr
                : "a tensor has no address";
+}
+
+const char* fault(const SubtractionRecord& call) {
+    if (!all_given({call.change, call.matrix, call.out})) return "a tensor has no address";
+    if (!all_positive({call.rows, call.terms, call.columns})) return "a size is not positive";
+    return call.first < 0 || call.first >= call.last || call.last > call.columns
+               ? "the result has no such columns"
+               : nullptr;
 }
 
 }  // namespace glm4q

@@ -16,5 +16,6 @@ const char* fault(const GramRecord& call);
 const char* fault(const RoundingRecord& call);
 const char* fault(const CompensationRecord& call);
 const char* fault(const DescentRecord& call);
+const char* fault(const SubtractionRecord& call);
 
 }  // namespace glm4q

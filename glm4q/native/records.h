@@ -10,7 +10,7 @@ namespace glm4q {
 
 // Checksum of the records and of constants.h as records.py declares them. Python does not use an
 // extension with another one: it was built from other sources.
-constexpr uint32_t RECORDS_CHECKSUM = 0xabc3f3dc;
+constexpr uint32_t RECORDS_CHECKSUM = 0x7e2a6341;
 
 // A quantized weight of a linear layer: see `Weight` in linear.h.
 struct LinearRecord {
@@ -157,10 +157,11 @@ struct GramRecord {
     int64_t right_columns;
     int64_t tokens;
     float* out;
+    int64_t stride;
     uint32_t* scratch;
     int64_t scratch_bytes;
 };
-static_assert(sizeof(GramRecord) == 8 * 8, "records.py declares 8 fields");
+static_assert(sizeof(GramRecord) == 9 * 8, "records.py declares 9 fields");
 
 struct RoundingRecord {
     const void* weight;
@@ -193,7 +194,8 @@ static_assert(sizeof(BlockRecord) == 6 * 8, "records.py declares 6 fields");
 
 struct CompensationRecord {
     BlockRecord block;
-    const float* left;
+    const float* rows;
+    float* left;
     const float* root;
     const int32_t* group;
     const uint16_t* scales;
@@ -201,7 +203,7 @@ struct CompensationRecord {
     uint8_t* codes;
     float* errors;
 };
-static_assert(sizeof(CompensationRecord) == 13 * 8, "records.py declares 13 fields");
+static_assert(sizeof(CompensationRecord) == 14 * 8, "records.py declares 14 fields");
 
 struct DescentRecord {
     BlockRecord block;
@@ -214,5 +216,17 @@ struct DescentRecord {
     float* change;
 };
 static_assert(sizeof(DescentRecord) == 13 * 8, "records.py declares 13 fields");
+
+struct SubtractionRecord {
+    const float* change;
+    const float* matrix;
+    float* out;
+    int64_t rows;
+    int64_t terms;
+    int64_t columns;
+    int64_t first;
+    int64_t last;
+};
+static_assert(sizeof(SubtractionRecord) == 8 * 8, "records.py declares 8 fields");
 
 }  // namespace glm4q

@@ -42,4 +42,25 @@ void descend(const InstructionSet& set, const Descent& block, int threads) {
               [&](int first, int last) { set.descend(block, first, last); });
 }
 
+void subtract(const InstructionSet& set, const Subtraction& sums, int threads) {
+    std::vector<int> starts(1, 0), places;
+    std::vector<float> values;
+    for (int row = 0; row < sums.rows; row++) {
+        const float* change = sums.change + static_cast<size_t>(row) * sums.terms;
+        for (int place = 0; place < sums.terms; place++) {
+            if (change[place] == 0) continue;
+            places.push_back(place);
+            values.push_back(change[place]);
+        }
+        starts.push_back(static_cast<int>(places.size()));
+    }
+    const Terms terms{starts.data(), places.data(), values.data()};
+    // So many columns of the matrix stay in a core's second cache, while all rows go by.
+    constexpr int COLUMNS = 256;
+    parallel(threads, (sums.last - sums.first + COLUMNS - 1) / COLUMNS, [&](int piece) {
+        const int first = sums.first + piece * COLUMNS;
+        set.subtract(sums, terms, first, std::min(first + COLUMNS, sums.last));
+    });
+}
+
 }  // namespace glm4q

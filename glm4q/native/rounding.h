@@ -35,13 +35,16 @@ struct Block {
 
 // One block of GPTQ. Inputs are in the order in which they are rounded.
 struct Compensation : Block {
-    const float* left;       // [N, K], the weights plus what compensates for inputs rounded so far
-    const float* root;       // [K, K], upper factor of the Hessian's inverse
+    const float* rows;       // [N, K], the weights
+    float* left;             // [N, K], the weights plus what compensates for inputs rounded so far;
+                             // where inputs are rounded, what rounding took from that
+    const float* root;       // [K, K], upper factor of the Hessian, with ones on its diagonal
     const int32_t* group;    // [K], the group of each input
     const uint16_t* scales;  // float16 [N, groups]
     const uint8_t* zeros;    // [N, groups]
     uint8_t* codes;          // [N, K], in the order of rounding
-    float* errors;           // [N, last - first], which later inputs have to compensate for
+    float* errors;           // [N, last - first], weights less rounded weights: what later inputs
+                             // have to compensate for
 };
 
 void compensate(const InstructionSet& set, const Compensation& block, int threads);
@@ -58,5 +61,24 @@ struct Descent : Block {
 };
 
 void descend(const InstructionSet& set, const Descent& block, int threads);
+
+// What a sweep of coordinate descent without new scales does to the slope: few numbers of `change`
+// are not zero. Columns `first` to `last` of out [N, K] become less by change [N, M] times matrix
+// [M, K].
+struct Subtraction {
+    const float* change;
+    const float* matrix;
+    float* out;
+    int rows, terms, columns, first, last;
+};
+
+// The numbers of `change` that are not zero, row by row.
+struct Terms {
+    const int* starts;    // [N + 1], where each row's numbers begin
+    const int* places;    // the row of the matrix that each is multiplied by
+    const float* values;
+};
+
+void subtract(const InstructionSet& set, const Subtraction& sums, int threads);
 
 }  // namespace glm4q

@@ -20,6 +20,7 @@ from calculator.model.architecture import weights as inventory
 from calculator.model.formats import WeightFormat
 from glm4q.kernels.choose import choose_weight_kernels
 from glm4q.model.decoder import DecoderLayer
+from glm4q.model.linear import Linear as DenseLinear
 from glm4q.model.loader import load_layer
 from glm4q.weights.checkpoint import read_weight
 from quantize.calibrate.activations import Activations
@@ -154,12 +155,12 @@ class CalibrationWalk:
 
     def _moments(self, place: int, ahead: Stream, behind: Stream) -> tuple[Moments, Moments | None]:
         """Take both streams a stage further, and sum over calibrating and over checking samples."""
-        stage, config = STAGES[place], self._stored.config
-        # What is normed before it is added cannot make up for the stream by a linear's weights.
-        joins = stage.adds_to_stream and config.model_type == "glm"
-        inputs = ahead.module.get_parameter(f"{stage.linears[0]}.weight").shape[1]
+        stage = STAGES[place]
+        linear = ahead.module.get_submodule(stage.linears[0])
+        assert isinstance(linear, DenseLinear)
+        outputs, inputs = linear.weight.shape
         kinds = [
-            Moments.zeros(inputs, config.hidden_size if joins else None, self._device)
+            Moments.zeros(inputs, outputs if stage.adds_to_stream else None, self._device)
             for _ in range(2 if self._checking else 1)
         ]
         steps = zip(
@@ -170,9 +171,19 @@ class CalibrationWalk:
         )
         for (start, _), (x, feed), (x_quantized, feed_quantized) in steps:
             sums = kinds[-1] if start in self._checking else kinds[0]
-            lead = (x - x_quantized).flatten(0, 1)
-            sums.add(feed.flatten(0, 1), feed_quantized.flatten(0, 1), lead)
+            lack = None
+            if stage.adds_to_stream:
+                lack = self._lack(linear, feed - feed_quantized, x - x_quantized)
+            sums.add(feed.flatten(0, 1), feed_quantized.flatten(0, 1), lack)
         return kinds[0], kinds[1] if len(kinds) == 2 else None
+
+    def _lack(self, linear: DenseLinear, change: Tensor, lead: Tensor) -> Tensor:
+        """What a linear's output lacks where its input lacks `change` and the stream `lead`."""
+        change, lead = change.flatten(0, 1), lead.flatten(0, 1)
+        lack = torch.empty_like(lead)
+        linear.kernel.matmul(change, linear.weight, None, lack)
+        # What is normed before it is added cannot make up for the stream by a linear's weights.
+        return lack.add_(lead) if self._stored.config.model_type == "glm" else lack
 
     def _quantize_stage(
         self,

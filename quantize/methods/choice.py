@@ -54,11 +54,10 @@ def _rtn(
 def _gptq(
     linears: Linears, moments: Moments, norm: Tensor | None, shrinkage: Shrinkage
 ) -> QuantizedStage:
-    ridge, trust = shrinkage.ridge, shrinkage.trust
-    targets = {
-        name: moments.target(linear.weight, ridge=ridge, trust=trust)
-        for name, linear in linears.items()
-    }
+    every = torch.cat([linear.weight for linear in linears.values()])
+    every = moments.target(every, ridge=shrinkage.ridge, trust=shrinkage.trust)
+    rows = every.split([len(linear.weight) for linear in linears.values()])
+    targets = dict(zip(linears, rows, strict=True))
     codes: dict[str, Codes] = {}
     # Rows of one format are one matrix: the Hessian is factored, and each input visited, once.
     for weight_format in dict.fromkeys(linear.weight_format for linear in linears.values()):

@@ -3,9 +3,15 @@ are not rounded yet for each error, as the Hessian of calibration activations sa
 
 Inputs go by falling activation, while each keeps the group, scale and zero point of its own place:
 the order costs the reader nothing (`desc_act` stays false).
+
+The paper corrects by the inverse of the Hessian H. This does the same without an inverse, as QuIP
+shows (https://arxiv.org/abs/2307.13304): with H = R D R^T, R an upper triangle with ones on its
+diagonal, an input is best rounded when the errors e of the inputs before it times its column of R
+are added to it. What rounding then changes is E = e R, and the slope of the output error, e H, that
+coordinate descent begins with is E D R^T: half of a product.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,14 +21,32 @@ from calculator.memory.making import ROWS
 from calculator.model.formats import WeightFormat
 from quantize.methods import native, rtn
 from quantize.methods.codes import Codes, join
+from quantize.methods.products import add_product
 from quantize.methods.refine import refine
 
 BLOCK = 64
-"""After this many columns, one product corrects the columns that are not rounded yet."""
+"""After so many columns, a product corrects those of their stretch that are not rounded yet."""
+STRETCH = 512
+"""After so many columns, a product corrects all that are not rounded yet: with few at a time it
+would wait for memory."""
 LEAST_DAMPING = 0.01
 """This share of the mean diagonal is added to the Hessian's diagonal at least."""
 MOST_DAMPING = 10.0
 """The damping grows tenfold until the Hessian can be factored, up to this share."""
+
+
+@dataclass(frozen=True)
+class Factors:
+    """The damped Hessian and its factors, in the order in which inputs are rounded."""
+
+    damped: Tensor
+    """float32 [K, K], in the inputs' own order."""
+    root: Tensor
+    """R, float32 [K, K]: an upper triangle with ones on its diagonal."""
+    sizes: Tensor
+    """D, float32 [K]."""
+    order: Tensor
+    """int64 [K]: the inputs in the order of rounding."""
 
 
 def quantize(
@@ -33,21 +57,25 @@ def quantize(
     damping: the share of the mean diagonal to add to the diagonal. Raises CheckpointError where
     the Hessian cannot be factored at any damping.
     """
-    damped, root, order = factor(hessian, damping)
+    factors = factor(hessian, damping)
     parts = []
     for rows in weight.float().split(ROWS):
-        start = rtn.quantize(rows, weight_format, importance=damped.diagonal())
-        codes = compensate(rows, start, root, order, weight_format.bits)
-        parts.append(refine(rows, codes, damped, weight_format.bits))
+        start = rtn.quantize(rows, weight_format, importance=factors.damped.diagonal())
+        codes, slope = compensate(rows, start, factors, weight_format.bits)
+        parts.append(refine(codes, slope, factors.damped, weight_format.bits))
     return join(parts)
 
 
-def factor(hessian: Tensor, damping: float = LEAST_DAMPING) -> tuple[Tensor, Tensor, Tensor]:
-    """The damped Hessian; the upper factor of its inverse in the order of inputs; that order."""
+def factor(hessian: Tensor, damping: float = LEAST_DAMPING) -> Factors:
+    """Factor the Hessian, damped by so much or, where that cannot be factored, by more."""
     while damping <= MOST_DAMPING:
-        root, order = inverse_root(hessian, damping)
-        if root is not None:
-            return damped(hessian, damping), root, order
+        lower, back = reversed_factor(hessian, damping)
+        if lower is not None:
+            diagonal = lower.diagonal().flip(0)
+            root = lower.flip(0, 1)
+            del lower
+            root /= diagonal
+            return Factors(damped(hessian, damping), root, diagonal.square(), back.flip(0))
         damping *= 10
     raise CheckpointError(
         f"the calibration's Hessian cannot be factored even when damped by {damping * 10:g} %"
@@ -61,64 +89,77 @@ def damped(hessian: Tensor, share: float) -> Tensor:
     return result
 
 
-def inverse_root(hessian: Tensor, damping: float) -> tuple[Tensor | None, Tensor]:
-    """The upper factor U of the damped Hessian's inverse, U^T U, and the order of its inputs.
+def reversed_factor(hessian: Tensor, damping: float) -> tuple[Tensor | None, Tensor]:
+    """The lower factor L of the damped Hessian with its inputs reversed, and their order there.
 
-    Inputs go by falling activation. With all inputs reversed the Hessian is L L^T, and U is the
-    inverse of L, reversed: no inverse of the Hessian itself is needed. None where it has no factor.
+    Inputs go by rising activation there, so that L with both its axes reversed is an upper factor
+    of the Hessian in the order of rounding. None where it has no factor.
     """
-    order = hessian.diagonal().argsort(descending=True)
-    back = order.flip(0)
+    back = hessian.diagonal().argsort(descending=True).flip(0)
     # For a wide linear each of these takes a gigabyte: none is kept longer than it is needed.
-    reversed_hessian = hessian[back][:, back]
+    reversed_hessian = hessian.index_select(0, back).index_select(1, back)
     reversed_hessian.diagonal().add_(damping * hessian.diagonal().mean())
-    lower, failed = torch.linalg.cholesky_ex(reversed_hessian)
-    del reversed_hessian
-    if failed:
-        return None, order
-    inverse = torch.eye(len(hessian), device=hessian.device)
-    # LAPACK's columns, transposed, are the rows of the inverse of L as they lie in memory.
-    inverse = torch.linalg.solve_triangular(lower.mT, inverse, upper=True).mT
-    del lower
-    root = inverse.flip(0, 1).contiguous()
-    return (root if root.isfinite().all() else None), order
+    # LAPACK's upper factor lies column by column, so the lower one lies row by row.
+    upper, failed = torch.linalg.cholesky_ex(reversed_hessian, upper=True)
+    return (None if failed else upper.mT), back
 
 
-def compensate(rows: Tensor, start: Codes, root: Tensor, order: Tensor, bits: int) -> Codes:
-    """GPTQ proper: the codes of `rows`, [n, K], on the grid of `start`; `root` and `order` are
-    `factor`'s."""
-    inputs = rows.shape[1]
+def compensate(rows: Tensor, start: Codes, factors: Factors, bits: int) -> tuple[Codes, Tensor]:
+    """GPTQ proper: the codes of `rows`, [n, K], on the grid of `start`, and the slope of their
+    error, e H, [n, K]."""
+    inputs, order = rows.shape[1], factors.order
     group = order.div(inputs // start.scales.shape[1], rounding_mode="floor").int()
-    # Weights that are not rounded yet, corrected for the errors of those that are.
-    left = rows[:, order].contiguous()
+    rows = rows.index_select(1, order)
+    # Weights plus what makes up for errors so far; where they are rounded, E.
+    left = rows.clone()
     result = replace(start, codes=torch.empty_like(start.codes))  # in that order
     block = native.compensate if native.serves(left) else round_block
-    for first in range(0, inputs, BLOCK):
-        last = min(first + BLOCK, inputs)
-        errors = block(left, root, group, result, bits, first, last)
-        left[:, last:].addmm_(errors, root[first:last, last:], alpha=-1)
-    in_place = torch.empty_like(result.codes)
-    in_place[:, order] = result.codes
-    return replace(start, codes=in_place)
+    for begin in range(0, inputs, STRETCH):
+        end = min(begin + STRETCH, inputs)
+        errors = torch.empty(len(rows), end - begin, device=rows.device)
+        for first in range(begin, end, BLOCK):
+            last = min(first + BLOCK, end)
+            wrong = block(rows, left, factors.root, group, result, bits, first, last)
+            left[:, last:end].addmm_(wrong, factors.root[first:last, last:end])
+            errors[:, first - begin : last - begin] = wrong
+        if end < inputs:
+            add_product(left[:, end:], errors, factors.root[begin:end, end:])
+    slope, left = torch.zeros_like(rows), left.mul_(factors.sizes)
+    for begin in range(0, inputs, STRETCH):  # nothing of R is left of its diagonal
+        end = min(begin + STRETCH, inputs)
+        add_product(slope[:, begin:end], left[:, begin:], factors.root[begin:end, begin:].T)
+    in_place = order.argsort()
+    codes = result.codes.index_select(1, in_place)
+    return replace(start, codes=codes), slope.index_select(1, in_place)
 
 
 def round_block(
-    left: Tensor, root: Tensor, group: Tensor, result: Codes, bits: int, first: int, last: int
+    rows: Tensor,
+    left: Tensor,
+    root: Tensor,
+    group: Tensor,
+    result: Codes,
+    bits: int,
+    first: int,
+    last: int,
 ) -> Tensor:
     """Round the columns `first` to `last` of `left`, [n, K], into `result`.
 
-    group: [K], of each column. Returns errors, [n, last - first]: what times rows of `root` the
-    columns still to come have to make up for.
+    rows: the weights themselves, [n, K]; group: [K], of each column. Leaves in `left` what rounding
+    took from it there. Returns errors, [n, last - first]: the columns of `rows` less their rounded
+    weights.
     """
     groups = group[first:last]
     scales, zeros = result.scales[:, groups].float().T, result.zero_points[:, groups].float().T
     # One input a row: what the loop touches lies together.
     block, within = left[:, first:last].T.contiguous(), root[first:last, first:last]
-    errors = torch.empty_like(block)
+    errors = rows[:, first:last].T.contiguous()
     for place in range(last - first):
         code = (block[place] / scales[place]).round_().add_(zeros[place]).clamp_(0, 2**bits - 1)
         result.codes[:, first + place] = code
         rounded = (code - zeros[place]).mul_(scales[place])
-        errors[place] = (block[place] - rounded).div_(within[place, place])
-        block[place + 1 :].addr_(within[place, place + 1 :], errors[place], alpha=-1)
+        block[place] -= rounded
+        errors[place] -= rounded
+        block[place + 1 :].addr_(within[place, place + 1 :], errors[place])
+    left[:, first:last] = block.T
     return errors.T

@@ -8,7 +8,12 @@ from torch import Tensor
 
 from calculator.model.formats import WeightFormat
 from glm4q.kernels.cpu.checks import address, require, room, sizes
-from glm4q.kernels.cpu.extension import extension, find_instruction_set, required_extension
+from glm4q.kernels.cpu.extension import (
+    extension,
+    find_instruction_set,
+    instruction_set_name,
+    required_extension,
+)
 from glm4q.kernels.cpu.records import (
     DTYPES,
     LARGEST_BLOCK,
@@ -17,6 +22,7 @@ from glm4q.kernels.cpu.records import (
     DescentRecord,
     GramRecord,
     RoundingRecord,
+    SubtractionRecord,
 )
 from glm4q.weights.packing import WORD_BITS
 from quantize.methods.codes import Codes, Packed
@@ -28,6 +34,12 @@ INSTRUCTION_SET = "auto"
 def serves(tensor: Tensor) -> bool:
     """Whether the loops can work on numbers like these."""
     return extension() is not None and tensor.device.type == "cpu" and tensor.dtype in DTYPES
+
+
+def multiplies_bf16(tensor: Tensor) -> bool:
+    """Whether `gram` is faster here than float32 products: there are instructions for bfloat16."""
+    number = find_instruction_set(INSTRUCTION_SET)
+    return serves(tensor) and instruction_set_name(number) == "avx512_bf16"
 
 
 def round_rows(
@@ -94,7 +106,14 @@ def _columns(
 
 
 def compensate(
-    left: Tensor, root: Tensor, group: Tensor, codes: Codes, bits: int, first: int, last: int
+    rows: Tensor,
+    left: Tensor,
+    root: Tensor,
+    group: Tensor,
+    codes: Codes,
+    bits: int,
+    first: int,
+    last: int,
 ) -> Tensor:
     """Do what `gptq.round_block` does; group: int32."""
     outputs, inputs = sizes(left, "the weight", 2)
@@ -102,7 +121,8 @@ def compensate(
     errors = torch.empty(outputs, max(last - first, 0))
     record = CompensationRecord(
         _block((outputs, inputs, groups), bits, first, last),
-        address(left, "the weight", torch.float32, (outputs, inputs)),
+        address(rows, "the weight", torch.float32, (outputs, inputs)),
+        address(left, "what is left", torch.float32, (outputs, inputs)),
         address(root, "the root", torch.float32, (inputs, inputs)),
         address(group, "group", torch.int32, (inputs,)),
         address(codes.scales, "scales", torch.float16, (outputs, groups)),
@@ -126,6 +146,7 @@ def descend(
     bits: int,
     first: int,
     last: int,
+    rescales: bool,
 ) -> Tensor:
     """Do what `refine.round_block` does; zeros: uint8."""
     outputs, inputs = sizes(centered, "codes", 2)
@@ -138,12 +159,33 @@ def descend(
         address(zeros, "zero points", torch.uint8, (outputs, groups)),
         address(slope, "the slope", torch.float32, (outputs, inputs)),
         address(hessian, "the Hessian", torch.float32, (inputs, inputs)),
-        last - first == inputs // groups,
+        rescales,
         address(change, "the change", torch.float32, (outputs, last - first)),
     )
     native = required_extension()
     native.descend(find_instruction_set(INSTRUCTION_SET), record, torch.get_num_threads())
     return change
+
+
+def subtract(out: Tensor, change: Tensor, matrix: Tensor, first: int, last: int) -> None:
+    """Subtract change times matrix from the columns `first` to `last` of `out`, float32 [N, K].
+
+    change: float32 [N, M], few of whose numbers are not 0; matrix: float32 [M, K].
+    """
+    rows, terms = sizes(change, "the change", 2)
+    _, columns = sizes(out, "the result", 2)
+    record = SubtractionRecord(
+        address(change, "the change", torch.float32, (rows, terms)),
+        address(matrix, "the matrix", torch.float32, (terms, columns)),
+        address(out, "the result", torch.float32, (rows, columns)),
+        rows,
+        terms,
+        columns,
+        first,
+        last,
+    )
+    native = required_extension()
+    native.subtract(find_instruction_set(INSTRUCTION_SET), record, torch.get_num_threads())
 
 
 def _block(shape: tuple[int, int, int], bits: int, first: int, last: int) -> BlockRecord:
@@ -161,7 +203,8 @@ def _block(shape: tuple[int, int, int], bits: int, first: int, last: int) -> Blo
 def gram(left: Tensor, right: Tensor, out: Tensor) -> None:
     """Add left^T right to `out`, float32 [M, K]; left: bfloat16 [n, M], right: bfloat16 [n, K].
 
-    If left and right are one tensor, the sums are symmetric, and half of them are copied.
+    out: may be columns of a larger tensor. If left and right are one tensor, the sums are
+    symmetric, and half of them are copied.
     """
     tokens, columns = sizes(left, "left", 2)
     _, right_columns = sizes(right, "right", 2)
@@ -174,7 +217,8 @@ def gram(left: Tensor, right: Tensor, out: Tensor) -> None:
         address(right, "right", torch.bfloat16, (tokens, right_columns)),
         right_columns,
         tokens,
-        address(out, "the sums", torch.float32, (columns, right_columns)),
+        _columns(out, "the sums", torch.float32, (columns, right_columns), out.stride(0)),
+        out.stride(0),
         room(scratch, "the scratch", torch.uint8, size),
         size,
     )

@@ -4,6 +4,10 @@ The output error of a row is e H e^T, where e is what rounding changed. With eve
 the best scale of a group and the best code of an input are each one division away; going over them
 again and again never makes it worse (the idea of QuantEase, https://arxiv.org/abs/2309.01885, with
 scales as further coordinates).
+
+Every second sweep leaves the scales as they are. New scales move whole groups, but of the codes one
+in fifty or fewer moves, so such a sweep costs next to nothing, and two of them beside two with
+scales come as far as four with scales.
 """
 
 import torch
@@ -11,30 +15,65 @@ from torch import Tensor
 
 from quantize.methods import native
 from quantize.methods.codes import Codes, half
+from quantize.methods.products import add_product
 
 SWEEPS = 4
 LONGEST_BLOCK = 128
 """Columns at once. A group that is one block has its scale refined with its codes."""
+STRETCH = 512
+"""After so many columns, one product brings the slope of all others up to date: with few columns at
+a time it would wait for memory."""
 
 
-def refine(rows: Tensor, start: Codes, hessian: Tensor, bits: int, sweeps: int = SWEEPS) -> Codes:
-    """Better codes and scales for `rows`, float32 [n, K], than `start`; zero points stay.
+def refine(start: Codes, slope: Tensor, hessian: Tensor, bits: int, sweeps: int = SWEEPS) -> Codes:
+    """Better codes and scales than `start` has for n rows of weights; zero points stay.
 
-    hessian: float32 [K, K], damped, so that its diagonal is positive.
+    slope: float32 [n, K], by how much the rows are more than `start` times the Hessian (e H); it is
+    changed. hessian: float32 [K, K], damped, so that its diagonal is positive.
     """
-    inputs, groups = rows.shape[1], start.scales.shape[1]
-    size = min(inputs // groups, LONGEST_BLOCK)
+    inputs, groups = slope.shape[1], start.scales.shape[1]
     scales, zeros = start.scales.float(), start.zero_points
     spread = zeros.float().repeat_interleave(inputs // groups, -1)
     centered = start.codes.float().sub_(spread)  # [n, K]: codes less zero points
-    slope = (rows - centered * scales.repeat_interleave(inputs // groups, -1)) @ hessian  # e H
-    block = native.descend if native.serves(rows) else round_block
-    for _ in range(sweeps):
-        for first in range(0, inputs, size):
-            last = min(first + size, inputs)
-            change = block(centered, scales, zeros, slope, hessian, bits, first, last)
-            slope.addmm_(change, hessian[first:last], alpha=-1)
+    for sweep in range(sweeps):
+        _sweep(centered, scales, zeros, slope, hessian, bits, rescales=sweep % 2 == 0)
     return Codes(centered.add_(spread).byte(), scales.half(), zeros)
+
+
+def _sweep(
+    centered: Tensor,
+    scales: Tensor,
+    zeros: Tensor,
+    slope: Tensor,
+    hessian: Tensor,
+    bits: int,
+    *,
+    rescales: bool,
+) -> None:
+    """Go over all columns once, in place; the arguments are those of `round_block`."""
+    outputs, inputs = centered.shape
+    group = inputs // scales.shape[1]
+    size = min(group, LONGEST_BLOCK)
+    rescales = rescales and group == size
+    block = native.descend if native.serves(slope) else round_block
+    subtract = _subtract if rescales or not native.serves(slope) else native.subtract
+    step = max(STRETCH // size, 1) * size
+    for begin in range(0, inputs, step):
+        end = min(begin + step, inputs)
+        changes = torch.empty(outputs, end - begin, device=slope.device)
+        for first in range(begin, end, size):
+            last = min(first + size, end)
+            change = block(centered, scales, zeros, slope, hessian, bits, first, last, rescales)
+            subtract(slope, change, hessian[first:last], begin, end)
+            changes[:, first - begin : last - begin] = change
+        for first, last in ((0, begin), (end, inputs)):
+            if first < last:
+                subtract(slope, changes, hessian[begin:end], first, last)
+
+
+def _subtract(out: Tensor, change: Tensor, matrix: Tensor, first: int, last: int) -> None:
+    """Subtract change times matrix from the columns `first` to `last` of `out`."""
+    add_product(out[:, first:last], change, matrix[:, first:last], sign=-1)
 
 
 def round_block(
@@ -46,10 +85,12 @@ def round_block(
     bits: int,
     first: int,
     last: int,
+    rescales: bool,
 ) -> Tensor:
-    """Better codes for the columns `first` to `last`, and a better scale where these are a group.
+    """Better codes for the columns `first` to `last`, and a better scale first if asked for.
 
-    centered [n, K] and scales [n, groups] are changed in place; slope: e H, [n, K]. Returns how
+    centered [n, K] and scales [n, groups] are changed in place; slope: e H, [n, K]; rescales: the
+    columns are a group, whose scale may change. Returns how
     much more the dequantized columns are now, [n, last - first].
     """
     size = centered.shape[1] // scales.shape[1]
@@ -58,7 +99,7 @@ def round_block(
     here = slope[:, part].T.contiguous()  # [block, n]: one input a row
     codes, scale = centered[:, part].T.contiguous(), scales[:, group].clone()
     before = codes * scale
-    if last - first == size:
+    if rescales:
         scale = _best_scale(codes, scale, here, within)
         here -= within @ (codes * scale - before)
     _best_codes(codes, scale, here, within, zeros[:, group].float(), bits)

@@ -7,20 +7,22 @@ linear by more than tenfold (inputs of down_proj are rare and large), so it is t
 the sums have not seen, by what rounding would cost there, which needs no rounding.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
 
 import torch
 from torch import Tensor
 
-from quantize.methods.gptq import LEAST_DAMPING, inverse_root
-from quantize.methods.moments import Moments
+from quantize.methods.gptq import LEAST_DAMPING, reversed_factor
+from quantize.methods.moments import Moments, spread
 
 SHARES = (LEAST_DAMPING, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """What is tried as damping and as ridge: shares of the mean of the Hessian's diagonal."""
 PLACES = 256
 """Inputs, or rows of weights, by which a share is judged: more cost time and change little."""
+INPUTS_TRIED = 2048
+"""A share is tried on so many inputs: factoring all of down_proj's would take longer than to
+quantize it."""
 STEPS_OF_TRUST = 16
 """Trust is rounded to such parts, so that the last bits of a sum change no code."""
 
@@ -46,66 +48,62 @@ def choose_shrinkage(seen: Moments, unseen: Moments, weights: list[Tensor]) -> S
 
     weights: [N, K] each, of the linears that share the input.
     """
-    damping = _choose_damping(seen.hessian, unseen.hessian)
     every = torch.cat(weights)
-    rows = _spread(len(every), every.device)
-    ridge, trust = _choose_trust(
-        seen.missing(every, rows), unseen.missing(every, rows), seen.hessian, unseen.hessian
+    rows = spread(len(every), PLACES, every.device)
+    inputs = spread(len(seen.hessian), INPUTS_TRIED, every.device)
+    known, other = (
+        Sums(sums.hessian[inputs][:, inputs], sums.missing(every, rows)[:, inputs])
+        for sums in (seen, unseen)
     )
-    return Shrinkage(damping, ridge, trust)
-
-
-def _choose_damping(seen: Tensor, unseen: Tensor) -> float:
-    """The share whose factor loses least on the unseen Hessian.
-
-    GPTQ rounds an input and lets those that follow make up for it by row i of the factor U, divided
-    by its diagonal. So an error e of that input costs e^2 (u H u^T) / u_ii^2 where H is true.
-    """
-    least, best = inf, SHARES[-1]
+    damping, least = SHARES[-1], inf
+    best, most = (SHARES[-1], 0.0), 0.0
     for share in SHARES:
-        root, order = inverse_root(seen, share)
-        if root is None:
+        lower, back = reversed_factor(known.hessian, share)
+        if lower is None:
             continue
-        places = _spread(len(seen), seen.device)
-        rows = root[places] / root[places, places][:, None]
-        del root
-        cost = float(((rows @ unseen[order][:, order]) * rows).sum())
-        if cost >= least:
-            break  # it only rises from here
-        least, best = cost, share
-    return best
+        elsewhere = Sums(other.hessian[back][:, back], other.missing[:, back])
+        cost = _rounding_cost(lower, elsewhere.hessian)
+        if cost < least:
+            least, damping = cost, share
+        trust, gain = _correction_gain(lower, known.missing[:, back], elsewhere)
+        if gain > most:
+            most, best = gain, (share, trust)
+    return Shrinkage(damping, *best)
 
 
-def _choose_trust(
-    seen: Tensor, unseen: Tensor, hessian: Tensor, unseen_hessian: Tensor
-) -> tuple[float, float]:
-    """The ridge and the trust that save most of what is missing, rows [n, K], where unseen.
+@dataclass(frozen=True)
+class Sums:
+    """Sums over some tokens, of some inputs of some rows of weights."""
+
+    hessian: Tensor
+    """[k, k]."""
+    missing: Tensor
+    """[n, k]."""
+
+
+def _rounding_cost(lower: Tensor, hessian: Tensor) -> float:
+    """What rounding by a factor of some tokens' Hessian costs where another Hessian is true.
+
+    GPTQ rounds an input and lets those that follow make up for it by row i of U, the upper factor
+    of the Hessian's inverse, divided by its diagonal. So an error e of that input costs
+    e^2 (u H u^T) / u_ii^2. With inputs reversed U is the inverse of the lower factor.
+    """
+    places = spread(len(lower), PLACES, lower.device)
+    ones = torch.zeros(len(lower), len(places), device=lower.device)
+    ones[places, torch.arange(len(places), device=lower.device)] = lower.diagonal()[places]
+    rows = torch.linalg.solve_triangular(lower.mT, ones, upper=True).T
+    return float(((rows @ hessian) * rows).sum())
+
+
+def _correction_gain(lower: Tensor, missing: Tensor, elsewhere: Sums) -> tuple[float, float]:
+    """The trust in the ridge regression of what is missing, and how much it saves elsewhere.
 
     A change D of the weights saves 2 D m - D H D^T, which is largest for one multiple of D.
     """
-    most, best = 0.0, (SHARES[-1], 0.0)
-    for share, change in _changes(seen, hessian):
-        saved = float((change * unseen).sum())
-        cost = float((change * (change @ unseen_hessian)).sum())
-        if not (0 < saved < inf and 0 < cost < inf):
-            continue
-        trust = round(min(saved / cost, 1.0) * STEPS_OF_TRUST) / STEPS_OF_TRUST
-        gain = trust * (2 * saved - trust * cost)
-        if gain > most:
-            most, best = gain, (share, trust)
-    return best
-
-
-def _changes(missing: Tensor, hessian: Tensor) -> Iterator[tuple[float, Tensor]]:
-    """Yield each share with the ridge regression of what is missing."""
-    for share in SHARES:
-        damped = hessian.clone()
-        damped.diagonal().add_(share * hessian.diagonal().mean())
-        factor, failed = torch.linalg.cholesky_ex(damped)
-        if not failed:
-            yield share, torch.cholesky_solve(missing.T, factor).T
-
-
-def _spread(size: int, device: torch.device) -> Tensor:
-    """PLACES of `size` at most, evenly spread."""
-    return torch.linspace(0, size - 1, min(size, PLACES), device=device).round().long()
+    change = torch.cholesky_solve(missing.T, lower).T
+    saved = float((change * elsewhere.missing).sum())
+    cost = float((change * (change @ elsewhere.hessian)).sum())
+    if not (0 < saved < inf and 0 < cost < inf):
+        return 0.0, 0.0
+    trust = round(min(saved / cost, 1.0) * STEPS_OF_TRUST) / STEPS_OF_TRUST
+    return trust, trust * (2 * saved - trust * cost)

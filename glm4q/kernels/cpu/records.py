@@ -172,7 +172,9 @@ class GramRecord(Structure):
         ("left_columns", INTEGER),
         ("right", ADDRESS),
         *_fields("right_columns tokens", INTEGER),
-        *_fields("out scratch", ADDRESS),
+        ("out", ADDRESS),
+        ("stride", INTEGER),
+        ("scratch", ADDRESS),
         ("scratch_bytes", INTEGER),
     ]
 
@@ -203,7 +205,7 @@ class CompensationRecord(Structure):
 
     _fields_ = [
         ("block", BlockRecord),
-        *_fields("left root group scales zero_points codes errors", ADDRESS),
+        *_fields("rows left root group scales zero_points codes errors", ADDRESS),
     ]
 
 
@@ -215,6 +217,15 @@ class DescentRecord(Structure):
         *_fields("centered scales zero_points slope hessian", ADDRESS),
         ("rescales", INTEGER),
         ("change", ADDRESS),
+    ]
+
+
+class SubtractionRecord(Structure):
+    """What a sweep of coordinate descent without new scales does to the slope."""
+
+    _fields_ = [
+        *_fields("change matrix out", ADDRESS),
+        *_fields("rows terms columns first last", INTEGER),
     ]
 
 
@@ -232,6 +243,7 @@ RECORDS = (
     BlockRecord,
     CompensationRecord,
     DescentRecord,
+    SubtractionRecord,
 )
 
 

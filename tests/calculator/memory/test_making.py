@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from calculator.memory.making import STAGE_LINEARS, calibration_disk_bytes, estimate_memory
+from calculator.memory.making import (
+    STAGE_LINEARS,
+    WITH_SUMS_OF_ONE_WEIGHT,
+    calibration_disk_bytes,
+    estimate_memory,
+)
 from calculator.memory.making_cost import (
     CALIBRATION,
     CALIBRATION_SAMPLES,
@@ -27,6 +32,8 @@ from tests.calculator.asking import ask
 
 def test_the_stages_are_those_of_calibration() -> None:
     assert tuple(stage.linears for stage in STAGES) == STAGE_LINEARS
+    joining = tuple(stage.linears[0] for stage in STAGES if stage.adds_to_stream)
+    assert joining == WITH_SUMS_OF_ONE_WEIGHT
 
 
 def test_int4_is_calibrated_and_int8_is_not() -> None:

@@ -165,11 +165,12 @@ def _codes() -> Tensors:
 def _compensate() -> Call:
     def run(given: Tensors) -> None:
         codes = Codes(given["codes"], given["scales"], given["zeros"])
-        methods.compensate(given["left"], given["root"], given["group"], codes, 4, 32, 64)
+        weights = given["rows"], given["left"], given["root"]
+        methods.compensate(*weights, given["group"], codes, 4, 32, 64)
 
+    weights = {name: torch.randn(21, 64) for name in ("rows", "left")}
     group = torch.arange(64, dtype=torch.int32) // 32
-    root = torch.eye(64)
-    return Call(run, {"left": torch.randn(21, 64), "root": root, "group": group, **_codes()})
+    return Call(run, {**weights, "root": torch.eye(64), "group": group, **_codes()})
 
 
 def _descend() -> Call:
@@ -183,11 +184,23 @@ def _descend() -> Call:
             4,
             32,
             64,
+            True,
         )
 
     tensors = {name: tensor.float() for name, tensor in _codes().items()}
     tensors["zeros"] = tensors["zeros"].to(torch.uint8)
     return Call(run, {**tensors, "slope": torch.randn(21, 64), "hessian": torch.eye(64)})
+
+
+def _subtract() -> Call:
+    return Call(
+        lambda given: methods.subtract(given["out"], given["change"], given["matrix"], 0, 64),
+        {
+            "out": torch.randn(21, 64),
+            "change": torch.randn(21, 16),
+            "matrix": torch.randn(16, 64),
+        },
+    )
 
 
 def _gram() -> Call:
@@ -325,6 +338,7 @@ CALLS: Mapping[str, Callable[[], Call]] = {
     "round_rows": _round_rows,
     "compensate": _compensate,
     "descend": _descend,
+    "subtract": _subtract,
     "gram": _gram,
     **{f"attend {kv}": partial(_attend, kv) for kv in KV_FORMATS},
     **{f"run_layers {kv}": partial(_run_layers, kv) for kv in KV_FORMATS},

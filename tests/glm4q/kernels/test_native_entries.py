@@ -22,6 +22,7 @@ WITH_A_RECORD = {
     "round_rows": records.RoundingRecord,
     "compensate": records.CompensationRecord,
     "descend": records.DescentRecord,
+    "subtract": records.SubtractionRecord,
 }
 """All but these take a name, numbers, or the records of layers."""
 NO_NUMBERS = (0, -1, 1 << 40, 1 << 80, 1.5, "1", None)

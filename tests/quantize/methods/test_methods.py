@@ -63,12 +63,16 @@ def test_gptq_rounds_as_the_paper_derives(
     weight_format: WeightFormat, weight: Tensor, inputs: Tensor
 ) -> None:
     hessian = inputs.T @ inputs
-    damped, factor, order = gptq.factor(hessian)
+    factors = gptq.factor(hessian)
     start = rtn.quantize(weight, weight_format, importance=hessian.diagonal())
-    found = gptq.compensate(weight, start, factor, order, weight_format.bits)
-    expected = one_by_one(weight, start, damped, weight_format.bits)
+    found, slope = gptq.compensate(weight, start, factors, weight_format.bits)
+    expected = one_by_one(weight, start, factors.damped, weight_format.bits)
     # A number that lies between two codes may fall either way in float32.
     assert (found.codes.double() != expected).double().mean() < 0.02
+    change = weight.double() - found.dequantize().double()
+    exact = (change @ factors.damped.double()).float()
+    # Where the CPU multiplies bfloat16, each product is exact to a part in 500.
+    torch.testing.assert_close(slope, exact, rtol=1e-2, atol=1e-2 * float(exact.abs().max()))
 
 
 @pytest.mark.parametrize("weight_format", FORMATS, ids=str)
@@ -76,11 +80,11 @@ def test_each_step_lowers_the_output_error(
     weight_format: WeightFormat, weight: Tensor, inputs: Tensor
 ) -> None:
     hessian = inputs.T @ inputs
-    damped, factor, order = gptq.factor(hessian)
+    factors = gptq.factor(hessian)
     plain = rtn.quantize(weight, weight_format)
     start = rtn.quantize(weight, weight_format, importance=hessian.diagonal())
-    compensated = gptq.compensate(weight, start, factor, order, weight_format.bits)
-    refined = refine(weight, compensated, damped, weight_format.bits)
+    compensated, slope = gptq.compensate(weight, start, factors, weight_format.bits)
+    refined = refine(compensated, slope, factors.damped, weight_format.bits)
     errors = [error(weight, each, inputs) for each in (plain, start, compensated, refined)]
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.5 * errors[0]
@@ -89,7 +93,8 @@ def test_each_step_lowers_the_output_error(
 def test_refined_codes_cannot_be_bettered_one_at_a_time(weight: Tensor, inputs: Tensor) -> None:
     hessian = inputs.T @ inputs
     start = rtn.quantize(weight, FORMATS[0])
-    found = refine(weight, start, hessian, 4, sweeps=60)
+    slope = (weight - start.dequantize()) @ hessian
+    found = refine(start, slope, hessian, 4, sweeps=60)
     best = error(weight, found, inputs)
     for _ in range(200):
         row, column = int(torch.randint(ROWS, ())), int(torch.randint(INPUTS, ()))
@@ -131,18 +136,24 @@ def test_awq_keeps_the_function_and_lowers_the_error(weight: Tensor, inputs: Ten
     assert scaled < error(weight, rtn.quantize(weight, FORMATS[0], hessian.diagonal()), inputs)
 
 
-def test_target_is_the_ridge_regression_that_it_says(weight: Tensor, inputs: Tensor) -> None:
+@pytest.mark.parametrize("outputs", [ROWS, INPUTS + 40], ids=["few rows", "many rows"])
+@pytest.mark.parametrize("one_weight", [False, True])
+def test_target_is_the_ridge_regression_that_it_says(
+    outputs: int, one_weight: bool, inputs: Tensor
+) -> None:
+    weight = torch.randn(outputs, INPUTS)
     source, quantized = inputs, inputs + 0.3 * torch.randn_like(inputs)
-    ahead = torch.randn(TOKENS, ROWS)
-    sums = Moments.zeros(INPUTS, ROWS, torch.device("cpu"))
+    ahead = torch.randn(TOKENS, outputs) if one_weight else torch.zeros(TOKENS, outputs)
+    lack = (source - quantized) @ weight.T + ahead
+    sums = Moments.zeros(INPUTS, outputs if one_weight else None, torch.device("cpu"))
     for part in range(0, TOKENS, 100):  # in batches
         batch = slice(part, part + 100)
-        sums.add(source[batch], quantized[batch], ahead[batch])
+        sums.add(source[batch], quantized[batch], lack[batch] if one_weight else None)
     g, wanted = quantized.double(), source.double() @ weight.T.double() + ahead.double()
     ridge, trust = 0.02, 0.75
     damp = ridge * (g.T @ g).diagonal().mean()
     # The ridge of what is missing, as least squares over rows of zeros and of sqrt(damp).
-    missing = torch.cat([wanted - g @ weight.T.double(), torch.zeros(INPUTS, ROWS).double()])
+    missing = torch.cat([wanted - g @ weight.T.double(), torch.zeros(INPUTS, outputs).double()])
     rows = torch.cat([g, damp.sqrt() * torch.eye(INPUTS).double()])
     change = torch.linalg.lstsq(rows, missing).solution.T
     expected = weight + trust * change
@@ -153,7 +164,7 @@ def test_target_is_the_ridge_regression_that_it_says(weight: Tensor, inputs: Ten
 def test_errors_are_those_of_the_outputs(weight: Tensor, inputs: Tensor) -> None:
     quantized = inputs + 0.3 * torch.randn_like(inputs)
     sums = Moments.zeros(INPUTS, None, torch.device("cpu"))
-    sums.add(inputs, quantized, torch.empty(0))
+    sums.add(inputs, quantized)
     found = [
         rtn.quantize(weight, weight_format).dequantize()
         for weight_format in (FORMATS[0], FORMATS[3])

@@ -82,41 +82,59 @@ def test_rounding_writes_the_columns_it_is_given_and_no_others() -> None:
 @pytest.mark.parametrize("weight_format", FORMATS, ids=str)
 def test_a_block_of_gptq_is_that_of_torch(weight_format: WeightFormat) -> None:
     weight, x = torch.randn(ROWS, INPUTS), torch.randn(600, INPUTS)
-    _, root, order = gptq.factor(x.T @ x)
+    factors = gptq.factor(x.T @ x)
+    order = factors.order
     group = order.div(INPUTS // weight_format.groups(INPUTS), rounding_mode="floor").int()
     start = by_torch(weight, weight_format, None)
     found = [Codes(torch.zeros_like(start.codes), start.scales, start.zero_points) for _ in "ab"]
-    left = weight[:, order].contiguous()
+    rows = weight[:, order].contiguous()
+    left = [rows + 0.01 * rows.flip(0) for _ in found]
+    blocks = native.compensate, gptq.round_block
     errors = [
-        block(left, root, group, codes, weight_format.bits, 64, 128)
-        for block, codes in zip((native.compensate, gptq.round_block), found, strict=True)
+        block(rows, each, factors.root, group, codes, weight_format.bits, 64, 128)
+        for block, each, codes in zip(blocks, left, found, strict=True)
     ]
     same = found[0].codes == found[1].codes
     assert same.float().mean() > 0.999
     whole = same.all(-1)  # one code more makes all that come after it others
-    torch.testing.assert_close(errors[0][whole], errors[1][whole], rtol=1e-3, atol=1e-4)
+    for ours, theirs in (errors, left):
+        torch.testing.assert_close(ours[whole], theirs[whole], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("rescales", [False, True])
 @pytest.mark.parametrize("weight_format", FORMATS, ids=str)
-def test_a_block_of_the_descent_is_that_of_torch(weight_format: WeightFormat) -> None:
+def test_a_block_of_the_descent_is_that_of_torch(
+    weight_format: WeightFormat, rescales: bool
+) -> None:
     weight, x = torch.randn(ROWS, INPUTS), torch.randn(600, INPUTS)
     hessian, size = x.T @ x, min(weight_format.group_size or INPUTS, refine.LONGEST_BLOCK)
     start = by_torch(weight, weight_format, None)
     groups = start.scales.shape[1]
     zeros = start.zero_points.float().repeat_interleave(INPUTS // groups, -1)
     slope = (weight - start.dequantize()) @ hessian
+    rescales = rescales and size == INPUTS // groups
     ran = []
     for block in (native.descend, refine.round_block):
         centered, scales = start.codes - zeros, start.scales.float()
-        change = block(
-            centered, scales, start.zero_points, slope, hessian, weight_format.bits, size, 2 * size
-        )
+        arguments = centered, scales, start.zero_points, slope, hessian, weight_format.bits
+        change = block(*arguments, size, 2 * size, rescales)
         ran.append((centered, scales, change))
     (ours, our_scales, our_change), (theirs, their_scales, their_change) = ran
     same = (ours == theirs).all(-1)
     assert same.float().mean() > 0.9
     torch.testing.assert_close(our_scales, their_scales, rtol=2**-10, atol=0)
     torch.testing.assert_close(our_change[same], their_change[same], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 300), (3, 295), (260, 300)])
+def test_few_changes_are_subtracted_as_a_product(first: int, last: int) -> None:
+    change = torch.randn(ROWS, 40) * (torch.rand(ROWS, 40) < 0.05)
+    change[3] = 0
+    matrix, out = torch.randn(40, 300), torch.randn(ROWS, 300)
+    expected = out.double()
+    expected[:, first:last] -= (change.double() @ matrix.double())[:, first:last]
+    native.subtract(out, change, matrix, first, last)
+    torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 101, 700])
@@ -130,3 +148,11 @@ def test_sums_over_tokens(left: int, right: int, tokens: int) -> None:
     torch.testing.assert_close(cross.double(), expected, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(gram.double(), g.double().T @ g.double(), rtol=1e-4, atol=1e-3)
     assert torch.equal(gram, gram.T)
+
+
+def test_sums_may_be_columns_of_others() -> None:
+    f, g, out = torch.randn(8, 30).bfloat16(), torch.randn(8, 49).bfloat16(), torch.zeros(30, 80)
+    native.gram(f, g, out[:, 20:69])
+    torch.testing.assert_close(out[:, 20:69], f.float().T @ g.float(), rtol=1e-4, atol=1e-3)
+    assert not out[:, :20].any()
+    assert not out[:, 69:].any()

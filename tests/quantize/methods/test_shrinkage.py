@@ -30,20 +30,21 @@ def tokens(count: int, mixing: Tensor) -> Tensor:
     return torch.randn(count, INPUTS) ** 3 @ mixing
 
 
-def sums(source: Tensor, quantized: Tensor, ahead: Tensor | None = None) -> Moments:
-    result = Moments.zeros(INPUTS, None if ahead is None else ahead.shape[1], CPU)
-    result.add(source, quantized, torch.empty(0) if ahead is None else ahead)
+def sums(source: Tensor, quantized: Tensor, lack: Tensor | None = None) -> Moments:
+    result = Moments.zeros(INPUTS, None if lack is None else lack.shape[1], CPU)
+    result.add(source, quantized, lack)
     return result
 
 
-def test_inverse_root_is_the_factor_of_the_inverse(mixing: Tensor) -> None:
+def test_factors_are_those_of_the_damped_hessian(mixing: Tensor) -> None:
     x = tokens(400, mixing)
-    root, order = gptq.inverse_root(x.T @ x, 0.05)
-    assert root is not None
-    hessian = gptq.damped(x.T @ x, 0.05).double()[order][:, order]
-    torch.testing.assert_close(root, root.triu())
-    identity = root.double().T @ root.double() @ hessian
-    torch.testing.assert_close(identity, torch.eye(INPUTS).double(), rtol=0, atol=1e-3)
+    factors = gptq.factor(x.T @ x, 0.05)
+    hessian = gptq.damped(x.T @ x, 0.05).double()[factors.order][:, factors.order]
+    torch.testing.assert_close(factors.root, factors.root.triu())
+    torch.testing.assert_close(factors.root.diagonal(), torch.ones(INPUTS))
+    product = factors.root.double() * factors.sizes.double() @ factors.root.double().T
+    torch.testing.assert_close(product, hessian, rtol=1e-4, atol=1e-3)
+    assert (hessian.diagonal().diff() <= 0).all()  # by falling activation
 
 
 @pytest.mark.parametrize("count", [80, 160, 2000])
@@ -99,9 +100,14 @@ def test_chance_alone_is_not_trusted(mixing: Tensor, weight: Tensor) -> None:
 
 def test_sums_of_both_sets_are_those_of_all_tokens(mixing: Tensor) -> None:
     x, y = tokens(50, mixing), tokens(70, mixing)
-    merged = sums(x, x, x[:, :32])
-    merged.merge(sums(y, y, y[:, :32]))
-    whole = sums(torch.cat([x, y]), torch.cat([x, y]), torch.cat([x, y])[:, :32])
-    assert merged.tokens == whole.tokens
-    for name in ("hessian", "cross", "ahead"):
-        torch.testing.assert_close(getattr(merged, name), getattr(whole, name), rtol=1e-4, atol=1.0)
+    every = torch.cat([x, y])
+    for outputs in (None, 32):  # sums for any weight, and for one weight of 32 outputs
+        merged, other, whole = (
+            sums(each, each, None if outputs is None else each[:, :outputs])
+            for each in (x, y, every)
+        )
+        merged.merge(other)
+        assert merged.tokens == whole.tokens
+        for name in ("hessian", "cross" if outputs is None else "lacking"):
+            found, expected = getattr(merged, name), getattr(whole, name)
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1.0)

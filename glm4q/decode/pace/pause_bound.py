@@ -25,7 +25,8 @@ class PauseBound:
         """seconds: the bound; None chooses one by the time that a step takes."""
         self._given = seconds
         self._step = 0.0  # seconds that a step of the running answers takes
-        self._per_token = 0.0  # seconds that a token of a prompt takes; 0 where none was measured
+        self._per_token = 0.0  # seconds of a chunk by its tokens; 0 where none was measured
+        self._mixes = False  # whether the chunk was part of a step of the running answers
         self._beyond_step = 0.0  # seconds by which a token of a prompt makes a step longer
 
     @property
@@ -42,7 +43,7 @@ class PauseBound:
         """
         if not self._per_token:
             return min(FIRST_TOKENS, most)
-        left = CAREFUL * self.seconds - self._step
+        left = CAREFUL * self.seconds - (0.0 if self._mixes else self._step)
         tokens = int(left / self._per_token) // LEAST_TOKENS * LEAST_TOKENS
         return min(max(tokens, LEAST_TOKENS), most)
 
@@ -64,13 +65,19 @@ class PauseBound:
         """Take account of a chunk. A very short one says nothing of longer ones."""
         if tokens >= LEAST_TOKENS:
             self._per_token = _follow(self._per_token, seconds / tokens)
+            self._mixes = False
         self._note_beyond_step(tokens, seconds)
 
     def note_mixed(self, tokens: int, seconds: float) -> None:
-        """Take account of a step that had so many tokens of prompts beside those of answers."""
+        """Take account of a step that had so many tokens of prompts beside those of answers.
+
+        The whole step counts for its prompts. What a step takes without them is not subtracted: it
+        is not measured while prompts run, so it may be far too long, and chunks would be too.
+        """
+        self._step = min(self._step, seconds)
         if tokens >= LEAST_TOKENS:
-            beyond_step = max(0.0, seconds - self._step)
-            self._per_token = _follow(self._per_token, beyond_step / tokens)
+            self._per_token = _follow(self._per_token, seconds / tokens)
+            self._mixes = True
         self._note_beyond_step(tokens, seconds)
 
     def _note_beyond_step(self, tokens: int, seconds: float) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -102,6 +103,31 @@ def test_the_bound_that_nobody_gives_follows_the_speed_of_steps() -> None:
     assert bound.seconds == 0.2
     bound.note_step(0.15)
     assert bound.seconds == 0.75
+
+
+def test_one_slow_step_does_not_make_the_chunks_beside_running_answers_too_long() -> None:
+    """Steps without a prompt are not measured again before the end of a long one."""
+    bound, tokens, seconds = PauseBound(0.2), 0, []
+    bound.note_step(0.01)
+    bound.note_step(0.15)  # another program had the machine
+    for _ in range(40):
+        tokens = bound.tokens(CHUNK)
+        seconds.append(0.01 + 0.001 * tokens)
+        bound.note_mixed(tokens, seconds[-1])
+    assert max(seconds) <= 0.2
+    assert seconds[-1] > 0.14  # the bound is used
+
+
+def test_prompts_are_read_together_while_their_products_take_no_longer_than_a_step() -> None:
+    bound = PauseBound()
+    assert bound.together(CHUNK) == CHUNK  # nothing was measured yet
+    bound.note_step(0.01)
+    for _ in range(10):
+        bound.note_mixed(20, 0.01 + 20 * 0.0005)
+    assert bound.together(CHUNK) == pytest.approx(20, abs=1)
+    for _ in range(20):  # a card, on which tokens cost nearly nothing
+        bound.note_chunk(200, 0.0101)
+    assert bound.together(CHUNK) == CHUNK
 
 
 def test_a_short_prompt_does_not_wait_for_the_end_of_a_long_one_and_both_end() -> None:

@@ -42,8 +42,8 @@ def parse(arguments: list[str]) -> Any:
 def main(command: str, *rest: str) -> None:
     given, spoken = json.load(sys.stdin), os.dup(1)
     os.dup2(2, 1)  # what vLLM prints goes elsewhere than the answer
-    told = parse(given) if command == "parse" else answer(rest[0], given, int(rest[1]))
-    os.write(spoken, (json.dumps(told) + "\n").encode())
+    answered = parse(given) if command == "parse" else answer(rest[0], given, int(rest[1]))
+    os.write(spoken, (json.dumps(answered) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ class Service:
 
     @cached_property
     def _mailbox(self) -> Mailbox:
-        """That of the one loop on which the server runs."""
+        """The mailbox of the one loop on which the server runs."""
         return Mailbox(asyncio.get_running_loop())
 
     def _constraints(

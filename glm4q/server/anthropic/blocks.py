@@ -104,7 +104,7 @@ class MessageWriter:
         return len(self.blocks) - 1
 
     def _usage(self) -> Json:
-        """Tokens of the prompt that were in the cache count apart from the others."""
+        """Tokens of the prompt that were in the cache are counted for themselves."""
         cached = self.reply.job.cached_tokens
         return {
             "input_tokens": len(self.reply.job.prompt) - cached,

@@ -1,4 +1,4 @@
-"""Sends the answers of a request, whole or as a stream of events, and gives up with the client."""
+"""Sends the answers of a request, whole or as a stream. A client that leaves ends them."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -21,7 +21,7 @@ DONE = b"data: [DONE]\n\n"
 
 @dataclass(frozen=True)
 class Answers:
-    """The choices of one request, each with the reply that it tells."""
+    """The choices of one request, each with the reply that it writes."""
 
     service: Service
     heading: Heading
@@ -93,22 +93,22 @@ class Answers:
         """Yield the pieces of one choice, or last why it fails."""
         for piece in choice.begin():
             yield piece
-        async for said in reply.events():
-            if not isinstance(said, Finished):
-                for piece in choice.add(said):
+        async for part in reply.events():
+            if not isinstance(part, Finished):
+                for piece in choice.add(part):
                     yield piece
-            elif said.reason in ("error", "cancelled"):
-                yield self.service.failure(said.error)
+            elif part.reason in ("error", "cancelled"):
+                yield self.service.failure(part.error)
             else:
-                yield choice.end(said.reason)
+                yield choice.end(part.reason)
 
     async def _read(self, choice: Choice, reply: Reply) -> Json:
-        async for said in reply.events():
-            if isinstance(said, Finished):
-                if said.reason in ("error", "cancelled"):
-                    raise self.service.failure(said.error)
-                return choice.whole(said.reason)
-            choice.add(said)
+        async for part in reply.events():
+            if isinstance(part, Finished):
+                if part.reason in ("error", "cancelled"):
+                    raise self.service.failure(part.error)
+                return choice.whole(part.reason)
+            choice.add(part)
         raise self.service.failure(None)
 
     def _usage(self) -> Json:

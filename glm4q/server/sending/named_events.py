@@ -1,4 +1,4 @@
-"""One answer in an API whose streams have named events, such as Anthropic's messages."""
+"""Sends one answer in an API whose streams have named events, such as Anthropic's messages."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -42,7 +42,7 @@ class Writer(Protocol):
 
 @dataclass(frozen=True)
 class NamedEvents:
-    """Sends the answer of a request, whole or as a stream, and gives up with the client."""
+    """Sends the answer of a request, whole or as a stream. A client that leaves ends it."""
 
     service: Service
     reply: Reply

@@ -41,7 +41,7 @@ class ScriptedAnswer:
     left: list[int]
     tokens: int | None
     cached_tokens: int = 0
-    told: int = 0
+    given: int = 0
     log_probabilities: int | None = None
 
 
@@ -122,11 +122,11 @@ class ScriptedDecoder:
         return [event for answer in list(self.answers) for event in self._next(answer)]
 
     def _next(self, answer: ScriptedAnswer) -> list[tuple[Hashable, Event]]:
-        if answer.tokens is not None and answer.told == answer.tokens:
+        if answer.tokens is not None and answer.given == answer.tokens:
             return [(answer, self._end(answer, End("length")))]
         if not answer.left:
             return [(answer, self._end(answer, End("stop")))]
-        answer.told += 1
+        answer.given += 1
         token, count = answer.left.pop(0), answer.log_probabilities
         if count is None:
             return [(answer, Token(token))]
@@ -174,8 +174,8 @@ class StandInTemplate:
         self._end = "[assistant]<think>\n" if thinks else "[assistant]"
 
     def render(self, messages: Sequence[Any], *, tools: Any = None) -> str:
-        said = "".join(f"[{message['role']}]{message['content']}" for message in messages)
-        return f"{'[tools]' if tools else ''}{said}{self._end}"
+        text = "".join(f"[{message['role']}]{message['content']}" for message in messages)
+        return f"{'[tools]' if tools else ''}{text}{self._end}"
 
 
 @contextmanager
@@ -188,21 +188,21 @@ def serving(
     rules: Rules = Rules(LOOPBACK),  # noqa: B008 - immutable
     ping_seconds: float = 5.0,
     send_seconds: float = 60.0,
-    held: bool = False,
+    silent: bool = False,
     thinks: bool = False,
     idle_seconds: float | None = None,
     time_limit: float | None = None,
     card: Card | None = None,
     context: int = CONTEXT,
 ) -> Iterator[Running]:
-    """Serve a model that always says `text`. held: it says nothing until the gate is set.
+    """Serve a model that always says `text`. silent: it says nothing until the gate is set.
 
     thinks: the prompt ends inside `<think>`. context: tokens of a prompt and its answer.
     """
     tokenizer = Tokenizer.from_directory(checkpoint)
     raw = text.encode() if isinstance(text, str) else text
     decoder = ScriptedDecoder(byte_tokens(tokenizer, raw), rows)
-    if not held:
+    if not silent:
         decoder.gate.set()
     metrics = Metrics()
     worker = Worker(

@@ -276,7 +276,7 @@ def test_errors_have_anthropic_s_shape(chat_checkpoint: Path) -> None:
 def test_a_client_that_waits_reads_pings(chat_checkpoint: Path) -> None:
     asked = {"model": NAME, "messages": HELLO, "max_tokens": 9, "stream": True}
     with (
-        serving(chat_checkpoint, "yes", held=True, ping_seconds=0.05) as server,
+        serving(chat_checkpoint, "yes", silent=True, ping_seconds=0.05) as server,
         httpx2.stream("POST", f"{server.url}/v1/messages", json=asked) as answer,
     ):
         lines = answer.iter_lines()

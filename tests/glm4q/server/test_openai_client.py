@@ -54,9 +54,9 @@ def test_a_chat_in_one_piece_and_as_a_stream_say_the_same_characters(running: Ru
     assert whole.usage is not None
     assert whole.usage.completion_tokens == len(answer.encode())
     assert whole.usage.prompt_tokens == len("[user]Hello[assistant]")
-    said = [piece.choices[0].delta.content or "" for piece in pieces]
-    assert "".join(said) == answer
-    assert "🙂" in said  # four tokens, never cut
+    texts = [piece.choices[0].delta.content or "" for piece in pieces]
+    assert "".join(texts) == answer
+    assert "🙂" in texts  # four tokens, never cut
     assert pieces[0].choices[0].delta.role == "assistant"
     assert all(piece.usage is None for piece in pieces)
     assert [piece.choices[0].finish_reason for piece in pieces][-2:] == [None, "stop"]

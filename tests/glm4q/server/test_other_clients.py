@@ -71,8 +71,8 @@ const response = await client.responses.create({ model, input: "Hello" });
 let status = 0;
 try { await client.chat.completions.create({ model: "other", messages }); }
 catch (error) { status = error.status; }
-const said = [whole.choices[0].message.content, streamed, response.output_text, status];
-console.log(JSON.stringify(said));
+const answers = [whole.choices[0].message.content, streamed, response.output_text, status];
+console.log(JSON.stringify(answers));
 """
 
 

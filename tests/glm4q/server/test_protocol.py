@@ -48,10 +48,10 @@ def test_glm4_reads_calls_as_its_own_messages() -> None:
 
 
 def test_other_templates_get_calls_with_arguments_as_objects() -> None:
-    _, said, result = template_messages(chat(), "tool_calls")
-    (call,) = said["tool_calls"]
+    _, reply, result = template_messages(chat(), "tool_calls")
+    (call,) = reply["tool_calls"]
     assert call["function"] == {"name": "weather", "arguments": {"city": "Rome"}}
-    assert "reasoning_content" not in said
+    assert "reasoning_content" not in reply
     assert (result["role"], result["tool_call_id"]) == ("tool", "call_1")
 
 

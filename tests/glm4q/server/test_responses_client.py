@@ -80,9 +80,9 @@ def test_a_call_is_an_item_and_its_result_goes_back_as_one(chat_checkpoint: Path
         asked: dict[str, Any] = {"input": "Weather?", "tools": WEATHER}
         whole, (events, streamed) = respond(server, **asked), stream(server, **asked)
         for response in (whole, streamed):
-            said, call = response.output
+            message, call = response.output
             assert isinstance(call, ResponseFunctionToolCall)
-            assert (said.type, call.name) == ("message", "get_weather")
+            assert (message.type, call.name) == ("message", "get_weather")
             assert json.loads(call.arguments) == {"city": "Köln"}
         arguments = [event for event in events if "arguments" in event.type]
         assert [event.type.rpartition(".")[2] for event in arguments] == ["delta", "done"]

@@ -131,7 +131,7 @@ def test_the_plan_is_told_and_no_file_is_read_for_it(running: Running, tmp_path:
 
 
 def test_a_client_waits_with_comments_and_frees_its_row_when_it_goes(chat_checkpoint: Path) -> None:
-    with serving(chat_checkpoint, "yes", rows=1, held=True, ping_seconds=0.05) as server:
+    with serving(chat_checkpoint, "yes", rows=1, silent=True, ping_seconds=0.05) as server:
         with httpx2.stream("POST", f"{server.url}{CHAT}", json=body(stream=True)) as answer:
             lines = answer.iter_lines()
             comments = [line for line in (next(lines) for _ in range(12)) if line.startswith(":")]
@@ -146,7 +146,7 @@ def test_a_client_waits_with_comments_and_frees_its_row_when_it_goes(chat_checkp
 
 
 def test_a_full_queue_is_429_with_the_time_to_wait(chat_checkpoint: Path) -> None:
-    with serving(chat_checkpoint, "yes", rows=1, queue=1, held=True) as server:
+    with serving(chat_checkpoint, "yes", rows=1, queue=1, silent=True) as server:
         refused = httpx2.post(f"{server.url}{CHAT}", json=body(n=3))
     assert refused.status_code == 429
     assert int(refused.headers["retry-after"]) >= 1

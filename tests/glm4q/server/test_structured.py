@@ -53,8 +53,8 @@ def test_an_answer_matches_its_schema_whole_and_streamed(chat: Any) -> None:
         jsonschema.validate(json.loads(choice.message.content), CITY)
         assert choice.finish_reason == "stop"
     pieces = chat(response_format=named(CITY), stream=True)
-    said = "".join(piece.choices[0].delta.content or "" for piece in pieces)
-    jsonschema.validate(json.loads(said), CITY)
+    text = "".join(piece.choices[0].delta.content or "" for piece in pieces)
+    jsonschema.validate(json.loads(text), CITY)
 
 
 def test_an_answer_is_some_json_object(chat: Any) -> None:
@@ -132,8 +132,8 @@ def test_tool_choice_none_offers_no_tool(running: Running, chat: Any) -> None:
 
 def test_an_answer_with_tools_is_a_call_or_matches(chat: Any) -> None:
     answer = chat(tools=[tool("b")], response_format=named(CITY)).choices[0].message
-    said = answer.tool_calls[0].function.arguments if answer.tool_calls else answer.content
-    jsonschema.validate(json.loads(said), CITY)
+    text = answer.tool_calls[0].function.arguments if answer.tool_calls else answer.content
+    jsonschema.validate(json.loads(text), CITY)
 
 
 @pytest.mark.parametrize(

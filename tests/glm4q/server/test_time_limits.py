@@ -27,7 +27,7 @@ def body(**fields: Any) -> dict[str, Any]:
 def test_a_request_that_takes_too_long_ends_with_the_error_of_its_api(
     chat_checkpoint: Path,
 ) -> None:
-    with serving(chat_checkpoint, "yes", rows=1, held=True, time_limit=0.3) as server:
+    with serving(chat_checkpoint, "yes", rows=1, silent=True, time_limit=0.3) as server:
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none")
         begun = time.monotonic()
         with pytest.raises(openai.InternalServerError) as late:  # unmodified: it may try again
@@ -51,7 +51,7 @@ def test_a_request_that_takes_too_long_ends_with_the_error_of_its_api(
 
 
 def test_a_request_in_the_queue_ends_too(chat_checkpoint: Path) -> None:
-    with serving(chat_checkpoint, "yes", rows=1, held=True, time_limit=0.3) as server:
+    with serving(chat_checkpoint, "yes", rows=1, silent=True, time_limit=0.3) as server:
         answers = httpx2.post(f"{server.url}{CHAT}", json=body(n=3))
         assert answers.status_code == 504
         wait_for(lambda: server.worker.waiting == 0 and server.worker.running == 0)

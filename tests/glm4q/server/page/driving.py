@@ -42,9 +42,9 @@ class Visit:
         self.page.wait_for_selector("article.assistant[aria-busy=false]:last-child .bar button")
 
     def waits_for(self, selector: str, text: str = "") -> Any:
-        found = self.page.locator(selector, has_text=text).last
-        found.wait_for()
-        return found
+        element = self.page.locator(selector, has_text=text).last
+        element.wait_for()
+        return element
 
     def texts(self, selector: str) -> list[str]:
         return [text.strip() for text in self.page.locator(selector).all_inner_texts()]

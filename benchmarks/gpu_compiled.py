@@ -74,8 +74,8 @@ class Compiled:
         return _run("cuobjdump", "--dump-resource-usage", cubin=self.cubin)
 
     def _resource(self, name: str) -> int:
-        (found,) = re.findall(rf"\b{name}:(\d+)", self._resources)
-        return int(found)
+        (number,) = re.findall(rf"\b{name}:(\d+)", self._resources)
+        return int(number)
 
 
 def compile_for(launch: Launch, capability: int) -> Compiled:
@@ -96,12 +96,14 @@ def compile_for(launch: Launch, capability: int) -> Compiled:
         if number % DIVISIBLE == 0:
             attributes[(place,)] = [["tt.divisibility", DIVISIBLE]]
     source = GluonASTSource if launch.kernel.is_gluon() else ASTSource
-    made = triton.compile(
+    compiled = triton.compile(
         source(launch.kernel, signature, constants, attributes),
         target=GPUTarget("cuda", capability, WARP),
         options={"num_warps": launch.warps, "num_stages": launch.stages},
     )
-    return Compiled(launch, capability, made.asm["cubin"], made.metadata.shared, made.asm["ptx"])
+    return Compiled(
+        launch, capability, compiled.asm["cubin"], compiled.metadata.shared, compiled.asm["ptx"]
+    )
 
 
 def _type(argument: Argument) -> str:
@@ -125,7 +127,7 @@ def _loops(listing: str) -> Iterator[tuple[str, ...]]:
     for line in listing.splitlines():
         if label := LABEL.match(line):
             labels[label[1]] = len(names)
-        elif found := INSTRUCTION.match(line):
-            names.append(found[1])
+        elif instruction := INSTRUCTION.match(line):
+            names.append(instruction[1])
             if (target := TARGET.search(line)) and target[1] in labels:
                 yield tuple(names[labels[target[1]] :])

@@ -29,10 +29,11 @@ from glm4q.kernels.gpu.cut import VECTOR_WORDS
 
 FILE = Path(__file__).with_name("gpu_kernels.md")
 CARDS = ("RTX 2060", "3060", "RTX 4060", "RTX 4070", "RTX 4090", "RTX 5070")
+CAPABILITIES = 75, 86, 89, 120
 HEAD_DIM = 128
 PROMPT = 512
-PRODUCT_FLOPS = 2 * 16 * 8 * 16
-"""Operations of one instruction of a tensor core, HMMA.16816."""
+PRODUCT_FLOPS = {"HMMA.1688": 2 * 16 * 8 * 8, "HMMA.16816": 2 * 16 * 8 * 16}
+"""Operations of one instruction of a tensor core: Turing's, and that of later cards."""
 WHOLE = Weight("layer", LAYER, "linear")
 
 
@@ -41,14 +42,14 @@ class Loop:
     """The main loop of a kernel that passes over weights or over the cache."""
 
     name: str
-    made: Compiled
+    compiled: Compiled
     bytes: int
     """What one iteration reads, by a whole block."""
 
     @property
     def per_byte(self) -> float:
         """Instructions of single threads for each byte."""
-        return len(self.made.loop) * WARP * self.made.launch.warps / self.bytes
+        return len(self.compiled.loop) * WARP * self.compiled.launch.warps / self.bytes
 
 
 def loops(capability: int) -> Iterator[Loop]:
@@ -89,40 +90,68 @@ def _capability(gpu: Gpu) -> int:
 
 
 def loop_rows() -> Iterator[str]:
-    made = {capability: list(loops(capability)) for capability in (75, 86, 89, 120)}
+    loops_of = {capability: list(loops(capability)) for capability in CAPABILITIES}
     for name in CARDS:
         gpu = find_gpu(name)
         capability = _capability(gpu)
-        for loop in made[capability]:
+        for loop in loops_of[capability]:
             card, can = ARCHITECTURES[capability], budget(gpu)
-            resident = _resident(loop.made, capability)
+            resident = _resident(loop.compiled, capability)
             share = loop.per_byte / can
             yield (
-                f"| {gpu.name} | {loop.name} | {loop.made.registers} | {loop.made.shared_bytes:,} "
+                f"| {gpu.name} | {loop.name} "
+                f"| {loop.compiled.registers} | {loop.compiled.shared_bytes:,} "
                 f"| {resident} of {card.warps} | {loop.per_byte:.1f} | {can:.1f} | {share:.0%} "
                 f"| {'memory' if share < 1 else 'instructions'} |"
             )
 
 
-def _resident(made: Compiled, capability: int) -> int:
+def _resident(compiled: Compiled, capability: int) -> int:
     return ARCHITECTURES[capability].resident_warps(
-        registers=made.registers, shared_bytes=made.shared_bytes, warps=made.launch.warps
+        registers=compiled.registers,
+        shared_bytes=compiled.shared_bytes,
+        warps=compiled.launch.warps,
     )
 
 
+def prompt_loops(capability: int) -> Iterator[tuple[str, Compiled]]:
+    """The main loops of a prompt's chunk: attention, and products."""
+    for kv in KVS:
+        yield f"attention {kv}", compile_for(attention(kv, capability, PROMPT)[0], capability)
+    for weight_format in WeightFormat(4, 128), WeightFormat(8, 128):
+        launches = product(LAYER, PROMPT, weight_format, capability)
+        (matmul,) = (each for each in launches if each.kernel.__name__ == "matmul")
+        yield f"{weight_format} layer", compile_for(matmul, capability)
+
+
+def prompt_cost(compiled: Compiled) -> tuple[float, int]:
+    """Instructions of a warp for each product of a tensor core, and its operations."""
+    (name,) = (each for each in PRODUCT_FLOPS if any(_is(each, one) for one in compiled.loop))
+    products = sum(_is(name, each) for each in compiled.loop)
+    return len(compiled.loop) / products, PRODUCT_FLOPS[name]
+
+
+def _is(name: str, instruction: str) -> bool:
+    return instruction.startswith(f"{name}.")
+
+
+def products_budget(gpu: Gpu, flops: int) -> float:
+    """Instructions of a warp that a card can issue while its tensor cores make one product."""
+    return issued(gpu) / WARP / (gpu.fp16_tflops * 1e12 / flops)
+
+
 def prompt_rows() -> Iterator[str]:
-    """Attention of a prompt, where it has tensor cores."""
+    """A prompt's chunk, card by card."""
+    loops_of = {capability: list(prompt_loops(capability)) for capability in CAPABILITIES}
     for name in CARDS:
         gpu = find_gpu(name)
         capability = _capability(gpu)
-        for kv in KVS if capability >= AMPERE else ():
-            made = compile_for(attention(kv, capability, PROMPT)[0], capability)
-            products = sum(name.startswith("HMMA.16816") for name in made.loop)
-            each = len(made.loop) / products
-            can = issued(gpu) / WARP / (gpu.fp16_tflops * 1e12 / PRODUCT_FLOPS)
+        for loop, compiled in loops_of[capability]:
+            each, flops = prompt_cost(compiled)
+            can = products_budget(gpu, flops)
             yield (
-                f"| {gpu.name} | {kv} | {made.registers} | {made.shared_bytes:,} "
-                f"| {_resident(made, capability)} of {ARCHITECTURES[capability].warps} "
+                f"| {gpu.name} | {loop} | {compiled.registers} | {compiled.shared_bytes:,} "
+                f"| {_resident(compiled, capability)} of {ARCHITECTURES[capability].warps} "
                 f"| {each:.1f} | {can:.1f} | {each / can:.0%} "
                 f"| {'tensor cores' if each < can else 'instructions'} |"
             )
@@ -132,11 +161,11 @@ def launch_rows() -> Iterator[str]:
     for capability in ARCHITECTURES:
         kinds = *decode(capability, KVS), *several(capability), *prompts(capability)
         for name, launch in kinds:
-            made = compile_for(launch, capability)
+            compiled = compile_for(launch, capability)
             yield (
                 f"| {capability / 10} | {name} | {' x '.join(map(str, launch.grid))} "
-                f"| {launch.warps} | {made.registers} | {made.shared_bytes:,} "
-                f"| {made.spilled_bytes} |"
+                f"| {launch.warps} | {compiled.registers} | {compiled.shared_bytes:,} "
+                f"| {compiled.spilled_bytes} |"
             )
 
 
@@ -164,25 +193,27 @@ than one issue slot.
 |---|---|---:|---:|---:|---:|---:|---:|---|
 {loops}
 
-On Turing attention of one token is a kernel of its own, in Gluon: Triton since 3.3 uses no tensor
-cores there ([triton#5066](https://github.com/triton-lang/triton/pull/5066)), and Gluon does. By
-Triton's kernel, in float32 lanes, it took 111 to 615 % of what an RTX 2060 can issue.
+On Turing attention is a kernel of its own, in Gluon: Triton since 3.3 uses no tensor cores there
+([triton#5066](https://github.com/triton-lang/triton/pull/5066)), and Gluon does. By Triton's
+kernel, in float32 lanes, one token took 111 to 615 % of what an RTX 2060 can issue.
 Every GeForce for desktops from Turing on is bound by memory in all of these loops
 (tests/card/test_table.py goes through the list); of laptops' cards five are not in some: their
 data sheets name low clocks beside fast memory.
 
-## Is a prompt's attention bound by tensor cores?
+## Is a prompt bound by tensor cores?
 
 Instructions of a warp for each product of a tensor core, {prompt} tokens at a time, and what the
 card can issue while its tensor cores make one, by its data sheet. Below 100 % they should be the
-bound; not counted is what was not counted above, and waiting for one another.
+bound; not counted is what was not counted above, and waiting for one another. Turing's instruction
+is half as large as that of later cards.
 
-| card | cache | registers | shared bytes | warps | per product | can issue | share | bound by |
+| card | loop | registers | shared bytes | warps | per product | can issue | share | bound by |
 |---|---|---:|---:|---:|---:|---:|---:|---|
 {prompts}
 
-Before, torch multiplied these tiles in float32, which uses no tensor cores on any card: half their
-rate at best, with scores written to memory and read again.
+Torch's operators multiply attention's tiles in float32, which uses no tensor cores on any card. On
+Turing products of several tokens are a kernel in Gluon too: Triton's `dot` multiplies in float32
+lanes there, of which an RTX 2060 has a quarter of its tensor cores' rate.
 
 ## Every launch
 

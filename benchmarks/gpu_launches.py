@@ -50,7 +50,7 @@ def product(
     compute = torch.bfloat16 if capability >= AMPERE else torch.float16
     x, out = _empty(rows, inputs), _empty(rows, outputs)
     scratch = _empty(cut.partial_bytes + 4 * rows, dtype=torch.uint8)
-    return Product(x, packed, out, scratch, compute).launches()
+    return Product(x, packed, out, scratch, compute, turing=capability < AMPERE).launches()
 
 
 def attention(kv: str, capability: int, tokens: int = 1, context: int = 8192) -> list[Launch]:
@@ -96,8 +96,8 @@ def several(capability: int) -> Iterator[tuple[str, Launch]]:
 
 
 def prompts(capability: int) -> Iterator[tuple[str, Launch]]:
-    """Attention of a few and of many tokens, where there are tensor cores for it."""
-    for kv in KVS if capability >= AMPERE else ():
+    """Attention of a few and of many tokens."""
+    for kv in KVS:
         for tokens in (3, 512):
             for launch in attention(kv, capability, tokens):
                 yield f"{kv} x {tokens} {launch.kernel.__name__}", launch

@@ -109,14 +109,14 @@ def copy_rate() -> float:
 
 def time_products(copy: float) -> list[Product]:
     """Each decode product that the card takes."""
-    found = []
+    products = []
     for name, shape in SHAPES.items():
         for kind, weight_format in FORMATS.items():
             spec = LinearSpec(*shape, weight_format, torch.device("cuda"))
             if TritonLinear().refuses(spec) is None:
                 size, taken = _time_product(spec)
-                found.append(Product(name, kind, size, taken, size / taken / copy))
-    return found
+                products.append(Product(name, kind, size, taken, size / taken / copy))
+    return products
 
 
 def _time_product(spec: LinearSpec) -> tuple[int, float]:
@@ -165,8 +165,8 @@ def main(folder: Path = FOLDER) -> int:
     copy = copy_rate()
     products = time_products(copy)
     step = decode_timeline(path.with_suffix(".trace.json.gz"))
-    made = record(card, outcomes.tests, copy, products, step)
-    path.write_text(json.dumps(made, indent=2) + "\n")
+    receipt = record(card, outcomes.tests, copy, products, step)
+    path.write_text(json.dumps(receipt, indent=2) + "\n")
     sys.stdout.write(f"{path}\n")
     return int(code)
 

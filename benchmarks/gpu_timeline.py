@@ -77,9 +77,9 @@ def _step(runner: Runner) -> float:
 
 def _kernels(profiled: profile) -> list[KernelTime]:
     """What ran on the card, the longest first."""
-    found = [
+    kernels = [
         KernelTime(event.key, event.count, event.self_device_time_total / 1e6)
         for event in profiled.key_averages()
         if event.device_type == DeviceType.CUDA
     ]
-    return sorted(found, key=lambda kernel: -kernel.seconds)
+    return sorted(kernels, key=lambda kernel: -kernel.seconds)

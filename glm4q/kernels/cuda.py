@@ -38,6 +38,11 @@ def has_gluon() -> bool:
     return numbers is not None and (int(numbers[1]), int(numbers[2])) >= GLUON
 
 
+def has_turing_kernels(device: torch.device) -> bool:
+    """Whether a device runs our kernels in Gluon, which use Turing's tensor cores."""
+    return (capability(device) or AMPERE) < AMPERE and has_gluon()
+
+
 def matrix_dtype(device: torch.device) -> torch.dtype:
     """What our kernels give to tensor cores: bfloat16, but float16 where a card has no bfloat16."""
     return torch.float16 if (capability(device) or AMPERE) < AMPERE else torch.bfloat16

@@ -9,7 +9,7 @@ from torch import Tensor
 from calculator.memory.scratch import KernelNeeds
 from calculator.memory.workspace import FEW_TOKENS
 from calculator.model.formats import GROUP_SIZES, WeightFormat
-from glm4q.kernels.cuda import AMPERE, matrix_dtype, refuses_triton
+from glm4q.kernels.cuda import AMPERE, has_turing_kernels, matrix_dtype, refuses_triton
 from glm4q.kernels.gpu.cut import FEW_ROWS, Cut
 from glm4q.kernels.spec import LinearSpec
 from glm4q.weights.packing import QuantizedWeight
@@ -77,4 +77,5 @@ class TritonLinear:
         from glm4q.kernels.gpu.launch import run_all  # Triton is not there on every machine
         from glm4q.kernels.gpu.linear import Product
 
-        run_all(Product(x, packed, out, scratch, matrix_dtype(x.device), alike).launches())
+        compute, turing = matrix_dtype(x.device), has_turing_kernels(x.device)
+        run_all(Product(x, packed, out, scratch, compute, alike, turing).launches())

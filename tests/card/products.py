@@ -5,7 +5,7 @@ the operating system has given for the others is never touched.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
 
@@ -35,6 +35,8 @@ class ProductCase:
     capability: int
     whole: bool = True
     """Whether every block runs, or the first and the last of rows and of outputs only."""
+    alike: bool = False
+    """Whether each row is multiplied as it is alone: the tokens of a draft."""
 
     def __str__(self) -> str:
         shape = f"{self.outputs} x {self.inputs} {self.weight_format} x {self.rows}"
@@ -42,10 +44,10 @@ class ProductCase:
 
     @cached_property
     def cut(self) -> Cut:
-        group = self.weight_format.group_size or self.inputs
-        return Cut.of(
-            self.rows, self.outputs, self.inputs, bits=self.weight_format.bits, group=group
-        )
+        group, bits = self.weight_format.group_size or self.inputs, self.weight_format.bits
+        rows = 1 if self.alike else self.rows
+        cut = Cut.of(rows, self.outputs, self.inputs, bits=bits, group=group)
+        return replace(cut, rows=self.rows)
 
     @cached_property
     def columns(self) -> Tensor:
@@ -76,19 +78,25 @@ class ProductCase:
         if name == "add_splits":
             return [(x, int(y), 0) for x in ours for y in self.tokens]
         if name == "matvec":
-            return [(x, y, 0) for x in ours for y in range(grid[1])]
+            lines = [x * self.rows + int(token) for x in ours for token in self.tokens]
+            return [(line, y, 0) for line in lines for y in range(grid[1])]
         high = {int(token) // self.cut.block_m for token in self.tokens}
         return [(x, y, z) for x in ours for y in high for z in range(grid[2])]
 
-    def run(self, **settings: object) -> tuple[PlayedDriver, Tensor, Tensor]:
-        """The driver with its launches, the numbers computed, and exact ones in float64."""
+    def run(self, size: float = 1, **settings: object) -> tuple[PlayedDriver, Tensor, Tensor]:
+        """The driver with its launches, the numbers computed, and exact ones in float64.
+
+        size: about how large activations are.
+        """
         compute = torch.bfloat16 if self.capability >= AMPERE else torch.float16
         small = random_weight(len(self.columns), self.inputs, self.weight_format)
-        x = torch.randn(self.rows, self.inputs).bfloat16()
+        x = (size * torch.randn(self.rows, self.inputs)).bfloat16()
         out = torch.full((self.rows, self.outputs), torch.nan)
         scratch_bytes = self.cut.partial_bytes + UNIT_BYTES * self.rows
         scratch = torch.full((scratch_bytes,), 255, dtype=torch.uint8)  # NaN in float32
-        product = Product(x, self._spread(small), out, scratch, compute)
+        turing = self.capability < AMPERE
+        weight = self._spread(small)
+        product = Product(x, weight, out, scratch, compute, self.alike, turing=turing)
         with played_driver(self.capability, blocks=self.blocks, **settings) as driver:
             run_all(product.launches())
         exact = x[self.tokens].double() @ small.dequantize().double()

@@ -20,10 +20,11 @@ from tests.glm4q.kernels.gpu import interpreted
 from tests.paths import ROOT
 
 FILE = ROOT / "benchmarks" / "gpu_access.md"
-CAPABILITIES = 75, 86, 89, 120
+CAPABILITIES = 75, 80, 86, 89, 120
 AMPERE = 80
 INT4, INT8 = WeightFormat(4, 128), WeightFormat(8, 128)
 CACHED = 3000
+ROWS, TOKENS = 500, 333
 KVS = "bf16", "int8", "k8v4", "int4"
 TEXT = """\
 # What the GPU kernels ask of memory, counted instruction by instruction
@@ -36,13 +37,23 @@ shapes; every launch gave the numbers of the reference.
   bytes, over the bytes that its lanes use. 1.00 is perfect coalescing.
 - asked / touched: the same sectors over those that the block touches, each counted once: what the
   nearest cache must serve again.
-- conflicts: the most turns that one access to shared memory takes inside a loop; 1 is none, a
+- conflicts: the most wavefronts that one access to shared memory takes inside a loop; 1 is none, a
   dash is a loop without shared memory.
 - instructions per byte: PTX instructions of all threads over bytes read, the whole launch.
 
 | capability | launch | asked / needed | asked / touched | conflicts | instructions per byte |
 |---:|---|---:|---:|---:|---:|
 {launches}
+
+## A chunk of a prompt
+
+The same of {rows} tokens by a weight, and of {tokens} tokens that attend to {cached:,} cached ones
+and to themselves; first, middle and last blocks. Instructions are those of a warp for each product
+of a tensor core; what a card can issue meanwhile stands in [gpu_kernels.md](gpu_kernels.md).
+
+| capability | launch | asked / needed | asked / touched | conflicts | instructions per product |
+|---:|---|---:|---:|---:|---:|
+{prompts}
 
 ## What share of bandwidth that predicts
 
@@ -74,6 +85,16 @@ def decode_launches(capability: int) -> Iterator[tuple[str, Launched]]:
     yield "norm", driver.launched[0]
 
 
+def prompt_launches(capability: int) -> Iterator[tuple[str, Launched]]:
+    """Each kind of launch of a prompt's chunk that multiplies, by name."""
+    for each in INT4, INT8:
+        driver, _, _ = ProductCase(4096, 4096, each, ROWS, capability, whole=False).run()
+        yield f"{each} 4,096 x 4,096 matmul", driver.launched[-1]
+    for kv in KVS:
+        driver, _, _ = AttentionCase(kv, CACHED, TOKENS, capability).run()
+        yield f"{kv} cache attend", driver.launched[0]
+
+
 def launch_row(capability: int, name: str, account: Account) -> str:
     counts, worst = account.counts, account.worst_conflict
     per_byte = 32 * counts.warp_instructions / max(counts.unique_bytes, 1)
@@ -83,12 +104,23 @@ def launch_row(capability: int, name: str, account: Account) -> str:
     )
 
 
+def prompt_row(capability: int, name: str, account: Account) -> str:
+    products = sum(
+        line.warps
+        for line, text in zip(account.lines, account.program.text, strict=True)
+        if text.startswith("mma.")
+    )
+    return (
+        f"| {capability / 10} | {name} | {account.asked_over_needed:.2f} | {account.reread:.2f} "
+        f"| {account.worst_conflict or '-'} | {account.counts.warp_instructions / products:.1f} |"
+    )
+
+
 def share_rows(accounts: dict[tuple[int, str], Account]) -> Iterator[str]:
-    compiled = {capability: list(loops(capability)) for capability in CAPABILITIES}
-    for name in CARDS:
-        gpu = find_gpu(name)
-        capability = round(10 * float(gpu.compute_capability or 0))
-        for loop in compiled[capability]:
+    cards = {gpu: round(10 * float(gpu.compute_capability or 0)) for gpu in map(find_gpu, CARDS)}
+    loops_of = {capability: list(loops(capability)) for capability in set(cards.values())}
+    for gpu, capability in cards.items():
+        for loop in loops_of[capability]:
             yield _share_row(gpu, loop, accounts[capability, _launch_of(loop)])
 
 
@@ -110,12 +142,21 @@ def _share_row(gpu: Gpu, loop: Loop, account: Account) -> str:
 
 def main() -> None:
     torch.manual_seed(0)
-    accounts, rows = {}, []
+    accounts, rows, prompts = {}, [], []
     for capability in CAPABILITIES:
         for name, launched in decode_launches(capability):
             accounts[capability, name] = launched.account
             rows.append(launch_row(capability, name, launched.account))
-    text = TEXT.format(launches="\n".join(rows), shares="\n".join(share_rows(accounts)))
+        for name, launched in prompt_launches(capability):
+            prompts.append(prompt_row(capability, name, launched.account))
+    text = TEXT.format(
+        launches="\n".join(rows),
+        prompts="\n".join(prompts),
+        shares="\n".join(share_rows(accounts)),
+        rows=ROWS,
+        tokens=TOKENS,
+        cached=CACHED,
+    )
     Path(FILE).write_text(text)
 
 

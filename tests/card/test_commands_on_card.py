@@ -46,8 +46,8 @@ def quantize(source: Path, output: Path, text: Path, method: str, device: str) -
     """Quantize as the command does, and return what its report says."""
     recipe = text.with_name(f"{method}.toml")
     recipe.write_text(RECIPE.format(method=method))
-    shown = ["--calibration", str(text), "--samples", "8", "--length", "64"]
-    options = [*shown, "--held-out", str(text), "--recipe", str(recipe), "--dtype", "fp32"]
+    samples = ["--calibration", str(text), "--samples", "8", "--length", "64"]
+    options = [*samples, "--held-out", str(text), "--recipe", str(recipe), "--dtype", "fp32"]
     command = ["quantize", str(source), "-o", str(output), *options, "--device", device]
     assert main(command) == 0
     report: dict[str, Any] = json.loads((output / "quality.json").read_text())
@@ -84,14 +84,14 @@ def test_eval_predicts_on_the_card_what_the_cpu_predicts(
 ) -> None:
     options = ["--text", str(text), "--window", "64", "--dtype", "fp32", "--json"]
     command = ["eval", str(chat_checkpoint), *options, "--kernel", "reference"]
-    found = []
+    perplexities = []
     for device in ("cpu", "cuda"):
         with simulated_card(CARD) as (card, _):
             assert main([*command, "--device", device]) == 0
             assert bool(card.trace.of("operator")) == (device == "cuda")
         (result,) = json.loads(capsys.readouterr().out)
-        found.append(result["perplexity"])
-    assert found[1] == pytest.approx(found[0], rel=1e-4)
+        perplexities.append(result["perplexity"])
+    assert perplexities[1] == pytest.approx(perplexities[0], rel=1e-4)
 
 
 def test_bench_measures_on_the_card_and_holds_what_it_plans(
@@ -105,9 +105,22 @@ def test_bench_measures_on_the_card_and_holds_what_it_plans(
         assert main(["bench", str(model), *short, "--device", "cuda", "--json"]) == 0
         assert card.trace.of("launch")
         assert card.trace.of("replay")
-    found = json.loads(capsys.readouterr().out)
-    assert found["depths"] == [0, 40]
-    assert all(each["held_bytes"] == each["planned_bytes"] for each in found["held"])
+    result = json.loads(capsys.readouterr().out)
+    assert result["depths"] == [0, 40]
+    assert all(each["held_bytes"] == each["planned_bytes"] for each in result["held"])
+
+
+def test_calc_verifies_on_the_card_what_it_planned(
+    checkpoints: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """`glm4q calc CKPT --verify`, and the receipt that it writes."""
+    file = tmp_path / "receipt.json"
+    options = ["--verify", "--context", "64", "--kv", "int8", "--device", "cuda"]
+    with simulated_card(CARD):
+        command = ["calc", str(checkpoints / "int4-g64-int8-g64"), *options]
+        assert main([*command, "--receipt", str(file)]) == 0
+    assert "the plan is true: RTX 3060" in capsys.readouterr().out
+    assert json.loads(file.read_text())
 
 
 def test_chat_verifies_on_the_card_what_it_planned(

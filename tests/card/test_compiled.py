@@ -30,6 +30,8 @@ PRODUCTS = [
     ProductCase(151_552, 4096, INT8, 1, 86, whole=False),
     ProductCase(72, 640, NF4, 17, 86),
     ProductCase(132, 640, WeightFormat(8, 32, zero_bits=8), 5, 75),
+    ProductCase(200, 1704, WeightFormat(4, None), 40, 75),
+    ProductCase(256, 4096, INT4, 100, 75, whole=False),
     ProductCase(4096, 13_696, INT4, 3, 120, whole=False),
     ProductCase(256, 4096, INT8, 100, 86, whole=False),
 ]
@@ -48,9 +50,23 @@ def test_products(case: ProductCase) -> None:
             assert launched.account.asked_over_needed <= 1.05
 
 
+@pytest.mark.parametrize("rows", [3, 40])
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_activations_beyond_float16_do_not_overflow_on_turing(size: float, rows: int) -> None:
+    _, computed, exact = ProductCase(136, 256, WeightFormat(4, 64), rows, 75).run(size)
+    assert relative_error(computed, exact) < 1e-3
+
+
 @pytest.mark.parametrize(
     ("capability", "kv", "tokens"),
-    [(86, "bf16", 1), (75, "int8", 1), (86, "int4", 1), (120, "k8v4", 1), (86, "int8", 9)],
+    [
+        (86, "bf16", 1),
+        (75, "int8", 1),
+        (86, "int4", 1),
+        (120, "k8v4", 1),
+        (86, "int8", 9),
+        (75, "k8v4", 9),
+    ],
 )
 def test_attention(capability: int, kv: str, tokens: int) -> None:
     """GLM-4's heads, and the demo model's, whose tiles are part empty."""

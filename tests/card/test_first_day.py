@@ -54,16 +54,16 @@ def test_a_card_leaves_a_receipt_and_a_timeline(tmp_path: Path) -> None:
     assert file.name.startswith("rtx-4070-")
     assert trace.name == f"{file.stem}.trace.json.gz"
     assert json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
-    made = json.loads(file.read_text())
-    assert made["schema"] == gpu_receipt.SCHEMA
-    assert made["card"]["capability"] == "8.9"
-    assert set(made) == {
+    receipt = json.loads(file.read_text())
+    assert receipt["schema"] == gpu_receipt.SCHEMA
+    assert receipt["card"]["capability"] == "8.9"
+    assert set(receipt) == {
         "schema", "date", "card", "versions", "copy_bytes_per_second", "tests", "products", "step",
     }  # fmt: skip
-    assert [each["format"] for each in made["products"]] == ["int4", "int8", "nf4"]
-    assert made["products"][0]["bytes"] == 256 * 128 // 2 + 256 * 2
-    assert set(made["step"]) == {"layers", "cached", "seconds", "busy_seconds", "kernels"}
-    assert made["step"]["layers"] == 1
+    assert [each["format"] for each in receipt["products"]] == ["int4", "int8", "nf4"]
+    assert receipt["products"][0]["bytes"] == 256 * 128 // 2 + 256 * 2
+    assert set(receipt["step"]) == {"layers", "cached", "seconds", "busy_seconds", "kernels"}
+    assert receipt["step"]["layers"] == 1
     assert read_receipt(file).card == "RTX 4070"
 
 

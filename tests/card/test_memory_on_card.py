@@ -5,13 +5,16 @@ or a driver take beside it no machine without a card can show: the CUDA context 
 """
 
 import gc
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+from torch import Tensor
 
 pytest.importorskip("triton", reason="Triton is not installed; it has no wheel for this system")
 
@@ -22,6 +25,7 @@ if compiler() is None:
 
 from calculator.errors import MemoryFullError
 from calculator.model.formats import BF16, LLM_INT8, NF4, WeightFormat
+from glm4q.model import loader
 from tests.card.conftest import INT4
 from tests.card.sim.allocator import Allocator
 from tests.card.sim.paper import run_on_paper
@@ -65,6 +69,45 @@ def test_the_peak_is_at_most_the_plan_and_within_2_percent_of_it(
     assert run.loading == run.loaded, "a weight stood on the card twice while it was loaded"
 
 
+@pytest.mark.card
+@pytest.mark.parametrize("kv", ["int8", "int4"])
+def test_expandable_segments_take_no_more_than_is_planned(kv: str) -> None:
+    """`PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True`."""
+    run = run_on_paper("RTX 3060", LAYERS4, LAYERS8, expandable=True, context=8192, kv=kv)
+    assert run.peak <= run.planned
+
+
+def _mapped(directory: Path) -> int:
+    """Files of a checkpoint that this process has mapped."""
+    return sum(str(directory) in line for line in Path("/proc/self/maps").read_text().splitlines())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads maps as Linux tells them")
+def test_loading_keeps_no_pages_of_a_weight_that_is_on_the_card(checkpoints: Path) -> None:
+    """One weight's file is open at a time; on the CPU its pages are the weight."""
+    plain, most, left = loader.load_weight, 0, 0
+    case = Case("RTX 3060", INT4, "int8")
+    directory = checkpoints / case.name
+
+    def load(*arguments: Any, hold: Any, **options: Any) -> None:
+        nonlocal most, left
+
+        def put(tensor: Tensor) -> Tensor:
+            nonlocal most
+            most = max(most, _mapped(directory))
+            return hold(tensor) if hold else tensor.to("cuda")
+
+        plain(*arguments, hold=put, **options)
+        left = max(left, _mapped(directory))
+
+    with simulated_card(case.card), patch.object(loader, "load_weight", load):
+        case.load(checkpoints, "cuda")
+    assert (most > 0, left) == (True, 0)
+    run = case.load(checkpoints, "cpu")
+    assert _mapped(directory) > 0
+    del run
+
+
 SHORT = replace(GREEDY, max_tokens=4)
 """A plain step, a recorded one, and a replayed one."""
 
@@ -97,11 +140,11 @@ def test_out_of_memory_at_any_request_is_one_line_and_leaks_nothing(
                 case.load(checkpoints, "cuda")
             is_left(card.workspace_bytes)
         run = case.load(checkpoints, "cuda")
-        held = memory.allocated
+        before = memory.allocated
         for request in _requests(answering, each):
             with _full_at(memory, request):
                 list(run.answer(PROMPT, SHORT))
-            is_left(held)
+            is_left(before)
             run.forget()
         assert list(run.answer(PROMPT, SHORT)) == expected
 

@@ -29,7 +29,7 @@ from glm4q.memory.staging import Staging
 from glm4q.model import loader
 from glm4q.model.norm import RMSNorm
 from tests.card.conftest import INT4
-from tests.card.products import ProductCase, relative_error
+from tests.card.products import AMPERE, ProductCase, relative_error
 from tests.card.ptx.machine import MachineFault
 from tests.card.sim.device import DeviceError
 from tests.card.sim.paper import run_on_paper
@@ -43,6 +43,8 @@ CAUGHT = AssertionError, MachineFault, DeviceError
 VECTOR = ProductCase(200, 640, WeightFormat(4, 32), 1, 86)
 WIDE = ProductCase(256, 640, WeightFormat(4, 32), 1, 86)
 SEVERAL = ProductCase(200, 640, WeightFormat(4, 32), 2, 86)
+TURING = ProductCase(200, 640, WeightFormat(4, 32, zero_bits=4), 5, 75)
+TURING_MANY = ProductCase(200, 640, WeightFormat(8, 64), 40, 75)
 
 
 def check_product(case: ProductCase, mutate: Callable[[str], str] = str) -> None:
@@ -67,10 +69,11 @@ def _once(pattern: str, replacement: str, last: bool = False) -> Callable[[str],
     return mutate
 
 
+BARRIER = r"bar\.sync \t0;"
 KERNELS: dict[str, tuple[ProductCase, Callable[[str], str]]] = {
     "loads past the end": (VECTOR, _without_guards),
-    "a barrier left out": (WIDE, _once(r"bar\.sync \t0;", "", last=True)),
-    "another barrier left out": (SEVERAL, _once(r"bar\.sync \t0;", "", last=True)),
+    "a barrier left out": (WIDE, _once(BARRIER, "", last=True)),
+    "another barrier left out": (SEVERAL, _once(BARRIER, "", last=True)),
     "a copy that is not waited for": (SEVERAL, _once(r"cp\.async\.wait_group \t?\S+;", "")),
     "a stride one too long": (
         VECTOR,
@@ -86,6 +89,19 @@ KERNELS: dict[str, tuple[ProductCase, Callable[[str], str]]] = {
         _once(r"fma\.rn\.f32 \t(%r\d+), (%r\d+), (%r\d+), (%r\d+);", r"mul.f32 \t\1, \2, \3;"),
     ),
     "a matrix that is not transposed": (SEVERAL, _once(r"\.trans", "")),
+    "Turing: loads past the end": (TURING, _without_guards),
+    "Turing: a barrier left out": (TURING, _once(BARRIER, "", last=True)),
+    "Turing: another barrier left out": (TURING_MANY, _once(BARRIER, "", last=True)),
+    "Turing: a wrong mask of codes": (TURING, _once("0x000F000F", "0x00070007")),
+    "Turing: codes in another order": (
+        TURING_MANY,
+        _once(r"(shr\.u32 %r\d+, %r\d+, )%r\d+;", r"\g<1>4;"),
+    ),
+    "Turing: a product that is left out": (TURING, _once(r"mma\.sync[^;]*;", "")),
+    "Turing: a stride one too long": (
+        TURING_MANY,
+        _once(r"(ld\.param\.b32 \t(%r\d+), \[matmul_param_8\];)", r"\1\nadd.s32 \2, \2, 1;"),
+    ),
 }
 """Mistakes in compiled code."""
 
@@ -99,16 +115,58 @@ def test_mistakes_of_kernels(mistake: str) -> None:
 
 
 def test_without_mistakes_kernels_pass() -> None:
-    for case in (VECTOR, WIDE, SEVERAL):
+    for case in (VECTOR, WIDE, SEVERAL, TURING, TURING_MANY):
         check_product(case)
 
 
-def check_attention(kv: str = "int8") -> None:
+def check_attention(
+    kv: str = "int8", capability: int = 86, mutate: Callable[[str], str] = str, tokens: int = 1
+) -> None:
+    """Attend after 99 tokens in a cache that has no room for a whole tile more."""
     given = 2 * torch.randn(2, 1, 2, 99, 128)
-    new = tuple(2 * torch.randn(1, 1, count, 128).bfloat16() for count in (32, 2, 2))
-    with played_driver(86):
-        ours, theirs, _ = interpreted.attend(HEADS, kv, given, new, 160)
+    new = tuple(2 * torch.randn(1, tokens, count, 128).bfloat16() for count in (32, 2, 2))
+    turing = capability < AMPERE
+    with played_driver(capability, mutate=mutate):
+        ours, theirs, _ = interpreted.attend(HEADS, kv, given, new, 104, turing=turing)
     assert (ours.float() - theirs.float()).norm() < 5e-3 * theirs.float().norm()
+
+
+def check_attention_on_turing() -> None:
+    check_attention("k8v4", 75)
+
+
+def _of(kernel: str, mutate: Callable[[str], str]) -> Callable[[str], str]:
+    """Change one of several kernels."""
+    return lambda ptx: mutate(ptx) if f".entry {kernel}(" in ptx else ptx
+
+
+ATTENTION: dict[str, tuple[str, int, Callable[[str], str]]] = {
+    "loads past the end of the cache": ("int8", 1, _without_guards),
+    "a barrier left out": ("int8", 1, _once(BARRIER, "", last=True)),
+    "a barrier left out of the loop": ("k8v4", 3, _once(BARRIER, "")),
+    "a matrix that is not transposed": ("int4", 1, _once(r"\.trans", "")),
+    "a product that is left out": ("bf16", 3, _once(r"mma\.sync[^;]*;", "")),
+    "a lane whose greatest score is left out": (
+        "int8",
+        3,
+        _once(r"(shfl\.sync\.bfly\.b32 \t%r\d+, %r\d+, )\d+,", r"\g<1>0,"),
+    ),
+}
+"""Mistakes in the compiled attention of Turing: the cache's format, new tokens, and the mistake."""
+
+
+@pytest.mark.parametrize("mistake", ATTENTION)
+def test_mistakes_of_attention_on_turing(mistake: str) -> None:
+    kv, tokens, mutate = ATTENTION[mistake]
+    torch.manual_seed(1)
+    with pytest.raises(CAUGHT):
+        check_attention(kv, 75, _of("attend", mutate), tokens)
+
+
+def test_without_mistakes_attention_on_turing_passes() -> None:
+    torch.manual_seed(1)
+    for kv, tokens in sorted({(kv, tokens) for kv, tokens, _ in ATTENTION.values()}):
+        check_attention(kv, 75, tokens=tokens)
 
 
 def _wrong_argument(kernel: str, **changed: Callable[[Any], Any]) -> AbstractContextManager[Any]:
@@ -156,6 +214,22 @@ LAUNCHES: dict[str, tuple[Callable[[], None], Callable[[], AbstractContextManage
             "append_and_attend",
             lambda self: [self._attend(), self._append(), self._merge("attended")],
         ),
+    ),
+    "Turing: scales of the next group": (
+        lambda: check_product(TURING_MANY),
+        lambda: _wrong_argument("matmul", scales=lambda scales: scales.roll(1, 0)),
+    ),
+    "Turing: zero points of the next group": (
+        lambda: check_product(TURING),
+        lambda: _wrong_argument("matmul", qzeros=lambda zeros: zeros.roll(1, 0)),
+    ),
+    "Turing: scales of the next token": (
+        check_attention_on_turing,
+        lambda: _wrong_argument("attend", key_scales=lambda scales: scales.roll(1, -1)),
+    ),
+    "Turing: heads one vector too far apart": (
+        check_attention_on_turing,
+        lambda: _wrong_argument("attend", room=lambda room: room + 1),
     ),
     "a cache with less room than is passed": (
         check_attention,

@@ -20,6 +20,7 @@ if compiler() is None:
 
 from calculator.model.formats import WeightFormat
 from calculator.questions.fit import Wish
+from glm4q.decode.batch import Batch
 from glm4q.decode.sampling import SamplingParams
 from glm4q.engine.loaded import GPU_DRAFTS
 from tests.card.conftest import ASYMMETRIC, INT4, INT8
@@ -71,8 +72,9 @@ def slow(*cases: Case) -> list[Any]:
 CLOSE = [
     pytest.param(Case("RTX 3060", INT4, "int8"), id="RTX 3060 int4 int8"),
     *slow(*(Case(card, INT4, kv, "fp32") for card in CARDS for kv in KVS)),
-    *slow(*(Case(card, formats, "int8") for card in CARDS[1:] for formats in (INT8, ASYMMETRIC))),
+    *slow(*(Case(card, formats, "int8") for card in CARDS for formats in (INT8, ASYMMETRIC))),
     *slow(*(Case(card, None, "bf16") for card in CARDS[1:])),
+    *slow(*(Case(card, formats, "bf16") for card in CARDS for formats in ("nf4", "llm-int8"))),
 ]
 
 
@@ -84,6 +86,8 @@ def test_logits_are_those_of_the_cpu(case: Case, checkpoints: Path) -> None:
     of an INT4 cache's codes are rounded the other way: that is below half of what the cache's own
     rounding changes.
     """
+    if isinstance(case.formats, str):
+        save_bitsandbytes(checkpoints, case.formats)
     tokens = [*PROMPT, 31, 7, 71, 63, 22]
     expected, limit = _host_logits(case, tokens, checkpoints), 0.01
     if case.kv in ("k8v4", "int4"):
@@ -174,10 +178,10 @@ def test_every_format_and_way_on_every_generation(case: Case, checkpoints: Path)
         before = card.allocator.allocated
         card.allocator.reset_peaks()
         run = case.load(checkpoints, "cuda")
-        held = len(run.model.state_dict()) + len(run.memory.tensors)
+        tensors = len(run.model.state_dict()) + len(run.memory.tensors)
         terms = [term for term in (*run.plan.weights, *run.plan.kv_cache) if term.device == "gpu"]
         planned = sum(term.bytes for term in terms) + run.plan.arenas["gpu"].bytes
-        assert card.allocator.peak_allocated - before <= planned + 512 * held
+        assert card.allocator.peak_allocated - before <= planned + 512 * tensors
         with card.trace.only() as trace:
             if case.extra.get("batch"):
                 assert run.answers([PROMPT, PROMPT], GREEDY) == [expected, expected]
@@ -206,6 +210,7 @@ STEPS = [
     Case("RTX 3060", INT4, "int8"),
     Case("RTX 3060", INT4, "int8", extra={"embedding": "host"}),
     Case("RTX 3060", INT4, "int8", extra={"draft_tokens": 3}),
+    *slow(*(Case(card, WEIGHTS[at], kv) for at, kv in enumerate(KVS) for card in CARDS)),
 ]
 
 
@@ -232,8 +237,16 @@ def test_a_decode_step_waits_for_the_picked_token_and_for_nothing_else(
         assert trace.bytes("to host") <= 2 * tokens * ID_BYTES
 
 
-def test_a_replayed_step_launches_the_same_kernels_at_the_same_addresses(checkpoints: Path) -> None:
-    case = Case("RTX 3060", INT4, "int8")
+REPLAYED = [
+    Case("RTX 3060", INT4, "int8"),
+    *slow(*(Case(card, WEIGHTS[at], kv) for at, kv in enumerate(KVS) for card in CARDS)),
+]
+
+
+@pytest.mark.parametrize("case", REPLAYED, ids=str)
+def test_a_replayed_step_launches_the_same_kernels_at_the_same_addresses(
+    case: Case, checkpoints: Path
+) -> None:
     with simulated_card(case.card) as (card, driver):
         answer = case.load(checkpoints, "cuda").answer(PROMPT, GREEDY)
         for _ in range(3):
@@ -254,6 +267,42 @@ def test_a_replayed_step_launches_the_same_kernels_at_the_same_addresses(checkpo
             assert all("sampling.py" in event.place for event in trace.of("allocate"))
         assert seen[0] == seen[1]
         assert len(seen[0]) > 20
+
+
+@pytest.mark.parametrize("batch", [2, 3])
+def test_a_step_of_several_answers_waits_only_for_their_tokens(
+    batch: int, checkpoints: Path
+) -> None:
+    case = Case("RTX 3060", INT4, "int8", extra={"batch": batch})
+    with simulated_card(case.card) as (card, _):
+        together = Batch(case.load(checkpoints, "cuda").runner)
+        answers = [together.join(PROMPT, GREEDY) for _ in range(batch)]
+        while any(answer.unrun > 1 for answer in answers):
+            together.step()
+        with card.trace.only() as trace:
+            assert len(together.step()) == batch
+    waits = [event.place for event in trace.of("wait")]
+    assert 1 <= len(waits) <= batch
+    assert all(place.startswith("glm4q/decode/sampling.py") for place in waits), waits
+    assert trace.bytes("to device") == batch * ID_BYTES
+    assert trace.bytes("to host") <= 2 * batch * ID_BYTES
+
+
+@pytest.mark.parametrize("card_name", CARDS)
+def test_layers_on_the_host_send_their_hidden_state_once(card_name: str, checkpoints: Path) -> None:
+    """The bytes over the bus of a token are those that the plan says, and the token itself."""
+    case = Case(card_name, INT4, "int8", extra={"gpu_layers": 1})
+    with simulated_card(case.card) as (card, _):
+        run = case.load(checkpoints, "cuda")
+        answer = run.answer(PROMPT, GREEDY)
+        for _ in range(3):
+            next(answer)
+        with card.trace.only() as trace:
+            next(answer)
+    hidden = run.plan.bus_bytes_per_token
+    assert hidden
+    crossed = trace.bytes("to device", "to host")
+    assert hidden <= crossed <= hidden + 3 * ID_BYTES
 
 
 ROWS_ALIKE = [

@@ -52,7 +52,7 @@ def _text_section(cubin: bytearray) -> tuple[int, int]:
     table, each, count, names = number(40, 8), number(58, 2), number(60, 2), number(62, 2)
     sections = [table + each * place for place in range(count)]
     texts = number(sections[names] + 24, 8)
-    (found,) = (
+    (section,) = (
         section for section in sections if cubin[texts + number(section, 4) :].startswith(b".text.")
     )
-    return number(found + 24, 8), number(found + 32, 8)
+    return number(section + 24, 8), number(section + 32, 8)

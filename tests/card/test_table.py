@@ -3,6 +3,7 @@ for every architecture, instruction by instruction: `make card`.
 """
 
 import pytest
+import torch
 
 pytest.importorskip("triton", reason="Triton is not installed; it has no wheel for this system")
 
@@ -16,6 +17,8 @@ from calculator.cards.gpus import load_gpus
 from calculator.model.formats import LLM_INT8, NF4, WeightFormat
 from tests.card.attentions import AttentionCase
 from tests.card.products import ProductCase, relative_error
+from tests.card.triton_driver import played_driver
+from tests.glm4q.kernels.gpu import interpreted
 
 pytestmark = pytest.mark.card
 CAPABILITIES = 75, 80, 86, 89, 120
@@ -33,7 +36,7 @@ ODD = [
 ]
 TARGET = 1.05
 """Sectors asked for over sectors needed, of a decode product."""
-MOST_TURNS = 2
+MOST_WAVEFRONTS = 2
 """What one access to shared memory takes inside a loop."""
 
 
@@ -52,6 +55,16 @@ def true_products(capability: int) -> list[ProductCase]:
     ]
 
 
+def drafts(capability: int) -> list[ProductCase]:
+    """The tokens of a draft, each multiplied as it is alone."""
+    shapes = [(4096, 4096), (27_392, 4096)]
+    return [
+        ProductCase(*shape, each, 4, capability, whole=False, alike=True)
+        for shape in shapes
+        for each in formats(capability)
+    ]
+
+
 def odd_products(capability: int) -> list[ProductCase]:
     return [
         ProductCase(outputs, inputs, each, rows, capability)
@@ -63,9 +76,9 @@ def odd_products(capability: int) -> list[ProductCase]:
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_products(capability: int) -> None:
-    for case in (*true_products(capability), *odd_products(capability)):
+    for case in (*true_products(capability), *drafts(capability), *odd_products(capability)):
         driver, computed, exact = case.run()
-        book = case.weight_format.scheme == "nf4" and case.rows > 1
+        book = case.weight_format.scheme == "nf4" and case.rows > 1 and not case.alike
         assert relative_error(computed, exact) < (2e-3 if book else 1e-6), case
         if case.whole:
             continue
@@ -73,14 +86,13 @@ def test_products(capability: int) -> None:
             account = launched.account
             if launched.name == "matvec":
                 assert account.asked_over_needed <= TARGET, case
-            assert account.worst_conflict <= MOST_TURNS, (case, launched.name)
+            assert account.worst_conflict <= MOST_WAVEFRONTS, (case, launched.name)
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
 @pytest.mark.parametrize("kv", ["bf16", "int8", "k8v4", "int4"])
 def test_attention(capability: int, kv: str) -> None:
-    tokens = (1,) if capability < 80 else (1, 3, 333)
-    for count in tokens:
+    for count in (1, 3, 333):
         for cached in (0, 1999):
             case = AttentionCase(kv, cached, count, capability)
             driver, error, different = case.run()
@@ -88,7 +100,19 @@ def test_attention(capability: int, kv: str) -> None:
             assert different <= 2, case
             assert driver.launched
             for launched in driver.launched:
-                assert launched.account.worst_conflict <= MOST_TURNS, (case, launched.name)
+                assert launched.account.worst_conflict <= MOST_WAVEFRONTS, (case, launched.name)
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_norms(capability: int) -> None:
+    """The row of a token, those of a prompt, and the part of a row that is a head's."""
+    for rows, size in ((1, 4096), (333, 4096), (3, 96)):
+        x, weight = 3 * torch.randn(rows, size).bfloat16(), torch.randn(size).bfloat16()
+        with played_driver(capability):
+            computed = interpreted.norm(x, weight, 1e-5)
+        wide = x.double()
+        exact = wide / (wide.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+        torch.testing.assert_close(computed, exact.bfloat16() * weight, rtol=1e-2, atol=1e-6)
 
 
 NOT_BOUND_BY_MEMORY = {

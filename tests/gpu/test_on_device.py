@@ -51,9 +51,9 @@ def test_product_equals_exact_arithmetic(
         pytest.skip(reason)
     weight = random_weight(*shape, weight_format).to(CUDA)
     x = torch.randn(rows, shape[1], device=CUDA).bfloat16()
-    found = multiply(TritonLinear(), spec, TritonLinear().pack(weight), x)
+    product = multiply(TritonLinear(), spec, TritonLinear().pack(weight), x)
     exact = x.double() @ weight.dequantize().double()
-    error = (found - exact).square().mean().sqrt() / exact.square().mean().sqrt()
+    error = (product - exact).square().mean().sqrt() / exact.square().mean().sqrt()
     assert error < 3e-3  # the result is rounded to bfloat16
 
 
@@ -95,8 +95,8 @@ def _memory(kv: str) -> Memory:
     before = torch.cuda.memory_allocated()
     memory = Memory.allocate(plan, {"gpu": CUDA, "host": torch.device("cpu")}, torch.bfloat16)
     planned = plan.kv_cache_bytes + plan.arenas["gpu"].bytes
-    held = torch.cuda.memory_allocated() - before
-    assert planned <= held < planned + 512 * len(memory.tensors)
+    allocated = torch.cuda.memory_allocated() - before
+    assert planned <= allocated < planned + 512 * len(memory.tensors)
     return memory
 
 
@@ -127,8 +127,8 @@ def test_attention_by_our_kernels_says_what_torch_s_says(kv: str) -> None:
     ours = _plain(runner_of(model, _memory(kv)))
     by_torch = runner_of(model, _memory(kv), attention=StreamingAttention())
     for part in tokens.split([64, 36, 3, 1], 1):
-        found, expected = (runner(part).clone() for runner in (ours, by_torch))
-        assert (found - expected).norm() < 2e-2 * expected.norm()
+        logits, expected = (runner(part).clone() for runner in (ours, by_torch))
+        assert (logits - expected).norm() < 2e-2 * expected.norm()
 
 
 def test_attention_of_a_prompt_is_faster_than_torch_s() -> None:

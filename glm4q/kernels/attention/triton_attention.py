@@ -30,7 +30,7 @@ class TritonAttention:
     """Attends by our GPU kernels, which read on the device how many tokens are cached."""
 
     turing: bool = False
-    """Whether it is for Turing, where one token has a kernel of its own and prompts have none."""
+    """Whether it is for Turing, which has a kernel of its own."""
     reads_length_on_device = True
     rows_alike = True
 
@@ -101,8 +101,6 @@ class TritonAttention:
 
 
 def _refuses_turing(spec: AttentionSpec) -> str | None:
-    if spec.several:
-        return "takes one new token; torch's operators are faster at several"
     if spec.config.head_dim not in TURING_HEADS:
         return f"takes heads of 64 or 128 numbers on Turing, not {spec.config.head_dim}"
     return None if has_gluon() else "needs Triton 3.7 or later on Turing, which has Gluon"

@@ -8,14 +8,19 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
+from calculator.errors import KernelError
 from glm4q.kernels.gpu.cut import FEW_ROWS, WORD_BITS, Cut
-from glm4q.kernels.gpu.launch import Launch
+from glm4q.kernels.gpu.launch import Argument, Constant, Launch
 from glm4q.kernels.gpu.matmul import matmul, row_units
 from glm4q.kernels.gpu.matvec import add_splits, matvec
 from glm4q.memory.workspace import split_scratch
 
 COMPUTE = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 SUM_BLOCK = 256
+BOOK_BYTES = 64
+"""Bytes of a book: 16 numbers of float32."""
+OUTPUTS_OF_A_WARP = 16
+"""Outputs that a warp multiplies on Turing: two of its instructions wide."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,8 @@ class Product:
     """The dtype that tensor cores multiply: bfloat16, or float16 on cards without bfloat16."""
     alike: bool = False
     """Whether each row has the bits that it has alone."""
+    turing: bool = False
+    """Whether Turing's tensor cores multiply several rows, by a kernel of their own."""
 
     @property
     def inputs(self) -> int:
@@ -94,51 +101,77 @@ class Product:
         )
 
     def _matmul(self, cut: Cut, partial: Tensor, *, split: bool) -> list[Launch]:
-        rows = cut.rows
-        guarded = self.compute == torch.float16
-        # Tiles take more registers without tensor cores, and where a book is looked up.
-        roomy = (guarded and rows > FEW_ROWS) or "book" in self.packed
         units = None
-        if guarded:
-            (units,) = split_scratch(self.scratch[cut.partial_bytes :], (torch.float32, (rows,)))
-        guards = [
-            Launch(
-                row_units,
-                (rows,),
-                {"x": self.x, "units": units, "inputs": self.inputs, "x_stride": self.x.stride(0)},
-                {"BLOCK_K": 1024},
-            )
-        ]
-        product = Launch(
+        if self.compute == torch.float16:
+            scratch = self.scratch[cut.partial_bytes :]
+            (units,) = split_scratch(scratch, (torch.float32, (cut.rows,)))
+        arguments: dict[str, Argument] = {
+            "x": self.x,
+            **self._weight(),
+            "units": units,
+            "out": partial,
+            "rows": cut.rows,
+            "inputs": self.inputs,
+            "outputs": self.outputs,
+            "x_stride": self.x.stride(0),
+            "out_stride": self.outputs if split else self.out.stride(0),
+            "split_inputs": cut.split_inputs,
+        }
+        constants: dict[str, Constant] = {
+            "BITS": self.bits,
+            "GROUP": self.group,
+            "BLOCK_M": cut.block_m,
+            "BLOCK_N": cut.block_n,
+            "BLOCK_K": cut.block_k,
+            "EVEN_K": self.inputs % cut.block_k == 0,
+        }
+        grid = ceil(self.outputs / cut.block_n), ceil(cut.rows / cut.block_m), cut.splits
+        kernel = self._by_turing if self.turing else self._by_dot
+        product = kernel(cut, grid, arguments, constants)
+        return [product] if units is None else [self._row_units(units), product]
+
+    def _row_units(self, units: Tensor) -> Launch:
+        """Return the launch that computes what brings each row to float16's range."""
+        return Launch(
+            row_units,
+            (len(units),),
+            {"x": self.x, "units": units, "inputs": self.inputs, "x_stride": self.x.stride(0)},
+            {"BLOCK_K": 1024},
+        )
+
+    def _by_dot(
+        self,
+        cut: Cut,
+        grid: tuple[int, ...],
+        arguments: dict[str, Argument],
+        constants: dict[str, Constant],
+    ) -> Launch:
+        """Return the launch of Triton's `dot`, which uses tensor cores from Ampere on."""
+        many = arguments["units"] is not None and cut.rows > FEW_ROWS
+        return Launch(
             matmul,
-            (ceil(self.outputs / cut.block_n), ceil(rows / cut.block_m), cut.splits),
-            {
-                "x": self.x,
-                **self._weight(),
-                "units": units,
-                "out": partial,
-                "rows": rows,
-                "inputs": self.inputs,
-                "outputs": self.outputs,
-                "x_stride": self.x.stride(0),
-                "out_stride": self.outputs if split else self.out.stride(0),
-                "split_inputs": cut.split_inputs,
-            },
-            {
-                "BITS": self.bits,
-                "GROUP": self.group,
-                "BLOCK_M": cut.block_m,
-                "BLOCK_N": cut.block_n,
-                "BLOCK_K": cut.block_k,
-                "EVEN_K": self.inputs % cut.block_k == 0,
-                "COMPUTE": COMPUTE[self.compute],
-            },
-            warps=8 if roomy else 4,
+            grid,
+            arguments,
+            {**constants, "COMPUTE": COMPUTE[self.compute]},
+            # Tiles take more registers without tensor cores, and where a book is looked up.
+            warps=8 if many or "book" in self.packed else 4,
             # Words are copied four bytes at a time where a book is looked up, because Triton lays
             # them out as it looks numbers up: four lanes of such a copy ahead meet in one bank.
             stages=1 if "book" in self.packed else 3,
         )
-        return [*guards, product] if guarded else [product]
+
+    def _by_turing(
+        self,
+        cut: Cut,
+        grid: tuple[int, ...],
+        arguments: dict[str, Argument],
+        constants: dict[str, Constant],
+    ) -> Launch:
+        # Not every Triton that serves other cards has Gluon.
+        from glm4q.kernels.gpu.turing_matmul import matmul
+
+        taken = {name: value for name, value in arguments.items() if name != "book"}
+        return Launch(matmul, grid, taken, constants, warps=cut.block_n // OUTPUTS_OF_A_WARP)
 
     def _add(self, cut: Cut, partial: Tensor) -> Launch:
         return Launch(
@@ -155,4 +188,8 @@ class Product:
         )
 
     def _weight(self) -> dict[str, Tensor | None]:
+        book = self.packed.get("book")
+        if book is not None and book.data_ptr() % BOOK_BYTES:
+            # `matvec` puts codes into the last bits of its address.
+            raise KernelError(f"a book must begin at a multiple of {BOOK_BYTES} bytes")
         return {name: self.packed.get(name) for name in ("qweight", "scales", "qzeros", "book")}

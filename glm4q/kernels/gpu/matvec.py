@@ -14,6 +14,9 @@ import triton.language as tl
 
 from glm4q.kernels.gpu.numbers import MAGIC, MAGIC_BITS
 
+NUMBER_BYTES = tl.constexpr(4)
+"""Bytes of a number of a book."""
+
 
 @triton.jit
 def matvec(
@@ -74,7 +77,7 @@ def matvec(
                     number = here.to(tl.float32, bitcast=True) - (zero * unit + MAGIC)
                 else:
                     unit = 1
-                    number = tl.load(book + ((codes >> (place * BITS)) & ((1 << BITS) - 1)))
+                    number = look_up(book, codes, place * BITS, BITS)
                 k = row * PER_WORD + half * (16 // BITS) + place
                 if EVEN_WORDS:
                     xk = tl.load(x + k[:, None])
@@ -84,6 +87,19 @@ def matvec(
         sums += partial * scale.to(tl.float32)
     place = (tl.program_id(1) * rows + line) * out_stride + n
     tl.store(out + place, tl.sum(sums, 0), mask=inside)
+
+
+@triton.jit
+def look_up(book, codes, place: tl.constexpr, BITS: tl.constexpr):
+    """Load the numbers of a book that codes stand for, which lie at one bit of each word.
+
+    The book begins at a multiple of its size, so that a code in bytes is put into its address by
+    one logical operation: an addition of 64 bits takes two.
+    """
+    MASK: tl.constexpr = ((1 << BITS) - 1) * NUMBER_BYTES
+    offset = (codes * NUMBER_BYTES if place == 0 else codes >> (place - 2)) & MASK
+    address = book.to(tl.int64) | offset.to(tl.uint32).to(tl.int64)
+    return tl.load(address.to(tl.pointer_type(tl.float32)))
 
 
 @triton.jit

@@ -37,25 +37,25 @@ def _bit_field(a: int, start: int, length: int, *, signed: bool) -> int:
     if length == 0:
         return 0
     sign = signed and bits_of(a, 32) >> min(start + length - 1, 31) & 1
-    found = 0
+    field = 0
     for place in range(32):
         inside = place < length and start + place < 32
         bit = bits_of(a, 32) >> (start + place) & 1 if inside else int(sign)
-        found |= bit << place
-    return found
+        field |= bit << place
+    return field
 
 
 def _permuted(a: int, b: int, selector: int) -> int:
-    whole, found = b << 32 | a, 0
+    whole, word = b << 32 | a, 0
     for place in range(4):
         nibble = selector >> 4 * place & 15
         byte = whole >> 8 * (nibble & 7) & 255
-        found |= (255 * (byte >> 7) if nibble & 8 else byte) << 8 * place
-    return found
+        word |= (255 * (byte >> 7) if nibble & 8 else byte) << 8 * place
+    return word
 
 
 def whole_numbers() -> dict[str, Definition]:
-    found: dict[str, Definition] = {}
+    known: dict[str, Definition] = {}
     for size in (16, 32, 64):
         for letter, kind in (("s", SIGNED[size]), ("u", UNSIGNED[size])):
             two: dict[str, Callable[..., int]] = {
@@ -66,46 +66,46 @@ def whole_numbers() -> dict[str, Definition]:
                 "max": max,
             }
             for name, function in two.items():
-                found[f"{name}.{letter}{size}"] = kind, (kind, kind), function
-            found[f"mad.lo.{letter}{size}"] = kind, (kind,) * 3, lambda a, b, c: a * b + c
-            found[f"shr.{letter}{size}"] = kind, (kind, U32), _shift_right(size)
+                known[f"{name}.{letter}{size}"] = kind, (kind, kind), function
+            known[f"mad.lo.{letter}{size}"] = kind, (kind,) * 3, lambda a, b, c: a * b + c
+            known[f"shr.{letter}{size}"] = kind, (kind, U32), _shift_right(size)
             for sign, compared in COMPARED.items():
                 same = letter == "u" and sign in ("eq", "ne")
                 name = f"setp.{sign}.{'b' if same else letter}{size}"
-                found[name] = P, (kind, kind), compared
+                known[name] = P, (kind, kind), compared
         word = UNSIGNED[size]
-        found[f"and.b{size}"] = word, (word, word), lambda a, b: a & b
-        found[f"or.b{size}"] = word, (word, word), lambda a, b: a | b
-        found[f"xor.b{size}"] = word, (word, word), lambda a, b: a ^ b
-        found[f"not.b{size}"] = word, (word,), lambda a: ~a
-        found[f"mov.b{size}"] = word, (word,), lambda a: a
-        found[f"selp.b{size}"] = word, (word, word, P), lambda a, b, p: a if p else b
-        found[f"shl.b{size}"] = word, (word, U32), lambda a, by, top=size: a << min(by, top)
+        known[f"and.b{size}"] = word, (word, word), lambda a, b: a & b
+        known[f"or.b{size}"] = word, (word, word), lambda a, b: a | b
+        known[f"xor.b{size}"] = word, (word, word), lambda a, b: a ^ b
+        known[f"not.b{size}"] = word, (word,), lambda a: ~a
+        known[f"mov.b{size}"] = word, (word,), lambda a: a
+        known[f"selp.b{size}"] = word, (word, word, P), lambda a, b, p: a if p else b
+        known[f"shl.b{size}"] = word, (word, U32), lambda a, by, top=size: a << min(by, top)
     for name, kind in (("s32", S32), ("u32", U32), ("s64", S64)):
-        found[f"div.{name}"] = kind, (kind, kind), _truncated
-        found[f"rem.{name}"] = kind, (kind, kind), lambda a, b: a - b * _truncated(a, b)
+        known[f"div.{name}"] = kind, (kind, kind), _truncated
+        known[f"rem.{name}"] = kind, (kind, kind), lambda a, b: a - b * _truncated(a, b)
     for letter, kinds in (("s", SIGNED), ("u", UNSIGNED)):
         for size in (16, 32):
             narrow, wide = kinds[size], kinds[2 * size]
-            found[f"mul.wide.{letter}{size}"] = wide, (narrow, narrow), lambda a, b: a * b
-            found[f"mad.wide.{letter}{size}"] = (
+            known[f"mul.wide.{letter}{size}"] = wide, (narrow, narrow), lambda a, b: a * b
+            known[f"mad.wide.{letter}{size}"] = (
                 wide,
                 (narrow, narrow, wide),
                 lambda a, b, c: a * b + c,
             )
-        found[f"mul.hi.{letter}32"] = kinds[32], (kinds[32],) * 2, lambda a, b: a * b >> 32
-    found["neg.s32"] = S32, (S32,), lambda a: -a
-    found["neg.s64"] = S64, (S64,), lambda a: -a
-    found["abs.s32"] = S32, (S32,), abs
-    found["bfe.u32"] = U32, (U32, U32, U32), lambda a, b, c: _bit_field(a, b, c, signed=False)
-    found["bfe.s32"] = S32, (S32, U32, U32), lambda a, b, c: _bit_field(a, b, c, signed=True)
-    found["prmt.b32"] = U32, (U32, U32, U32), _permuted
-    found["mov.pred"] = P, (P,), lambda a: a
-    found["not.pred"] = P, (P,), lambda a: not a
-    found["and.pred"] = P, (P, P), lambda a, b: a and b
-    found["or.pred"] = P, (P, P), lambda a, b: a or b
-    found["xor.pred"] = P, (P, P), lambda a, b: a != b
-    return found
+        known[f"mul.hi.{letter}32"] = kinds[32], (kinds[32],) * 2, lambda a, b: a * b >> 32
+    known["neg.s32"] = S32, (S32,), lambda a: -a
+    known["neg.s64"] = S64, (S64,), lambda a: -a
+    known["abs.s32"] = S32, (S32,), abs
+    known["bfe.u32"] = U32, (U32, U32, U32), lambda a, b, c: _bit_field(a, b, c, signed=False)
+    known["bfe.s32"] = S32, (S32, U32, U32), lambda a, b, c: _bit_field(a, b, c, signed=True)
+    known["prmt.b32"] = U32, (U32, U32, U32), _permuted
+    known["mov.pred"] = P, (P,), lambda a: a
+    known["not.pred"] = P, (P,), lambda a: not a
+    known["and.pred"] = P, (P, P), lambda a, b: a and b
+    known["or.pred"] = P, (P, P), lambda a, b: a or b
+    known["xor.pred"] = P, (P, P), lambda a, b: a != b
+    return known
 
 
 COMPARED: dict[str, Callable[[Any, Any], bool]] = {
@@ -120,7 +120,7 @@ COMPARED: dict[str, Callable[[Any, Any], bool]] = {
 
 def conversions() -> dict[str, Definition]:
     """Between whole numbers the low bits stay; floats round to nearest, whole ones towards zero."""
-    found: dict[str, Definition] = {}
+    known: dict[str, Definition] = {}
     for name, (to, source) in {
         "s64.s32": (S64, S32), "s64.s16": (S64, S16), "s32.s16": (S32, S16), "s32.s64": (S32, S64),
         "u16.u32": (U16, U32), "u16.u64": (U16, U64), "u32.u16": (U32, U16), "u32.u64": (U32, U64),
@@ -132,18 +132,18 @@ def conversions() -> dict[str, Definition]:
         "f32.bf16": (F32, BF16), "f32.f16": (F32, F16), "rn.bf16.f32": (BF16, F32),
         "rn.f16.f32": (F16, F32), "f64.f32": (F64, F32), "rn.f32.f64": (F32, F64),
     }.items():  # fmt: skip
-        found[f"cvt.{name}"] = to, (source,), lambda a: a
+        known[f"cvt.{name}"] = to, (source,), lambda a: a
     for name, (to, source) in {
         "s16.f32": (S16, F32), "u16.f32": (U16, F32), "s32.f32": (S32, F32), "u32.f32": (U32, F32),
         "s64.f32": (S64, F32), "s64.f64": (S64, F64),
     }.items():  # fmt: skip
         low, high = torch.iinfo(to).min, torch.iinfo(to).max
-        found[f"cvt.rzi.{name}"] = (
+        known[f"cvt.rzi.{name}"] = (
             to,
             (source,),
             lambda a, low=low, high=high: _clamped(a, low, high),
         )
-    return found
+    return known
 
 
 def _clamped(a: float, low: int, high: int) -> int:
@@ -180,38 +180,38 @@ def _exactly(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def floats() -> dict[str, Definition]:
-    found: dict[str, Definition] = {}
+    known: dict[str, Definition] = {}
     for name, kind in (("f32", F32), ("f64", F64)):
-        found[f"add.{name}"] = kind, (kind, kind), _exactly(lambda a, b: a + b)
-        found[f"sub.{name}"] = kind, (kind, kind), _exactly(lambda a, b: a - b)
-        found[f"mul.{name}"] = kind, (kind, kind), _exactly(lambda a, b: a * b)
-        found[f"fma.rn.{name}"] = kind, (kind,) * 3, fused
-        found[f"selp.{name}"] = kind, (kind, kind, P), lambda a, b, p: a if p else b
+        known[f"add.{name}"] = kind, (kind, kind), _exactly(lambda a, b: a + b)
+        known[f"sub.{name}"] = kind, (kind, kind), _exactly(lambda a, b: a - b)
+        known[f"mul.{name}"] = kind, (kind, kind), _exactly(lambda a, b: a * b)
+        known[f"fma.rn.{name}"] = kind, (kind,) * 3, fused
+        known[f"selp.{name}"] = kind, (kind, kind, P), lambda a, b, p: a if p else b
         for sign, compared in COMPARED.items():
             if sign == "ne":  # false where one is not a number; neu is true there
-                found[f"setp.ne.{name}"] = P, (kind, kind), lambda a, b: a < b or a > b
-                found[f"setp.neu.{name}"] = P, (kind, kind), compared
+                known[f"setp.ne.{name}"] = P, (kind, kind), lambda a, b: a < b or a > b
+                known[f"setp.neu.{name}"] = P, (kind, kind), compared
             else:
-                found[f"setp.{sign}.{name}"] = P, (kind, kind), compared
-        found[f"setp.nan.{name}"] = P, (kind, kind), lambda a, b: math.isnan(a) or math.isnan(b)
-    found["neg.f32"] = F32, (F32,), lambda a: -a
-    found["abs.f32"] = F32, (F32,), abs
-    found["max.f32"] = F32, (F32, F32), _larger
-    found["min.f32"] = F32, (F32, F32), _smaller
-    found["max.f32.3"] = F32, (F32,) * 3, lambda a, b, c: _larger(_larger(a, b), c)
-    found["min.f32.3"] = F32, (F32,) * 3, lambda a, b, c: _smaller(_smaller(a, b), c)
-    found["add.f16"] = F16, (F16, F16), _exactly(lambda a, b: a + b)
-    found["sub.f16"] = F16, (F16, F16), _exactly(lambda a, b: a - b)
-    found["mul.f16"] = F16, (F16, F16), _exactly(lambda a, b: a * b)
-    found["max.f16"] = F16, (F16, F16), _larger
-    found["min.f16"] = F16, (F16, F16), _smaller
-    found["fma.rn.f16"] = F16, (F16,) * 3, fused
-    found["mul.bf16"] = BF16, (BF16, BF16), _exactly(lambda a, b: a * b)
-    found["fma.rn.bf16"] = BF16, (BF16,) * 3, fused
-    found["fma.rn.f32.bf16"] = F32, (BF16, BF16, F32), fused
-    found["add.rn.f32.bf16"] = F32, (BF16, F32), _exactly(lambda a, c: a + c)
-    found["sub.rn.f32.bf16"] = F32, (BF16, F32), _exactly(lambda a, c: a - c)
-    return found
+                known[f"setp.{sign}.{name}"] = P, (kind, kind), compared
+        known[f"setp.nan.{name}"] = P, (kind, kind), lambda a, b: math.isnan(a) or math.isnan(b)
+    known["neg.f32"] = F32, (F32,), lambda a: -a
+    known["abs.f32"] = F32, (F32,), abs
+    known["max.f32"] = F32, (F32, F32), _larger
+    known["min.f32"] = F32, (F32, F32), _smaller
+    known["max.f32.3"] = F32, (F32,) * 3, lambda a, b, c: _larger(_larger(a, b), c)
+    known["min.f32.3"] = F32, (F32,) * 3, lambda a, b, c: _smaller(_smaller(a, b), c)
+    known["add.f16"] = F16, (F16, F16), _exactly(lambda a, b: a + b)
+    known["sub.f16"] = F16, (F16, F16), _exactly(lambda a, b: a - b)
+    known["mul.f16"] = F16, (F16, F16), _exactly(lambda a, b: a * b)
+    known["max.f16"] = F16, (F16, F16), _larger
+    known["min.f16"] = F16, (F16, F16), _smaller
+    known["fma.rn.f16"] = F16, (F16,) * 3, fused
+    known["mul.bf16"] = BF16, (BF16, BF16), _exactly(lambda a, b: a * b)
+    known["fma.rn.bf16"] = BF16, (BF16,) * 3, fused
+    known["fma.rn.f32.bf16"] = F32, (BF16, BF16, F32), fused
+    known["add.rn.f32.bf16"] = F32, (BF16, F32), _exactly(lambda a, c: a + c)
+    known["sub.rn.f32.bf16"] = F32, (BF16, F32), _exactly(lambda a, c: a - c)
+    return known
 
 
 APPROXIMATIONS: dict[str, tuple[int, Callable[..., float], float]] = {

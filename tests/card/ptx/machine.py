@@ -43,12 +43,12 @@ class Account:
 
     @cached_property
     def worst_conflict(self) -> int:
-        """The most turns that one access of shared memory takes inside a loop."""
+        """The most wavefronts that one access of shared memory takes inside a loop."""
         return max((self.lines[place].worst for place in self._inner), default=0)
 
     @property
     def conflicts(self) -> float:
-        """Turns of shared memory over those without conflicts; 1 where there are none."""
+        """Wavefronts of shared memory over those without conflicts; 1 where there are none."""
         ideal = sum(line.ideal for line in self.lines)
         return sum(line.wavefronts for line in self.lines) / ideal if ideal else 1.0
 

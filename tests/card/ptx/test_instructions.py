@@ -40,10 +40,10 @@ def numbers(dtype: torch.dtype, place: int) -> Tensor:
         return torch.rand(32, generator=generator) < 0.5
     if dtype.is_floating_point:
         scale = 10.0 ** torch.randint(-3, 4, (32,), generator=generator)
-        made = torch.randn(32, generator=generator) * scale
+        numbers = torch.randn(32, generator=generator) * scale
         edges = torch.tensor(SPECIAL)[torch.randperm(len(SPECIAL), generator=generator)]
-        made[: len(SPECIAL)] = edges
-        return made.to(dtype)
+        numbers[: len(SPECIAL)] = edges
+        return numbers.to(dtype)
     info = torch.iinfo(dtype)
     low, high = max(info.min, -(1 << 63)), min(info.max, (1 << 63) - 1)
     drawn = [int(torch.randint(low, high, (1,), generator=generator)) for _ in range(32)]
@@ -104,9 +104,9 @@ def test_exact_instructions(group: str) -> None:
         if name.startswith(("div.", "rem.")):
             inputs[1] = torch.where(inputs[1].long() == 0, 3, inputs[1].long()).to(kinds[1])
         written = name.removesuffix(".3")
-        (found,) = compute(written, [result], *inputs)
+        (result,) = compute(written, [result], *inputs)
         lanes = zip(*(each.tolist() for each in inputs), strict=True)
-        for got, lane in zip(found.tolist(), lanes, strict=True):
+        for got, lane in zip(result.tolist(), lanes, strict=True):
             exact = function(*lane)
             expected = bool(exact) if result == P else rounded(exact, result)
             same = got == expected or (math.isnan(got) and math.isnan(expected))
@@ -144,8 +144,8 @@ def test_pairs_of_float32_in_64_bits() -> None:
         ("mul.f32x2", (a, b), wide[0] * wide[1]),
         ("fma.rn.f32x2", (a, b, c), wide[0] * wide[1] + wide[2]),
     ):
-        (found,) = compute(name, [torch.int64], *inputs)
-        assert torch.equal(found.view(torch.float32), expected.float())
+        (result,) = compute(name, [torch.int64], *inputs)
+        assert torch.equal(result.view(torch.float32), expected.float())
 
 
 def test_pairs_of_float16_in_32_bits() -> None:
@@ -161,8 +161,8 @@ def test_pairs_of_float16_in_32_bits() -> None:
 def test_two_numbers_are_rounded_into_one_register_the_first_above() -> None:
     a, b = torch.randn(32), torch.randn(32)
     for name, dtype in (("cvt.rn.bf16x2.f32", BF16), ("cvt.rn.f16x2.f32", torch.float16)):
-        (found,) = compute(name, [torch.int32], a, b)
-        low, high = found.view(dtype).unflatten(0, (-1, 2)).unbind(1)
+        (result,) = compute(name, [torch.int32], a, b)
+        low, high = result.view(dtype).unflatten(0, (-1, 2)).unbind(1)
         assert torch.equal(low, b.to(dtype))
         assert torch.equal(high, a.to(dtype))
 
@@ -173,9 +173,9 @@ def test_registers_are_packed_and_taken_to_pieces_lowest_first() -> None:
     assert torch.equal(_moved("mov.b64 %d20, {%r0, %r1};", low, high), words.view(torch.int64))
     halves = words.view(torch.int16)[:64]
     pair = [halves[place::2].contiguous() for place in range(2)]
-    found = _moved("mov.b32 %r20, {%h0, %h1};", *pair, out=torch.int32)
-    assert torch.equal(found, halves.view(torch.int32))
-    back = _moved("mov.b32 {%h10, %h11}, %r0; mov.b32 %r20, {%h11, %h10};", found, out=torch.int32)
+    result = _moved("mov.b32 %r20, {%h0, %h1};", *pair, out=torch.int32)
+    assert torch.equal(result, halves.view(torch.int32))
+    back = _moved("mov.b32 {%h10, %h11}, %r0; mov.b32 %r20, {%h11, %h10};", result, out=torch.int32)
     assert torch.equal(back.view(torch.int16).unflatten(0, (-1, 2)).flip(1).flatten(), halves)
     text = "mov.b64 {%r10, %r11}, %d0; mov.b64 %d20, {%r11, %r10};"
     back = _moved(text, words.view(torch.int64))
@@ -211,8 +211,8 @@ def test_bytes_lie_in_wider_registers_with_their_sign_or_zeros_above() -> None:
         ("cvt.s16.s8", halves, signed), ("cvt.u16.u8", halves, low),
     ):  # fmt: skip
         kind = torch.int16 if name.split(".")[1].endswith("16") or source is halves else torch.int32
-        (found,) = compute(name, [kind], source)
-        assert torch.equal(found.int(), expected.int()), name
+        (result,) = compute(name, [kind], source)
+        assert torch.equal(result.int(), expected.int()), name
 
 
 def test_a_wider_register_gives_its_low_half() -> None:

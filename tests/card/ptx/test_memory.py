@@ -1,4 +1,4 @@
-"""Memory as the machine checks and counts it: what is a fault, and how many sectors and turns."""
+"""Memory as the machine checks and counts it: faults, sectors, and wavefronts of its banks."""
 
 import shutil
 
@@ -185,15 +185,15 @@ def test_neighbouring_loads_share_their_sectors_until_a_branch() -> None:
     assert account.reread == 2
 
 
-@pytest.mark.parametrize(("stride", "turns"), [(1, 1), (2, 2), (32, 32), (33, 1)])
-def test_turns_that_banks_take(stride: int, turns: int) -> None:
+@pytest.mark.parametrize(("stride", "wavefronts"), [(1, 1), (2, 2), (32, 32), (33, 1)])
+def test_wavefronts_that_banks_take(stride: int, wavefronts: int) -> None:
     put = f"mul.lo.s32 %r1, %r39, {4 * stride};\nst.shared.b32 [%r1], %r39;"
     account = run_text(put, shared_bytes=128 * 33)
     (line,) = (line for line in account.lines if line.ideal)
-    assert (line.worst, line.wavefronts, line.ideal) == (turns, turns, 1)
+    assert (line.worst, line.wavefronts, line.ideal) == (wavefronts, wavefronts, 1)
 
 
-def test_wide_accesses_take_a_turn_for_each_128_bytes() -> None:
+def test_wide_accesses_take_a_wavefront_for_each_128_bytes() -> None:
     put = "shl.b32 %r1, %r39, 4;\nst.shared.v4.b32 [%r1], {%r39, %r39, %r39, %r39};"
     account = run_text(put, shared_bytes=512)
     (line,) = (line for line in account.lines if line.ideal)

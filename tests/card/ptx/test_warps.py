@@ -26,11 +26,11 @@ def test_shuffles(by: int) -> None:
         ("idx", "31", torch.full((32,), by)),
     ):
         constants = (str(by), clamp, "-1")
-        (found,) = compute(f"shfl.sync.{name}.b32", [torch.int32], words, constants=constants)
-        assert torch.equal(found, words[source.long()]), name
+        (result,) = compute(f"shfl.sync.{name}.b32", [torch.int32], words, constants=constants)
+        assert torch.equal(result, words[source.long()]), name
     # Segments of 16 lanes: bits 8 to 12 of the third operand hold the lane bits that stay.
-    (found,) = compute("shfl.sync.idx.b32", [torch.int32], words, constants=("5", "4127", "-1"))
-    assert torch.equal(found, words[(LANES & 16 | 5).long()])
+    (result,) = compute("shfl.sync.idx.b32", [torch.int32], words, constants=("5", "4127", "-1"))
+    assert torch.equal(result, words[(LANES & 16 | 5).long()])
 
 
 def test_votes_and_reductions() -> None:
@@ -41,20 +41,20 @@ def test_votes_and_reductions() -> None:
         ("add.s32", words.sum(dtype=torch.int64).to(torch.int32)),
         ("max.u32", (words.long() & 0xFFFFFFFF).max().to(torch.int32)),
     ):
-        (found,) = compute(f"redux.sync.{name}", [torch.int32], words, constants=("-1",))
-        assert found.tolist() == [expected.item()] * 32, name
-    (found,) = compute("redux.sync.or.b32", [torch.int32], 1 << LANES % 7, constants=("-1",))
-    assert found.tolist() == [127] * 32
+        (result,) = compute(f"redux.sync.{name}", [torch.int32], words, constants=("-1",))
+        assert result.tolist() == [expected.item()] * 32, name
+    (result,) = compute("redux.sync.or.b32", [torch.int32], 1 << LANES % 7, constants=("-1",))
+    assert result.tolist() == [127] * 32
     some = LANES % 3 == 0
-    (found,) = compute("vote.sync.ballot.b32", [torch.int32], some, constants=("-1",))
+    (result,) = compute("vote.sync.ballot.b32", [torch.int32], some, constants=("-1",))
     mask = sum(1 << lane for lane in range(0, 32, 3))
-    assert found.tolist() == [mask] * 32
+    assert result.tolist() == [mask] * 32
     for chosen, any_lane, all_lanes in ((some, True, False), (some | True, True, True)):
         for name, answer in (("any", any_lane), ("all", all_lanes)):
-            (found,) = compute(f"vote.sync.{name}.pred", [torch.bool], chosen, constants=("-1",))
-            assert found.tolist() == [answer] * 32
-    (found,) = compute("vote.sync.any.pred", [torch.bool], some & False, constants=("-1",))
-    assert not found.any()
+            (result,) = compute(f"vote.sync.{name}.pred", [torch.bool], chosen, constants=("-1",))
+            assert result.tolist() == [answer] * 32
+    (result,) = compute("vote.sync.any.pred", [torch.bool], some & False, constants=("-1",))
+    assert not result.any()
 
 
 STORE = "mad.wide.u32 %d0, %r39, 4, %d39;\nst.global.b32 [%d0], %r1;"
@@ -166,8 +166,8 @@ def test_products_of_tensor_cores(depth: int, dtype: torch.dtype) -> None:
     right = _fragments(b.T.contiguous(), 8)
     numbers = [*(each.view(torch.float32) for each in (*left, *right)), *sums]
     name = f"mma.sync.aligned.m16n8k{depth}.row.col.f32.{kind}.{kind}.f32"
-    found = torch.stack(_matrix_product(name, len(left), len(right), numbers))
-    product = found.view(2, 2, 8, 4).permute(0, 2, 3, 1).reshape(16, 8)
+    result = torch.stack(_matrix_product(name, len(left), len(right), numbers))
+    product = result.view(2, 2, 8, 4).permute(0, 2, 3, 1).reshape(16, 8)
     torch.testing.assert_close(product, a.float() @ b.float() + c)
 
 
@@ -184,8 +184,8 @@ def test_products_of_bytes() -> None:
     sums = list(c.view(2, 8, 4, 2).permute(0, 3, 1, 2).reshape(4, 32))
     numbers = [each.view(torch.float32) for each in (*left, *right, *sums)]
     name = "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32"
-    found = torch.stack(_matrix_product(name, 4, 2, numbers)).view(torch.int32)
-    product = found.view(2, 2, 8, 4).permute(0, 2, 3, 1).reshape(16, 8)
+    result = torch.stack(_matrix_product(name, 4, 2, numbers)).view(torch.int32)
+    product = result.view(2, 2, 8, 4).permute(0, 2, 3, 1).reshape(16, 8)
     assert torch.equal(product, a.int() @ b.int() + c)
 
 
@@ -208,9 +208,9 @@ def _matrix_product(name: str, left: int, right: int, numbers: list[Tensor]) -> 
 def test_matrices_are_shared_among_lanes_and_put_back(count: int, transposed: bool) -> None:
     """Rows lie 16 bytes each in shared memory, their addresses in the lanes, 8 for a matrix."""
     matrices = torch.arange(count * 64, dtype=torch.int16).view(count, 8, 8)
-    held, back = torch.zeros(count, 32, dtype=torch.int32), torch.zeros_like(matrices)
+    loaded, back = torch.zeros(count, 32, dtype=torch.int32), torch.zeros_like(matrices)
     registers = "{" + ", ".join(f"%r{10 + at}" for at in range(count)) + "}"
-    turned = ".trans" if transposed else ""
+    suffix = ".trans" if transposed else ""
     rows = 8 * count
     body = f"""
     setp.lt.s32 %p0, %r39, {rows};
@@ -220,8 +220,8 @@ def test_matrices_are_shared_among_lanes_and_put_back(count: int, transposed: bo
     shl.b32 %r6, %r1, 4;
     @%p0 st.shared.v4.b32 [%r6], {{%r2, %r3, %r4, %r5}};
     bar.sync 0;
-    ldmatrix.sync.aligned.m8n8.x{count}{turned}.shared.b16 {registers}, [%r6];
-    stmatrix.sync.aligned.m8n8.x{count}{turned}.shared.b16 [%r6+512], {registers};
+    ldmatrix.sync.aligned.m8n8.x{count}{suffix}.shared.b16 {registers}, [%r6];
+    stmatrix.sync.aligned.m8n8.x{count}{suffix}.shared.b16 [%r6+512], {registers};
     bar.sync 0;
     ld.shared.v4.b32 {{%r2, %r3, %r4, %r5}}, [%r6+512];
     mad.wide.u32 %d1, %r1, 16, %d37;
@@ -229,7 +229,7 @@ def test_matrices_are_shared_among_lanes_and_put_back(count: int, transposed: bo
     mad.wide.u32 %d2, %r39, 4, %d38;
     """
     body += "".join(f"st.global.b32 [%d2+{128 * at}], %r{10 + at};\n" for at in range(count))
-    run_text(body, matrices, held, back, shared_bytes=1024)
+    run_text(body, matrices, loaded, back, shared_bytes=1024)
     expected = matrices.transpose(1, 2).contiguous() if transposed else matrices
-    assert torch.equal(held.view(torch.int16).view(count, 8, 8), expected)
+    assert torch.equal(loaded.view(torch.int16).view(count, 8, 8), expected)
     assert torch.equal(back, matrices)

@@ -59,9 +59,20 @@ class PaperRun:
         return self.plan.device_bytes("gpu")
 
 
-def run_on_paper(card: str, linear: WeightFormat, head: WeightFormat, **settings: Any) -> PaperRun:
-    """Load, run a prompt's chunk, decode, and sample with every option that takes memory."""
-    with simulated_card(card, hollow=True) as (device, _), _hollow_files():
+def run_on_paper(
+    card: str,
+    linear: WeightFormat,
+    head: WeightFormat,
+    *,
+    expandable: bool = False,
+    **settings: Any,
+) -> PaperRun:
+    """Load, run a prompt's chunk, decode, and sample with every option that takes memory.
+
+    expandable: whether the allocator's segments grow.
+    """
+    played = simulated_card(card, hollow=True, expandable=expandable)
+    with played as (device, _), _hollow_files():
         model, plan, kernels = _load(linear, head, Settings(**settings))
         memory = device.allocator
         loading, loaded = memory.peak_reserved, memory.reserved

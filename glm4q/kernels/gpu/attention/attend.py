@@ -63,16 +63,11 @@ def attend(
     """Attend from a block of rows to one range of tokens; a row sees no token after its own."""
     split, block, head = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     WIDTH: tl.constexpr = BLOCK_S if BLOCK_R <= FEW_ROWS else 1
-    r, d = block * BLOCK_R + tl.arange(0, BLOCK_R), tl.arange(0, D)
+    r = block * BLOCK_R + tl.arange(0, BLOCK_R)
     ours = r < rows
     first = (head * rows + r) * D
-    q = tl.load(queries + first[:, None] + d[None, :], ours[:, None], 0.0)
-    unit = power_of_two(tl.max(tl.abs(q), 1))
-    inverse, unit = (1.0 / unit)[:, None], (unit * LOG2_E)[:, None]
-    if KEYS == "int4":
-        low, high, low_sum, high_sum = halves.load_rows(queries + first, ours, inverse, D)
-    else:
-        q = (q * inverse).to(tl.float16)
+    query, unit = load_queries(queries + first, ours, KEYS, D)
+    magic = halves.magic_bits(room)
     past = tl.load(cached).to(tl.int32) + AHEAD
     own = past + r % tokens
     run = tl.cdiv(tl.cdiv(past + tokens, splits), BLOCK_S) * BLOCK_S
@@ -80,7 +75,7 @@ def attend(
     if centers is not None:
         along, across = factors(plain_queries + first, ours, centers + head * D, PAIRS, BLOCK_P)
         along, across, center_unit = in_float16_s_range(along, across)
-        center_unit *= LOG2_E
+        center_unit *= LOG2_E / unit[:, None]
         revolutions = revolutions_of_a_token(frequencies, PAIRS, BLOCK_P)
         tile_cos, tile_sin = tile_table(tile_rotation, TILE, BLOCK_S, PAIRS, BLOCK_P)
         angle = revolutions * (split * run)
@@ -88,59 +83,116 @@ def attend(
     value_codes, value_scales = first_of_head(value_codes, value_scales, head, room, VALUES, D)
     best = tl.full((BLOCK_R,), LOWEST, tl.float32)
     total = tl.zeros((BLOCK_R, WIDTH), tl.float32)
-    if VALUES == "int4":
-        sums = tl.zeros((BLOCK_R, D // 2), tl.float32)
-        high_sums = tl.zeros((BLOCK_R, D // 2), tl.float32)
-        low_middles = tl.zeros((BLOCK_R, WIDTH), tl.float32)
-        high_middles = tl.zeros((BLOCK_R, WIDTH), tl.float32)
-    else:
-        sums = tl.zeros((BLOCK_R, D), tl.float32)
+    sums = no_values(BLOCK_R, WIDTH, VALUES, D)
     for start in range(split * run, last, BLOCK_S):
         s = start + tl.arange(0, BLOCK_S)
         there = s < last
-        if KEYS == "int4":
-            scores = halves.scores(low, high, low_sum, high_sum, key_codes, key_scales, s, there, D)
-        else:
-            k, k_unit = read_vectors(key_codes, key_scales, s, there, KEYS, D)
-            scores = tl.dot(q, tl.trans(k)) * k_unit[None, :]
-        scores *= unit
+        scores = score(query, key_codes, key_scales, s, there, magic, KEYS, D)
         if centers is not None:
             by_cos, by_sin = rotate_on(along, across, angle)
             angle += revolutions * BLOCK_S
-            scores += (tl.dot(by_cos, tile_cos) + tl.dot(by_sin, tile_sin)) * center_unit
+            scores += tl.dot(by_sin, tile_sin, tl.dot(by_cos, tile_cos)) * center_unit
         scores = tl.where(s[None, :] <= own[:, None], scores, -float("inf"))
-        new_best = tl.maximum(best, tl.max(scores, 1))
+        new_best = tl.maximum(best, tl.max(scores, 1) * unit)
         shrink = tl.exp2(best - new_best)[:, None]
-        weights = tl.exp2(scores - new_best[:, None])
+        weights = tl.exp2(scores * unit[:, None] - new_best[:, None])
         best = new_best
         total = total * shrink + over_tokens(weights, WIDTH)
-        if VALUES == "int4":
-            v_low, v_high = halves.read_halves(value_codes, s, there, D)
-            low_scale, low_middle = halves.read_grid(value_scales, s, there, 0, D)
-            high_scale, high_middle = halves.read_grid(value_scales, s, there, 1, D)
-            low_middles = low_middles * shrink + over_tokens(weights * low_middle[None, :], WIDTH)
-            high_middles = high_middles * shrink + over_tokens(
-                weights * high_middle[None, :], WIDTH
-            )
-            largest = tl.maximum(tl.max(tl.maximum(low_scale, high_scale), 0), 2.0**-100)
-            sums = sums * shrink + mixed_by(weights, low_scale, largest, v_low)
-            high_sums = high_sums * shrink + mixed_by(weights, high_scale, largest, v_high)
-        else:
-            v, v_unit = read_vectors(value_codes, value_scales, s, there, VALUES, D)
-            largest = tl.maximum(tl.max(v_unit, 0), 2.0**-100)
-            sums = sums * shrink + mixed_by(weights, v_unit, largest, v)
+        sums = add_values(
+            sums, weights, shrink, value_codes, value_scales, s, there, magic, WIDTH, VALUES, D
+        )
     row = ((head * splits + split) * rows + r)[:, None] * D
-    if VALUES == "int4":
-        column = halves.number_at(tl.arange(0, D // 2))[None, :]
-        sums += tl.sum(low_middles, 1)[:, None]
-        high_sums += tl.sum(high_middles, 1)[:, None]
-        tl.store(mixed + row + column, sums, mask=ours[:, None])
-        tl.store(mixed + row + D // 2 + column, high_sums, mask=ours[:, None])
-    else:
-        tl.store(mixed + row + d[None, :], sums, mask=ours[:, None])
+    store_values(mixed + row, sums, ours, VALUES, D)
     row = (2 * head * splits + split) * rows + r
     tl.store(softmax + row, best, mask=ours)
     tl.store(softmax + splits * rows + row, tl.sum(total, 1), mask=ours)
+
+
+@triton.jit
+def load_queries(queries, ours, KEYS: tl.constexpr, D: tl.constexpr):
+    """Load the rows at `queries`, [R], in float16, and what 1 in each counts as a score.
+
+    For INT4 keys these are both halves of the rows, and the sums of the halves' numbers.
+    """
+    q = tl.load(queries[:, None] + tl.arange(0, D)[None, :], ours[:, None], 0.0)
+    unit = power_of_two(tl.max(tl.abs(q), 1))
+    inverse, unit = (1.0 / unit)[:, None], unit * LOG2_E
+    if KEYS == "int4":
+        return halves.load_rows(queries, ours, inverse, D), unit
+    else:
+        return (q * inverse).to(tl.float16), unit
+
+
+@triton.jit
+def score(query, codes, scales, s, there, magic, KEYS: tl.constexpr, D: tl.constexpr):
+    """Multiply rows by the keys s, [S]: float32 [R, S]."""
+    if KEYS == "int4":
+        low, high, low_sum, high_sum = query
+        return halves.scores(low, high, low_sum, high_sum, codes, scales, s, there, magic, D)
+    else:
+        k, unit = read_vectors(codes, scales, s, there, KEYS, D)
+        return tl.dot(query, tl.trans(k)) * unit[None, :]
+
+
+@triton.jit
+def no_values(BLOCK_R: tl.constexpr, WIDTH: tl.constexpr, VALUES: tl.constexpr, D: tl.constexpr):
+    """Return the sums of no values."""
+    if VALUES == "int4":
+        none = tl.zeros((BLOCK_R, D // 2), tl.float32)
+        middles = tl.zeros((BLOCK_R, WIDTH), tl.float32)
+        return none, none, middles, middles
+    else:
+        return tl.zeros((BLOCK_R, D), tl.float32)
+
+
+@triton.jit
+def add_values(
+    sums,
+    weights,
+    shrink,
+    codes,
+    scales,
+    s,
+    there,
+    magic,
+    WIDTH: tl.constexpr,
+    VALUES: tl.constexpr,
+    D: tl.constexpr,
+):
+    """Shrink sums, and add the values s, [S], by their weights.
+
+    The sums of an INT4 cache are four: of codes by scales for each half, and of the middles of the
+    halves, each of which is one number for all of its half.
+    """
+    if VALUES == "int4":
+        low, high, low_middles, high_middles = sums
+        v_low, v_high = halves.read_halves(codes, s, there, magic, D)
+        low_scale, low_middle = halves.read_grid(scales, s, there, 0, D)
+        high_scale, high_middle = halves.read_grid(scales, s, there, 1, D)
+        low_middles = low_middles * shrink + over_tokens(weights * low_middle[None, :], WIDTH)
+        high_middles = high_middles * shrink + over_tokens(weights * high_middle[None, :], WIDTH)
+        largest = tl.maximum(tl.max(tl.maximum(low_scale, high_scale), 0), 2.0**-100)
+        low = low * shrink + mixed_by(weights, low_scale, largest, v_low)
+        high = high * shrink + mixed_by(weights, high_scale, largest, v_high)
+        return low, high, low_middles, high_middles
+    else:
+        v, v_unit = read_vectors(codes, scales, s, there, VALUES, D)
+        largest = tl.maximum(tl.max(v_unit, 0), 2.0**-100)
+        return sums * shrink + mixed_by(weights, v_unit, largest, v)
+
+
+@triton.jit
+def store_values(rows, sums, ours, VALUES: tl.constexpr, D: tl.constexpr):
+    """Store the sums of the rows at `rows`, [R, 1]."""
+    if VALUES == "int4":
+        low, high, low_middles, high_middles = sums
+        column = halves.number_at(tl.arange(0, D // 2))[None, :]
+        tl.store(rows + column, low + tl.sum(low_middles, 1)[:, None], mask=ours[:, None])
+        tl.store(
+            rows + D // 2 + column, high + tl.sum(high_middles, 1)[:, None], mask=ours[:, None]
+        )
+    else:
+        tl.store(rows + tl.arange(0, D)[None, :], sums, mask=ours[:, None])
 
 
 @triton.jit
@@ -155,7 +207,7 @@ def mixed_by(weights, unit, largest, v):
 
     Units are divided by the tile's largest, so that float16 can hold the products.
     """
-    weights = (weights * (unit / largest)[None, :]).to(tl.float16)
+    weights = (weights * (unit * (1.0 / largest))[None, :]).to(tl.float16)
     return tl.dot(weights, v) * largest
 
 

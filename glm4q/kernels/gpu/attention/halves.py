@@ -38,9 +38,9 @@ def load_rows(queries, ours, inverse, D: tl.constexpr):
 
 
 @triton.jit
-def scores(low, high, low_sum, high_sum, codes, scales, s, there, D: tl.constexpr):
+def scores(low, high, low_sum, high_sum, codes, scales, s, there, magic, D: tl.constexpr):
     """Multiply rows, [R], by the vectors s, [S]: float32 [R, S]."""
-    k_low, k_high = read_halves(codes, s, there, D)
+    k_low, k_high = read_halves(codes, s, there, magic, D)
     low_scale, low_middle = read_grid(scales, s, there, 0, D)
     high_scale, high_middle = read_grid(scales, s, there, 1, D)
     products = tl.dot(low, tl.trans(k_low)) * low_scale[None, :]
@@ -50,18 +50,28 @@ def scores(low, high, low_sum, high_sum, codes, scales, s, there, D: tl.constexp
 
 
 @triton.jit
-def read_halves(codes, s, there, D: tl.constexpr):
+def magic_bits(room):
+    """Return MAGIC_BITS in a register, which a constant would be loaded into again and again.
+
+    A logical operation of a card takes one constant, and codes meet two. What depends on a number
+    that is not known before, as the room of a cache, which is never negative, is no constant.
+    """
+    return MAGIC_BITS + (room >> 31)
+
+
+@triton.jit
+def read_halves(codes, s, there, magic, D: tl.constexpr):
     """Read the codes of both halves of the vectors s, [S]: float16 [S, D / 2] each."""
     word = tl.arange(0, D // 8)
     words = codes.to(tl.pointer_type(tl.int32)) + s[:, None] * (D // 8) + word[None, :]
     packed = tl.load(words, mask=there[:, None], other=0)
-    return _half(packed, D), _half(packed >> 4, D)
+    return _half(packed, magic, D), _half(packed >> 4, magic, D)
 
 
 @triton.jit
-def _half(packed, D: tl.constexpr):
+def _half(packed, magic, D: tl.constexpr):
     S: tl.constexpr = packed.shape[0]
-    pairs = tl.reshape(tl.join(packed & CODES, (packed >> 8) & CODES), (S, D // 4)) | MAGIC_BITS
+    pairs = tl.reshape(tl.join(packed & CODES, (packed >> 8) & CODES), (S, D // 4)) | magic
     numbers = tl.join(_float16(pairs), _float16(pairs >> 16))
     return tl.reshape(numbers, (S, D // 2)) - MAGIC
 

@@ -43,7 +43,7 @@ class AttentionLaunches:
     values: KVStore
     layer: int
     turing: bool = False
-    """Whether the card is of Turing, which attends from one token by a kernel of its own."""
+    """Whether the card is of Turing, which attends by a kernel of its own."""
     ahead: int = 0
     """Tokens of a draft that come before this one and run with it."""
     sines: int | None = None
@@ -176,25 +176,27 @@ class AttentionLaunches:
         return Launch(
             attend,
             (self.splits, self._blocks, self._heads),
-            {**self._attended(), "tokens": self.step.shape.tokens},
-            {
-                "BLOCK_R": self._block_rows,
-                "BLOCK_S": self._block_tokens,
-                **self._sizes(),
-            },
+            self._attended(),
+            {"BLOCK_R": self._block_rows, "BLOCK_S": self._block_tokens, **self._sizes()},
             warps=self._warps,
             stages=2,
         )
 
     def _attend_on_turing(self) -> Launch:
         # Not every Triton that serves other cards has Gluon.
-        from glm4q.kernels.gpu.attention.turing import ROWS, attend
+        from glm4q.kernels.gpu.attention.turing import attend
 
         return Launch(
             attend,
-            (self.splits, triton.cdiv(self._rows, ROWS.value), self._heads),
+            (self.splits, self._blocks, self._heads),
             self._attended(),
-            {"BLOCK_S": SHORT_BLOCK_S, **self._sizes()},
+            {
+                "SEVERAL": self.step.shape.tokens > 1,
+                "BLOCK_R": self._block_rows,
+                "BLOCK_S": SHORT_BLOCK_S,
+                **self._sizes(),
+            },
+            warps=8 if self._block_rows > SMALLEST_TILE else 4,
         )
 
     def _attended(self) -> dict[str, Argument]:
@@ -212,6 +214,7 @@ class AttentionLaunches:
             "room": self._room,
             "splits": self.splits,
             "rows": self._rows,
+            "tokens": step.shape.tokens,
         }
 
     def _sizes(self) -> dict[str, Constant]:

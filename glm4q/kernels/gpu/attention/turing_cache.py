@@ -25,9 +25,9 @@ INT8_ZERO, INT4_ZERO = gl.constexpr(0x64806480), gl.constexpr(0x64086408)
 
 
 @gluon.constexpr_function
-def by_rows(lanes, numbers):
-    """A layout of rows, each taken by so many lanes with so many numbers at once; four warps."""
-    return gl.BlockedLayout([1, numbers], [32 // lanes, lanes], [4, 1], [1, 0])
+def by_rows(lanes, numbers, warps):
+    """A layout of rows, each taken by so many lanes with so many numbers at once."""
+    return gl.BlockedLayout([1, numbers], [32 // lanes, lanes], [warps, 1], [1, 0])
 
 
 @gluon.jit
@@ -44,7 +44,7 @@ def put_vectors(
     """Put vectors into shared memory, float16 [S, D]; return the unit of each, float32 [S]."""
     S: gl.constexpr = shared.shape[0]
     if KIND == "dense":
-        L: gl.constexpr = by_rows(D // 8, 8)
+        L: gl.constexpr = by_rows(D // 8, 8, gl.num_warps())
         s = start + gl.arange(0, S, gl.SliceLayout(1, L))
         d = gl.arange(0, D, gl.SliceLayout(0, L))
         place = s[:, None] * D + d[None, :]
@@ -63,10 +63,10 @@ def put_vectors(
 
 @gluon.jit
 def put_codes(codes, shared, start, last, KIND: gl.constexpr, D: gl.constexpr):
-    """Put codes into shared memory as float16, two in a word; an INT4 vector's halves apart."""
+    """Put codes into shared memory as float16, two in a word; an INT4 vector is two halves."""
     S: gl.constexpr = shared.shape[0]
     WORDS: gl.constexpr = D // 8 if KIND == "int4" else D // 4
-    L: gl.constexpr = by_rows(WORDS // 4, 4)
+    L: gl.constexpr = by_rows(WORDS // 4, 4, gl.num_warps())
     SHARED: gl.constexpr = gl.SwizzledSharedLayout(4, 1, shared.layout.max_phase, [1, 0])
     pairs = shared._reinterpret(gl.int32, [S, D // 2], SHARED)
     s = start + gl.arange(0, S, gl.SliceLayout(1, L))

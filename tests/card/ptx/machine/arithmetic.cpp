@@ -66,24 +66,24 @@ T bit_field(T a, uint32_t from, uint32_t length) {
     auto bit = [&](uint32_t at) { return at < uint32_t(bits) ? uint64_t(a) >> at & 1 : 0; };
     const uint32_t last = std::min<uint32_t>(from + length - 1, bits - 1);
     const uint64_t sign = std::is_signed_v<T> ? bit(last) : 0;
-    uint64_t found = 0;
+    uint64_t result = 0;
     for (int at = 0; at < bits; ++at) {
         const bool inside = uint32_t(at) < length && from + at < uint32_t(bits);
-        found |= (inside ? bit(from + at) : sign) << at;
+        result |= (inside ? bit(from + at) : sign) << at;
     }
-    return T(found);
+    return T(result);
 }
 
 uint32_t permute(uint32_t a, uint32_t b, uint32_t selector) {
     const uint64_t bytes = uint64_t(b) << 32 | a;
-    uint32_t found = 0;
+    uint32_t result = 0;
     for (int i = 0; i < 4; ++i) {
         const uint32_t nibble = selector >> 4 * i & 15;
         uint32_t byte = bytes >> 8 * (nibble & 7) & 255;
         if (nibble & 8) byte = byte & 128 ? 255 : 0;  // its sign, eight times
-        found |= byte << 8 * i;
+        result |= byte << 8 * i;
     }
-    return found;
+    return result;
 }
 
 template <class S, class D>

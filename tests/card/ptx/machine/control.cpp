@@ -11,9 +11,9 @@ void need_members(Warp& warp, uint32_t mask, uint32_t members) {
 }
 
 uint32_t ballot(const bool* predicate, uint32_t mask) {
-    uint32_t found = 0;
-    for (int lane = 0; lane < LANES; ++lane) found |= uint32_t(predicate[lane]) << lane;
-    return found & mask;
+    uint32_t lanes = 0;
+    for (int lane = 0; lane < LANES; ++lane) lanes |= uint32_t(predicate[lane]) << lane;
+    return lanes & mask;
 }
 
 // shfl: d, a, b, c, members. The manual's formulas, with the segment's mask in c.
@@ -54,18 +54,18 @@ void reduce(Warp& warp, const Line& line, uint32_t mask, F join) {  // d, a, mem
 void vote_ballot(Warp& warp, const Line& line, uint32_t mask) {  // d, predicate, members
     const uint32_t members = warp.row<uint32_t>(line.operand[2])[std::countr_zero(mask)];
     need_members(warp, mask, members);
-    const uint32_t found = ballot(warp.row<bool>(line.operand[1]), members);
+    const uint32_t lanes = ballot(warp.row<bool>(line.operand[1]), members);
     for (int lane = 0; lane < LANES; ++lane)
-        if (mask >> lane & 1) warp.row<uint32_t>(line.operand[0])[lane] = found;
+        if (mask >> lane & 1) warp.row<uint32_t>(line.operand[0])[lane] = lanes;
 }
 
 template <bool ANY>
 void vote(Warp& warp, const Line& line, uint32_t mask) {
     const uint32_t members = warp.row<uint32_t>(line.operand[2])[std::countr_zero(mask)];
     need_members(warp, mask, members);
-    const uint32_t found = ballot(warp.row<bool>(line.operand[1]), members);
+    const uint32_t lanes = ballot(warp.row<bool>(line.operand[1]), members);
     for (int lane = 0; lane < LANES; ++lane)
-        if (mask >> lane & 1) warp.row<bool>(line.operand[0])[lane] = ANY ? found != 0 : found == members;
+        if (mask >> lane & 1) warp.row<bool>(line.operand[0])[lane] = ANY ? lanes != 0 : lanes == members;
 }
 
 // `mask` holds the lanes whose guard is true: they go, the others of the group stay.
@@ -98,9 +98,9 @@ void warp_barrier(Warp& warp, const Line& line, uint32_t mask) {
 
 template <size_t N>
 Opcode opcode(const char* name, Handler handler, const int8_t (&bytes)[N]) {
-    Opcode made{name, handler, {}};
-    for (size_t i = 0; i < OPERANDS; ++i) made.bytes[i] = i < N ? bytes[i] : -1;
-    return made;
+    Opcode result{name, handler, {}};
+    for (size_t i = 0; i < OPERANDS; ++i) result.bytes[i] = i < N ? bytes[i] : -1;
+    return result;
 }
 
 }  // namespace

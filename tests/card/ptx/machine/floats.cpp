@@ -29,7 +29,7 @@ uint64_t both(uint64_t a, uint64_t b, uint64_t c, F f) {
     return bits(1) << 32 | bits(0);
 }
 
-// a * b + c rounded once to bfloat16 or float16: first to odd in double, which keeps the last ties apart.
+// a * b + c rounded once to bfloat16 or float16: first to odd in double, so that the last rounding sees no false ties.
 double odd_sum(double product, double c) {
     const double sum = product + c;
     const double back = sum - product;

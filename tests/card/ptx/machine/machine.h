@@ -32,8 +32,8 @@ struct LineCount {  // what one instruction did, over all blocks; machine.py has
     int64_t warps;      // executions by a warp
     int64_t sectors;    // 32-byte sectors of global memory that its warps asked for
     int64_t bytes;      // bytes that its lanes needed of them
-    int64_t wavefronts; // turns that shared memory took
-    int64_t ideal;      // turns that it would take without a conflict between banks
+    int64_t wavefronts; // passes that shared memory took
+    int64_t ideal;      // passes that it would take without a conflict between banks
     int64_t worst;      // the most lanes' words in one bank
 };
 

@@ -14,7 +14,7 @@ uint32_t matrix_row(Warp& warp, const Line& line, int32_t addresses, int matrix,
     return warp.row<uint32_t>(addresses)[8 * matrix + row] + uint32_t(line.offset);
 }
 
-void count_rows(Warp& warp, const Line& line, int32_t addresses) {  // a matrix takes one turn or more
+void count_rows(Warp& warp, const Line& line, int32_t addresses) {  // a matrix takes one wavefront or more
     for (int matrix = 0; matrix < line.count; ++matrix) {
         uint32_t rows[LANES] = {};
         for (int row = 0; row < 8; ++row) rows[row] = matrix_row(warp, line, addresses, matrix, row);
@@ -25,20 +25,20 @@ void count_rows(Warp& warp, const Line& line, int32_t addresses) {  // a matrix 
 void load_matrices(Warp& warp, const Line& line, uint32_t mask) {
     need_all(mask);
     const int32_t addresses = line.operand[line.count];
-    uint16_t found[4][8][8];
+    uint16_t numbers[4][8][8];
     for (int matrix = 0; matrix < line.count; ++matrix)
         for (int row = 0; row < 8; ++row) {
             const uint32_t address = matrix_row(warp, line, addresses, matrix, row);
             if (address % 16 || address + 16ull > warp.block->shared.size())
                 throw Fault{"ldmatrix at byte " + std::to_string(address) + " of shared memory"};
-            read_shared(warp, address, 16, 8 * matrix + row, ALL, reinterpret_cast<uint8_t*>(found[matrix][row]));
+            read_shared(warp, address, 16, 8 * matrix + row, ALL, reinterpret_cast<uint8_t*>(numbers[matrix][row]));
         }
     for (int matrix = 0; matrix < line.count; ++matrix)
         for (int lane = 0; lane < LANES; ++lane) {
             const int row = lane / 4, column = lane % 4 * 2;
-            const bool turned = line.flags & TRANSPOSED;
-            const uint16_t low = turned ? found[matrix][column][row] : found[matrix][row][column];
-            const uint16_t high = turned ? found[matrix][column + 1][row] : found[matrix][row][column + 1];
+            const bool transposed = line.flags & TRANSPOSED;
+            const uint16_t low = transposed ? numbers[matrix][column][row] : numbers[matrix][row][column];
+            const uint16_t high = transposed ? numbers[matrix][column + 1][row] : numbers[matrix][row][column + 1];
             warp.row<uint32_t>(line.operand[matrix])[lane] = uint32_t(high) << 16 | low;
         }
     count_rows(warp, line, addresses);

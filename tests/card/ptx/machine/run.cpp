@@ -39,13 +39,13 @@ void choose_group(Warp& warp) {
 uint32_t guarded(Warp& warp, const Line& line) {
     if (line.predicate < 0) return warp.mask;
     const uint8_t* row = warp.row<uint8_t>(line.predicate);
-    uint32_t found = 0;
+    uint32_t lanes = 0;
     for (int i = 0; i < LANES / 8; ++i) {
         uint64_t eight;
         std::memcpy(&eight, row + 8 * i, 8);
-        found |= uint32_t((eight & 0x0101010101010101ull) * 0x0102040810204080ull >> 56) << 8 * i;
+        lanes |= uint32_t((eight & 0x0101010101010101ull) * 0x0102040810204080ull >> 56) << 8 * i;
     }
-    return (line.negated ? ~found : found) & warp.mask;
+    return (line.negated ? ~lanes : lanes) & warp.mask;
 }
 
 void run_to_barrier(Warp& warp, Launch& launch) {

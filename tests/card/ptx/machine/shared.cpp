@@ -1,4 +1,4 @@
-// Shared memory: what barriers order, what was never written, and turns that its 32 banks take.
+// Shared memory: what barriers order, what was never written, and wavefronts that its 32 banks take.
 #include <algorithm>
 
 #include "machine.h"
@@ -94,7 +94,7 @@ void write_shared(Warp& warp, uint32_t address, int bytes, int lane, const uint8
     }
 }
 
-// A turn serves as many lanes as have 128 bytes together; lanes that ask for one word share it.
+// A wavefront serves as many lanes as have 128 bytes together; lanes that ask for one word share it.
 void count_banks(Warp& warp, const Line& line, const uint32_t* addresses, uint32_t mask, int bytes) {
     Launch& launch = *warp.block->launch;
     LineCount& counted = launch.line_counts[&line - launch.lines];
@@ -110,11 +110,11 @@ void count_banks(Warp& warp, const Line& line, const uint32_t* addresses, uint32
                 if (std::find(words[bank], end, word) == end) words[bank][count[bank]++] = word;
             }
         }
-        const int turns = *std::max_element(count, count + BANKS);
-        if (!turns) continue;
-        counted.wavefronts += turns;
+        const int wavefronts = *std::max_element(count, count + BANKS);
+        if (!wavefronts) continue;
+        counted.wavefronts += wavefronts;
         counted.ideal += 1;
-        counted.worst = std::max<int64_t>(counted.worst, turns);
+        counted.worst = std::max<int64_t>(counted.worst, wavefronts);
     }
 }
 

@@ -95,15 +95,15 @@ def attend(
     from glm4q.kernels.attention.triton_attention import TritonAttention
     from glm4q.model.attention import Attention
 
-    found = []
+    results = []
     for kernel in (TritonAttention(turing=turing), StreamingAttention()):
         memory, step, cache = _filled(config, kv, given, room, new[0].shape[1])
         layer = Attention(config).requires_grad_(False)
         for name, vectors in zip(("q", "k", "v"), new, strict=True):
             layer.get_submodule(f"{name}_proj").forward = _Puts(vectors)
         attended = layer.mix(step["normed"], step, partial(kernel, cache=cache))
-        found.append((attended.clone(), memory.cache.tensors))
-    (ours, our_cache), (theirs, their_cache) = found
+        results.append((attended.clone(), memory.cache.tensors))
+    (ours, our_cache), (theirs, their_cache) = results
     return ours, theirs, list(zip(our_cache, their_cache, strict=True))
 
 
@@ -179,7 +179,7 @@ def _filled(
 
 
 def rotation_at(frequencies: Tensor, start: int) -> Tensor:
-    """Cos and sin of a position, [2, pairs], as attention turns centres on."""
+    """Cos and sin of a position, [2, pairs], as attention rotates centres by it."""
     from tests.glm4q.kernels.gpu import jitted
 
     out = torch.empty(2, len(frequencies))

@@ -58,10 +58,10 @@ def run() -> Iterator[Run]:
 @pytest.fixture
 def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, int]]]:
     """A played CUDA device; the compute capability in the list may be changed."""
-    found = [(8, 6)]
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: found[0])
+    capabilities = [(8, 6)]
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capabilities[0])
     cuda.refuses_triton.cache_clear()
-    yield found
+    yield capabilities
     cuda.refuses_triton.cache_clear()
 
 
@@ -78,15 +78,15 @@ def test_product_equals_exact_arithmetic(
         .needs(LinearSpec(outputs, inputs, weight_format, CUDA), rows, 2)
         .scratch_bytes
     )
-    found = run(interpreted.multiply, x, weight, torch.bfloat16, needed)
+    computed = run(interpreted.multiply, x, weight, torch.bfloat16, needed)
     if weight.book is not None and rows > 1:  # tensor cores take the book in bfloat16
         weight = replace(weight, book=weight.book.bfloat16().float())
     exact = x.double() @ weight.dequantize().double()
-    error = (found - exact).square().mean().sqrt() / exact.square().mean().sqrt()
+    error = (computed - exact).square().mean().sqrt() / exact.square().mean().sqrt()
     assert error < 1e-6  # bfloat16 activations are taken as they are, and all sums are float32
     spec = LinearSpec(outputs, inputs, weight_format, CPU)
     reference = multiply_by(Reference(), spec, Reference().pack(weight), x.float())
-    torch.testing.assert_close(found, reference, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(computed, reference, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("rows", [2, 40])
@@ -97,9 +97,9 @@ def test_activations_beyond_float16_do_not_overflow(run: Run, rows: int, size: f
     x = size * torch.randn(rows, 256)
     x[0] = 0
     x[1, 7] = 1000 * size
-    found = run(interpreted.multiply, x, weight, torch.float16, 1 << 20)
+    computed = run(interpreted.multiply, x, weight, torch.float16, 1 << 20)
     exact = x.double() @ weight.dequantize().double()
-    error = (found - exact).norm(dim=1) / exact.norm(dim=1).clamp(min=1e-40)
+    error = (computed - exact).norm(dim=1) / exact.norm(dim=1).clamp(min=1e-40)
     assert error.max() < 1e-3
 
 
@@ -114,8 +114,8 @@ def test_a_byte_less_scratch_than_said_is_too_little(run: Run, card: object) -> 
 
 
 def test_a_chunk_needs_no_less_than_a_shorter_one(card: list[tuple[int, int]]) -> None:
-    for found in ((7, 5), (8, 6)):
-        card[0] = found
+    for capability in ((7, 5), (8, 6)):
+        card[0] = capability
         for outputs, inputs in ((4096, 4096), (27_392, 4096), (151_552, 4096), (256, 4096)):
             spec = LinearSpec(outputs, inputs, WeightFormat(4, 128), CUDA)
             sizes = [TritonLinear().needs(spec, n, 2).scratch_bytes for n in (1, 2, 9, 16, 17, 512)]
@@ -226,8 +226,8 @@ def test_scaled_positions_are_those_of_transformers(run: Run, kv: str, tmp_path:
         stored = StoredModel.open(tiny.save_checkpoint(reference, tmp_path / "model"))
         ids = torch.randint(SCALED.vocab_size, (1, 44))
         expected = reference(ids).logits
-    found = run(interpreted.logits_of, stored, kv, ids[:, :40], ids[:, 40:])
-    error = (found - expected).norm(dim=-1) / expected.norm(dim=-1)
+    computed = run(interpreted.logits_of, stored, kv, ids[:, :40], ids[:, 40:])
+    error = (computed - expected).norm(dim=-1) / expected.norm(dim=-1)
     within, beyond, decoded = error.split([24, 16, 4], dim=1)
     assert max(part.mean() for part in (within, beyond, decoded)) < NEAR[kv]
 
@@ -247,9 +247,9 @@ def test_a_centre_that_is_large_has_the_attention_factor(run: Run, tokens: int) 
 def test_centres_are_turned_exactly_however_far(run: Run, start: int) -> None:
     frequencies = 10_000.0 ** -(torch.arange(0, 64, 2, dtype=torch.float64) / 64)
     angles = start * frequencies
-    found = run(interpreted.rotation_at, frequencies, start)
+    computed = run(interpreted.rotation_at, frequencies, start)
     exact = torch.stack((angles.cos(), angles.sin()))
-    torch.testing.assert_close(found.double(), exact, rtol=0, atol=3e-7)
+    torch.testing.assert_close(computed.double(), exact, rtol=0, atol=3e-7)
 
 
 def test_the_newest_token_alone_is_attended_to_whatever_the_cache_held(run: Run) -> None:
@@ -265,10 +265,10 @@ def test_the_newest_token_alone_is_attended_to_whatever_the_cache_held(run: Run)
 @pytest.mark.parametrize("size", [96, 4096])
 def test_norm_equals_torch_s(run: Run, size: int) -> None:
     x, weight = 3 * torch.randn(3, size).bfloat16(), torch.randn(size).bfloat16()
-    found = run(interpreted.norm, x, weight, 1e-5)
+    computed = run(interpreted.norm, x, weight, 1e-5)
     wide = x.double()
     exact = wide / (wide.square().mean(-1, keepdim=True) + 1e-5).sqrt()
-    torch.testing.assert_close(found, exact.bfloat16() * weight, rtol=1e-2, atol=1e-6)
+    torch.testing.assert_close(computed, exact.bfloat16() * weight, rtol=1e-2, atol=1e-6)
 
 
 def test_refusals(card: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,14 +298,14 @@ def test_torch_s_int4_operator_for_cuda_fits_its_shapes(card: list[tuple[int, in
     kernel, weight_format = TorchInt4Cuda(), WeightFormat(4, 128)
     spec = LinearSpec(256, 4096, weight_format, CUDA)
     assert kernel.refuses(spec) is None
-    held = sum(
+    taken = sum(
         kernel.packed_format(weight_format)
         .parts(Weight("a.weight", (256, 4096), "linear"))
         .values()
     )
     with FakeTensorMode():
         packed = kernel.pack(random_weight(256, 4096, weight_format))
-        assert sum(tensor.nbytes for tensor in packed.values()) == held
+        assert sum(tensor.nbytes for tensor in packed.values()) == taken
         x, out = (torch.empty(3, size, dtype=torch.bfloat16) for size in (4096, 256))
         kernel.matmul(x, packed, out, torch.empty(0, dtype=torch.uint8))
     card[0] = (7, 5)

@@ -16,46 +16,47 @@ from calculator.model.formats import WeightFormat
 from glm4q.kernels.gpu.launch import Launch
 
 
-def _assert_fits(made: Compiled, name: str) -> None:
-    card = ARCHITECTURES[made.capability]
-    assert made.shared_bytes <= card.shared_block, name
-    assert made.registers <= MOST_REGISTERS, name
-    assert made.registers * made.launch.warps * WARP <= REGISTERS, name
+def _assert_fits(compiled: Compiled, name: str) -> None:
+    card = ARCHITECTURES[compiled.capability]
+    assert compiled.shared_bytes <= card.shared_block, name
+    assert compiled.registers <= MOST_REGISTERS, name
+    assert compiled.registers * compiled.launch.warps * WARP <= REGISTERS, name
 
 
 @pytest.mark.parametrize("capability", ARCHITECTURES)
 def test_decode_kernels_fit_and_spill_nothing(capability: int) -> None:
     kvs = KVS if capability == 75 else ("int8", "int4")
     for name, launch in decode(capability, kvs):
-        made = compile_for(launch, capability)
-        _assert_fits(made, name)
-        assert made.spilled_bytes == 0, name
+        compiled = compile_for(launch, capability)
+        _assert_fits(compiled, name)
+        assert compiled.spilled_bytes == 0, name
 
 
 @pytest.mark.parametrize("capability", [75, 86, 120])
 def test_products_of_several_tokens_fit(capability: int) -> None:
     for name, launch in several(capability):
-        made = compile_for(launch, capability)
-        _assert_fits(made, name)
-        assert made.spilled_bytes == 0, name
+        compiled = compile_for(launch, capability)
+        _assert_fits(compiled, name)
+        assert compiled.spilled_bytes == 0, name
 
 
-@pytest.mark.parametrize("capability", [80, 86, 120])
+@pytest.mark.parametrize("capability", [75, 80, 86, 120])
 def test_attention_of_prompts_fits_and_hardly_spills(capability: int) -> None:
     for name, launch in prompts(capability):
-        made = compile_for(launch, capability)
-        _assert_fits(made, name)
-        assert made.spilled_bytes <= 96, name  # beside 1,020 bytes in registers
+        compiled = compile_for(launch, capability)
+        _assert_fits(compiled, name)
+        assert compiled.spilled_bytes <= 96, name  # beside 1,020 bytes in registers
 
 
-def test_tensor_cores_multiply_except_several_tokens_on_turing() -> None:
-    """Triton since 3.3 multiplies those in float32 lanes: slower, never wrong."""
-    for capability, expected in ((75, False), (86, True)):
-        *_, several, _ = product((4096, 4096), 16, WeightFormat(4, 128), capability)
-        assert _multiplies_by_tensor_cores(several, capability) == expected
-        _, attend, _ = attention("int8", capability)
-        assert _multiplies_by_tensor_cores(attend, capability)
-    assert _multiplies_by_tensor_cores(attention("int8", 86, 512)[0], 86)
+@pytest.mark.parametrize("capability", [75, 86])
+def test_tensor_cores_multiply(capability: int) -> None:
+    """Triton since 3.3 uses none on Turing by itself."""
+    for rows in (16, 512):
+        launches = product((4096, 4096), rows, WeightFormat(4, 128), capability)
+        (matmul,) = (each for each in launches if each.kernel.__name__ == "matmul")
+        assert _multiplies_by_tensor_cores(matmul, capability)
+    assert _multiplies_by_tensor_cores(attention("int8", capability)[1], capability)
+    assert _multiplies_by_tensor_cores(attention("int8", capability, 512)[0], capability)
 
 
 def _multiplies_by_tensor_cores(launch: Launch, capability: int) -> bool:

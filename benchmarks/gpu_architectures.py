@@ -22,9 +22,9 @@ class Architecture:
     shared: int
     """Bytes that all blocks of a multiprocessor share."""
     warps: int
-    """At once, on a multiprocessor."""
+    """Warps at once, on a multiprocessor."""
     blocks: int
-    """The same."""
+    """Blocks at once, on a multiprocessor."""
     issue_per_lane: int
     """Instructions issued for each float32 operation that the data sheet counts: Turing's
     schedulers issue twice as many as its float32 lanes take."""

@@ -196,9 +196,9 @@ than one issue slot.
 On Turing attention is a kernel of its own, in Gluon: Triton since 3.3 uses no tensor cores there
 ([triton#5066](https://github.com/triton-lang/triton/pull/5066)), and Gluon does. By Triton's
 kernel, in float32 lanes, one token took 111 to 615 % of what an RTX 2060 can issue.
-Every GeForce for desktops from Turing on is bound by memory in all of these loops
-(tests/card/test_table.py goes through the list); of laptops' cards five are not in some: their
-data sheets name low clocks beside fast memory.
+Every GeForce from Turing on is bound by memory in all of these loops but one, the RTX 5050 for
+laptops, whose data sheet has the lowest clock for its memory (tests/card/test_table.py goes through
+the list; docs/kernels.md says what it costs).
 
 ## Is a prompt bound by tensor cores?
 

@@ -31,9 +31,9 @@ from glm4q.model.norm import RMSNorm
 from tests.card.conftest import INT4
 from tests.card.products import AMPERE, ProductCase, relative_error
 from tests.card.ptx.machine import MachineFault
-from tests.card.sim.device import DeviceError
 from tests.card.sim.paper import run_on_paper
 from tests.card.sim.played import simulated_card
+from tests.card.sim.tensors import DeviceError
 from tests.card.test_runs import GREEDY, PROMPT, Case
 from tests.card.triton_driver import played_driver
 from tests.glm4q.kernels.gpu import interpreted
@@ -100,7 +100,7 @@ KERNELS: dict[str, tuple[ProductCase, Callable[[str], str]]] = {
     "Turing: a product that is left out": (TURING, _once(r"mma\.sync[^;]*;", "")),
     "Turing: a stride one too long": (
         TURING_MANY,
-        _once(r"(ld\.param\.b32 \t(%r\d+), \[matmul_param_8\];)", r"\1\nadd.s32 \2, \2, 1;"),
+        _once(r"(ld\.param\.b32 \t(%r\d+), \[matmul_param_7\];)", r"\1\nadd.s32 \2, \2, 1;"),
     ),
 }
 """Mistakes in compiled code."""
@@ -227,9 +227,9 @@ LAUNCHES: dict[str, tuple[Callable[[], None], Callable[[], AbstractContextManage
         check_attention_on_turing,
         lambda: _wrong_argument("attend", key_scales=lambda scales: scales.roll(1, -1)),
     ),
-    "Turing: heads one vector too far apart": (
+    "Turing: heads too close to each other": (
         check_attention_on_turing,
-        lambda: _wrong_argument("attend", room=lambda room: room + 1),
+        lambda: _wrong_argument("attend", room=lambda room: room // 2),
     ),
     "a cache with less room than is passed": (
         check_attention,

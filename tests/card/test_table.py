@@ -12,7 +12,13 @@ from tests.card.build import compiler
 if compiler() is None:
     pytest.skip("the PTX machine needs a C++ compiler", allow_module_level=True)
 
-from benchmarks.gpu_kernels_static import budget, loops
+from benchmarks.gpu_kernels_static import (
+    budget,
+    loops,
+    products_budget,
+    prompt_cost,
+    prompt_loops,
+)
 from calculator.cards.gpus import load_gpus
 from calculator.model.formats import LLM_INT8, NF4, WeightFormat
 from tests.card.attentions import AttentionCase
@@ -116,24 +122,31 @@ def test_norms(capability: int) -> None:
 
 
 NOT_BOUND_BY_MEMORY = {
-    "RTX 5050 Laptop", "RTX 5060 Laptop", "RTX 5070 Ti Laptop", "RTX 5080 Laptop",
-    "RTX 2060 Laptop",
-}  # fmt: skip
-"""Cards whose data sheets have less arithmetic for their memory than our densest loops take."""
+    ("RTX 5050 Laptop", "attention int4"),
+    ("RTX 5050 Laptop", "attention k8v4"),
+    ("RTX 5050 Laptop", "nf4 layer"),
+}
+"""A card whose data sheet has less arithmetic for its memory than our densest loops take."""
 
 
-def test_decoding_is_bound_by_memory_on_every_geforce_from_turing_on() -> None:
-    """Attention and products: a card issues a loop's instructions while it reads the loop's bytes.
-
-    On five cards for laptops it does not for INT4 caches, nor for NF4 from Blackwell on.
-    """
-    compiled = {capability: list(loops(capability)) for capability in CAPABILITIES}
-    slow = set()
-    for gpu in load_gpus():
-        capability = round(10 * float(gpu.compute_capability or 0))
-        if gpu.kind in ("desktop", "laptop"):
-            for loop in compiled.get(capability, ()):
-                if loop.per_byte > budget(gpu):
-                    slow.add(gpu.name)
-                    assert loop.name in ("attention int4", "attention k8v4", "nf4 layer"), gpu.name
+def test_decoding_is_bound_by_memory_on_every_other_geforce_from_turing_on() -> None:
+    """A card issues the instructions of each loop while it reads the bytes of it."""
+    loops_of = {capability: list(loops(capability)) for capability in CAPABILITIES}
+    geforces = [gpu for gpu in load_gpus() if gpu.kind in ("desktop", "laptop")]
+    slow = {
+        (gpu.name, loop.name)
+        for gpu in geforces
+        for loop in loops_of.get(round(10 * float(gpu.compute_capability or 0)), ())
+        if loop.per_byte > budget(gpu)
+    }
     assert slow == NOT_BOUND_BY_MEMORY
+
+
+def test_prompts_are_bound_by_tensor_cores_on_every_geforce_from_turing_on() -> None:
+    """Attention and products of a chunk, on Turing too."""
+    loops_of = {capability: list(prompt_loops(capability)) for capability in CAPABILITIES}
+    for gpu in load_gpus():
+        if gpu.kind in ("desktop", "laptop"):
+            for name, compiled in loops_of.get(round(10 * float(gpu.compute_capability or 0)), ()):
+                instructions, flops = prompt_cost(compiled)
+                assert instructions < products_budget(gpu, flops), (gpu.name, name)

@@ -1,4 +1,4 @@
-"""A played driver for Triton: it compiles for a card that is not here, and the PTX machine runs.
+"""A played driver for Triton: it compiles for a card that is not here, and the PTX machine runs it.
 
 Triton's own launcher decides what it compiles a kernel for: dtypes, which pointers and numbers are
 multiples of 16, which numbers are 1. So what the compiler takes for granted is tested as well.

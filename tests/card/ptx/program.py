@@ -77,6 +77,8 @@ def parse(text: str) -> Program:
     for line, words in zip(program.lines, program.text, strict=True):
         if line.opcode == opcodes()["bra"].index:
             line.target = program.labels[words.split()[-1]]
+            if line.target < len(program.lines):
+                program.lines[line.target].flags |= FLAGS["LABELLED"]
     return program
 
 
@@ -87,23 +89,22 @@ def _place(comment: str) -> str:
 
 
 def _read_body(program: Program, body: str) -> None:
-    place, used, labelled = "", 0xFFFFFFFF, True
+    place, used = "", 0xFFFFFFFF
     for raw in re.split(r"[;\n]", body):
         words = raw.strip()
         if not words:
             continue
         if label := LABEL.match(words):
+            # Most labels are of debug information: only what a branch goes to is marked.
             program.labels[label[1]] = len(program.lines)
-            labelled = True
         elif words.startswith("."):
             place, used = _directive(program, words, place, used)
         else:
             line = _instruction(program, words, used)
-            line.flags |= FLAGS["LABELLED"] if labelled else 0
             program.lines.append(line)
             program.text.append(words)
             program.places.append(place)
-            used, labelled = 0xFFFFFFFF, False
+            used = 0xFFFFFFFF
 
 
 def _directive(program: Program, words: str, place: str, used: int) -> tuple[str, int]:

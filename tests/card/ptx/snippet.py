@@ -1,4 +1,4 @@
-"""Kernels of a few instructions, to hold each against its definition."""
+"""Kernels of a few instructions, by which each is compared with its definition."""
 
 import torch
 from torch import Tensor
@@ -75,7 +75,7 @@ def _register(dtype: torch.dtype, place: int) -> str:
 
 
 def _stored(tensor: Tensor) -> Tensor:
-    """Predicates travel as 32-bit numbers."""
+    """Predicates are passed as 32-bit numbers."""
     return tensor.int() if tensor.dtype == torch.bool else tensor
 
 

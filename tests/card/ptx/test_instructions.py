@@ -104,9 +104,9 @@ def test_exact_instructions(group: str) -> None:
         if name.startswith(("div.", "rem.")):
             inputs[1] = torch.where(inputs[1].long() == 0, 3, inputs[1].long()).to(kinds[1])
         written = name.removesuffix(".3")
-        (result,) = compute(written, [result], *inputs)
+        (computed,) = compute(written, [result], *inputs)
         lanes = zip(*(each.tolist() for each in inputs), strict=True)
-        for got, lane in zip(result.tolist(), lanes, strict=True):
+        for got, lane in zip(computed.tolist(), lanes, strict=True):
             exact = function(*lane)
             expected = bool(exact) if result == P else rounded(exact, result)
             same = got == expected or (math.isnan(got) and math.isnan(expected))

@@ -179,6 +179,8 @@ def test_neighbouring_loads_share_their_sectors_until_a_branch() -> None:
     two = word() + "ld.global.b32 %r1, [%d0];\n{0}ld.global.b32 %r2, [%d0];"
     account = run_text(two.format(""), source)
     assert (account.counts.load_sectors, account.counts.merged_sectors) == (8, 4)
+    account = run_text(two.format("$L__tmp7:\n"), source)  # a label that no branch goes to
+    assert (account.counts.load_sectors, account.counts.merged_sectors) == (8, 4)
     account = run_text(two.format("bar.sync 0;\n"), source)
     assert (account.counts.load_sectors, account.counts.merged_sectors) == (8, 8)
     assert account.counts.unique_sectors == 4

@@ -8,14 +8,14 @@ when it is replayed.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from tests.card.sim.allocator import Allocator, Block
+from tests.card.sim.allocator import Allocator
 from tests.card.sim.schemas import (
     COPYING,
     INDEXING,
@@ -27,73 +27,12 @@ from tests.card.sim.schemas import (
     writes,
     written,
 )
+from tests.card.sim.tensors import ACTIVE, CUDA, DeviceError, Lease, SimTensor, inner
 from tests.card.sim.trace import Trace
 
-CUDA = torch.device("cuda", 0)
 aten = torch.ops.aten
 CUBLAS_WORKSPACE = 4096 * 1024 * 2 + 16 * 1024 * 8
 """Bytes that PyTorch takes for cuBLAS at the first product, from its own allocator."""
-
-
-class DeviceError(RuntimeError):
-    """What a card would refuse, or what no recorded step may do."""
-
-
-@dataclass(eq=False)
-class Lease:
-    """A block of the card's memory, given back when no tensor lies in it any more."""
-
-    allocator: Allocator
-    block: Block
-
-    def __del__(self) -> None:
-        self.allocator.free(self.block)
-
-
-class SimTensor(Tensor):
-    """Lies in host memory, and says that it lies on a card."""
-
-    stored: Tensor
-    lease: Lease
-
-    @staticmethod
-    def __new__(cls, inner: Tensor, lease: Lease) -> "SimTensor":
-        with torch.inference_mode(False):  # whose tensors know no views of what was there before
-            fresh = torch.Tensor._make_wrapper_subclass(
-                cls,
-                inner.size(),
-                strides=inner.stride(),
-                storage_offset=inner.storage_offset(),
-                dtype=inner.dtype,
-                layout=inner.layout,
-                device=CUDA,
-            )
-        fresh.stored, fresh.lease = inner, lease
-        return fresh
-
-    def data_ptr(self) -> int:
-        return self.stored.data_ptr()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
-        copied: Tensor = self.detach().clone()
-        if isinstance(self, nn.Parameter):
-            copied = nn.Parameter(copied, requires_grad=self.requires_grad)
-        memo[id(self)] = copied
-        return copied
-
-    def tolist(self) -> Any:
-        return self.cpu().tolist()
-
-    def __repr__(self, **_: object) -> str:  # type: ignore[override]
-        return f"SimTensor({self.stored!r})"
-
-    @classmethod
-    def __torch_dispatch__(  # type: ignore[override]
-        cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        return SimDevice.current().dispatch(func, args, kwargs or {})
-
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
 
 class Graph:
@@ -123,14 +62,14 @@ class SimDevice:
     """Storages of the host that copies need not wait for, by address. They are kept, so that no
     other storage gets the address of one."""
     in_flight: set[int] = field(default_factory=set)
-    """Those storages of which copies may still be under way."""
+    """Storages of the host of which copies may still be under way."""
     _workspace: Lease | None = None
 
     @staticmethod
     def current() -> "SimDevice":
         if not ACTIVE:
             raise DeviceError("no simulated device is there")
-        return ACTIVE[-1]
+        return cast(SimDevice, ACTIVE[-1])
 
     @property
     def workspace_bytes(self) -> int:
@@ -144,13 +83,13 @@ class SimDevice:
         self.trace.note("wait", name)
         self.in_flight.clear()
 
-    def wrap(self, inner: Tensor) -> SimTensor:
+    def wrap(self, stored: Tensor) -> SimTensor:
         """A new tensor of the card. Its memory is allocated here."""
-        storage = inner.untyped_storage()
-        self.trace.note("allocate", str(tuple(inner.shape)), storage.nbytes())
+        storage = stored.untyped_storage()
+        self.trace.note("allocate", str(tuple(stored.shape)), storage.nbytes())
         if self.recording is not None:
             raise DeviceError("a recorded step allocates memory")
-        return SimTensor(inner, Lease(self.allocator, self.allocator.allocate(storage.nbytes())))
+        return SimTensor(stored, Lease(self.allocator, self.allocator.allocate(storage.nbytes())))
 
     def submit(self, name: str, work: Callable[[], object]) -> None:
         """Do work of the card now, or note it where a graph is recorded."""
@@ -176,7 +115,7 @@ class SimDevice:
         if not ours:
             return self._create(func, args, kwargs) if to_us else self._on_host(func, args, kwargs)
         if device is not None and not to_us:
-            return func(*_inner(args), **_inner(kwargs))  # as empty_like on another device
+            return func(*inner(args), **inner(kwargs))  # as empty_like on another device
         self._refuse_mixed(packet, func, tensors)
         self._note_waits(packet, func, args)
         if packet in PRODUCTS:
@@ -194,7 +133,7 @@ class SimDevice:
             kwargs = {**kwargs, "device": "cpu"}
         if writes(func):
             self.trace.note("operator", str(func))
-            inner_args, inner_kwargs = _inner(args), _inner(kwargs)
+            inner_args, inner_kwargs = inner(args), inner(kwargs)
             shapes = [each.stored.shape for each in ours]
             if not self.hollow:
                 self.submit(str(func), lambda: func(*inner_args, **inner_kwargs))
@@ -203,7 +142,7 @@ class SimDevice:
             return written(func, args, kwargs)
         if self.recording is not None and not is_view(func):
             raise DeviceError(f"a recorded step allocates memory: {func}")
-        result = func(*_inner(args), **_inner(kwargs))
+        result = func(*inner(args), **inner(kwargs))
         if not is_view(func):
             self.trace.note("operator", str(func))
         return tree_map(lambda each: self._adopt(each, ours), result)
@@ -250,9 +189,9 @@ class SimDevice:
         target, source = args[0], args[1]
         non_blocking = bool(args[2]) if len(args) > 2 else bool(kwargs.get("non_blocking"))
         if isinstance(target, SimTensor) and isinstance(source, SimTensor):
-            inner, given = target.stored, source.stored
+            ours, given = target.stored, source.stored
             self.trace.note("operator", str(func))
-            self.submit(str(func), lambda: inner.copy_(given))
+            self.submit(str(func), lambda: ours.copy_(given))
         elif isinstance(target, SimTensor) and source.dim() == 0 and source.numel() == 1:
             number = source if self.hollow else source.clone()
             self.submit(str(func), lambda: None if self.hollow else target.stored.copy_(number))
@@ -274,8 +213,8 @@ class SimDevice:
             pageable = "pinned" if storage in self.pinned else "pageable"
             self.wait(f"copy of {pageable} memory")
         if not self.hollow:
-            inner = target.stored if isinstance(target, SimTensor) else target
-            inner.copy_(source.stored if isinstance(source, SimTensor) else source)
+            there = target.stored if isinstance(target, SimTensor) else target
+            there.copy_(source.stored if isinstance(source, SimTensor) else source)
 
     def _to(self, source: Tensor, kwargs: dict[str, Any]) -> Tensor:
         wanted = torch.device(kwargs.get("device") or source.device)
@@ -325,10 +264,6 @@ class SimDevice:
             self._workspace = Lease(self.allocator, block)
 
 
-ACTIVE: list[SimDevice] = []
-"""The simulated device that is there, if any."""
-
-
 class SimMode(TorchDispatchMode):
     """Sends every operator to the simulated device."""
 
@@ -336,10 +271,6 @@ class SimMode(TorchDispatchMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         return SimDevice.current().dispatch(func, args, kwargs or {})
-
-
-def _inner(tree: Any) -> Any:
-    return tree_map(lambda each: each.stored if isinstance(each, SimTensor) else each, tree)
 
 
 def _fill_with_nothing(tensor: Tensor) -> None:

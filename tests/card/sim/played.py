@@ -16,7 +16,8 @@ from glm4q.kernels.gpu.launch import Launch
 from tests.card.build import guard
 from tests.card.ptx.machine import Options
 from tests.card.sim.allocator import Allocator
-from tests.card.sim.device import ACTIVE, DeviceError, Graph, SimDevice, SimMode, SimTensor
+from tests.card.sim.device import Graph, SimDevice, SimMode
+from tests.card.sim.tensors import ACTIVE, DeviceError, SimTensor
 from tests.card.triton_driver import PlayedDriver, played_driver
 
 MIB = 1 << 20
@@ -107,7 +108,7 @@ def _functions(device: SimDevice, name: str, capability: tuple[int, int]) -> dic
 def simulated_card(
     name: str, *, hollow: bool = False, expandable: bool = False, free: int | None = None
 ) -> Iterator[tuple[SimDevice, PlayedDriver]]:
-    """A card of gpus.toml is there meanwhile. hollow: its tensors hold nothing, and nothing runs.
+    """A card of gpus.csv is there meanwhile. hollow: its tensors hold nothing, and nothing runs.
 
     free: bytes that the driver can give; all but the context where it is None.
     """

@@ -12,8 +12,9 @@ from tests.card.build import compiler
 if compiler() is None:
     pytest.skip("the simulated card needs a C++ compiler", allow_module_level=True)
 
-from tests.card.sim.device import DeviceError, Graph, SimDevice
+from tests.card.sim.device import Graph, SimDevice
 from tests.card.sim.played import simulated_card
+from tests.card.sim.tensors import DeviceError
 
 CUDA = "cuda"
 

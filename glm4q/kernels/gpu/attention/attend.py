@@ -197,7 +197,7 @@ def store_values(rows, sums, ours, VALUES: tl.constexpr, D: tl.constexpr):
 
 @triton.jit
 def over_tokens(x, WIDTH: tl.constexpr):
-    """Leave the tokens' numbers apart where few rows have registers for it; else add them up."""
+    """Keep a number for each token where few rows leave registers for it; else add them up."""
     return tl.sum(x, 1, keep_dims=True) if WIDTH == 1 else x
 
 

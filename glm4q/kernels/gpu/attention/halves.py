@@ -1,4 +1,4 @@
-"""Vectors of an INT4 cache as tensor cores take them: whole numbers, two halves of a vector apart.
+"""Vectors of an INT4 cache as tensor cores take them: whole numbers, in two halves of a vector.
 
 A byte holds number i of a vector below number i + D / 2, and each half of a vector lies within one
 group of 64 numbers. So a half's scale and least value are factors of its sums, and no code is

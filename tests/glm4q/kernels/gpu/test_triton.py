@@ -128,7 +128,7 @@ HEADS = replace(
 SMALL_HEADS = replace(
     HEADS, head_dim=64, num_attention_heads=9, num_key_value_heads=3, partial_rotary_factor=1.0
 )
-"""Of the demo model: three query heads a key, so that a tile of 16 is part empty."""
+"""The demo model's heads: three query heads a key, so that a tile of 16 is part empty."""
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ SMALL_HEADS = replace(
 def test_decode_attention_equals_streaming_attention(
     run: Run, kv: str, config: ModelConfig, cached: int
 ) -> None:
-    """The same cache to the bit, but where a number lies between two codes; the same result."""
+    """Both write one cache to the bit, but where a number lies between two codes."""
     heads, size = (config.num_attention_heads, config.num_key_value_heads), config.head_dim
     given = 4 * torch.randn(2, 1, heads[1], cached, size)
     new = tuple(

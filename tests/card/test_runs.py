@@ -186,8 +186,27 @@ def test_every_format_and_way_on_every_generation(case: Case, checkpoints: Path)
             if case.extra.get("batch"):
                 assert run.answers([PROMPT, PROMPT], GREEDY) == [expected, expected]
             else:
-                assert list(run.answer(PROMPT, GREEDY)) == expected
+                answer = list(run.answer(PROMPT, GREEDY))
+        if "gpu_layers" in case.extra:
+            assert _same_but_for_a_tie(answer, expected, plain.load(checkpoints, "cuda"))
+        elif not case.extra.get("batch"):
+            assert answer == expected
         assert all(event.place.startswith(WAITING) for event in trace.of("wait")), trace.of("wait")
+
+
+TIE = 8 * 2.0**-8
+"""Logits that are as close to each other, of the largest, are a tie: eight steps of bfloat16."""
+
+
+def _same_but_for_a_tie(answer: list[int], expected: list[int], plain: Run) -> bool:
+    """Whether answers are the same until two tokens are as likely: layers on the host round
+    otherwise than those on the card, and what follows a tie is another answer.
+    """
+    for at, (ours, theirs) in enumerate(zip(answer, expected, strict=True)):
+        if ours != theirs:
+            logits = plain.logits([*PROMPT, *expected[:at]])[-1]
+            return bool((logits[ours] - logits[theirs]).abs() <= TIE * logits.max())
+    return True
 
 
 WAITING = "glm4q/decode/", "glm4q/memory/staging.py", "glm4q/model/"

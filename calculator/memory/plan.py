@@ -87,10 +87,13 @@ class MemoryPlan:
 
     @property
     def bus_bytes_per_token(self) -> int:
-        """Bytes that cross between host and GPU for each token: its hidden state, once."""
-        if all(term.device == self.settings.compute for term in self.weights):
-            return 0
-        return self.config.hidden_size * self.settings.activation_bits // 8
+        """Bytes that cross between host and GPU for each token: its hidden state, once.
+
+        It crosses twice where an embedding on the GPU goes before layers on the host.
+        """
+        away = {term.name for term in self.weights if term.device != self.settings.compute}
+        crossings = 0 if not away else 1 if "embedding" in away else 2
+        return crossings * self.config.hidden_size * self.settings.activation_bits // 8
 
     def device_bytes(self, device: Device) -> int:
         """The sum of all terms on a device."""

@@ -111,14 +111,13 @@ def test_bench_measures_on_the_card_and_holds_what_it_plans(
 
 
 def test_calc_verifies_on_the_card_what_it_planned(
-    checkpoints: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    chat_checkpoint: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """`glm4q calc CKPT --verify`, and the receipt that it writes."""
     file = tmp_path / "receipt.json"
     options = ["--verify", "--context", "64", "--kv", "int8", "--device", "cuda"]
     with simulated_card(CARD):
-        command = ["calc", str(checkpoints / "int4-g64-int8-g64"), *options]
-        assert main([*command, "--receipt", str(file)]) == 0
+        assert main(["calc", str(chat_checkpoint), *options, "--receipt", str(file)]) == 0
     assert "the plan is true: RTX 3060" in capsys.readouterr().out
     assert json.loads(file.read_text())
 

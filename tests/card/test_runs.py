@@ -307,10 +307,13 @@ def test_a_step_of_several_answers_waits_only_for_their_tokens(
     assert trace.bytes("to host") <= 2 * batch * ID_BYTES
 
 
+@pytest.mark.parametrize("embedding", ["host", "gpu"])
 @pytest.mark.parametrize("card_name", CARDS)
-def test_layers_on_the_host_send_their_hidden_state_once(card_name: str, checkpoints: Path) -> None:
+def test_layers_on_the_host_send_as_much_as_is_planned(
+    card_name: str, embedding: str, checkpoints: Path
+) -> None:
     """The bytes over the bus of a token are those that the plan says, and the token itself."""
-    case = Case(card_name, INT4, "int8", extra={"gpu_layers": 1})
+    case = Case(card_name, INT4, "int8", extra={"gpu_layers": 1, "embedding": embedding})
     with simulated_card(case.card) as (card, _):
         run = case.load(checkpoints, "cuda")
         answer = run.answer(PROMPT, GREEDY)

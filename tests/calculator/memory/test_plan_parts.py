@@ -142,12 +142,16 @@ def test_layers_move_whole(layers: int, embedding: str) -> None:
             assert holders == {"host" if weight.layer < 40 - layers else "gpu"}
 
 
-def test_a_hidden_state_crosses_the_bus_once() -> None:
+def test_a_hidden_state_crosses_the_bus_once_or_twice() -> None:
     formats = assign_formats(CHAT, WeightFormat(4, 128))
     whole = make_plan(CHAT, formats, Settings())
     assert whole.bus_bytes_per_token == 0
-    for settings in (Settings(gpu_layers=30), Settings(embedding="host"), Settings(gpu_layers=0)):
+    for layers in (None, 30, 0):
+        settings = Settings(gpu_layers=layers, embedding="host")
         assert make_plan(CHAT, formats, settings).bus_bytes_per_token == 4096 * 2
+    for layers in (30, 0):  # the embedding's rows come from the GPU, and come back to it
+        settings = Settings(gpu_layers=layers)
+        assert make_plan(CHAT, formats, settings).bus_bytes_per_token == 2 * 4096 * 2
 
 
 def test_more_layers_than_the_model_has() -> None:

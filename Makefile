@@ -22,7 +22,7 @@ WHEEL_DONE := $(WHEEL)/$(WHEEL_VERSION).done
 LAYERS := build/peers/models/glm-int4-4-layers
 QUESTION := What is the capital of France?
 
-.PHONY: demo chat transcript wheel test test-avx2 test-neon check format sanitize peers clean
+.PHONY: demo chat transcript wheel test test-avx2 test-neon test-avx-vnni check format sanitize peers clean
 .PHONY: npm-clients npm-agents bench-load bench-calc bench-kernels bench-kv bench-cards bench-quality bench-speed bench-llama
 .PHONY: bench-server bench-server-llama check-vllm bench-transformers bench-context bench-batch bench-llama-wheel bench-ik
 .PHONY: bench-draft bench-memory
@@ -98,14 +98,25 @@ sanitize: $(VENV)/test.done $(SANITIZED)
 	tests/quantize/methods/test_native_methods.py
 
 # NEON's kernels against the plain ones, with Debian's g++-aarch64-linux-gnu and qemu-user.
-NEON := build/neon/compare
+NEON := build/emulated/neon
 test-neon: $(NEON)
 	qemu-aarch64 $(NEON)
 
-$(NEON): tests/neon/compare.cpp $(wildcard glm4q/native/*.*)
+COMPARE := -std=c++17 -O2 -static -ffp-contract=off -Wall -Werror -Iglm4q/native tests/emulated/compare.cpp
+$(NEON): tests/emulated/compare.cpp $(wildcard glm4q/native/*.*)
 	mkdir -p $(@D)
-	aarch64-linux-gnu-g++ -std=c++17 -O2 -static -ffp-contract=off -Wall -Werror -Iglm4q/native \
-	tests/neon/compare.cpp glm4q/native/neon.cpp glm4q/native/scalar.cpp -o $@
+	aarch64-linux-gnu-g++ $(COMPARE) -DEMULATED=neon glm4q/native/neon.cpp glm4q/native/scalar.cpp -o $@
+
+# AVX-VNNI's own encoding against the plain kernels, on any machine with AVX2: its four instructions
+# trap, and the handler of the trap computes them.
+AVX_VNNI := build/emulated/avx_vnni
+test-avx-vnni: $(AVX_VNNI)
+	$(AVX_VNNI)
+
+$(AVX_VNNI): $(wildcard tests/emulated/*.cpp) $(wildcard glm4q/native/*.*)
+	mkdir -p $(@D)
+	$(CXX) $(COMPARE) -DEMULATED=avx_vnni tests/emulated/avx_vnni.cpp glm4q/native/avx_vnni.cpp \
+	glm4q/native/scalar.cpp -o $@
 
 $(SANITIZED): $(wildcard glm4q/native/*.*)
 	mkdir -p $(@D)

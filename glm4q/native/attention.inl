@@ -110,6 +110,15 @@ void attend_by(const Attention& attention, const AttentionPiece& piece) {
 void attend(const Attention& attention, const AttentionPiece& piece) {
     auto attend_piece = attention.keys.centers ? attend_by<CenteredKeys, FloatValues>
                                                : attend_by<FloatKeys, FloatValues>;
+#ifdef GLM4Q_DOTS_PAIRS
+    const KVFormat keys = attention.keys.format, values = attention.values.format;
+    if (attention.size % V::BYTES == 0) {
+        if (keys == KV_INT8 && values == KV_INT8)
+            attend_piece = attend_by<PairKeys, PairValues>;
+        else if (keys == KV_INT8)
+            attend_piece = attend_by<PairKeys, FloatValues>;
+    }
+#endif
 #ifdef GLM4Q_DOTS_WORDS
     const KVFormat keys = attention.keys.format, values = attention.values.format;
     if (attention.size % V::BYTES == 0) {

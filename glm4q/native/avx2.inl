@@ -1,15 +1,25 @@
 // Vectors of AVX2: eight outputs at once. Included by avx2.cpp; and by avx_vnni.cpp and
 // avx_vnni_evex.cpp, which have instructions for products of words: GLM4Q_DOT_BYTES, GLM4Q_DOT_PAIRS.
 
+#define GLM4Q_DOTS_PAIRS
+
 struct V {
     using Ints = __m256i;
     using Floats = __m256;
     static constexpr int LANES = 8;
+    static constexpr int BYTES = 32;
     using PairSums = __m256i;
     using Book = __m256i;
     static constexpr int BLOCK_ROWS = 4;  // 4 rows of 2 vectors: half of the 16 registers
     static constexpr int DIRECT_BLOCKS = 2;  // of rows that each unpack for themselves, at most
     static constexpr int REQUESTS = 1;  // a vector: two for each line of the cache
+    static constexpr bool CUTS = false;
+#ifdef GLM4Q_DOT_PAIRS
+    static constexpr bool CROSSED = false;  // one instruction multiplies and adds
+#else
+    static constexpr bool CROSSED = true;
+#endif
+    static constexpr int CROSSED_COLUMNS = 2;
     static constexpr int columns(int rows) { return rows > 2 ? 2 : 4; }
     static constexpr int DENSE_ROWS = 3;  // by 4 outputs: 12 of the 16 registers
     static constexpr int HEAD_ROWS = 2;
@@ -31,6 +41,9 @@ struct V {
         return _mm256_and_si256(word, broadcast(bits));
     }
     static __m256i shift(__m256i word, int by) { return _mm256_srli_epi32(word, by); }
+    static __m256i odd_bytes(__m256i words) { return _mm256_srli_epi16(words, 8); }
+    static __m256i plus(__m256i a, __m256i b) { return _mm256_add_epi32(a, b); }
+    static __m256i minus(__m256i a, __m256i b) { return _mm256_sub_epi32(a, b); }
     static __m256i load_book(const uint8_t* book) {
         return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(book)));
     }
@@ -86,10 +99,75 @@ struct V {
             : "x"(codes), "x"(broadcast(static_cast<int32_t>(x))));
         return sums;
     }
+    static __m256i dot_words(__m256i sums, __m256i a, __m256i b) {
+        return _mm256_add_epi32(sums, _mm256_madd_epi16(a, b));
+    }
+    // Adds (one + x_other) * (other + x_one) to the sums; in assembly as above.
+    static __m256i dot_crossed(__m256i sums, __m256i one, __m256i other, __m256i x_one,
+                               __m256i x_other) {
+        __m256i a, b;
+        asm("vpaddw %6, %3, %1\n\tvpaddw %5, %4, %2\n\tvpmaddwd %2, %1, %1\n\tvpaddd %1, %0, %0"
+            : "+x"(sums), "=&x"(a), "=&x"(b)
+            : "x"(one), "x"(other), "x"(x_one), "x"(x_other));
+        return sums;
+    }
 #endif
     static __m256i no_pairs() { return _mm256_setzero_si256(); }
     static __m256i sum_pairs(__m256i sums) { return sums; }
     static __m256 to_floats(__m256i numbers) { return _mm256_cvtepi32_ps(numbers); }
+
+    // Stores the even bytes of words, then the odd ones, in words of two numbers.
+    static void store_pairs(__m256i words, uint32_t* even, uint32_t* odd) {
+        store(even, mask(words, 0x00ff00ff));
+        store(odd, odd_bytes(words));
+    }
+    // Transposes eight rows of eight words of codes, whose sign is flipped. Rows of `from` are `stride`
+    // bytes from each other, steps of `to` are `step` words from each other.
+    static void transpose_pairs(const uint8_t* from, size_t stride, uint32_t* to, size_t step) {
+        __m256i a[8], b[8];
+        GLM4Q_UNROLL
+        for (int row = 0; row < 8; row++) a[row] = flip(from + row * stride);
+        GLM4Q_UNROLL
+        for (int row = 0; row < 8; row += 2) {
+            b[row] = _mm256_unpacklo_epi32(a[row], a[row + 1]);
+            b[row + 1] = _mm256_unpackhi_epi32(a[row], a[row + 1]);
+        }
+        GLM4Q_UNROLL
+        for (int row = 0; row < 8; row += 4) {
+            a[row] = _mm256_unpacklo_epi64(b[row], b[row + 2]);
+            a[row + 1] = _mm256_unpackhi_epi64(b[row], b[row + 2]);
+            a[row + 2] = _mm256_unpacklo_epi64(b[row + 1], b[row + 3]);
+            a[row + 3] = _mm256_unpackhi_epi64(b[row + 1], b[row + 3]);
+        }
+        // Now a half of a[4 * block + word] holds words 4 * half + word of four rows.
+        GLM4Q_UNROLL
+        for (int word = 0; word < 4; word++) {
+            uint32_t* low = to + 2 * word * step;
+            uint32_t* high = low + 8 * step;
+            store_pairs(_mm256_permute2x128_si256(a[word], a[word + 4], 0x20), low, low + step);
+            store_pairs(_mm256_permute2x128_si256(a[word], a[word + 4], 0x31), high, high + step);
+        }
+    }
+    static __m256i flip(const uint8_t* from) {
+        return _mm256_xor_si256(words(from), _mm256_set1_epi8(-128));
+    }
+    // Makes words of two codes from four rows of 32 bytes: of rows 0 and 2, then of 1 and 3, which
+    // begin `step` words from each other. `interleaved` gives the order of the words.
+    static void interleave_pairs(const uint8_t* from, size_t stride, uint32_t* to, size_t step) {
+        widen_pairs(flip(from), flip(from + 2 * stride), to);
+        widen_pairs(flip(from + stride), flip(from + 3 * stride), to + step);
+    }
+    static void widen_pairs(__m256i one, __m256i other, uint32_t* to) {
+        const __m256i low = _mm256_unpacklo_epi8(one, other), none = _mm256_setzero_si256();
+        const __m256i high = _mm256_unpackhi_epi8(one, other);
+        store(to, _mm256_unpacklo_epi8(low, none));
+        store(to + 8, _mm256_unpackhi_epi8(low, none));
+        store(to + 16, _mm256_unpacklo_epi8(high, none));
+        store(to + 24, _mm256_unpackhi_epi8(high, none));
+    }
+    static int interleaved(int at) {
+        return at / 32 * 32 + at % 16 / 4 * 8 + at % 32 / 16 * 4 + at % 4;
+    }
 
     static __m256 load(const float* place) { return _mm256_loadu_ps(place); }
     static void store(float* place, __m256 numbers) { _mm256_storeu_ps(place, numbers); }

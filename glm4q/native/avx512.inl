@@ -13,6 +13,9 @@ struct V {
     static constexpr int BLOCK_ROWS = 6;
     static constexpr int DIRECT_BLOCKS = 2;  // of rows that each unpack for themselves, at most
     static constexpr int REQUESTS = 4;
+    static constexpr bool CUTS = true;
+    static constexpr bool CROSSED = true;
+    static constexpr int CROSSED_COLUMNS = 2;
     // Each product broadcasts its activation from memory, so few vectors at once read no more. Sums of
     // 6 rows by 4 vectors, and their floats, would leave the registers after each segment.
     static constexpr int columns(int rows) { return rows > 3 ? 1 : 2; }
@@ -32,6 +35,9 @@ struct V {
     static __m512i shift(__m512i word, int by) {
         return _mm512_srli_epi32(word, static_cast<unsigned>(by));
     }
+    static __m512i odd_bytes(__m512i words) { return _mm512_srli_epi16(words, 8); }
+    static __m512i plus(__m512i a, __m512i b) { return _mm512_add_epi32(a, b); }
+    static __m512i minus(__m512i a, __m512i b) { return _mm512_sub_epi32(a, b); }
     static __m512i load_book(const uint8_t* book) {
         return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(book)));
     }
@@ -58,6 +64,18 @@ struct V {
     static __m512i dot_pairs(__m512i sum, __m512i codes, const uint32_t& x) {
         asm("vpdpwssd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(codes), "m"(x));
         return sum;
+    }
+    static __m512i dot_words(__m512i sums, __m512i a, __m512i b) {
+        return _mm512_dpwssd_epi32(sums, a, b);
+    }
+    // Adds (one + x_other) * (other + x_one) to the sums; in assembly as above.
+    static __m512i dot_crossed(__m512i sums, __m512i one, __m512i other, __m512i x_one,
+                               __m512i x_other) {
+        __m512i a, b;
+        asm("vpaddw %6, %3, %1\n\tvpaddw %5, %4, %2\n\tvpdpwssd %2, %1, %0"
+            : "+v"(sums), "=&v"(a), "=&v"(b)
+            : "v"(one), "v"(other), "v"(x_one), "v"(x_other));
+        return sums;
     }
     static __m512i sum_pairs(__m512i sum) { return sum; }
     static __m512 to_floats(__m512i numbers) { return _mm512_cvtepi32_ps(numbers); }

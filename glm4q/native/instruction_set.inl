@@ -6,12 +6,18 @@
 #include "dense.inl"
 #include "linear_codes.inl"
 #include "linear_activations.inl"
+#include "linear_crossed.inl"
+#include "linear_chunk.inl"
+#include "linear_blocks.inl"
 #include "linear.inl"
 #include "vectors.inl"
 #include "attention_floats.inl"
 #include "attention_centers.inl"
 #ifdef GLM4Q_DOTS_WORDS
 #include "attention_words.inl"
+#endif
+#ifdef GLM4Q_DOTS_PAIRS
+#include "attention_pairs.inl"
 #endif
 #include "attention.inl"
 #include "attention_ends.inl"

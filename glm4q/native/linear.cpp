@@ -38,6 +38,9 @@ Activations activations_in(const Weight& weight, int rows, void* scratch) {
         static_cast<size_t>(rows) * weight.inputs * (weight.activation_bits / 8) / 4;
     activations.scales = reinterpret_cast<float*>(activations.codes + words);
     activations.sums = activations.scales + static_cast<size_t>(rows) * activations.segments;
+    activations.code_sums = reinterpret_cast<uint32_t*>(activations.sums);
+    activations.crossed =
+        activations.code_sums + static_cast<size_t>(rows) * activations.chunks;
     return activations;
 }
 

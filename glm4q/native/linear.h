@@ -41,22 +41,34 @@ inline int segment_inputs(int group, int activation_bits) {
 }
 
 // M rows of activations as int8 or int16, x = code * scale, in blocks of rows that are multiplied
-// at once. A block of R rows has:
-//   codes   [K / 4, R] words of four inputs, or [K / 2, R] words of two if they are `wide`, in the
-//           order in which `Layout` unpacks words of the weight
-//   scales  [segments, R]
-//   sums    [chunks, R], the sums of the numbers that the codes of a chunk stand for
+// at once. A block of R rows has, for each chunk:
+//   codes   [chunk / 4, R] words of four inputs, or [chunk / 2, R] words of two if they are `wide`, in
+//           the order in which `Layout` unpacks words of the weight. The blocks of a chunk follow one
+//           another, as they are read.
+// and for all chunks:
+//   scales     [segments, R]
+//   sums       [chunks, R], the sums of the numbers that the codes of a chunk stand for
+//   code_sums  [chunks, R], in their place if codes are `wide`: the sums of the codes themselves
+//   crossed    [chunks, R], only of codes that are `wide`: see linear_crossed.inl
 struct Activations {
     int rows, inputs, segment, segments, chunk, chunks;
     bool wide;
     uint32_t* codes;
     float* scales;
     float* sums;
+    uint32_t* code_sums;
+    uint32_t* crossed;
+
+    // The place of the codes of `input` of the block that begins at row `top` and has `height` rows.
+    size_t codes_place(int input, int top, int height) const {
+        const size_t before = static_cast<size_t>(input / chunk) * chunk * rows;
+        return before + static_cast<size_t>(top) * chunk + input % chunk * height;
+    }
 };
 
 inline size_t activations_bytes(int rows, int inputs, int group, int activation_bits) {
     const int scales = inputs / segment_inputs(group, activation_bits);
-    const int sums = inputs / chunk_inputs(group);
+    const int sums = inputs / chunk_inputs(group) * (activation_bits / 8);  // `crossed` too
     return static_cast<size_t>(rows) * (inputs * (activation_bits / 8) + 4 * (scales + sums));
 }
 

@@ -1,10 +1,10 @@
 // Rounds activations to codes of 8 or 16 bits. Included by instruction_set.inl.
 
-// Rounds a segment of `count` floats to codes of magnitudes up to `most_code`, in order. Adds the
-// numbers that the codes stand for to `sum`.
+// Rounds a segment of `count` floats to codes of magnitudes up to `most_code`, in order. Returns the
+// sum of the codes.
 template <class Code>
-inline void quantize_segment(const float* x, int count, float most_code, Code* codes, float* scale,
-                             float* sum) {
+inline int32_t quantize_segment(const float* x, int count, float most_code, Code* codes,
+                                float* scale) {
     // Magnitudes are compared by their bits: those of NaN are the largest, so NaN is not lost.
     int32_t most = 0;
     for (int at = 0; at < count; at++)
@@ -18,7 +18,7 @@ inline void quantize_segment(const float* x, int count, float most_code, Code* c
         total += code;
     }
     *scale = largest / most_code;
-    *sum += static_cast<float>(total) * *scale;
+    return total;
 }
 
 // Stores the codes as words, `stride` words from each other, in the order of `Layout`: step s of the
@@ -35,10 +35,18 @@ inline void store_codes(const Code* codes, int count, uint32_t* words, int strid
     }
 }
 
+// The sum of the products of neighbouring codes, of which only the last 32 bits count.
+template <class Code>
+inline uint32_t cross_codes(const Code* codes, int count) {
+    uint32_t sum = 0;
+    for (int at = 0; at < count; at += 2) sum += static_cast<uint32_t>(codes[at] * codes[at + 1]);
+    return sum;
+}
+
 template <class Code>
 void quantize_rows(const void* x, Dtype dtype, int bits, const Activations& to, int first,
                    int last) {
-    constexpr float MOST_CODE = sizeof(Code) == 1 ? 127 : 32767;
+    constexpr float MOST_CODE = sizeof(Code) == 1 ? 127 : LARGEST_INT16;
     constexpr int PER_WORD = 4 / sizeof(Code);
     const int height = last - first;
     for (int row = first; row < last; row++) {
@@ -46,17 +54,22 @@ void quantize_rows(const void* x, Dtype dtype, int bits, const Activations& to, 
             alignas(64) float numbers[CHUNK];
             alignas(64) Code codes[CHUNK];
             const int input = number * to.segment;
-            const size_t scale =
-                static_cast<size_t>(first) * to.segments + number * height + (row - first);
-            float* sum = to.sums + static_cast<size_t>(first) * to.chunks +
-                         input / to.chunk * height + (row - first);
-            if (input % to.chunk == 0) *sum = 0;
+            float* scale = to.scales + static_cast<size_t>(first) * to.segments +
+                           number * height + (row - first);
+            const size_t chunk = static_cast<size_t>(first) * to.chunks +
+                                 input / to.chunk * height + (row - first);
             load_floats(x, dtype, static_cast<size_t>(row) * to.inputs + input, to.segment,
                         numbers);
-            quantize_segment(numbers, to.segment, MOST_CODE, codes, to.scales + scale, sum);
+            const int32_t sum = quantize_segment(numbers, to.segment, MOST_CODE, codes, scale);
+            if (to.wide) {
+                to.code_sums[chunk] = static_cast<uint32_t>(sum);
+                if (V::CROSSED) to.crossed[chunk] = cross_codes(codes, to.segment);
+            } else {
+                if (input % to.chunk == 0) to.sums[chunk] = 0;
+                to.sums[chunk] += static_cast<float>(sum) * *scale;
+            }
             uint32_t* words =
-                to.codes + (row - first) +
-                (static_cast<size_t>(first) * to.inputs + input * height) / PER_WORD;
+                to.codes + (row - first) + to.codes_place(input, first, height) / PER_WORD;
             (bits == 4 ? store_codes<4, Code> : store_codes<8, Code>)(codes, to.segment, words,
                                                                       height);
         }

@@ -9,6 +9,8 @@ template <int BITS, bool BOOK, bool WIDE>
 struct Layout {
     static constexpr int PER_STEP = WIDE ? 2 : 4;
     static constexpr int STEPS = 32 / BITS / PER_STEP;
+    static constexpr bool SIXTEEN = WIDE;  // bits of a code
+    using Vectors = V;
     static constexpr int MIDDLE = BOOK || BITS == 8 ? 128 : 8;  // stands for 0 without zero points
     // Small codes are below 16: products of a segment fit 16 bits, if they are added by pairs.
     static constexpr bool SMALL = BITS == 4 && !BOOK && !WIDE;
@@ -22,7 +24,7 @@ struct Layout {
             steps[0] = word;
         } else if constexpr (BITS == 8) {
             steps[0] = V::mask(word, 0x00ff00ff);
-            steps[1] = V::mask(V::shift(word, 8), 0x00ff00ff);
+            steps[1] = V::odd_bytes(word);
         } else if constexpr (!BOOK && WIDE) {
             GLM4Q_UNROLL
             for (int step = 0; step < STEPS; step++)

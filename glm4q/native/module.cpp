@@ -148,6 +148,7 @@ const struct {
     {"LARGEST_HEAD", LARGEST_HEAD},
     {"FEW_TOKENS", FEW_TOKENS},
     {"SEGMENT", SEGMENT},
+    {"LARGEST_INT16", LARGEST_INT16},
     {"CHUNK", CHUNK},
     {"WORD_BITS", WORD_BITS},
     {"BOOK_SIZE", BOOK_SIZE},

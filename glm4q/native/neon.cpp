@@ -26,6 +26,9 @@ struct V {
     static constexpr int BLOCK_ROWS = 4;  // 4 rows of 4 vectors: half of the 32 registers
     static constexpr int DIRECT_BLOCKS = 2;  // of rows that each unpack for themselves, at most
     static constexpr int REQUESTS = 1;
+    static constexpr bool CUTS = false;
+    static constexpr bool CROSSED = false;
+    static constexpr int CROSSED_COLUMNS = 0;
     static constexpr int columns(int rows) { return rows > 2 ? 2 : 4; }
     static constexpr int DENSE_ROWS = 6;  // by 4 outputs: 24 of the 32 registers
     static constexpr int HEAD_ROWS = 4;
@@ -49,6 +52,11 @@ struct V {
     static int32x4_t shift(int32x4_t word, int by) {
         return vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(word), vdupq_n_s32(-by)));
     }
+    static int32x4_t odd_bytes(int32x4_t words) {
+        return vreinterpretq_s32_u16(vshrq_n_u16(vreinterpretq_u16_s32(words), 8));
+    }
+    static int32x4_t plus(int32x4_t a, int32x4_t b) { return vaddq_s32(a, b); }
+    static int32x4_t minus(int32x4_t a, int32x4_t b) { return vsubq_s32(a, b); }
     static int32x4_t load_book(const uint8_t* book) { return vreinterpretq_s32_u8(vld1q_u8(book)); }
     static int32x4_t look_up(int32x4_t book, int32x4_t codes) {
         return vreinterpretq_s32_u8(

@@ -20,6 +20,9 @@ struct V {
     static constexpr int BLOCK_ROWS = 2;
     static constexpr int DIRECT_BLOCKS = 2;  // of rows that each unpack for themselves, at most
     static constexpr int REQUESTS = 0;
+    static constexpr bool CUTS = false;
+    static constexpr bool CROSSED = false;
+    static constexpr int CROSSED_COLUMNS = 0;
     static constexpr int columns(int) { return 2; }
     static constexpr int DENSE_ROWS = 1;
     static constexpr int HEAD_ROWS = 1;
@@ -33,6 +36,9 @@ struct V {
     static int32_t shift(int32_t word, int by) {
         return static_cast<int32_t>(static_cast<uint32_t>(word) >> by);
     }
+    static int32_t odd_bytes(int32_t word) { return shift(word, 8) & 0x00ff00ff; }
+    static int32_t plus(int32_t a, int32_t b) { return a + b; }
+    static int32_t minus(int32_t a, int32_t b) { return a - b; }
     static const uint8_t* load_book(const uint8_t* book) { return book; }
     static int32_t look_up(const uint8_t* book, int32_t codes) {
         uint32_t bytes = 0;

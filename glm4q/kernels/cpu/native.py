@@ -36,7 +36,7 @@ from glm4q.weights.packing import BOOK_SIZE, WORD_BITS, QuantizedWeight
 
 INPUTS_MULTIPLE = 8
 FLOAT_BYTES = 4
-"""Each segment of a row has a scale beside its codes, and each chunk the sum of its numbers."""
+"""Each segment of a row has a scale beside its codes, and each chunk sums of its numbers."""
 NAME = "native"
 SCHEMES = ("groups", "nf4", "llm-int8")
 Activations = Literal["auto", "int8", "int16"]
@@ -158,7 +158,8 @@ def activations_bytes(rows: int, inputs: int, group: int, bits: int) -> int:
     """Bytes of scratch for the codes of rows of activations, which have so many bits."""
     chunk = chunk_inputs(group)
     segment = min(chunk, SEGMENT) if bits == 8 else chunk
-    floats = inputs // segment + inputs // chunk
+    sums = inputs // chunk * (bits // 8)  # 16-bit codes have the sums of their products as well
+    floats = inputs // segment + sums
     return rows * (inputs * bits // 8 + floats * FLOAT_BYTES)
 
 

@@ -16,7 +16,7 @@ from glm4q.kernels.cpu.native import (
     Native,
     chunk_inputs,
 )
-from glm4q.kernels.cpu.records import SEGMENT
+from glm4q.kernels.cpu.records import LARGEST_INT16, SEGMENT
 from glm4q.kernels.dense import MOST_DENSE_ROWS
 from glm4q.kernels.spec import LinearSpec, multiply
 from glm4q.weights.packing import QuantizedWeight
@@ -59,7 +59,9 @@ def emulate(x: Tensor, weight: QuantizedWeight, bits: int) -> Tensor:
     else:
         centered = (weight.book.double() * BOOK_STEPS).round()[weight.codes()] / BOOK_STEPS
     out = torch.zeros(len(x), weight.outputs, dtype=torch.float64)
-    segment, most = (min(group, SEGMENT), 127) if bits == 8 else (chunk_inputs(group), 32767)
+    segment, most = (
+        (min(group, SEGMENT), 127) if bits == 8 else (chunk_inputs(group), LARGEST_INT16)
+    )
     for start in range(0, weight.inputs, segment):
         piece = x[:, start : start + segment].float()
         largest = piece.abs().amax(1, keepdim=True)

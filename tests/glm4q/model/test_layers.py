@@ -14,6 +14,7 @@ from glm4q.kernels.attention.rope import prepare_rotation, rotate_
 from glm4q.kernels.attention.streaming import attend
 from glm4q.kernels.cpu.attention import native_attend
 from glm4q.kernels.cpu.native import Native
+from glm4q.kernels.cpu.records import LARGEST_INT16
 from glm4q.memory.allocation import Memory
 from glm4q.memory.kv.cache import LayerCache
 from glm4q.memory.workspace import Step
@@ -105,20 +106,27 @@ def test_streaming_attention_equals_the_whole_matrix(
     wrong = torch.full_like(expected, 1e-5)
     if computed_by == "avx512_bf16" and kv == "bf16":  # each weight is off by 2^-8 of it at most
         wrong += 2**-8 * (weights @ v.abs())
-    elif computed_by.startswith("avx512") and kv == "int8":
+    elif (most_code := _most_code(computed_by)) and kv == "int8":
         # Each weight is off by half a step of the largest: at random, seven standard deviations.
         largest, lengths = weights.amax(-1, keepdim=True), v.square().sum(-2, keepdim=True).sqrt()
-        wrong += 7 * largest / (127 * 128) / 12**0.5 * lengths
+        wrong += 7 * largest / most_code / 12**0.5 * lengths
     error = (found.view(expected.shape) - expected).abs()
     assert (error <= wrong + 1e-4 * expected.abs()).all()
+
+
+def _most_code(computed_by: str) -> int:
+    """The largest code of the queries and weights that meet INT8 codes; 0 if none are rounded."""
+    if computed_by.startswith("avx512"):
+        return 127 * 128
+    return LARGEST_INT16 if computed_by.startswith("avx") else 0
 
 
 def _as_multiplied(queries: Tensor, computed_by: str, kv: str) -> Tensor:
     """Queries, [..., D], as they meet a cache that is multiplied by words of its own kind."""
     if computed_by == "avx512_bf16" and kv == "bf16":
         return queries.bfloat16().float()
-    if computed_by.startswith("avx512") and kv in ("int8", "k8v4"):
-        largest, most_code = queries.abs().amax(-1, keepdim=True), torch.tensor(127.0 * 128)
+    if (code := _most_code(computed_by)) and kv in ("int8", "k8v4"):
+        largest, most_code = queries.abs().amax(-1, keepdim=True), torch.tensor(float(code))
         return (queries * (most_code / largest)).round() * (largest / most_code)
     return queries
 

@@ -1,0 +1,121 @@
+// A chunk of a weight's inputs, and the activations that it meets. Included by instruction_set.inl.
+
+// Sums that a thread keeps on its stack. More rows of activations than fit take another pass.
+constexpr int SUMS = 1 << 15;
+constexpr int LEAST_SPAN = 64;
+constexpr int PASS_ROWS = SUMS / LEAST_SPAN;
+
+// A product of few rows waits for memory. The processor's own prefetching follows rows of words that
+// are some pages long, if a chunk has at most STREAMS of them; of more rows, pages are too many at
+// once. Chunks of 16-bit activations are cut for that where few rows wait and V::CUTS, since whole
+// numbers add up to the same bits. With AVX-512 that read 10 % more of a large weight; with AVX2 it read
+// less of some.
+constexpr int WAITING_ROWS = 3;  // so few ask for their words more than once
+constexpr int STREAMS = 16;
+constexpr int MOST_SPAN = 4096;  // outputs: the next chunk of so many fits the second-level cache
+constexpr int CROWDED_SPAN = 1024;
+constexpr int CUT_SPAN = 2048;
+constexpr int NEAR_SUMS = 8192;  // in the first-level cache
+
+// A chunk that many blocks of rows meet is unpacked once, for so few outputs that it stays in the
+// first-level cache. Its words lie apart in memory, each of a chunk's rows in another page, so that
+// copying also spares the cache lines that would evict each other.
+constexpr int UNPACKED_SPAN = 64;
+constexpr int UNPACKED_WORDS = CHUNK / 2 * UNPACKED_SPAN;
+
+// Inputs that share the scales of a weight: at most CHUNK. They are some segments of activations.
+struct Chunk {
+    const uint32_t* words;   // its first row of words, [rows, N]; or unpacked, [rows * STEPS, span]
+    int rows, stride;        // rows of one segment
+    int segments;
+    ptrdiff_t ahead;         // words from here to those that are multiplied next
+    typename V::Book book;
+    const uint16_t* scales;  // float16 [N]; null if the scales are float32
+    const float* wide;       // float32 [N]; null if the scales are float16
+    const float* zeros;      // [span], zero points; null if all are the middle code
+    const uint32_t* crossed;  // [span], of an unpacked chunk: see linear_crossed.inl
+    bool begins, ends;       // which parts of a chunk that is cut these rows are
+    const uint32_t* codes;   // of the activations
+    const float* x_scales;   // [segments, R]
+    const float* x_sums;     // [R], of 8-bit codes
+    const uint32_t* x_code_sums;       // [R], of 16-bit codes
+    uint32_t too_much[V::BLOCK_ROWS];  // what whole sums of products of 16-bit codes have too much
+
+    // The sum of the numbers that row r stands for.
+    template <class Codes>
+    float x_sum(int r) const {
+        if (!Codes::SIXTEEN) return x_sums[r];
+        return static_cast<float>(static_cast<int32_t>(x_code_sums[r])) * x_scales[r];
+    }
+};
+
+template <class Codes, bool UNPACKED>
+constexpr bool crosses() {
+    return UNPACKED && Codes::SIXTEEN && V::CROSSED;
+}
+
+// The weight's side of the chunk that begins at `input`. A chunk whose products wait for memory is cut
+// into parts of at most STREAMS rows of words.
+template <int BITS>
+inline Chunk chunk_at(const Weight& weight, const Activations& x, int input, int part, int parts,
+                      int span) {
+    Chunk chunk = {};
+    const int word_rows = x.chunk * BITS / 32;
+    chunk.segments = x.chunk / x.segment;
+    chunk.rows = word_rows / chunk.segments / parts;
+    chunk.stride = weight.outputs;
+    chunk.begins = part == 0;
+    chunk.ends = part == parts - 1;
+    const size_t row = static_cast<size_t>(input / x.chunk) * word_rows + part * chunk.rows;
+    const auto before = static_cast<ptrdiff_t>(row * weight.outputs);
+    const bool last = chunk.ends && input + x.chunk >= weight.inputs;
+    chunk.words = weight.qweight + before;
+    chunk.ahead = last ? span - before
+                       : static_cast<ptrdiff_t>(word_rows / parts) * weight.outputs;
+    const size_t scales = static_cast<size_t>(input / weight.group) * weight.outputs;
+    if (weight.wide)
+        chunk.wide = static_cast<const float*>(weight.scales) + scales;
+    else
+        chunk.scales = static_cast<const uint16_t*>(weight.scales) + scales;
+    return chunk;
+}
+
+// Lets a chunk multiply the `height` rows of activations from `top` on, which are one block.
+template <class Codes, bool UNPACKED>
+inline void meet_block(Chunk& chunk, const Activations& x, int input, int part, int top,
+                       int height) {
+    const auto first = static_cast<size_t>(top);
+    chunk.codes = x.codes + x.codes_place(input, top, height) / Codes::PER_STEP +
+                  part * chunk.rows * Codes::STEPS * height;
+    chunk.x_scales = x.scales + first * x.segments + input / x.segment * height;
+    const size_t place = first * x.chunks + static_cast<size_t>(input / x.chunk) * height;
+    chunk.x_sums = x.sums + place;
+    chunk.x_code_sums = x.code_sums + place;
+    for (int row = 0; row < height && Codes::SIXTEEN; row++) {
+        chunk.too_much[row] =
+            chunk.zeros ? 0 : static_cast<uint32_t>(Codes::MIDDLE) * chunk.x_code_sums[row];
+        if (crosses<Codes, UNPACKED>()) chunk.too_much[row] += x.crossed[place + row];
+    }
+}
+
+// Unpacks the outputs `start` to `stop` of a chunk, and lets it begin there.
+template <class Codes>
+inline void unpack_chunk(Chunk& chunk, int start, int stop, uint32_t* to) {
+    const int span = (stop - start + V::LANES - 1) / V::LANES * V::LANES;
+    const uint32_t* words = chunk.words;
+    for (int row = 0; row < chunk.rows * chunk.segments; row++, words += chunk.stride) {
+        for (int at = 0; at < span; at += V::LANES) {
+            const uint32_t* place = words + start + at;
+            if (at % 16 == 0) __builtin_prefetch(place + chunk.ahead, 0, 2);
+            const int left = stop - start - at;
+            typename Codes::Steps steps;
+            Codes::unpack(left >= V::LANES ? V::load(place) : V::load_part(place, left),
+                          chunk.book, steps);
+            GLM4Q_UNROLL
+            for (int step = 0; step < Codes::STEPS; step++)
+                V::store(to + (row * Codes::STEPS + step) * span + at, steps[step]);
+        }
+    }
+    chunk.words = to;
+    chunk.stride = span;
+}

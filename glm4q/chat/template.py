@@ -28,6 +28,7 @@ from glm4q.text.gguf_tokenizer import TEMPLATE
 from glm4q.text.tokenizer import control_token_pattern, read_settings
 from glm4q.tools.calls import CallStyle
 
+NO_TOOLS = "this chat template takes no tools; --dialect names another protocol"
 SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 # What a template can fail with: jinja2's own errors, and Python's in its expressions.
@@ -118,6 +119,20 @@ class ChatTemplate:
             raise TokenizerError("messages or tools are nested too deeply") from None
 
 
+def refuse_tools(path: Path) -> None:
+    """Raise TokenizerError where a directory has a template that takes no tools.
+
+    It takes no tokenizer, so that this is known before anything is loaded.
+    """
+    source = find_source(path, read_settings(path / "tokenizer_config.json"))
+    if source is not None and not _takes_tools(source):
+        raise TokenizerError(f"{path}: {NO_TOOLS}")
+
+
+def _takes_tools(source: str) -> bool:
+    return "tools" in source
+
+
 def _named_dialect(name: str, control_tokens: frozenset[str]) -> Dialect:
     dialect = find_dialect(name)
     if missing := sorted(dialect.control_tokens - control_tokens):
@@ -131,7 +146,7 @@ class JinjaRenderer:
     def __init__(self, source: str, special_tokens: Mapping[str, str], *, name: Path) -> None:
         self._name = name
         self._special_tokens = special_tokens
-        self._takes_tools = "tools" in source
+        self._takes_tools = _takes_tools(source)
         self._takes_tools_from_messages = re.search(r"\[(['\"])tools\1\]", source) is not None
         with self._faults_named():
             self._template = _environment().from_string(source)
@@ -144,7 +159,7 @@ class JinjaRenderer:
         add_generation_prompt: bool,
     ) -> str:
         if tools and not self._takes_tools:
-            raise TokenizerError(f"{self._name}: this chat template takes no tools")
+            raise TokenizerError(f"{self._name}: {NO_TOOLS}")
         if self._takes_tools_from_messages:  # GLM-4's ignores the variable
             messages, tools = with_tools(messages, tools), None
         with self._faults_named():

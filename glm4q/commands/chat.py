@@ -6,6 +6,7 @@ from functools import partial
 from calculator.errors import OptionError
 from glm4q.chat.dialects import find_dialect
 from glm4q.chat.session import ChatSession
+from glm4q.chat.template import refuse_tools
 from glm4q.commands.options import chat as option
 from glm4q.commands.options import compute, keeping, memory, output, sampling, store
 from glm4q.commands.process.streams import read_question
@@ -95,6 +96,8 @@ def chat(
         raise OptionError("--logprobs needs --json, or a conversation, where /tokens shows them")
     params = read_sampling_params(path, given)
     with choose_tools(offered) as chosen:
+        if chosen.tools and dialect is None:
+            refuse_tools(path)
         llm = loading()
         conversation = llm.session(
             system,

@@ -48,7 +48,8 @@ def change_cache(state: State, argument: str) -> str | None:
     with state.keeper.cache_changes():
         state.run = state.run.with_cache(kv, context)
     state.leave_room()
-    state.note(f"{state.run.plan}. The conversation is read again with the next question.")
+    again = " The conversation is read again with the next question."
+    state.note(f"{state.run.plan}.{again if state.session.messages else ''}")
     return _pending(state)
 
 

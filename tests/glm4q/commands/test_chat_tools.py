@@ -1,6 +1,7 @@
 """The tool options of `glm4q chat`, refused before anything is loaded."""
 
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -54,6 +55,21 @@ def test_wrong_tools_are_one_line(
     assert main(["chat", str(chat_checkpoint), "--prompt", "hi", *options]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert complaint in line
+
+
+def test_a_template_without_tools_is_refused_before_anything_is_loaded(
+    chat_checkpoint: Path,
+    tools: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    checkpoint = tmp_path / "plain"
+    shutil.copytree(chat_checkpoint, checkpoint)
+    (checkpoint / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
+    monkeypatch.setattr("glm4q.commands.chat.load", pytest.fail)
+    assert main(["chat", str(checkpoint), "--prompt", "hi", "--tools", str(tools)]) == 2
+    assert "plain: this chat template takes no tools; --dialect" in capsys.readouterr().err
 
 
 def test_question_with_tools_is_answered(

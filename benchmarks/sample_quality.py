@@ -6,6 +6,7 @@ QUALITY.md names by domain. Two texts are unlike them: Python's documentation to
 Python's library. `--rotated` takes the twin of the demo model whose residual stream is rotated.
 
     python -m benchmarks.sample_quality [--rotated] [--samples 16 1000] [--kernel reference]
+                                        [--method gptq] [--heal]
 """
 
 import argparse
@@ -26,9 +27,9 @@ from calculator.memory.making import WINDOW
 from glm4q.kernels.choose import candidates
 from quantize.calibrate.samples import DEFAULT_LENGTH, read_calibration
 from quantize.demo_model import write_demo_model
-from quantize.examine import read_domains
 from quantize.pipeline import CalibrationSettings, quantize_checkpoint
 from quantize.quality.evaluate import evaluate
+from quantize.quality.examine import read_domains
 from quantize.quality.predictor import ComputeSettings, Windows, read_windows
 from quantize.recipe import make_recipe
 
@@ -79,6 +80,8 @@ def main() -> None:
     parser.add_argument("--rotated", action="store_true")
     parser.add_argument("--samples", type=int, nargs="+", default=[16, 1000])
     parser.add_argument("--calibration", type=Path, help="default: the built-in samples")
+    parser.add_argument("--method", default="gptq", choices=("gptq", "awq", "auto"))
+    parser.add_argument("--heal", action="store_true", help="train scales and norms at the end")
     parser.add_argument("--kernel", default="reference", help="auto: the kernels of this CPU")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -92,8 +95,10 @@ def main() -> None:
                 options.calibration, stored, samples=samples, length=DEFAULT_LENGTH
             )
             begun, output = time.perf_counter(), source.parent / f"{len(shown.token_ids)} samples"
-            how = CalibrationSettings(shown, torch.device("cpu"), torch.bfloat16)
-            recipe = make_recipe(weights="int4", group_size="64")
+            how = CalibrationSettings(
+                shown, torch.device("cpu"), torch.bfloat16, heals=options.heal
+            )
+            recipe = make_recipe(weights="int4", group_size="64", method=options.method)
             quantize_checkpoint(stored, output, recipe, calibration=how)
             print(f"{output.name}: {time.perf_counter() - begun:.0f} s", flush=True)
             outputs.append(output)

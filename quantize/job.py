@@ -11,13 +11,14 @@ import torch
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import MemoryFullError, OptionError
 from calculator.host_memory import available_bytes
+from calculator.memory.healing import healing_memory, healing_seconds
 from calculator.memory.making import CalibrationPass, MemoryEstimate, estimate_memory, largest_batch
 from calculator.units import counted, human_bytes
 from quantize.calibrate.samples import Calibration
-from quantize.examine import Examination, HeldOut
 from quantize.output.target import Journal, read_journal
 from quantize.pipeline import BATCH, ByShards, CalibrationSettings, quantize_checkpoint
-from quantize.progress import QuantizeProgress
+from quantize.progress import QuantizeProgress, duration
+from quantize.quality.examine import Examination, HeldOut
 from quantize.quality.predictor import ComputeSettings
 from quantize.quality.recorded import SourceRecord
 from quantize.quality.report import read_report
@@ -45,6 +46,8 @@ class Job:
     """Brings the source's files where they are not all there."""
     record: SourceRecord | None = None
     """How the source predicts the held-out text, where `by_shards` drops its files."""
+    heals: bool = False
+    """Whether scales, norms and biases are trained at the end."""
     note: Callable[[Path], None] = lambda directory: None
     """Is called with the whole directory before its checksums are written."""
 
@@ -58,11 +61,32 @@ class Job:
         if begun := self._begun_batch():
             # The output's bytes depend on the batch, so a run that goes on cannot choose another.
             calibration = replace(calibration, batch=begun)
-            return begun, estimate_memory(formats, config, calibration, held_out=held_out)
+            need = estimate_memory(formats, config, calibration, held_out=held_out)
+            return begun, self._with_healing(need)
         limit, name = self._memory_limit()
-        return largest_batch(
+        batch, need = largest_batch(
             formats, config, calibration, held_out=held_out, limit=limit, limit_name=name
         )
+        need = self._with_healing(need)
+        if need.total > limit:
+            raise OptionError(f"{name}, and --heal needs {human_bytes(need.total)}")
+        return batch, need
+
+    def _with_healing(self, need: MemoryEstimate) -> MemoryEstimate:
+        """The memory of a run that needs so much before it heals. Raises OptionError."""
+        if not self.heals:
+            return need
+        if self.calibration is None:
+            raise OptionError(
+                f"--heal trains by calibration samples, and method {self.recipe.method} uses none"
+            )
+        healing = healing_memory(
+            self.recipe.formats(self.stored),
+            self.stored.config,
+            tokens=self.calibration.token_ids.shape[1],
+            number_bytes=4 if self.how.dtype == torch.float16 else self.how.dtype.itemsize,
+        )
+        return max(need, healing, key=lambda each: each.total)
 
     def _begun_batch(self) -> int | None:
         journal = read_journal(self.output)
@@ -115,7 +139,18 @@ class Job:
         return (
             f"{line}, {human_bytes(disk)} of disk for hidden states; {self.recipe.method} on "
             f"{counted(samples, 'sample')} of {counted(tokens, 'token')}, {batch} at once"
+            f"{self._healing_words(samples, tokens)}"
         )
+
+    def _healing_words(self, samples: int, tokens: int) -> str:
+        if not self.heals:
+            return ""
+        if self.how.device.type != "cpu":
+            return ", then it is healed"
+        least, most = healing_seconds(
+            self.recipe.formats(self.stored), self.stored.config, samples=samples, tokens=tokens
+        )
+        return f", then it is healed: {duration(least)} to {duration(most)} on two CPU cores"
 
     def run(self, progress: QuantizeProgress, *, overwrite: bool) -> None:
         """Write the checkpoint. Raises OptionError, CheckpointError or MemoryFullError."""
@@ -143,6 +178,7 @@ class Job:
                 calibration=self._calibration_settings(batch),
                 overwrite=overwrite,
                 listener=progress.begin,
+                heal_listener=progress.heal,
                 finish=finish,
                 by_shards=self.by_shards,
             )
@@ -163,7 +199,9 @@ class Job:
         if self.calibration is None:
             return None
         how = self.how
-        return CalibrationSettings(self.calibration, how.device, how.dtype, batch, self.offload)
+        return CalibrationSettings(
+            self.calibration, how.device, how.dtype, batch, self.offload, self.heals
+        )
 
 
 @contextmanager

@@ -121,6 +121,10 @@ class PartSource(Protocol):
         """Delete what later parts do not need: this part is on the disk."""
         ...
 
+    def complete(self) -> None:
+        """Better what is on the disk: all parts are, and the source's last part is there."""
+        ...
+
     def clean(self) -> None:
         """Delete what is left: all parts are on the disk."""
         ...
@@ -158,12 +162,22 @@ def write_checkpoint(
         done = target.journal.tensors
         with ShardWriter.open(target.directory, plan.shards, finished=done) as writer:
             _write_parts(plan, source, supply, target, writer, listener)
-        source.clean()
-        # The checks compare the output with the last weights of the source.
+        # Healing and the checks compare the output with the last weights of the source.
         supply.bring(plan.parts[-1])
         write_index(target.directory, plan.shards)
+        _complete(source, target)
+        source.clean()
         finish(target.directory, target.journal)
-        write_checksums(target.directory, leave_out=NOT_SUMMED, known=writer.sums)
+        known = {} if target.journal.healed else writer.sums
+        write_checksums(target.directory, leave_out=NOT_SUMMED, known=known)
+
+
+def _complete(source: PartSource, target: Target) -> None:
+    begun, journal = time.monotonic(), target.journal
+    source.complete()
+    journal.seconds += time.monotonic() - begun
+    journal.peak_bytes = max(journal.peak_bytes, peak_bytes())
+    target.commit()
 
 
 def _write_parts(

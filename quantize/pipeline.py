@@ -9,12 +9,15 @@ import torch
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
-from calculator.memory.making import calibration_disk_bytes
+from calculator.memory.healing import healing_disk_bytes
+from calculator.memory.making import CHECKING_PART, calibration_disk_bytes
 from calculator.model.architecture import EMBEDDING, Weight
 from calculator.model.formats import WeightFormat
 from glm4q import __version__
 from quantize.calibrate.samples import Calibration
-from quantize.calibrate.walk import CHECKING_PART, CalibrationWalk
+from quantize.calibrate.walk import CalibrationWalk
+from quantize.heal.heal import HealListener, Samples, heal
+from quantize.heal.heal import clean as clean_healing
 from quantize.output.companions import gptq_settings
 from quantize.output.layout import SHARD_BYTES, lay_out, source_header
 from quantize.output.shards import DTYPES
@@ -45,6 +48,8 @@ class CalibrationSettings:
     """Samples in one forward pass."""
     offload: Path | None = None
     """The directory of hidden states between layers; with the unfinished output if None."""
+    heals: bool = False
+    """Whether scales, norms and biases are trained at the end."""
 
     def disk_bytes(self, stored: StoredModel) -> int:
         """Bytes of hidden states on the disk."""
@@ -74,6 +79,7 @@ def quantize_checkpoint(
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
     listener: Listener = lambda progress: None,
+    heal_listener: HealListener = lambda done, of: None,
     finish: Finish = lambda directory, journal: None,
     by_shards: ByShards | None = None,
 ) -> None:
@@ -104,6 +110,7 @@ def quantize_checkpoint(
         gptq_settings(formats),
         _depends_on(supply, recipe, shard_bytes, calibration),
         (calibration.disk_bytes(stored) if calibration and beside else 0)
+        + (healing_disk_bytes(formats) if calibration and calibration.heals else 0)
         + (by_shards.scratch_bytes if by_shards else 0),
         supply,
         by_shards.observe if by_shards else lambda weights: None,
@@ -111,7 +118,9 @@ def quantize_checkpoint(
 
     def make_source(target: Target) -> PartSource:
         if recipe.is_calibrated and calibration:
-            return CalibratedParts(stored, recipe.method, formats, calibration, target)
+            return CalibratedParts(
+                stored, recipe.method, formats, calibration, target, heal_listener
+            )
         return RoundedParts(stored, formats)
 
     write_checkpoint(
@@ -135,6 +144,9 @@ class RoundedParts:
     def drop(self, weights: list[Weight]) -> None:
         """Nothing is kept between parts."""
 
+    def complete(self) -> None:
+        """Without samples there is nothing to train by."""
+
     def clean(self) -> None:
         """Nothing is kept between parts."""
 
@@ -149,9 +161,11 @@ class CalibratedParts(RoundedParts):
         formats: Mapping[Weight, WeightFormat],
         settings: CalibrationSettings,
         target: Target,
+        heal_listener: HealListener,
     ) -> None:
         super().__init__(stored, formats)
-        self._target, self._offload = target, None
+        self._target, self._offload, self._settings = target, None, settings
+        self._heal_listener = heal_listener
         directory = target.directory
         if settings.offload is not None:
             # Two outputs may share the directory, so each has its own inside it.
@@ -183,8 +197,28 @@ class CalibratedParts(RoundedParts):
         if weights[0].layer is not None:
             self._walk.drop(weights[0].layer)
 
+    def complete(self) -> None:
+        """Train what is stored beside the codes, if this is asked for and not yet done."""
+        settings, journal = self._settings, self._target.journal
+        if not settings.heals or journal.healed:
+            return
+        samples = Samples(
+            settings.calibration.token_ids,
+            self._walk.source_states,
+            settings.dtype,
+        )
+        healed = heal(
+            self._target.directory,
+            self._stored,
+            samples,
+            device=settings.device,
+            listener=self._heal_listener,
+        )
+        journal.healed = asdict(healed)
+
     def clean(self) -> None:
-        """Delete all hidden states."""
+        """Delete all hidden states, and the files of the training."""
+        clean_healing(self._target.directory)
         self._walk.clean()
         if self._offload:
             self._offload.rmdir()
@@ -230,4 +264,5 @@ def _depends_on(
         facts["calibration"] = calibration.calibration.record
         facts["arithmetic"] = f"{calibration.dtype} on {calibration.device.type}"
         facts["batch"] = calibration.batch
+        facts["healing"] = calibration.heals
     return facts

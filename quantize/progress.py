@@ -20,7 +20,7 @@ from glm4q.terminal.screen.console import Console
 from quantize.parts import PartProgress
 
 QUALITY_LINES = 4
-"""Lines about measuring quality where there is no terminal."""
+"""Lines about the healing, and about measuring quality, where there is no terminal."""
 
 
 class QuantizeProgress(ExitStack):
@@ -66,6 +66,10 @@ class QuantizeProgress(ExitStack):
     def measure(self, done: int, of: int) -> None:
         """Show through how many layers the held-out text has passed."""
         self._show("measuring quality", "layer", done, of)
+
+    def heal(self, done: int, of: int) -> None:
+        """Show how many steps of the training are done."""
+        self._show("training scales and norms", "step", done, of)
 
     def sense(self, done: int, of: int) -> None:
         """Show how far it is measured what each matrix costs."""

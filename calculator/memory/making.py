@@ -32,6 +32,9 @@ STAGE_LINEARS = (
 """Linears of a layer that share an input, in the order in which they are calibrated."""
 WITH_SUMS_OF_ONE_WEIGHT = ("self_attn.o_proj", "mlp.down_proj")
 """Linears whose output joins the residual stream: sums over tokens are those of this one weight."""
+CHECKING_PART = 4
+"""One sample in four checks how far the others are to be trusted, before it calibrates too. With
+method auto it chooses between methods, and calibrates none."""
 PROCESS_BYTES = 300 << 20
 """Python with torch takes 225 MiB before a model is read (benchmarks/quantize_memory.py)."""
 ROUNDING_BYTES = NUMBERS_AT_ONCE * 12

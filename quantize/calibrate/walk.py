@@ -15,6 +15,7 @@ from torch import Tensor
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import CheckpointError
+from calculator.memory.making import CHECKING_PART
 from calculator.model.architecture import EMBEDDING
 from calculator.model.architecture import weights as inventory
 from calculator.model.formats import WeightFormat
@@ -32,9 +33,11 @@ from quantize.methods.codes import Codes
 from quantize.methods.moments import Moments
 
 STREAMS = ("source", "quantized")
-CHECKING_PART = 4
-"""One sample in four checks how far the others are to be trusted, before it calibrates too. With
-method auto it chooses between methods, and calibrates none."""
+
+
+def checking_samples(samples: int) -> range:
+    """The samples that check; none where there are too few."""
+    return range(samples - samples // CHECKING_PART, samples)
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,8 @@ class CalibrationWalk:
             )
             for name in STREAMS
         }
-        checking = samples // CHECKING_PART if method in CHECKED else 0
-        self._checking = range(samples - checking, samples)
+        none = range(samples, samples)
+        self._checking = checking_samples(samples) if method in CHECKED else none
         # A batch either calibrates or checks, as a whole.
         self._batches = [
             (start, min(start + batch, end))
@@ -103,6 +106,11 @@ class CalibrationWalk:
                 for start, stop in self._batches:
                     states.write(start, rows[self._token_ids[start:stop]])
                 states.sync()
+
+    @property
+    def source_states(self) -> Path:
+        """The file of the source's states behind the last layer, when all layers are done."""
+        return states_path(self._directory, STREAMS[0], self._stored.config.num_hidden_layers)
 
     def drop(self, layer: int) -> None:
         """Delete the states before a layer, once those after it are safe."""

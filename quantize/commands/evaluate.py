@@ -17,9 +17,9 @@ from glm4q.commands.options import compute, output
 from glm4q.commands.options.declare import option
 from glm4q.kernels.choose import candidates
 from glm4q.planning.devices import choose_device, choose_dtype
-from quantize.examine import read_held_out
 from quantize.quality.evaluate import Evaluation
 from quantize.quality.evaluate import evaluate as evaluate_models
+from quantize.quality.examine import read_held_out
 from quantize.quality.predictor import ComputeSettings
 
 WIDTH = 160

@@ -25,8 +25,8 @@ FILLING = "Filling a card"
 METHOD_DEFAULT = "gptq for int4, rtn for int8"
 
 
-def _calibration(text: str, *, default: str | bool = True, **limits: int) -> Any:
-    return option(text, topic=CALIBRATION, default=default, **limits)
+def _calibration(text: str, *names: str, default: str | bool = True, **limits: int) -> Any:
+    return option(text, *names, topic=CALIBRATION, default=default, **limits)
 
 
 Source = Annotated[
@@ -69,6 +69,10 @@ HeldOutText = Annotated[
 ]
 NoQuality = Annotated[
     bool, option("Do not measure quality at the end.", "--no-quality", topic=CALIBRATION)
+]
+Heal = Annotated[
+    bool,
+    _calibration("Train scales, norms and biases by the samples at the end.", "--heal/--no-heal"),
 ]
 MaxMemory = Annotated[
     str | None, size("The most memory that the run may take", default="what it needs")

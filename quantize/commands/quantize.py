@@ -21,10 +21,10 @@ from quantize.by_bitsandbytes import write_by_bitsandbytes
 from quantize.commands import options as option
 from quantize.commands.filling import FillRequest, fill
 from quantize.commands.samples import AskedSamples
-from quantize.examine import HeldOut, read_domains, read_held_out
 from quantize.job import Job
 from quantize.output.target import refuse_output
 from quantize.progress import QuantizeProgress
+from quantize.quality.examine import HeldOut, read_domains, read_held_out
 from quantize.quality.predictor import ComputeSettings
 from quantize.recipe import Recipe, make_recipe, read_recipe
 
@@ -51,6 +51,7 @@ def quantize(
     samples: option.Samples = 128,
     length: option.Length = 512,
     seed: option.Seed = 0,
+    heal: option.Heal = False,
     held_out: option.HeldOutText = None,
     no_quality: option.NoQuality = False,
     max_memory: option.MaxMemory = None,
@@ -102,6 +103,7 @@ def quantize(
         _held_out(held_out, no_quality, stored),
         offload_dir,
         limit,
+        heals=heal,
         note=filled.keep if filled else lambda directory: None,
     )
     if device == "auto":

@@ -36,6 +36,8 @@ class Journal:
     peak_bytes: int = 0
     """The peak memory of all processes that worked on this output."""
     reports: list[dict[str, Any]] = field(default_factory=list)
+    healed: dict[str, Any] | None = None
+    """What healing did; None before it has ended, or where it was not asked for."""
 
 
 class Target:
@@ -141,6 +143,7 @@ def read_journal(output: Path) -> Journal | None:
     except TypeError:
         raise CheckpointError(f"{path} is no journal; delete {path.parent} to begin anew") from None
     whole = isinstance(journal.asked, dict) and isinstance(journal.reports, list)
+    whole = whole and isinstance(journal.healed, dict | None)
     counts = (journal.parts, journal.tensors, journal.peak_bytes)
     if not whole or not all(type(count) is int and count >= 0 for count in counts):
         raise CheckpointError(f"{path} is no journal; delete {path.parent} to begin anew")

@@ -71,6 +71,7 @@ def _lines(record: dict[str, Any]) -> list[str]:
         f"{human_bytes(checkpoint['bytes'])}, from {human_bytes(source['bytes'])}",
         *(f"- {_matches(rule[:-1])}: {rule[-1]}" for rule in checkpoint["rules"]),
         *_of_calibration(record["calibration"]),
+        *_of_healing(record.get("healed")),
         *_of_held_out(record["held_out"]),
         f"- {run['seconds']:.0f} s; at most {human_bytes(run['peak_bytes'])} of memory, "
         f"{human_bytes(run['predicted_bytes'])} were planned; {run['arithmetic']}",
@@ -105,6 +106,18 @@ def _of_calibration(calibration: dict[str, Any] | None) -> list[str]:
             **calibration
         )
     ]
+
+
+def _of_healing(healed: dict[str, Any] | None) -> list[str]:
+    if healed is None:
+        return []
+    line = f"- Scales, norms and biases trained in {counted(healed['steps'], 'step')}"
+    if checks := healed["divergences"]:
+        line += (
+            f"; KL divergence {checks[0]:.4f} nats before and {min(checks):.4f} after, on samples "
+            "that trained nothing"
+        )
+    return [line]
 
 
 def _of_held_out(held_out: dict[str, Any] | None) -> list[str]:

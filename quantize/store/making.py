@@ -17,7 +17,6 @@ from glm4q.kernels.choose import candidates
 from glm4q.planning.devices import choose_device, choose_dtype
 from glm4q.planning.named_model import ModelRequest
 from quantize.calibrate.samples import Calibration, read_calibration
-from quantize.examine import HeldOut, read_domains
 from quantize.job import Job
 from quantize.output.checksums import CHECKSUMS, write_checksums
 from quantize.output.layout import lay_out, total_bytes
@@ -25,6 +24,7 @@ from quantize.output.target import partial_directory, refuse_full_disk
 from quantize.parts import parts_of
 from quantize.pipeline import ByShards
 from quantize.progress import QuantizeProgress
+from quantize.quality.examine import HeldOut, read_domains
 from quantize.quality.predictor import ComputeSettings
 from quantize.quality.recorded import SourceRecord
 from quantize.recipe import make_recipe

@@ -1,6 +1,7 @@
 """Calibrated runs on tiny models: what several tests share."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -37,10 +38,15 @@ def calibration(stored: StoredModel, directory: Path, *, seed: int = 0) -> Calib
 
 
 def quantized(
-    source: Path, output: Path, method: str, weight_format: WeightFormat = INT4
+    source: Path,
+    output: Path,
+    method: str,
+    weight_format: WeightFormat = INT4,
+    *,
+    heals: bool = False,
 ) -> StoredModel:
     """A checkpoint made by a method."""
     stored = StoredModel.open(source)
-    shown = settings(stored, output.parent)
+    shown = replace(settings(stored, output.parent), heals=heals)
     quantize_checkpoint(stored, output, Recipe(weight_format, method=method), calibration=shown)
     return StoredModel.open(output)

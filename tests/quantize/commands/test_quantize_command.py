@@ -11,7 +11,7 @@ import torch
 
 from calculator.checkpoint.stored import StoredModel
 from glm4q.cli import main
-from quantize.examine import BUILT_IN
+from quantize.quality.examine import BUILT_IN
 from tests.quantize.calibrated import token_file
 
 

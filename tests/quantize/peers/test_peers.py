@@ -23,6 +23,7 @@ from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe, recipe_of_widths
 from tests import tiny
 from tests.glm4q.memories import load_on_cpu, memory_of, runner_of
+from tests.quantize.calibrated import quantized
 
 pytestmark = [
     pytest.mark.peers,
@@ -106,6 +107,8 @@ def test_tiny_checkpoints_in_every_format(model_type: str, tmp_path: Path) -> No
     for number, weight_format in enumerate(formats):
         quantize_checkpoint(StoredModel.open(source), tmp_path / str(number), Recipe(weight_format))
         questions.append((tmp_path / str(number), prompt))
+    healed = quantized(source, tmp_path / "healed", "awq", heals=True)
+    questions.append((healed.directory, prompt))
     for theirs, question in zip(_read_by_transformers(questions, tmp_path), questions, strict=True):
         difference = _read(*question)[1] - theirs[1]
         # Its asymmetric kernel rounds scales and zeros; a zero point one off would be over 1 here.

@@ -9,8 +9,8 @@ import torch
 
 from calculator.checkpoint.stored import StoredModel
 from quantize.calibrate import samples
-from quantize.examine import BUILT_IN, DATA, DOMAINS, read_domains
 from quantize.quality.evaluate import evaluate
+from quantize.quality.examine import BUILT_IN, DATA, DOMAINS, read_domains
 from quantize.quality.predictor import ComputeSettings, Windows
 from quantize.quality.report import held_out_record, write_report
 from tests.quantize.calibrated import quantized

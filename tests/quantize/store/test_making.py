@@ -66,7 +66,7 @@ def short_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "samples.jsonl").write_text("\n".join(samples))
     (tmp_path / "held-out.txt").write_text("The quality is measured on this text. " * 20)
     monkeypatch.setattr("quantize.calibrate.samples.BUILT_IN", tmp_path / "samples.jsonl")
-    monkeypatch.setattr("quantize.examine.BUILT_IN", tmp_path / "held-out.txt")
+    monkeypatch.setattr("quantize.quality.examine.BUILT_IN", tmp_path / "held-out.txt")
 
 
 def test_int4_by_gptq_equals_that_of_a_whole_source_and_so_does_its_quality(

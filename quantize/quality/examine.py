@@ -127,6 +127,7 @@ class Examination:
                 "bytes": _bytes(output),
             },
             "calibration": self.calibration.record if self.calibration else None,
+            "healed": journal.healed,
             "held_out": held_out,
             "linears": journal.reports,
             "run": {

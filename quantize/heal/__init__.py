@@ -1,0 +1,1 @@
+"""Healing: after the codes are fixed, what is stored beside them is trained against the source."""

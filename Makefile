@@ -194,7 +194,7 @@ bench-server-llama: demo $(WHEEL_DONE)
 
 # Whether vLLM, on this CPU, reads our checkpoints and gives our answers (docs/scale.md).
 check-vllm: demo $(VLLM_DONE)
-	$(BIN)/python -m benchmarks.vllm.answers $(DEMO)/bf16 $(DEMO)/int4
+	$(BIN)/python -m benchmarks.vllm.answers $(DEMO)/bf16 $(DEMO)/int4 $(DEMO)/int8
 
 # Answers that quote their prompt and answers that do not, with drafts and without.
 bench-draft: demo

@@ -3,12 +3,15 @@
     python -m benchmarks.vllm.answers CHECKPOINT...
 
 vLLM computes on the CPU, by its wheel for CPUs, whose GPTQ kernel needs AVX-512. Each answer at
-temperature 0 is compared with that of glm4q, token by token.
+temperature 0 is compared with that of glm4q, token by token; where they part, it is told how far
+apart glm4q's two likeliest tokens are there. A checkpoint that vLLM does not load is named with its
+reason.
 """
 
 import argparse
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -19,7 +22,8 @@ from typing import Any
 
 from benchmarks.machine import GLM4Q, describe_machine
 from calculator.questions.fit import Wish
-from glm4q.decode.generate import generate, token_ids
+from glm4q.decode.answer import Token
+from glm4q.decode.generate import generate
 from glm4q.decode.sampling import SamplingParams
 from glm4q.engine import LLM
 
@@ -29,8 +33,12 @@ TOKENS = 32
 ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
 
 
+class RefusedError(Exception):
+    """vLLM does not do it; the message is its reason."""
+
+
 def ask(command: Sequence[str], given: Any) -> Any:
-    """What the worker answers. The program ends where the worker fails."""
+    """Return what the worker answers. Raises RefusedError where it fails."""
     ran = subprocess.run(
         [str(PYTHON), str(WORKER), *command],
         input=json.dumps(given),
@@ -39,7 +47,8 @@ def ask(command: Sequence[str], given: Any) -> Any:
         env={**os.environ, **ENVIRONMENT},
     )
     if ran.returncode:
-        sys.exit(f"vLLM failed: {' '.join(command)}\n{ran.stderr[-3000:]}")
+        reasons = re.findall(r"\b(?:Value|NotImplemented|Type|Key|OS)Error: .*", ran.stderr)
+        raise RefusedError(reasons[-1] if reasons else ran.stderr[-3000:])
     return json.loads(ran.stdout)
 
 
@@ -70,25 +79,52 @@ def check_answers(checkpoint: Path) -> None:
         )
         for question in QUESTIONS
     ]
-    params = SamplingParams(temperature=0, max_tokens=TOKENS, stop_token_ids=llm.stop_token_ids)
+    params = SamplingParams(
+        temperature=0,
+        max_tokens=TOKENS,
+        stop_token_ids=llm.stop_token_ids,
+        log_probabilities=2,
+    )
     runner = llm.new_runner()
-    ours = [list(token_ids(generate(runner, prompt, params))) for prompt in prompts]
-    told = ask(["answer", str(checkpoint), str(TOKENS)], prompts)
-    print(f"{checkpoint}: {told['architecture']}, quantization {told['quantization']}")
-    for question, mine, tokens in zip(QUESTIONS, ours, told["tokens"], strict=True):
-        # vLLM tells the token that ends an answer too.
+    ours = [
+        [event for event in generate(runner, prompt, params) if isinstance(event, Token)]
+        for prompt in prompts
+    ]
+    try:
+        loaded = ask(["answer", str(checkpoint), str(TOKENS)], prompts)
+    except RefusedError as error:
+        print(f"{checkpoint}: vLLM does not load it: {error}")
+        return
+    print(f"{checkpoint}: {loaded['architecture']}, quantization {loaded['quantization']}")
+    for question, mine, tokens in zip(QUESTIONS, ours, loaded["tokens"], strict=True):
+        # vLLM gives the token that ends an answer too.
         theirs = list(takewhile(lambda token: token not in params.stop_token_ids, tokens))
-        pairs = zip(mine, theirs, strict=False)
-        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-        equal = "all the same" if mine == theirs else f"the first {same} the same"
-        print(f"  {question} {len(mine)} tokens, {equal}")
+        print(f"  {question} {len(mine)} tokens, {_compared(mine, theirs)}")
+
+
+def _compared(mine: Sequence[Token], theirs: Sequence[int]) -> str:
+    """Say how many of the first tokens are the same, and how near the choice was behind them."""
+    pairs = zip(mine, theirs, strict=False)
+    same = sum(1 for _ in takewhile(lambda pair: pair[0].token == pair[1], pairs))
+    if same == len(mine) == len(theirs):
+        return "all the same"
+    if same == len(mine) or (likely := mine[same].log_probabilities) is None:
+        return f"the first {same} the same, and vLLM goes on"
+    # Of two equally likely tokens either may stand first.
+    other, value = next(pair for pair in likely.top if pair[0] != mine[same].token)
+    whose = "vLLM's" if other in theirs[same : same + 1] else "which is not vLLM's"
+    gap = f"{likely.picked - value:.3f} below the likeliest"
+    return f"the first {same} the same; there the second likeliest, {whose}, lies {gap}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoints", type=Path, nargs="+")
     options = parser.parse_args()
-    check_command(options.checkpoints[0])
+    try:
+        check_command(options.checkpoints[0])
+    except RefusedError as error:
+        sys.exit(f"vLLM refuses the printed command: {error}")
     for checkpoint in options.checkpoints:
         check_answers(checkpoint)
     print(describe_machine())

@@ -1,4 +1,4 @@
-// What a screen reader says beside what it reads, and what stands in a small line for all.
+// Tells a screen reader what happens, and shows short notices to all.
 import { $ } from "./calculator/elements.js";
 
 let clearing = 0;

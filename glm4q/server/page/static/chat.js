@@ -1,4 +1,4 @@
-// The chat: which conversation is open, which answers run, and what a person can do.
+// The chat knows which conversation is open and which answers run, and does what a person asks.
 import { announce, notice } from "./announce.js";
 import { $ } from "./calculator/elements.js";
 import { addMessage, choose, lastOf, newConversation, openCalls, REFUSED, ROOT, shown } from "./conversation.js";

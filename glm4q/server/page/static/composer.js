@@ -32,7 +32,7 @@ export function showComposer(chat) {
   button.title = chat.isRunning ? "Stop (Esc)" : "Send (Enter)";
 }
 
-// How much of the context the conversation takes, once an answer has told it.
+// Show how much of the context the conversation takes, which is known after its first answer.
 export function showContext(tokens, context) {
   $("context-part").hidden = !tokens;
   $("context-meter").max = context;

@@ -28,15 +28,15 @@ export function titleOf(text) {
   return line.length > 60 ? line.slice(0, 59).trimEnd() + "…" : line;
 }
 
-// The chosen messages, the first first.
+// The chosen messages, from the first to the last.
 export function shown(conversation) {
-  const path = [];
+  const messages = [];
   let at = conversation.chosen[ROOT];
   while (at && conversation.messages[at]) {
-    path.push(conversation.messages[at]);
+    messages.push(conversation.messages[at]);
     at = conversation.chosen[at];
   }
-  return path;
+  return messages;
 }
 
 export const lastOf = (conversation) => shown(conversation).at(-1)?.id ?? ROOT;
@@ -54,20 +54,20 @@ export function choose(conversation, message) {
 
 // The calls of the last answer that have no result yet.
 export function openCalls(conversation) {
-  const path = shown(conversation), at = path.findLastIndex((message) => message.role === "assistant");
+  const messages = shown(conversation), at = messages.findLastIndex((message) => message.role === "assistant");
   if (at < 0) return [];
-  const answered = new Set(path.slice(at + 1).map((message) => message.callId));
-  if (path.slice(at + 1).some((message) => message.role !== "tool")) return [];
-  return (path[at].calls ?? []).filter((call) => !answered.has(call.id));
+  const answered = new Set(messages.slice(at + 1).map((message) => message.callId));
+  if (messages.slice(at + 1).some((message) => message.role !== "tool")) return [];
+  return (messages[at].calls ?? []).filter((call) => !answered.has(call.id));
 }
 
-// What the server is sent: the chosen messages up to that one. Thoughts are not sent again, and an
-// answer that failed before its first word is not either.
+// The messages that the server is sent: the chosen ones up to that one. Thoughts are not sent again,
+// nor is an answer that failed before its first word.
 export function requestMessages(conversation, upTo) {
-  const path = shown(conversation), end = path.findIndex((message) => message.id === upTo);
-  const messages = path.slice(0, end + 1).flatMap(requestMessage);
+  const messages = shown(conversation), end = messages.findIndex((message) => message.id === upTo);
+  const sent = messages.slice(0, end + 1).flatMap(requestMessage);
   const system = conversation.settings.system.trim();
-  return system ? [{ role: "system", content: system }, ...messages] : messages;
+  return system ? [{ role: "system", content: system }, ...sent] : sent;
 }
 
 function requestMessage(message) {

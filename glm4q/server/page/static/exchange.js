@@ -1,4 +1,4 @@
-// One answer of the model: the request, the stream into a message, and why it ended.
+// Gets one answer of the model: sends the request, fills a message from the stream, and notes why it ended.
 import { streamChat } from "./api.js";
 import { addMessage, requestMessages } from "./conversation.js";
 import { readTools } from "./tools.js";

@@ -1,4 +1,4 @@
-// What this run holds now beside its plan, and the calculator, which begins with this run.
+// Shows what this run holds now beside its plan, and the calculator, which begins with this run.
 import { getJson } from "./api.js";
 import { startCalculator } from "./calculator/calculator.js";
 import { $, cell, COLOURS, element, row } from "./calculator/elements.js";
@@ -64,10 +64,10 @@ function showBars(planned, held) {
 }
 
 function bar(bytes, most, colour, kind) {
-  const made = element("span", undefined, kind);
-  made.style.width = `${100 * bytes / most}%`;
-  made.style.background = colour;
-  return made;
+  const span = element("span", undefined, kind);
+  span.style.width = `${100 * bytes / most}%`;
+  span.style.background = colour;
+  return span;
 }
 
 function showRows({ rows, context }) {

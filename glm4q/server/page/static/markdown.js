@@ -50,7 +50,7 @@ DOMPurify.addHook("afterSanitizeAttributes", (node) => {
 export const sanitized = (html) => DOMPurify.sanitize(html, ALLOWED);
 
 // Show a text in an element again and again while it grows: blocks whose source has not changed
-// keep their elements, so a selection in them stays and only the last block is made anew.
+// keep their elements, so a selection in them stays and only the last block is written again.
 export class GrowingMarkdown {
   constructor(element, finishBlock) {
     this.element = element;

@@ -8,10 +8,10 @@ import { editor } from "./editor.js";
 import { iconButton } from "./icons.js";
 import { GrowingMarkdown } from "./markdown.js";
 
-const WORDS = { waiting: "Waiting for its turn", reading: "Reading the prompt", thinking: "", writing: "", done: "" };
+const WORDS = { waiting: "Waiting for a free place", reading: "Reading the prompt", thinking: "", writing: "", done: "" };
 const ENDINGS = {
   stopped: "Stopped.",
-  length: "Cut off: the answer reached its limit or the end of the context.",
+  length: "Cut off: the answer reached its limit or the end of the context, or it repeated itself.",
   stop: "", tool_calls: "", error: "",
 };
 
@@ -50,7 +50,7 @@ export class MessageView {
     this.element.append(this.thoughts, this.content, this.calls.element, this.status, this.problem);
   }
 
-  // Show what the message has become.
+  // Show the message as it is now.
   update(conversation) {
     const { message } = this;
     if (message.role === "assistant") this.updateAnswer(conversation);

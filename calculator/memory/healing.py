@@ -66,7 +66,7 @@ def healing_memory(
         "states before every layer": 4 * tokens * config.hidden_size
         * (config.num_hidden_layers + 2),
         "what a layer keeps for its gradients": 4 * tokens * of_token,
-        "logits of both": 5 * 4 * HEALED_POSITIONS * config.vocab_size,
+        "logits, and what is computed of them": 8 * 4 * HEALED_POSITIONS * config.vocab_size,
     })  # fmt: skip
 
 

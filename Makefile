@@ -60,7 +60,7 @@ test-avx2: $(VENV)/test.done
 npm-clients:
 	npm install --silent --no-audit --no-fund --prefix build/peers/npm openai@7.57.0
 
-# Claude Code and Codex, which tests let work with a scripted model; some 500 MB. Without them those
+# Claude Code and Codex, which tests let work with a scripted model; some 800 MB. Without them those
 # tests are skipped.
 npm-agents:
 	npm install --silent --no-audit --no-fund --prefix build/peers/npm-agents \

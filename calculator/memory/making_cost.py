@@ -43,8 +43,8 @@ rates follow from 201 s of CPU time for a layer of 204 million numbers and 8 x 5
 QUALITY_RATE: Span = (2e10, 1e11)
 """Numbers of weights x tokens that two cores take a second while quality is measured: assumed."""
 GPTQ_BAND: Span = (0.6, 2.0)
-"""Machines differ from the one that was measured: with AVX2 alone the same takes 1.8 times as
-long."""
+"""Machines differ from the one that was measured: with AVX2 alone the rates of its products let
+expect 1.8 times as long, which was not measured."""
 
 COLUMN_LAUNCHES = 40
 """Launches of torch's operators for each input of a weight and each ROWS of its outputs: 12 in

@@ -58,10 +58,7 @@ def parts_of(stored: StoredModel) -> list[Part]:
         for layer in range(config.num_hidden_layers)
     ]
     behind = tuple(weight for weight in every if weight.layer is None and weight.role == "norm")
-    return [
-        Part(members, tuple(_trained(stored, members)))
-        for members in (*layers, behind)
-    ]  # fmt: skip
+    return [Part(members, tuple(_trained(stored, members))) for members in (*layers, behind)]
 
 
 def _trained(stored: StoredModel, members: tuple[Weight, ...]) -> Iterator[Trained]:

@@ -93,7 +93,7 @@ def _train(
     samples: Samples,
     listener: HealListener,
 ) -> None:
-    """Take all steps that are left, and keep the progress after each of them."""
+    """Take all steps that are left, and keep the progress now and then."""
     count, tokens = samples.token_ids.shape
     checking = checking_samples(count)
     schedule = Schedule(checking.start)

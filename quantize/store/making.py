@@ -234,7 +234,7 @@ def about_quick() -> str:
     """Say what rounding without samples loses."""
     return (
         "--quick rounds to nearest without samples, which loses more: on the demo model the "
-        "perplexity of INT4 rises by 37 % instead of 2 % (docs/quantize.md)"
+        "perplexity of INT4 rises by 24 % instead of 4 % (benchmarks/RESULTS.md)"
     )
 
 

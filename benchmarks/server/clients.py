@@ -27,6 +27,7 @@ class Seen:
     text: str = ""
     tokens: int = 0
     to_first: float = 0.0
+    """Seconds until its first text, or until its end where it has no text."""
     between: list[float] = field(default_factory=list)
     """Seconds from each piece of the text to the next."""
 
@@ -88,6 +89,8 @@ def _seen(arrivals: Arrivals, begun: float) -> Seen:
             seen.to_first = moment - begun
         last = moment
         seen.text += text
+    if not seen.text:
+        seen.to_first = arrivals.pieces[-1][0] - begun
     return seen
 
 

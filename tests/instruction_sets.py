@@ -1,11 +1,13 @@
 """The instruction sets of the native extension, forced by name; and a machine that has fewer."""
 
+import sys
 from collections.abc import Callable
 
 import pytest
 import torch
 
 from glm4q.kernels.cpu.extension import extension
+from tests.paths import ROOT
 
 X86 = ("avx512_bf16", "avx512", "avx_vnni", "avx2", "scalar")
 ARM = ("neon", "scalar")
@@ -58,3 +60,15 @@ def limit_to(newest: str) -> None:
     native.find_instruction_set = find_instruction_set  # type: ignore[attr-defined]
     if newest != "avx512_bf16":
         torch.cpu._is_avx512_bf16_supported = lambda: False
+
+
+def program(newest: str | None) -> list[str]:
+    """Begin the command line of a process of glm4q, limited as this one by `--instruction-set`."""
+    if newest is None:
+        return [sys.executable, "-m", "glm4q"]
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        f"from tests.instruction_sets import limit_to; limit_to({newest!r})\n"
+        "from glm4q.cli import main; sys.exit(main())"
+    )
+    return [sys.executable, "-c", code]

@@ -4,7 +4,6 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from glm4q.decode.sampling import SamplingParams
 from glm4q.engine import LLM
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
+from tests.instruction_sets import program
 
 QUESTIONS = ["Hello", "What is GPTQ?", "And a longer one, with more words in it"]
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
@@ -39,8 +39,11 @@ def int8(chat_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @contextmanager
-def served(checkpoint: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    command = [sys.executable, "-m", "glm4q", "serve", str(checkpoint), "--port", "0"]
+def served(
+    checkpoint: Path, *options: str, newest: str | None = None
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """newest: the newest instruction set that the server finds."""
+    command = [*program(newest), "serve", str(checkpoint), "--port", "0"]
     command += ["--parallel", "2", "--context", "512", "--name", "tiny", "--device", "cpu"]
     command += options
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -80,11 +83,12 @@ def check_what_is_held(url: str) -> None:
 
 
 def test_clients_at_once_get_the_answers_of_a_chat_and_a_stream_ends_after_sigterm(
-    int8: Path,
+    int8: Path, request: pytest.FixtureRequest
 ) -> None:
+    newest = request.config.getoption("--instruction-set")
     llm = LLM.load(int8, device="cpu", wish=Wish(context=512))
     expected = ["".join(llm.session().ask(question, GREEDY)) for question in QUESTIONS]
-    with served(int8) as (process, url):
+    with served(int8, newest=newest) as (process, url):
         with ThreadPoolExecutor(8) as pool:  # more clients than rows
             answers = list(pool.map(lambda question: ask(url, question), QUESTIONS * 4))
         check_what_is_held(url.removesuffix("/v1"))

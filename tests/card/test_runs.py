@@ -289,7 +289,7 @@ def test_a_replayed_step_launches_the_same_kernels_at_the_same_addresses(
             # Only the sampler allocates, and its numbers are the plan's "sampling".
             assert all(is_sampler(event.place) for event in trace.of("allocate"))
         assert seen[0] == seen[1]
-        assert len(seen[0]) > 20
+        assert len(seen[0]) > 10  # products of bf16 weights are torch's, and no launches of ours
 
 
 @pytest.mark.parametrize("batch", [2, 3])

@@ -67,7 +67,9 @@ class Runner:
         step.
         """
         caches = (self.memory.cache,) if caches is None else caches
-        new, is_decoding = input_ids.shape[1], last == input_ids.shape[1]
+        new = input_ids.shape[1]
+        # Several tokens that come first are a prompt, even where all of their logits are asked for.
+        is_decoding = last == new and (new == 1 or all(cache.length for cache in caches))
         if is_decoding:
             input_ids = self._filled_up(input_ids, caches)
         tokens = input_ids.shape[1]

@@ -43,7 +43,10 @@ PAPER: list[tuple[str, WeightFormat, WeightFormat, dict[str, Any]]] = [
     ("RTX 4090", BF16, BF16, {"context": 4096, "kv": "bf16"}),
     ("RTX 5070", LAYERS4, LAYERS8, {"context": 131_072, "kv": "int4", "embedding": "host"}),
     ("RTX 5070", LAYERS4, LAYERS8, {"context": 8192, "kv": "int8", "draft_tokens": 7}),
-    ("RTX 2060", ASYMMETRIC, LAYERS8, {"context": 2048, "kv": "k8v4", "gpu_layers": 38}),
+    (
+        *("RTX 2060", ASYMMETRIC, LAYERS8),
+        {"context": 2048, "kv": "k8v4", "gpu_layers": 38, "embedding": "host"},
+    ),
     ("RTX 4090", LLM_INT8, BF16, {"context": 8192, "kv": "int4", "prefill_chunk": 128}),
 ]
 SAMPLE = 2

@@ -57,7 +57,8 @@ class TritonAttention:
         return "is for compute capability 7.5" if not on_turing else _refuses_turing(spec)
 
     def __call__(self, step: Step, cache: LayerCache | LayerRows) -> Tensor:
-        if step.alike and isinstance(cache, LayerCache):
+        # The first tokens of a prompt set the centres of INT4 keys together; no draft comes first.
+        if step.alike and isinstance(cache, LayerCache) and not cache.sets_centers:
             return self._one_after_another(step, cache)
         if step.shape.tokens > 1 or isinstance(cache, LayerRows):
             return append_and_attend(step, cache, self.attend)

@@ -127,6 +127,11 @@ class LayerCache:
         """Tokens of each sequence that can be held."""
         return room_of(self.keys)
 
+    @property
+    def sets_centers(self) -> bool:
+        """Whether the keys that are written next set the centres, all of them together."""
+        return self.keys.centers is not None and not self.length
+
     @classmethod
     def empty(cls, step: Step) -> "LayerCache":
         """Room for the tokens of a step and no more, as they are."""

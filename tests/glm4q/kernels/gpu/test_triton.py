@@ -154,6 +154,19 @@ def test_decode_attention_equals_streaming_attention(
     assert all(len(a) == 2 and not a[0].any() for a, _ in caches)  # the other layer is untouched
 
 
+def test_a_short_prompt_sets_the_centers_of_int4_keys_by_all_of_its_tokens(run: Run) -> None:
+    """A draft has as few tokens, but never comes first: it is appended token by token."""
+    heads, size = (HEADS.num_attention_heads, HEADS.num_key_value_heads), HEADS.head_dim
+    new = tuple(
+        2 * torch.randn(1, 3, count, size).bfloat16() for count in (heads[0], *heads[1:] * 2)
+    )
+    given = torch.empty(2, 1, heads[1], 0, size)
+    ours, theirs, caches = run(interpreted.attend, HEADS, "int4", given, new, 160)
+    error = (ours.float() - theirs.float()).norm(dim=-1) / theirs.float().norm(dim=-1)
+    assert error.max() < 1e-2  # both are rounded to bfloat16
+    assert all(torch.equal(a, b) for a, b in caches)
+
+
 @pytest.mark.parametrize(
     ("config", "cached", "tokens"),
     [(HEADS, 0, 6), (HEADS, 70, 3), (HEADS, 130, 5), (SMALL_HEADS, 5, 30), (SMALL_HEADS, 99, 2)],

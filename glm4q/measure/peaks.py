@@ -1,7 +1,6 @@
 """Memory as it is counted: by the system, by the GPU's driver, and by torch's allocator."""
 
 import os
-import resource
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,18 +9,11 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-STATUS = Path("/proc/self/status")
+from glm4q.memory.process import peak_bytes
+
 CLEAR = Path("/proc/self/clear_refs")
 FORGET_PEAK = "5"
 """https://man7.org/linux/man-pages/man5/proc_pid_clear_refs.5.html"""
-
-
-def peak_bytes() -> int:
-    """The most memory that this process has held since it began, or since `reset_peak`."""
-    if STATUS.exists():  # Linux's getrusage counts the parent's memory before exec as well
-        (line,) = (each for each in STATUS.read_text().splitlines() if each.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def reset_peak() -> int:

@@ -17,8 +17,9 @@ from glm4q.decode.runner import Runner
 from glm4q.decode.sampling import SamplingParams
 from glm4q.engine import load_as_planned, new_runner
 from glm4q.measure.bandwidth import measure_read_bandwidth
-from glm4q.measure.peaks import peak_bytes, reset_peak
+from glm4q.measure.peaks import reset_peak
 from glm4q.measure.workload import Workload
+from glm4q.memory.process import peak_bytes
 from glm4q.model.loader import held_tensors
 from glm4q.planning.machine import Machine
 from glm4q.planning.plan import RunPlan

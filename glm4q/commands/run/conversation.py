@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from prompt_toolkit.application import get_app
@@ -14,6 +13,7 @@ from glm4q.chat.sessions.keeper import SessionKeeper
 from glm4q.commands.run.keeping import Running
 from glm4q.decode.sampling import SamplingParams
 from glm4q.engine import LLM
+from glm4q.memory.process import resident_bytes
 from glm4q.terminal.commands import BY_NAME
 from glm4q.terminal.figures import footer
 from glm4q.terminal.keyboard.completion import QuestionCompleter
@@ -66,11 +66,7 @@ def held_bytes(device: torch.device) -> int:
     """Measure this process: torch's allocations on a GPU, and resident memory on the host."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except OSError:  # no Linux
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return resident_bytes()
 
 
 def larger_cache(llm: LLM, tokens: int) -> tuple[str, int] | None:

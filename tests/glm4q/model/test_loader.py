@@ -182,7 +182,7 @@ from pathlib import Path
 from calculator.checkpoint.stored import StoredModel
 from glm4q.kernels.choose import choose_weight_kernels
 from glm4q.model.loader import load_model
-from glm4q.measure.peaks import peak_bytes
+from glm4q.memory.process import peak_bytes
 
 stored = StoredModel.open(Path(sys.argv[1]))
 for _ in range(2):  # the first time much is imported

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -25,6 +26,15 @@ BASE = ModelConfig(
     eos_token_ids=(1,),
 )
 """Widths that GPTQ can pack: multiples of 32."""
+LONG = replace(
+    BASE,
+    vocab_size=96,
+    head_dim=64,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=8192,
+)
+"""A context that the CPU's kernels divide into ranges, and heads that INT4 caches take."""
 
 CLASSES = {"glm": (GlmConfig, GlmForCausalLM), "glm4": (Glm4Config, Glm4ForCausalLM)}
 

@@ -168,3 +168,8 @@ def all_logits(runner: Runner, input_ids: Tensor) -> Tensor:
     normed = model.model.norm(step["hidden_states"], step, step["normed"])
     logits = torch.empty(*input_ids.shape, model.config.vocab_size, dtype=normed.dtype)
     return model.lm_head(normed, step, logits).float()
+
+
+def written(cache: KVCache) -> list[Tensor]:
+    """What a cache holds of its tokens, by view; the rest of its memory was never written."""
+    return [tensor[:, :, :, : cache.length] for tensor in cache.tensors]

@@ -3,7 +3,6 @@ others.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,18 +22,11 @@ from glm4q.memory.kv.cache import KVCache
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests import tiny
-from tests.glm4q.memories import load_on_cpu, memory_of, runner_of
+from tests.glm4q.memories import load_on_cpu, memory_of, runner_of, written
 
 pytestmark = pytest.mark.skipif(extension() is None, reason="the native extension was not built")
 
-CONFIG = replace(
-    tiny.BASE,
-    vocab_size=96,
-    head_dim=64,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    max_position_embeddings=8192,
-)
+CONFIG = tiny.LONG
 DECODING = (5, 900, 7600)
 """Lengths of answers: behind a few tokens, in a second range of the cache, where ranges double."""
 PROMPTED = (3, 700)
@@ -69,14 +61,7 @@ def _filled(runner: Runner) -> list[KVCache]:
 
 
 def _written(caches: Sequence[KVCache]) -> list[Tensor]:
-    """What the cache holds of its tokens; the rest of its memory was never written."""
-    return [
-        tensor[:, :, :, : cache.length].clone()
-        for cache in caches
-        for pair in cache.stores
-        for store in pair
-        for tensor in store.tensors.values()
-    ]
+    return [tensor.clone() for cache in caches for tensor in written(cache)]
 
 
 @pytest.mark.parametrize("kv", KV_FORMATS)

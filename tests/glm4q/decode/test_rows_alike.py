@@ -5,12 +5,10 @@ torch's operators, would round otherwise runs token by token (glm4q/decode/runne
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 
 import pytest
 import torch
-from torch import Tensor
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.memory.workspace import FEW_TOKENS
@@ -19,22 +17,14 @@ from glm4q.decode.row import Row
 from glm4q.decode.runner import Runner
 from glm4q.kernels.cpu.extension import extension
 from glm4q.measure.speed import fill
-from glm4q.memory.kv.cache import KVCache
 from quantize.pipeline import quantize_checkpoint
 from quantize.recipe import Recipe
 from tests import tiny
-from tests.glm4q.memories import load_on_cpu, memory_of, runner_of
+from tests.glm4q.memories import load_on_cpu, memory_of, runner_of, written
 
 pytestmark = pytest.mark.skipif(extension() is None, reason="the native extension was not built")
 
-CONFIG = replace(
-    tiny.BASE,
-    vocab_size=96,
-    head_dim=64,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    max_position_embeddings=8192,
-)
+CONFIG = tiny.LONG
 DEPTHS = (5, 508, 7676)
 """Behind a few tokens; where a second range of the cache begins; and where ranges double."""
 ROOM = 7700
@@ -71,17 +61,12 @@ def _check(runner: Runner) -> None:
         fill(Row(cache), depth)
         input_ids = torch.randint(CONFIG.vocab_size, (1, FEW_TOKENS))
         alone = torch.cat([runner(each).clone() for each in input_ids.split(1, 1)])
-        kept = [tensor.clone() for tensor in _written(cache)]
+        kept = [tensor.clone() for tensor in written(cache)]
         for tokens in (2, 5, FEW_TOKENS):
             cache.truncate(depth)
             together = runner(input_ids[:, :tokens], last=tokens)
             assert torch.equal(together, alone[:tokens]), (depth, tokens)
-        assert all(map(torch.equal, kept, _written(cache)))
-
-
-def _written(cache: KVCache) -> list[Tensor]:
-    """What the cache holds of its tokens; the rest of its memory was never written."""
-    return [tensor[:, :, :, : cache.length] for tensor in cache.tensors]
+        assert all(map(torch.equal, kept, written(cache)))
 
 
 @pytest.mark.parametrize("kv", KV_FORMATS)

@@ -24,14 +24,7 @@ from tests.glm4q.memories import all_logits, load_on_cpu, memory_of, runner_of
 from tests.paths import ROOT
 
 HELD_OUT = ROOT / "quantize" / "data" / "held-out.txt"
-CONFIG = replace(
-    tiny.BASE,
-    vocab_size=96,
-    head_dim=64,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    max_position_embeddings=4096,
-)
+CONFIG = tiny.LONG
 pytestmark = pytest.mark.skipif(extension() is None, reason="the native extension was not built")
 
 UNROUNDED = {4: 1e-6, 8: 1e-4}

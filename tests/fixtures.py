@@ -22,6 +22,7 @@ from calculator.checkpoint.stored import StoredModel
 from calculator.model.formats import BF16, WeightFormat
 from calculator.questions.widths.slots import Widths
 from quantize.pipeline import quantize_checkpoint
+from quantize.quality.examine import DOMAINS
 from quantize.recipe import Recipe, recipe_of_widths
 from tests import tiny
 from tests.chat_checkpoint import save_chat_checkpoint
@@ -54,6 +55,24 @@ LAYERS_OF_SHALLOW = 2
 def chat_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny checkpoint with a tokenizer and a chat template, to chat with and to quantize."""
     return save_chat_checkpoint(tmp_path_factory.mktemp("chat") / "checkpoint")
+
+
+@pytest.fixture
+def short_texts(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put short texts in the place of the built-in ones.
+
+    Each byte is a token of the tiny models, so the built-in texts would take seconds to measure.
+    """
+    directory = tmp_path_factory.mktemp("texts")
+    samples = [json.dumps({"text": f"sample {number}, " * 50}) for number in range(4)]
+    (directory / "samples.jsonl").write_text("\n".join(samples))
+    text = "The quality is measured on this text. " * 4
+    (directory / "held-out.txt").write_text(text)
+    for name in DOMAINS.values():
+        (directory / f"held-out-{name}.jsonl").write_text(json.dumps({"text": text[:80]}))
+    monkeypatch.setattr("quantize.calibrate.samples.BUILT_IN", directory / "samples.jsonl")
+    monkeypatch.setattr("quantize.quality.examine.BUILT_IN", directory / "held-out.txt")
+    monkeypatch.setattr("quantize.quality.examine.DATA", directory)
 
 
 @pytest.fixture(scope="session")

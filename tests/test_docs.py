@@ -37,7 +37,11 @@ def int4(chat_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture
 def place(
-    chat_checkpoint: Path, int4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    chat_checkpoint: Path,
+    int4: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    short_texts: None,
 ) -> Path:
     """A working directory in which the names of the pages exist."""
     (tmp_path / SOURCE).parent.mkdir()

@@ -9,6 +9,11 @@ from huggingface_hub import constants
 from tests.hub_server import Hub, running_hub, set_endpoint
 
 
+@pytest.fixture(autouse=True)
+def _short_texts(short_texts: None) -> None:
+    """Entries are made and measured on short texts: these tests need no good quality."""
+
+
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))

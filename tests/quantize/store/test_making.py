@@ -59,16 +59,6 @@ def measured(directory: Path) -> object:
     return json.loads((directory / JSON_NAME).read_text())["held_out"]
 
 
-@pytest.fixture(autouse=True)
-def short_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short texts in place of the built-in ones: tests need no good quality."""
-    samples = [json.dumps({"text": f"sample {number}, " * 200}) for number in range(4)]
-    (tmp_path / "samples.jsonl").write_text("\n".join(samples))
-    (tmp_path / "held-out.txt").write_text("The quality is measured on this text. " * 20)
-    monkeypatch.setattr("quantize.calibrate.samples.BUILT_IN", tmp_path / "samples.jsonl")
-    monkeypatch.setattr("quantize.quality.examine.BUILT_IN", tmp_path / "held-out.txt")
-
-
 def test_int4_by_gptq_equals_that_of_a_whole_source_and_so_does_its_quality(
     store: Store, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

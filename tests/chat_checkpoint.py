@@ -1,6 +1,7 @@
 """A tiny checkpoint to chat with: random weights, a token for every byte, a chat template."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,24 +40,31 @@ def save_chat_checkpoint(directory: Path) -> Path:
     Control tokens have the logit 0. So at temperature 0 no answer comes to one, and none ends by
     itself on any machine where END is biased away as well.
     """
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    letters = len(pre_tokenizers.ByteLevel.alphabet())
     model = tiny.transformers_model(replace(tiny.BASE, **SHAPE))
     with torch.no_grad():
-        model.lm_head.weight[len(alphabet) :] = 0
+        model.lm_head.weight[letters:] = 0
     tiny.save_checkpoint(model, directory)
-    backend = tokenizers.Tokenizer(BPE({letter: id for id, letter in enumerate(alphabet)}, []))
+    tokenizer_of_bytes().save(str(directory / "tokenizer.json"))
+    _write(directory / "tokenizer_config.json", {"chat_template": TEMPLATE})
+    _write(
+        directory / "generation_config.json",
+        {"do_sample": True, "temperature": 0.8, "top_p": 0.8, "eos_token_id": letters},
+    )
+    return directory
+
+
+def tokenizer_of_bytes(merges: Sequence[tuple[str, str]] = ()) -> tokenizers.Tokenizer:
+    """Make a tokenizer of a token for every byte, those that merges make, and control tokens."""
+    texts = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *map("".join, merges)]
+    vocabulary = {text: token for token, text in enumerate(texts)}
+    backend = tokenizers.Tokenizer(BPE(vocabulary, [*merges]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = tokenizers.decoders.ByteLevel()
     backend.add_special_tokens(
         [tokenizers.AddedToken(token, special=True) for token in CONTROL_TOKENS]
     )
-    backend.save(str(directory / "tokenizer.json"))
-    _write(directory / "tokenizer_config.json", {"chat_template": TEMPLATE})
-    _write(
-        directory / "generation_config.json",
-        {"do_sample": True, "temperature": 0.8, "top_p": 0.8, "eos_token_id": len(alphabet)},
-    )
-    return directory
+    return backend
 
 
 def _write(path: Path, content: dict[str, object]) -> None:

@@ -11,28 +11,23 @@ from calculator.checkpoint.gguf_file import read_gguf
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import CheckpointError
 from calculator.model.architecture import Weight
-from calculator.model.formats import WeightFormat
 from glm4q.cli import main
 from glm4q.engine import LLM
 from glm4q.text.tokenizer import Tokenizer
 from glm4q.weights.checkpoint import read_quantized, read_weight
 from glm4q.weights.gguf_tensors import expand
-from quantize.pipeline import quantize_checkpoint
-from quantize.recipe import Recipe
 
 gguf = pytest.importorskip("gguf", reason="gguf is not installed")
 
 
 @pytest.fixture(scope="module")
 def demo(
-    demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+    quantized_demo: Callable[[int], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[int, tuple[Path, Path]]:
     """The demo model at 4 and 8 bits: our checkpoint, and its export as one file."""
     folder, made = tmp_path_factory.mktemp("gguf"), {}
     for bits in (4, 8):
-        source, file = folder / f"int{bits}", folder / f"int{bits}.gguf"
-        recipe = Recipe(WeightFormat(bits, 64))
-        quantize_checkpoint(StoredModel.open(demo_checkpoint), source, recipe)
+        source, file = quantized_demo(bits), folder / f"int{bits}.gguf"
         assert main(["export", str(source), "--to", "gguf", "-o", str(file)]) == 0
         made[bits] = source, file
     return made

@@ -121,7 +121,10 @@ def test_what_cannot_be_split_is_said() -> None:
 # Layers on the host
 
 
-@given(layers=st.integers(0, 40), embedding=st.sampled_from(("gpu", "host")))
+@pytest.mark.parametrize(
+    ("layers", "embedding"),
+    [(0, "gpu"), (1, "host"), (13, "gpu"), (28, "host"), (39, "gpu"), (40, "host")],
+)
 def test_layers_move_whole(layers: int, embedding: str) -> None:
     settings = Settings(embedding="host" if embedding == "host" else "gpu")
     formats = assign_formats(CHAT, WeightFormat(4, 128))

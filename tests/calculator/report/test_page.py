@@ -278,10 +278,10 @@ def random_question(draw: random.Random) -> tuple[dict[str, Any], Question | Non
 BASES = {model: ask(model) for model in PRESETS}
 
 
-def test_two_thousand_random_questions(shown: Shown) -> None:
+def test_six_hundred_random_questions(shown: Shown) -> None:
     """plan.js is the plan: terms, totals, verdict and speed, and what is refused."""
     draw = random.Random(17)
-    pairs = [random_question(draw) for _ in range(2000)]
+    pairs = [random_question(draw) for _ in range(600)]
     answers = shown.page.evaluate(
         """(states) => states.map((ask) => {
             const { modelOf, cardOf, cardsOf } = modules.question, card = cardOf(ask.card);
@@ -312,12 +312,12 @@ def test_two_thousand_random_questions(shown: Shown) -> None:
         band = question.decode(plan.settings.context)
         assert band is not None
         assert (low, high) == pytest.approx((band.low, band.high), rel=1e-9)
-    assert refused < 700
+    assert refused < 210
 
 
 def test_the_longest_context_is_that_of_the_command(shown: Shown) -> None:
     draw = random.Random(3)
-    for _ in range(40):
+    for _ in range(20):
         state, question = random_question(draw)
         if question is not None and question.card is not None:
             state["prefix"] = 0

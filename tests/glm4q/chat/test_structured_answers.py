@@ -58,7 +58,7 @@ def test_answers_validate_at_a_high_temperature(llm: LLM, number: int) -> None:
 def test_the_demo_models_answers_validate(quantized_demo: Callable[[int], Path]) -> None:
     """A schema without an end, as of a number, may be cut: then it matches, or an error says so."""
     llm = LLM.load(quantized_demo(8), device="cpu", wish=Wish(context=1024))
-    numbers = range(0, len(SCHEMAS), 7)
+    numbers = range(0, len(SCHEMAS), 12)
     cut = 0
     for number in numbers:
         chat = llm.session(
@@ -122,6 +122,8 @@ def test_a_call_of_a_tool_matches_its_parameters(llm: LLM) -> None:
         events = _first_reply(chat.stream("Say it."))
         if not any(isinstance(event, ToolCall) for event in events):
             check(PERSON, "".join(event.text for event in events if isinstance(event, Text)))
+        if given and seed >= 2:
+            break
     assert given, "no seed calls the tool"
 
 
@@ -135,7 +137,7 @@ def test_a_call_that_is_required_comes_first_and_then_text_is_free(llm: LLM, cho
         """The time."""
         return "noon"
 
-    params = replace(WILD, max_tokens=120, logit_bias={END: -100})
+    params = replace(WILD, max_tokens=60, logit_bias={END: -100})
     chat = llm.session(tools=[weather, clock], tool_choice=choice, params=params)
     for _ in range(2):  # each question is answered so
         call, result, *others = chat.stream("Say it.")

@@ -163,7 +163,7 @@ def test_answers_are_those_without_drafts(
     """With a seed a token is drawn from its own logits by its own number, whatever was guessed."""
     model = load_on_cpu(StoredModel.open(tiny_checkpoint), dtype=torch.bfloat16)
     prompt = torch.randint(97, (6,)).tolist() * 4
-    for seed in range(5):
+    for seed in range(2):
         params = SamplingParams(temperature, top_k=3, repetition_penalty=0.7, seed=seed)
         alone, drafting = (
             CountingRunner(
@@ -201,13 +201,10 @@ TEXT = (
 
 
 @pytest.mark.demo
-@pytest.mark.parametrize("question", [f"Repeat this text: {TEXT}", f"Summarize this text: {TEXT}"])
-def test_the_demo_models_answers_are_those_without_drafts(
-    demo_checkpoint: Path, question: str
-) -> None:
+def test_the_demo_models_answers_are_those_without_drafts(demo_checkpoint: Path) -> None:
     llm = LLM.load(demo_checkpoint, device="cpu", wish=Wish(context=200))
     prompt = llm.tokenizer.encode_prompt(
-        f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+        f"<|im_start|>user\nRepeat this text: {TEXT}<|im_end|>\n<|im_start|>assistant\n"
     )
     greedy = SamplingParams(0, max_tokens=30, stop_token_ids=llm.stop_token_ids)
     for params in (greedy, replace(greedy, temperature=0.8, top_p=0.9, seed=1)):

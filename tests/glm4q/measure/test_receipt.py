@@ -86,11 +86,11 @@ def test_a_plan_that_is_not_true_is_told() -> None:
 @pytest.mark.parametrize("command", ["calc", "chat"])
 def test_the_commands_print_and_write_a_receipt(
     command: str,
-    quantized_demo: Callable[[int], Path],
+    quantized_shallow_demo: Callable[[int], Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    directory, receipt = str(quantized_demo(4)), tmp_path / "receipt.json"
+    directory, receipt = str(quantized_shallow_demo(4)), tmp_path / "receipt.json"
     options = ["--verify", "--context", "600", "--kv", "int8", "--receipt", str(receipt)]
     assert main([command, directory, *options, "--device", "cpu"]) == 0
     shown = capsys.readouterr()

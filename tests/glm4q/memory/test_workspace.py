@@ -103,11 +103,12 @@ def test_quantized_model(
     bits: int, dtype: str, kernel: str, quantized_shallow_demo: Callable[[int], Path]
 ) -> None:
     directory = quantized_shallow_demo(bits)
-    llm = LLM.load(directory, device="cpu", dtype=dtype, kernel=kernel, wish=Wish(context=1500))
+    wish = Wish(context=700, prefill_chunk=128)
+    llm = LLM.load(directory, device="cpu", dtype=dtype, kernel=kernel, wish=wish)
     runner = llm.new_runner()
     operators = sum(term.bytes for term in llm.plan.workspace if term.name == "operators")
-    for tokens in (512, 300, 1):
-        runner.memory.cache.length = 1500 - tokens
+    for tokens in (128, 75, 1):
+        runner.memory.cache.length = 700 - tokens
         input_ids = torch.randint(2000, (1, tokens))
         assert peak_of(partial(runner, input_ids), CPU) <= operators + SMALL
 

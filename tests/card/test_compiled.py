@@ -88,6 +88,17 @@ def test_attention(capability: int, kv: str, tokens: int) -> None:
         assert names == [*(["append"] if tokens == 1 else []), "attend", "merge"]
 
 
+@pytest.mark.parametrize("kv", ["bf16", "int4"])
+def test_values_of_unlike_sizes_are_attended_to_on_turing(kv: str) -> None:
+    """Sums count in the unit of the largest values so far, whether these come first or last."""
+    given = 2 * torch.randn(2, 1, 3, 99, 64)
+    given[1] *= torch.tensor([2.0**-9, 1.0, 2.0**9, 1.0]).repeat_interleave(25)[:99, None]
+    new = tuple(torch.randn(1, 40, count, 64).bfloat16() for count in (9, 3, 3))
+    with played_driver(75):
+        ours, theirs, _ = interpreted.attend(SMALL_HEADS, kv, given, new, 160, turing=True)
+    assert (ours.float() - theirs.float()).norm() < 5e-3 * theirs.float().norm()
+
+
 def test_results_do_not_hang_on_the_order_of_warps_nor_on_exact_approximations() -> None:
     case = ProductCase(200, 640, WeightFormat(4, 32), 2, 86)
     computed = []

@@ -9,6 +9,8 @@ MAGIC = tl.constexpr(8388608.0)
 ROUNDER = tl.constexpr(12582912.0)
 """1.5 * 2**23: added and taken away, it leaves the nearest whole number."""
 EXPONENT = tl.constexpr(0x7F800000)
+INVERSE_OF_ONE = tl.constexpr(2 * 0x3F800000)
+"""Twice the bits of 1.0: the exponents of a number and of its inverse add up to this."""
 SMALLEST = tl.constexpr(2.0**-100)
 
 
@@ -23,3 +25,9 @@ def power_of_two(largest):
     """The power of two at or just below a number above zero."""
     power = (largest.to(tl.int32, bitcast=True) & EXPONENT).to(tl.float32, bitcast=True)
     return tl.maximum(power, SMALLEST)
+
+
+@triton.jit
+def inverse_of_power(power):
+    """Return 1 / power for what `power_of_two` returns, by its exponent alone."""
+    return (INVERSE_OF_ONE - power.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)

@@ -196,7 +196,8 @@ class AttentionLaunches:
                 "BLOCK_S": SHORT_BLOCK_S,
                 **self._sizes(),
             },
-            warps=8 if self._block_rows > SMALLEST_TILE else 4,
+            # No warps side by side where there are many rows: each has its rows' scores to itself.
+            warps=4,
         )
 
     def _attended(self) -> dict[str, Argument]:

@@ -8,14 +8,19 @@ memory as matrices of [S, D], swizzled so that their stores and loads meet few b
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
-from glm4q.kernels.gpu.attention.halves import read_grid
 from glm4q.kernels.gpu.attention.turing_cache import put_vectors
 from glm4q.kernels.gpu.attention.turing_centers import (
     added_by_centers,
     load_centers,
     revolutions_of_a_token,
 )
-from glm4q.kernels.gpu.attention.turing_values import add_values, no_values, store_values
+from glm4q.kernels.gpu.attention.turing_values import (
+    add_values,
+    no_values,
+    over_tokens,
+    shrunk,
+    store_values,
+)
 from glm4q.kernels.gpu.attention.vectors import first_of_head
 from glm4q.kernels.gpu.numbers import power_of_two
 from glm4q.kernels.gpu.turing_mma import multiply
@@ -90,34 +95,37 @@ def attend(
     value_codes, value_scales = first_of_head(value_codes, value_scales, head, room, VALUES, D)
     keys = gl.allocate_shared_memory(gl.float16, [BLOCK_S, D], SHARED)
     values = gl.allocate_shared_memory(gl.float16, [BLOCK_S, D], SHARED)
+    LINES: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
+    key_grid = gl.allocate_shared_memory(gl.float32, [4, BLOCK_S], LINES)
+    value_grid = gl.allocate_shared_memory(gl.float32, [4, BLOCK_S], LINES)
     best = gl.full([BLOCK_R], LOWEST, gl.float32, BY_ROW)
-    total = gl.zeros([BLOCK_R, BLOCK_S], gl.float32, M)
+    total = over_tokens(gl.zeros([BLOCK_R, BLOCK_S], gl.float32, M))
     sums = no_values(BLOCK_R, BLOCK_S, VALUES, D, M)
+    j = gl.arange(0, BLOCK_S, BY_TOKEN)
     for start in range(split * run, last, BLOCK_S):
-        s = start + gl.arange(0, BLOCK_S, BY_TOKEN)
-        k_unit = put_vectors(key_codes, key_scales, keys, start, last, KEYS, D, BY_TOKEN)
-        v_unit = put_vectors(value_codes, value_scales, values, start, last, VALUES, D, BY_TOKEN)
-        scores = score(ours, keys, k_unit, key_scales, s, s < last, KEYS, D, M)
+        # What is compared is counted from the tile's start, which leaves one addition for a row.
+        here = last - start
+        put_vectors(key_codes, key_scales, keys, key_grid, start, here, KEYS, D)
+        put_vectors(value_codes, value_scales, values, value_grid, start, here, VALUES, D)
+        scores = score(ours, keys, key_grid, KEYS, D, M)
         if centers is not None:
             scores += added_by_centers(centered, angle, M)
             angle += revolutions * BLOCK_S
         if SEVERAL:
-            scores = gl.where(s[None, :] <= own[:, None], scores, -float("inf"))
+            scores = gl.where(j[None, :] <= (own - start)[:, None], scores, -float("inf"))
         else:
-            scores = gl.where((s < last)[None, :], scores, -float("inf"))
+            scores = gl.where((j < here)[None, :], scores, -float("inf"))
         new_best = gl.maximum(best, gl.max(scores, 1) * unit)
         shrink = gl.exp2(best - new_best)[:, None]
         weights = gl.exp2(scores * unit[:, None] - new_best[:, None])
         best = new_best
-        total = total * shrink + weights
-        sums = add_values(
-            sums, weights, shrink, values, v_unit, value_scales, s, s < last, VALUES, D, M
-        )
+        total = shrunk(total, shrink) + over_tokens(weights)
+        sums = add_values(sums, weights, shrink, values, value_grid, VALUES, D, M)
     row = (head * splits + split) * rows + r
     store_values(mixed + row[:, None] * D, sums, r < rows, VALUES, D, M)
     row = (2 * head * splits + split) * rows + r
     gl.store(softmax + row, best, r < rows)
-    gl.store(softmax + splits * rows + row, gl.sum(total, 1), r < rows)
+    gl.store(softmax + splits * rows + row, gl.convert_layout(gl.sum(total, 1), BY_ROW), r < rows)
 
 
 @gluon.jit
@@ -165,27 +173,26 @@ def load_part(
 
 
 @gluon.jit
-def score(
-    rows, keys, units, scales, s, there, KEYS: gl.constexpr, D: gl.constexpr, M: gl.constexpr
-):
+def score(rows, keys, grid, KEYS: gl.constexpr, D: gl.constexpr, M: gl.constexpr):
     """Multiply rows by the keys of a tile: float32 [R, S], in units of the rows."""
+    S: gl.constexpr = keys.shape[0]
     if KEYS == "int4":
         low, low_sum, high, high_sum = rows
-        scores = score_half(low, keys, scales, s, there, low_sum, 0, D, M)
-        return scores + score_half(high, keys, scales, s, there, high_sum, 1, D, M)
+        scores = score_half(low, keys, grid, low_sum, 0, D, M)
+        return scores + score_half(high, keys, grid, high_sum, 1, D, M)
     else:
-        none = gl.zeros([rows.shape[0], s.shape[0]], gl.float32, M)
+        none = gl.zeros([rows.shape[0], S], gl.float32, M)
         right = keys.permute((1, 0)).load(gl.DotOperandLayout(1, M, 2))
-        return multiply(rows, right, none) * units[None, :]
+        return multiply(rows, right, none) * grid.index(0).load(gl.SliceLayout(0, M))[None, :]
 
 
 @gluon.jit
-def score_half(
-    rows, keys, scales, s, there, row_sums, half: gl.constexpr, D: gl.constexpr, M: gl.constexpr
-):
+def score_half(rows, keys, grid, row_sums, half: gl.constexpr, D: gl.constexpr, M: gl.constexpr):
     """Multiply a half of the rows by that half of the keys: float32 [R, S]."""
-    scale, middle = read_grid(scales, s, there, half, D)
+    S: gl.constexpr = keys.shape[0]
+    BY_TOKEN: gl.constexpr = gl.SliceLayout(0, M)
     part = keys.slice(half * (D // 2), D // 2, 1).permute((1, 0))
     right = part.load(gl.DotOperandLayout(1, M, 2))
-    none = gl.zeros([rows.shape[0], s.shape[0]], gl.float32, M)
+    none = gl.zeros([rows.shape[0], S], gl.float32, M)
+    scale, middle = grid.index(2 * half).load(BY_TOKEN), grid.index(2 * half + 1).load(BY_TOKEN)
     return multiply(rows, right, none) * scale[None, :] + row_sums[:, None] * middle[None, :]

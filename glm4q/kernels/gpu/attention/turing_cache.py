@@ -8,7 +8,8 @@ one instruction loads, lie in different banks.
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
-from glm4q.kernels.gpu.numbers import power_of_two
+from glm4q.kernels.gpu.attention.halves import read_grid
+from glm4q.kernels.gpu.numbers import inverse_of_power, power_of_two
 
 WIDEN = gl.constexpr("""
 prmt.b32 $0, $2, 0x64646464, 0x4140;
@@ -19,6 +20,8 @@ sub.rn.f16x2 $1, $1, $3;
 """Four bytes become 1024 and a byte each in float16, less what is given."""
 SIGNS = gl.constexpr(-0x7F7F7F80)
 """0x80808080: it makes int8 numbers unsigned, 128 more."""
+UPPER = gl.constexpr(-0x10000)
+"""0xFFFF0000."""
 NIBBLES = gl.constexpr(0x0F0F0F0F)
 INT8_ZERO, INT4_ZERO = gl.constexpr(0x64806480), gl.constexpr(0x64086408)
 """1024 + 128 and 1024 + 8 in float16, twice."""
@@ -35,44 +38,62 @@ def put_vectors(
     codes,
     scales,
     shared,
+    grid,  # float32 [4, S], in shared memory
     start,
-    last,
+    here,  # tokens from `start` on
     KIND: gl.constexpr,
     D: gl.constexpr,
-    BY_TOKEN: gl.constexpr,
 ):
-    """Put vectors into shared memory, float16 [S, D]; return the unit of each, float32 [S]."""
+    """Put vectors into shared memory, float16 [S, D], and the unit of each, or its grids."""
     S: gl.constexpr = shared.shape[0]
     if KIND == "dense":
-        L: gl.constexpr = by_rows(D // 8, 8, gl.num_warps())
-        s = start + gl.arange(0, S, gl.SliceLayout(1, L))
-        d = gl.arange(0, D, gl.SliceLayout(0, L))
-        place = s[:, None] * D + d[None, :]
-        x = gl.load(codes + place, (s < last)[:, None], 0.0).to(gl.float32)
-        unit = power_of_two(gl.max(gl.abs(x), 1))
-        shared.store((x * (1.0 / unit)[:, None]).to(gl.float16))
-        return gl.convert_layout(unit, BY_TOKEN)
+        grid.index(0).store(put_numbers(codes, shared, start, here, D))
     else:
-        put_codes(codes, shared, start, last, KIND, D)
-        s = start + gl.arange(0, S, BY_TOKEN)
+        put_codes(codes, shared, start, here, KIND, D)
+        j = gl.arange(0, S, gl.BlockedLayout([1], [32], [gl.num_warps()], [0]))
         if KIND == "int8":
-            return gl.load(scales + s, s < last, 0.0).to(gl.float32)
+            grid.index(0).store(gl.load(scales + start + j, j < here, 0.0).to(gl.float32))
         else:
-            return gl.full([S], 1.0, gl.float32, BY_TOKEN)
+            for half in gl.static_range(2):
+                scale, middle = read_grid(scales, start + j, j < here, half, D)
+                grid.index(2 * half).store(scale)
+                grid.index(2 * half + 1).store(middle)
 
 
 @gluon.jit
-def put_codes(codes, shared, start, last, KIND: gl.constexpr, D: gl.constexpr):
+def words_at(words, start, here, S: gl.constexpr, WORDS: gl.constexpr):
+    """Load the words of S vectors from `start` on, int32 [S, WORDS]."""
+    L: gl.constexpr = by_rows(WORDS // 4, 4, gl.num_warps())
+    j, word = gl.arange(0, S, gl.SliceLayout(1, L)), gl.arange(0, WORDS, gl.SliceLayout(0, L))
+    first = words.to(gl.pointer_type(gl.int32)) + start * WORDS
+    return gl.load(first + (j[:, None] * WORDS + word[None, :]), (j < here)[:, None], 0)
+
+
+@gluon.jit
+def put_numbers(numbers, shared, start, here, D: gl.constexpr):
+    """Put bfloat16 vectors into shared memory as float16; return the unit of each.
+
+    A word holds two numbers. In float32 the first is the word's lower half with zeros below it, and
+    the second is the word without its lower half.
+    """
+    S: gl.constexpr = shared.shape[0]
+    words = words_at(numbers, start, here, S, D // 2)
+    first = (words << 16).to(gl.float32, bitcast=True)
+    second = (words & UPPER).to(gl.float32, bitcast=True)
+    unit = power_of_two(gl.max(gl.maximum(gl.abs(first), gl.abs(second)), 1))
+    inverse = inverse_of_power(unit)[:, None]
+    both = gl.join((first * inverse).to(gl.float16), (second * inverse).to(gl.float16))
+    shared.store(gl.reshape(both, [S, D]))
+    return unit
+
+
+@gluon.jit
+def put_codes(codes, shared, start, here, KIND: gl.constexpr, D: gl.constexpr):
     """Put codes into shared memory as float16, two in a word; an INT4 vector is two halves."""
     S: gl.constexpr = shared.shape[0]
-    WORDS: gl.constexpr = D // 8 if KIND == "int4" else D // 4
-    L: gl.constexpr = by_rows(WORDS // 4, 4, gl.num_warps())
     SHARED: gl.constexpr = gl.SwizzledSharedLayout(4, 1, shared.layout.max_phase, [1, 0])
     pairs = shared._reinterpret(gl.int32, [S, D // 2], SHARED)
-    s = start + gl.arange(0, S, gl.SliceLayout(1, L))
-    word = gl.arange(0, WORDS, gl.SliceLayout(0, L))
-    words = codes.to(gl.pointer_type(gl.int32)) + s[:, None] * WORDS + word[None, :]
-    packed = gl.load(words, (s < last)[:, None], 0)
+    packed = words_at(codes, start, here, S, D // 8 if KIND == "int4" else D // 4)
     if KIND == "int8":
         pairs.store(as_float16(packed ^ SIGNS, INT8_ZERO))
     else:

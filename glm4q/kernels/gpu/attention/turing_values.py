@@ -8,7 +8,7 @@ of a tile until the end.
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
-from glm4q.kernels.gpu.attention.halves import read_grid
+from glm4q.kernels.gpu.numbers import SMALLEST, inverse_of_power, power_of_two
 from glm4q.kernels.gpu.turing_mma import multiply
 
 
@@ -20,13 +20,14 @@ def no_values(
     D: gl.constexpr,
     M: gl.constexpr,
 ):
-    """Return the sums of no values."""
+    """Return the sums of no values, and the unit that they count in."""
+    unit = gl.to_tensor(SMALLEST)
     if VALUES == "int4":
         none = gl.zeros([BLOCK_R, D // 2], gl.float32, M)
-        middles = gl.zeros([BLOCK_R, BLOCK_S], gl.float32, M)
-        return none, none, middles, middles
+        middles = over_tokens(gl.zeros([BLOCK_R, BLOCK_S], gl.float32, M))
+        return none, none, middles, middles, unit
     else:
-        return gl.zeros([BLOCK_R, D], gl.float32, M)
+        return gl.zeros([BLOCK_R, D], gl.float32, M), unit
 
 
 @gluon.jit
@@ -35,50 +36,65 @@ def add_values(
     weights,
     shrink,
     values,
-    units,
-    scales,
-    s,
-    there,
+    grid,
     VALUES: gl.constexpr,
     D: gl.constexpr,
     M: gl.constexpr,
 ):
     """Shrink sums, and add the values of a tile by their weights."""
     RIGHT: gl.constexpr = gl.DotOperandLayout(1, M, 2)
+    BY_TOKEN: gl.constexpr = gl.SliceLayout(0, M)
     if VALUES == "int4":
-        low, high, low_middles, high_middles = sums
-        low_unit, low_middle = read_grid(scales, s, there, 0, D)
-        high_unit, high_middle = read_grid(scales, s, there, 1, D)
-        low_middles = low_middles * shrink + weights * low_middle[None, :]
-        high_middles = high_middles * shrink + weights * high_middle[None, :]
-        largest = largest_of(gl.maximum(low_unit, high_unit))
+        low, high, low_middles, high_middles, before = sums
+        low_unit, low_middle = grid.index(0).load(BY_TOKEN), grid.index(1).load(BY_TOKEN)
+        high_unit, high_middle = grid.index(2).load(BY_TOKEN), grid.index(3).load(BY_TOKEN)
+        low_middles = shrunk(low_middles, shrink) + over_tokens(weights * low_middle[None, :])
+        high_middles = shrunk(high_middles, shrink) + over_tokens(weights * high_middle[None, :])
+        unit, shrink = larger_unit(before, gl.maximum(low_unit, high_unit), shrink)
         right = values.slice(0, D // 2, 1).load(RIGHT)
-        low = mixed_by(weights, low_unit, largest, right, low * shrink)
+        low = mixed_by(weights, low_unit, unit, right, low * shrink)
         right = values.slice(D // 2, D // 2, 1).load(RIGHT)
-        high = mixed_by(weights, high_unit, largest, right, high * shrink)
-        return low, high, low_middles, high_middles
+        high = mixed_by(weights, high_unit, unit, right, high * shrink)
+        return low, high, low_middles, high_middles, unit
     else:
-        largest = largest_of(units)
-        return mixed_by(weights, units, largest, values.load(RIGHT), sums * shrink)
+        sums, before = sums
+        units = grid.index(0).load(BY_TOKEN)
+        unit, shrink = larger_unit(before, units, shrink)
+        return mixed_by(weights, units, unit, values.load(RIGHT), sums * shrink), unit
 
 
 @gluon.jit
-def largest_of(units):
-    """Return the largest unit of a tile, or what float32 can divide by."""
-    return gl.maximum(gl.max(units, 0), 2.0**-100)
+def over_tokens(x):
+    """Add up what a thread has of each row of a tile, [R, S]: [R, 8] for each warp side by side."""
+    M: gl.constexpr = x.type.layout
+    ACROSS: gl.constexpr = 8 * M.warps_per_cta[1]
+    return gl.sum(gl.reshape(x, [x.shape[0], x.shape[1] // ACROSS, ACROSS]), 1)
 
 
 @gluon.jit
-def mixed_by(weights, units, largest, vectors, sums):
+def shrunk(sums, shrink):
+    """Multiply what `over_tokens` returned by a number of each row, [R, 1]."""
+    row = gl.reshape(shrink, [shrink.shape[0]])
+    return sums * gl.convert_layout(row, gl.SliceLayout(1, sums.type.layout))[:, None]
+
+
+@gluon.jit
+def larger_unit(before, units, shrink):
+    """Return the unit of sums with a tile of these units, and what brings them to it as well."""
+    unit = gl.maximum(before, power_of_two(gl.max(units, 0)))
+    return unit, shrink * (before * inverse_of_power(unit))
+
+
+@gluon.jit
+def mixed_by(weights, units, unit, vectors, sums):
     """Add weights times units times vectors to sums.
 
-    Units are divided by the tile's largest, so that float16 can hold the products.
+    Units are divided by that of the sums, so that float16 can hold the products.
     """
     M: gl.constexpr = sums.type.layout
-    left = (weights * (units * (1.0 / largest))[None, :]).to(gl.float16)
+    left = (weights * (units * inverse_of_power(unit))[None, :]).to(gl.float16)
     left = gl.convert_layout(left, gl.DotOperandLayout(0, M, 2))
-    none = gl.zeros([sums.shape[0], sums.shape[1]], gl.float32, M)
-    return sums + multiply(left, vectors, none) * largest
+    return multiply(left, vectors, sums)
 
 
 @gluon.jit
@@ -87,8 +103,17 @@ def store_values(rows, sums, ours, VALUES: gl.constexpr, D: gl.constexpr, M: gl.
     WIDTH: gl.constexpr = D // 2 if VALUES == "int4" else D
     place = rows + gl.arange(0, WIDTH, gl.SliceLayout(0, M))[None, :]
     if VALUES == "int4":
-        low, high, low_middles, high_middles = sums
-        gl.store(place + D // 2, high + gl.sum(high_middles, 1)[:, None], ours[:, None])
-        gl.store(place, low + gl.sum(low_middles, 1)[:, None], ours[:, None])
+        low, high, low_middles, high_middles, unit = sums
+        high = high * unit + of_rows(high_middles, M)
+        low = low * unit + of_rows(low_middles, M)
+        gl.store(place + D // 2, high, ours[:, None])
+        gl.store(place, low, ours[:, None])
     else:
-        gl.store(place, sums, ours[:, None])
+        sums, unit = sums
+        gl.store(place, sums * unit, ours[:, None])
+
+
+@gluon.jit
+def of_rows(parts, M: gl.constexpr):
+    """Add up what `over_tokens` left of each row: [R, 1]."""
+    return gl.convert_layout(gl.sum(parts, 1), gl.SliceLayout(1, M))[:, None]

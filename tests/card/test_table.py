@@ -20,6 +20,7 @@ from benchmarks.gpu_kernels_static import (
     prompt_loops,
 )
 from calculator.cards.gpus import load_gpus
+from calculator.cards.roofline import PREFILL_EFFICIENCY
 from calculator.model.formats import LLM_INT8, NF4, WeightFormat
 from tests.card.attentions import AttentionCase
 from tests.card.products import ProductCase, relative_error
@@ -142,11 +143,27 @@ def test_decoding_is_bound_by_memory_on_every_other_geforce_from_turing_on() -> 
     assert slow == NOT_BOUND_BY_MEMORY
 
 
+SLOWER_THAN_TWICE_THE_TENSOR_CORES = {"attention int8", "attention k8v4"}
+"""The loops of a prompt that laptop cards for workstations (RTX A2000 to A5500, RTX 2000 to 5000
+Ada) are too slow for: their tensor cores add in float32 at twice a GeForce's rate, so that 16
+instructions, not 32, are issued while they make a product."""
+
+
 def test_prompts_are_bound_by_tensor_cores_on_every_geforce_from_turing_on() -> None:
-    """Attention and products of a chunk, on Turing too."""
+    """Attention and products of a chunk, on Turing too.
+
+    Where they are not, the rate of prompts that `calc` predicts at best is still in reach.
+    """
     loops_of = {capability: list(prompt_loops(capability)) for capability in CAPABILITIES}
+    slow = set()
     for gpu in load_gpus():
         if gpu.kind in ("desktop", "laptop"):
             for name, compiled in loops_of.get(round(10 * float(gpu.compute_capability or 0)), ()):
                 instructions, flops = prompt_cost(compiled)
-                assert instructions < products_budget(gpu, flops), (gpu.name, name)
+                share = instructions / products_budget(gpu, flops)
+                assert share * PREFILL_EFFICIENCY[1] < 0.8, (gpu.name, name)
+                if share >= 1:
+                    assert gpu.kind == "laptop", (gpu.name, name)
+                    assert round(products_budget(gpu, flops)) == 16, (gpu.name, name)
+                    slow.add(name)
+    assert slow == SLOWER_THAN_TWICE_THE_TENSOR_CORES

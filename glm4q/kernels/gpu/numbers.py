@@ -30,4 +30,4 @@ def power_of_two(largest):
 @triton.jit
 def inverse_of_power(power):
     """Return 1 / power for what `power_of_two` returns, by its exponent alone."""
-    return (INVERSE_OF_ONE - power.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)
+    return (-(power.to(tl.int32, bitcast=True) - INVERSE_OF_ONE)).to(tl.float32, bitcast=True)

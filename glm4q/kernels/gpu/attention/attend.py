@@ -23,7 +23,7 @@ from glm4q.kernels.gpu.attention.centers import (
     tile_table,
 )
 from glm4q.kernels.gpu.attention.vectors import first_of_head, hadamard_transform, read_vectors
-from glm4q.kernels.gpu.numbers import power_of_two
+from glm4q.kernels.gpu.numbers import SMALLEST, inverse_of_power, power_of_two
 
 LOWEST = tl.constexpr(-3.0e38)
 """It is below any score, and unlike minus infinity it can be subtracted."""
@@ -83,7 +83,7 @@ def attend(
     value_codes, value_scales = first_of_head(value_codes, value_scales, head, room, VALUES, D)
     best = tl.full((BLOCK_R,), LOWEST, tl.float32)
     total = tl.zeros((BLOCK_R, WIDTH), tl.float32)
-    sums = no_values(BLOCK_R, WIDTH, VALUES, D)
+    sums, value_unit = no_values(BLOCK_R, WIDTH, VALUES, D), tl.to_tensor(SMALLEST)
     for start in range(split * run, last, BLOCK_S):
         s = start + tl.arange(0, BLOCK_S)
         there = s < last
@@ -98,11 +98,12 @@ def attend(
         weights = tl.exp2(scores * unit[:, None] - new_best[:, None])
         best = new_best
         total = total * shrink + over_tokens(weights, WIDTH)
-        sums = add_values(
-            sums, weights, shrink, value_codes, value_scales, s, there, magic, WIDTH, VALUES, D
-        )
+        sums, value_unit = add_values(
+            sums, value_unit, weights, shrink, value_codes, value_scales, s, there, magic,
+            WIDTH, VALUES, D,
+        )  # fmt: skip
     row = ((head * splits + split) * rows + r)[:, None] * D
-    store_values(mixed + row, sums, ours, VALUES, D)
+    store_values(mixed + row, sums, value_unit, ours, VALUES, D)
     row = (2 * head * splits + split) * rows + r
     tl.store(softmax + row, best, mask=ours)
     tl.store(softmax + splits * rows + row, tl.sum(total, 1), mask=ours)
@@ -148,6 +149,7 @@ def no_values(BLOCK_R: tl.constexpr, WIDTH: tl.constexpr, VALUES: tl.constexpr, 
 @triton.jit
 def add_values(
     sums,
+    before,
     weights,
     shrink,
     codes,
@@ -159,7 +161,9 @@ def add_values(
     VALUES: tl.constexpr,
     D: tl.constexpr,
 ):
-    """Shrink sums, and add the values s, [S], by their weights.
+    """Shrink sums, and add the values s, [S], by their weights; return the unit of sums as well.
+
+    before: their unit until now.
 
     The sums of an INT4 cache are four: of codes by scales for each half, and of the middles of the
     halves, each of which is one number for all of its half.
@@ -171,28 +175,36 @@ def add_values(
         high_scale, high_middle = halves.read_grid(scales, s, there, 1, D)
         low_middles = low_middles * shrink + over_tokens(weights * low_middle[None, :], WIDTH)
         high_middles = high_middles * shrink + over_tokens(weights * high_middle[None, :], WIDTH)
-        largest = tl.maximum(tl.max(tl.maximum(low_scale, high_scale), 0), 2.0**-100)
-        low = low * shrink + mixed_by(weights, low_scale, largest, v_low)
-        high = high * shrink + mixed_by(weights, high_scale, largest, v_high)
-        return low, high, low_middles, high_middles
+        unit, shrink = larger_unit(before, tl.maximum(low_scale, high_scale), shrink)
+        low = mixed_by(weights, low_scale, unit, v_low, low * shrink)
+        high = mixed_by(weights, high_scale, unit, v_high, high * shrink)
+        return (low, high, low_middles, high_middles), unit
     else:
         v, v_unit = read_vectors(codes, scales, s, there, VALUES, D)
-        largest = tl.maximum(tl.max(v_unit, 0), 2.0**-100)
-        return sums * shrink + mixed_by(weights, v_unit, largest, v)
+        unit, shrink = larger_unit(before, v_unit, shrink)
+        return mixed_by(weights, v_unit, unit, v, sums * shrink), unit
 
 
 @triton.jit
-def store_values(rows, sums, ours, VALUES: tl.constexpr, D: tl.constexpr):
+def larger_unit(before, units, shrink):
+    """Return the unit of sums with a tile of these units, and what brings them to it as well."""
+    unit = tl.maximum(before, power_of_two(tl.max(units, 0)))
+    return unit, shrink * (before * inverse_of_power(unit))
+
+
+@triton.jit
+def store_values(rows, sums, unit, ours, VALUES: tl.constexpr, D: tl.constexpr):
     """Store the sums of the rows at `rows`, [R, 1]."""
     if VALUES == "int4":
         low, high, low_middles, high_middles = sums
+        low, high = low * unit, high * unit
         column = halves.number_at(tl.arange(0, D // 2))[None, :]
         tl.store(rows + column, low + tl.sum(low_middles, 1)[:, None], mask=ours[:, None])
         tl.store(
             rows + D // 2 + column, high + tl.sum(high_middles, 1)[:, None], mask=ours[:, None]
         )
     else:
-        tl.store(rows + tl.arange(0, D)[None, :], sums, mask=ours[:, None])
+        tl.store(rows + tl.arange(0, D)[None, :], sums * unit, mask=ours[:, None])
 
 
 @triton.jit
@@ -202,13 +214,13 @@ def over_tokens(x, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def mixed_by(weights, unit, largest, v):
-    """Multiply weights by units and vectors.
+def mixed_by(weights, units, unit, v, sums):
+    """Add weights times units times vectors to sums.
 
-    Units are divided by the tile's largest, so that float16 can hold the products.
+    Units are divided by that of the sums, so that float16 can hold the products.
     """
-    weights = (weights * (unit * (1.0 / largest))[None, :]).to(tl.float16)
-    return tl.dot(weights, v) * largest
+    weights = (weights * (units * inverse_of_power(unit))[None, :]).to(tl.float16)
+    return tl.dot(weights, v, sums)
 
 
 @triton.jit

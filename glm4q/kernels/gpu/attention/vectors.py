@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from calculator.memory.workspace import KV_GROUP
-from glm4q.kernels.gpu.numbers import power_of_two, round_half_even
+from glm4q.kernels.gpu.numbers import inverse_of_power, power_of_two, round_half_even
 from glm4q.memory.kv import int4, int8
 
 GROUP = tl.constexpr(KV_GROUP)
@@ -70,7 +70,7 @@ def read_vectors(codes, scales, s, there, KIND: tl.constexpr, D: tl.constexpr):
     else:
         x = x.to(tl.float32)
         unit = power_of_two(tl.max(tl.abs(x), 1))
-        return (x * (1.0 / unit)[:, None]).to(tl.float16), unit
+        return (x * inverse_of_power(unit)[:, None]).to(tl.float16), unit
 
 
 @triton.jit

@@ -31,30 +31,42 @@ static bool has_avx_vnni() {
 }
 #endif
 
-const InstructionSet* instruction_set_of(int number) {
-    const InstructionSet* available[5] = {};
+// The instruction sets of this processor, the newest first.
+struct Available {
+    const InstructionSet* sets[5] = {};
     int count = 0;
+    void add(const InstructionSet* set) { sets[count++] = set; }
+};
+
+static Available ask_processor() {
+    Available available;
 #if defined(__x86_64__)
     const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     const bool has_avx512 = __builtin_cpu_supports("avx512vnni") &&
                             __builtin_cpu_supports("avx512bw") &&
                             __builtin_cpu_supports("avx512vl");
     if (has_avx512) {
-        if (__builtin_cpu_supports("avx512bf16"))
-            available[count++] = &avx512_bf16::INSTRUCTION_SET;
-        available[count++] = &avx512::INSTRUCTION_SET;
+        if (__builtin_cpu_supports("avx512bf16")) available.add(&avx512_bf16::INSTRUCTION_SET);
+        available.add(&avx512::INSTRUCTION_SET);
     }
-    if (has_avx2 && (has_avx_vnni() || has_avx512))
-        available[count++] = has_avx_vnni() ? &avx_vnni::INSTRUCTION_SET
-                                            : &avx_vnni_evex::INSTRUCTION_SET;
-    if (has_avx2) available[count++] = &avx2::INSTRUCTION_SET;
+    if (has_avx2 && has_avx_vnni())
+        available.add(&avx_vnni::INSTRUCTION_SET);
+    else if (has_avx2 && has_avx512)
+        available.add(&avx_vnni_evex::INSTRUCTION_SET);
+    if (has_avx2) available.add(&avx2::INSTRUCTION_SET);
 #elif defined(__aarch64__) && defined(__linux__)
-    if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) available[count++] = &neon::INSTRUCTION_SET;
+    if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) available.add(&neon::INSTRUCTION_SET);
 #elif defined(__aarch64__)
-    available[count++] = &neon::INSTRUCTION_SET;  // all of Apple's chips have the dot product
+    available.add(&neon::INSTRUCTION_SET);  // all of Apple's chips have the dot product
 #endif
-    available[count++] = &scalar::INSTRUCTION_SET;
-    return number >= 1 && number <= count ? available[number - 1] : nullptr;
+    available.add(&scalar::INSTRUCTION_SET);
+    return available;
+}
+
+const InstructionSet* instruction_set_of(int number) {
+    // Asked once: in a virtual machine each question to the processor takes some microseconds.
+    static const Available available = ask_processor();
+    return number >= 1 && number <= available.count ? available.sets[number - 1] : nullptr;
 }
 
 int find_instruction_set(const char* name) {

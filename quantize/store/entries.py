@@ -19,6 +19,7 @@ ORIGIN = "store.json"
 BEGUN = ".begun.json"
 """The ending of the file that says the same of an entry that is not finished."""
 REMOVED = ".removed"
+"""The ending of a hidden directory that is being deleted."""
 PUBLISHED = "as published"
 """The method of an entry that was only fetched."""
 
@@ -133,7 +134,7 @@ class Store:
         """Yield the origins of entries that are not finished."""
         finished = {entry.name for entry in self.entries()}
         for directory in self._directories():
-            if directory.name.startswith("."):
+            if directory.name.startswith(".") and not directory.name.endswith(REMOVED):
                 for note in sorted(directory.glob(f"*{BEGUN}")):
                     origin = Origin.read(note)
                     if origin and origin.name not in finished:
@@ -165,9 +166,13 @@ class Store:
             raise OptionError(f"{words} is not in the store {self.directory}; glm4q list shows it")
         (name,) = names
         freed = self._delete(name, begun.get(name))
-        for left in self.directory.glob(f".*{REMOVED}"):  # of a run that was killed here
-            shutil.rmtree(left, ignore_errors=True)
+        self.sweep()
         return name, freed
+
+    def sweep(self) -> None:
+        """Delete what is left of directories whose deletion was killed."""
+        for left in self.directory.glob(f".*{REMOVED}"):
+            shutil.rmtree(left, ignore_errors=True)
 
     def _delete(self, name: str, begun: Origin | None) -> int:
         places = [self.directory / name]
@@ -183,14 +188,24 @@ class Store:
                 place.unlink()
             elif place.is_dir():
                 freed += disk_bytes(place)
-                # Half an entry never has its name.
-                os.replace(place, place.with_name(f".{place.name.strip('.')}{REMOVED}"))
+                delete(place)
         return freed
 
     def _directories(self) -> list[Path]:
         if not self.directory.is_dir():
             return []
         return sorted(each for each in self.directory.iterdir() if each.is_dir())
+
+
+def delete(directory: Path) -> None:
+    """Delete a directory of the store, which loses its name first: a kill leaves no half of it.
+
+    `Store.sweep` of a later run deletes what a kill leaves.
+    """
+    nameless = directory.with_name(f".{directory.name.strip('.')}{REMOVED}")
+    shutil.rmtree(nameless, ignore_errors=True)
+    os.replace(directory, nameless)
+    shutil.rmtree(nameless, ignore_errors=True)
 
 
 def open_store(directory: Path | None) -> Store:

@@ -1,7 +1,6 @@
 """Open what an entry is made of: a directory, a repository that is here, or one on the Hub."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from calculator.checkpoint.stored import StoredModel
 from calculator.errors import CheckpointError, ConfigError, OptionError
 from calculator.model.architecture import HEAD
 from quantize.output.working_directory import locked
-from quantize.store.entries import BEGUN, PUBLISHED, Store, source_name
+from quantize.store.entries import BEGUN, PUBLISHED, Store, delete, source_name
 from quantize.store.fetch import fetch_file
 from quantize.store.repository import HubFile, Repository
 
@@ -42,11 +41,12 @@ class Source:
 def tidy(store: Store, name: str) -> None:
     """Delete what a run has left that was killed after its entry was finished."""
     workshop = store.workshop(name)
+    store.sweep()
     unfinished = {source_name(origin.source) for origin in store.begun()}
     if source_name(name) in unfinished or not workshop.is_dir():
         return
     with suppress(OSError, OptionError), locked(workshop, name):
-        shutil.rmtree(workshop)
+        delete(workshop)
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def opened_source(store: Store, name: str) -> Iterator[Source]:
             unfinished = {origin.name for origin in store.begun()}
             notes = {note.name.removesuffix(BEGUN) for note in workshop.glob(f"*{BEGUN}")}
             if not unfinished & notes:
-                shutil.rmtree(workshop)
+                delete(workshop)
 
 
 def _refuse_unwritable(directory: Path) -> None:

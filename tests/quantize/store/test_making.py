@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -147,6 +148,27 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
     assert digests(output) == digests(expected)
     assert measured(output) == measured(expected)
     assert [each.name for each in store.directory.iterdir()] == [output.name]
+
+
+def test_killed_while_it_deletes_the_source_the_entry_can_be_made_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A half of the source under its name would be taken for all of it."""
+
+    def cut_off(directory: Path, **_: object) -> None:
+        if directory.exists():
+            for shard in directory.rglob("*.safetensors"):
+                shard.unlink()
+            raise KeyboardInterrupt
+
+    pull = ["pull", NAME, "--quick", "--yes"]
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", cut_off)
+        assert main(pull) != 0
+    name = "owner--tiny-int4-rtn"
+    assert main(["rm", name]) == 0
+    assert main(pull) == 0
+    assert [each.name for each in store.directory.iterdir()] == [name]
 
 
 def test_the_source_is_kept_if_asked_for_and_serves_without_network(

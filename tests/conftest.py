@@ -35,6 +35,8 @@ def pytest_configure(config: pytest.Config) -> None:
         from tests.instruction_sets import limit_to
 
         limit_to(name)
+    if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+        _share_cores(int(workers))
     config.pluginmanager.import_plugin("tests.fixtures")
     config.pluginmanager.import_plugin("tests.browser")
 
@@ -51,6 +53,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if left and not hasattr(session.config, "workerinput"):  # once, and not by worker processes
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         sys.stderr.write(f"\nThese files are new in the checkout: {', '.join(left)}\n")
+
+
+def _share_cores(workers: int) -> None:
+    """Give each worker process its part of the cores: more threads would only wait for each other.
+
+    Tests that several threads concern ask for `several_threads`.
+    """
+    import torch
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
 
 
 def _untracked() -> set[str]:

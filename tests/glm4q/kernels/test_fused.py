@@ -25,7 +25,10 @@ from tests.paths import ROOT
 
 HELD_OUT = ROOT / "quantize" / "data" / "held-out.txt"
 CONFIG = tiny.LONG
-pytestmark = pytest.mark.skipif(extension() is None, reason="the native extension was not built")
+pytestmark = [
+    pytest.mark.skipif(extension() is None, reason="the native extension was not built"),
+    pytest.mark.usefixtures("several_threads"),
+]
 
 UNROUNDED = {4: 1e-6, 8: 1e-4}
 """The median relative error of a row's logits, by the bits of the weights.

@@ -1,4 +1,4 @@
-"""Calibrated runs from end to end, held against transformers' model and plain arithmetic."""
+"""Calibrated runs from end to end, compared with transformers' model and plain arithmetic."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -103,6 +103,7 @@ def test_reported_error_is_that_of_transformers_own_inputs(source: Path, tmp_pat
     assert report["output_error"] == pytest.approx(float(wrong), rel=1e-3)
 
 
+@pytest.mark.parametrize("source", ["glm"], indirect=True)
 def test_rules_of_a_recipe_hold_in_the_files(source: Path, tmp_path: Path) -> None:
     stored = StoredModel.open(source)
     int8 = replace(INT4, bits=8)
@@ -126,6 +127,7 @@ def test_rules_of_a_recipe_hold_in_the_files(source: Path, tmp_path: Path) -> No
     ]
 
 
+@pytest.mark.parametrize("source", ["glm4"], indirect=True)
 def test_batches_change_nothing_but_the_order_of_sums(source: Path, tmp_path: Path) -> None:
     stored = StoredModel.open(source)
     kept: list[Journal] = []

@@ -42,7 +42,7 @@ RUNS = {
 
 
 def _refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that a command shows; it must fail, and print nothing else."""
+    """Return the one line that a command shows; it must fail, and print nothing else."""
     capsys.readouterr()
     assert main(arguments) == 2
     shown = capsys.readouterr()
@@ -71,7 +71,11 @@ def test_infinite_weight_is_one_line_that_names_it(
 
 @pytest.mark.parametrize("method", ["rtn", "gptq", "awq"])
 def test_quantizing_what_overflows_makes_no_report_of_nan(
-    method: str, overflowing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    method: str,
+    overflowing: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    short_texts: None,
 ) -> None:
     output = tmp_path / "int4"
     options = ["--weights", "int4", "--group-size", "32", "--method", method, "--samples", "2"]

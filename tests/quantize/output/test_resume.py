@@ -25,7 +25,7 @@ from quantize.recipe import Recipe
 from tests import tiny
 from tests.quantize.calibrated import INT4, settings
 
-KILLS = 20
+KILLS = 12
 SHARD_BYTES = 60_000
 GPTQ = Recipe(INT4, WeightFormat(8, 32), method="gptq")
 

@@ -47,7 +47,12 @@ def test_logits_are_those_of_its_maker(shallow_demo: Path, tmp_path: Path) -> No
         text=True,
         cwd=tmp_path,  # it writes its log there
         # It starts no worker on two cores unless told to.
-        env={**os.environ, "TORCHDYNAMO_DISABLE": "1", "GPTQMODEL_CPU_WORKERS": "3"},
+        env={
+            **os.environ,
+            "TORCHDYNAMO_DISABLE": "1",
+            "GPTQMODEL_CPU_WORKERS": "3",
+            "OMP_NUM_THREADS": "1",
+        },
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
     theirs = torch.tensor(json.loads(ran.stdout.rpartition("LOGITS")[2].splitlines()[0]))

@@ -14,7 +14,7 @@ def watched(directory: Path) -> Iterator[list[int]]:
     most, over = [0], threading.Event()
 
     def watch() -> None:
-        while not over.wait(0.005):
+        while not over.wait(0.01):
             try:
                 most[0] = max(most[0], disk_bytes(directory))
             except FileNotFoundError:

@@ -12,8 +12,12 @@ struct V {
     using Book = __m256i;
     static constexpr int BLOCK_ROWS = 4;  // 4 rows of 2 vectors: half of the 16 registers
     static constexpr int DIRECT_BLOCKS = 2;  // of rows that each unpack for themselves, at most
-    static constexpr int REQUESTS = 1;  // a vector: two for each line of the cache
-    static constexpr bool CUTS = false;
+    // A vector: two or four for each line of the cache.
+    static constexpr int requests(int bits) { return bits == 8 ? 2 : 1; }
+    static constexpr int STREAMS = 8;  // rows of words that few rows of activations meet at once
+    static constexpr int CUT_SPAN = 4096;
+    // So few rows leave registers for their codes: a vector is multiplied as soon as it is unpacked.
+    static constexpr int SINGLY_ROWS = 2;
 #ifdef GLM4Q_DOT_PAIRS
     static constexpr bool CROSSED = false;  // one instruction multiplies and adds
 #else
@@ -28,6 +32,12 @@ struct V {
     static __m256i broadcast(int32_t number) { return _mm256_set1_epi32(number); }
     static __m256i load(const uint32_t* place) {
         return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(place));
+    }
+    // Loads words into a register, where few rows leave one: gcc would load them for each use.
+    static __m256i load_once(const uint32_t* place, int rows) {
+        __m256i words = load(place);
+        if (rows <= SINGLY_ROWS) asm("" : "+x"(words));
+        return words;
     }
     static __m256i load_part(const uint32_t* place, int count) {
         const __m256i number = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
@@ -64,6 +74,9 @@ struct V {
     static __m256i dot_nibbles(__m256i sum, __m256i codes, const uint32_t& x) {
         return dot_bytes(sum, codes, x);
     }
+    static __m256i first_nibbles(__m256i codes, const uint32_t& x) {
+        return dot_bytes(_mm256_setzero_si256(), codes, x);
+    }
     static __m256i sum_nibbles(__m256i sum) { return sum; }
     static __m256i dot_pairs(__m256i sum, __m256i codes, const uint32_t& x) {
         return GLM4Q_DOT_PAIRS(sum, codes, broadcast(static_cast<int32_t>(x)));
@@ -74,6 +87,7 @@ struct V {
     static __m256i pairs(__m256i nibbles, uint32_t x) {
         return _mm256_maddubs_epi16(nibbles, broadcast(static_cast<int32_t>(x)));
     }
+    static __m256i first_nibbles(__m256i codes, const uint32_t& x) { return pairs(codes, x); }
     // In assembly, so that gcc adds to the sums at once: it would add products to each other first,
     // and move the sums to memory meanwhile.
     static __m256i dot_nibbles(__m256i sums, __m256i codes, const uint32_t& x) {

@@ -12,8 +12,10 @@ struct V {
     using Book = __m512i;
     static constexpr int BLOCK_ROWS = 6;
     static constexpr int DIRECT_BLOCKS = 2;  // of rows that each unpack for themselves, at most
-    static constexpr int REQUESTS = 4;
-    static constexpr bool CUTS = true;
+    static constexpr int requests(int) { return 4; }
+    static constexpr int STREAMS = 16;  // rows of words that few rows of activations meet at once
+    static constexpr int CUT_SPAN = 2048;
+    static constexpr int SINGLY_ROWS = 0;
     static constexpr bool CROSSED = true;
     static constexpr int CROSSED_COLUMNS = 2;
     // Each product broadcasts its activation from memory, so few vectors at once read no more. Sums of
@@ -25,6 +27,12 @@ struct V {
 
     static __m512i broadcast(int32_t number) { return _mm512_set1_epi32(number); }
     static __m512i load(const uint32_t* place) { return _mm512_loadu_si512(place); }
+    // Loads words into a register: gcc would load them for each use.
+    static __m512i load_once(const uint32_t* place, int) {
+        __m512i words = load(place);
+        asm("" : "+v"(words));
+        return words;
+    }
     static __m512i load_part(const uint32_t* place, int count) {
         return _mm512_maskz_loadu_epi32(static_cast<__mmask16>((1u << count) - 1), place);
     }
@@ -58,6 +66,9 @@ struct V {
     }
     static __m512i dot_nibbles(__m512i sum, __m512i codes, const uint32_t& x) {
         return dot_bytes(sum, codes, x);
+    }
+    static __m512i first_nibbles(__m512i codes, const uint32_t& x) {
+        return dot_nibbles(broadcast(0), codes, x);
     }
     static __m512i sum_nibbles(__m512i sum) { return sum; }
     static __m512i no_pairs() { return _mm512_setzero_si512(); }

@@ -8,7 +8,9 @@ void multiply_span(const Weight& weight, const Activations& x, void* out, Dtype 
     using Codes = Layout<BITS, BOOK, WIDE>;
     using Sum = Dots<WIDE, Codes::SMALL>;
     alignas(64) float sums[UNPACKED ? SUMS : NEAR_SUMS];
-    alignas(64) uint32_t partial[WIDE && !UNPACKED ? NEAR_SUMS : 1];
+    constexpr bool CUT = CUTS && !UNPACKED;
+    alignas(64) uint32_t partial[CUT && WIDE ? NEAR_SUMS : 1];
+    alignas(64) float products[CUT && !WIDE ? NEAR_SUMS : 1];
     alignas(64) uint32_t unpacked[UNPACKED ? UNPACKED_WORDS : 1], crossed[UNPACKED_SPAN];
     alignas(64) float zeros[MOST_SPAN + V::LANES];
     uint8_t book[BOOK_SIZE] = {};
@@ -17,8 +19,7 @@ void multiply_span(const Weight& weight, const Activations& x, void* out, Dtype 
             book[code] = static_cast<uint8_t>(static_cast<int>(weight.book[code]) + Codes::MIDDLE);
     const int above = blocks.start(first), rows = blocks.start(last) - above;
     const int span = (stop - start + V::LANES - 1) / V::LANES * V::LANES;
-    const bool cut = V::CUTS && WIDE && !UNPACKED && rows <= WAITING_ROWS;
-    const int parts = cut ? (x.chunk * BITS / 32 + STREAMS - 1) / STREAMS : 1;
+    const int parts = CUT ? parts_of(x.chunk / x.segment, x.chunk * BITS / 32, rows) : 1;
     std::memset(sums, 0, static_cast<size_t>(rows) * span * sizeof(float));
     for (int input = 0, group = -1; input < weight.inputs; input += x.chunk) {
         if (weight.qzeros && group != input / weight.group)
@@ -38,8 +39,8 @@ void multiply_span(const Weight& weight, const Activations& x, void* out, Dtype 
                 const int top = blocks.start(block), height = blocks.start(block + 1) - top;
                 meet_block<Codes, UNPACKED>(chunk, x, input, part, top, height);
                 const int place = (top - above) * span;
-                add_rows<Codes, Sum, UNPACKED>(height, chunk, {sums + place, partial + place, span},
-                                               start, stop);
+                const BlockSums to = {sums + place, partial + place, products + place, span};
+                add_rows<Codes, Sum, UNPACKED>(height, chunk, to, start, stop);
             }
         }
     }
@@ -63,9 +64,9 @@ void multiply(const Weight& weight, const Activations& x, void* out, Dtype dtype
         const int last = std::min(first + at_once, blocks.count);
         const int rows = blocks.start(last) - blocks.start(first);
         const bool unpack = last - first > V::DIRECT_BLOCKS;
-        const bool cut = V::CUTS && x.wide && rows <= WAITING_ROWS;
-        const bool crowded = x.chunk * weight.bits / 32 > STREAMS;
-        const int most = !crowded ? MOST_SPAN : cut ? CUT_SPAN : CROWDED_SPAN;
+        const int word_rows = x.chunk * weight.bits / 32;
+        const bool cut = parts_of(x.chunk / x.segment, word_rows, rows) > 1;
+        const int most = cut ? V::CUT_SPAN : word_rows > CROWDED_ROWS ? CROWDED_SPAN : MOST_SPAN;
         const int span =
             unpack ? UNPACKED_SPAN : std::min(NEAR_SUMS / rows / LEAST_SPAN * LEAST_SPAN, most);
         const auto multiply_codes =

@@ -1,12 +1,31 @@
 // Products of a block of rows by the outputs of a chunk. Included by instruction_set.inl.
 
-// The place of a block's sums [R, span], and that of whole numbers which a part of a chunk leaves to
-// the next one.
+// The place of a block's sums [R, span], and those of what a part of a chunk leaves to the next one:
+// whole sums of 16-bit codes, or products of 8-bit codes.
 struct BlockSums {
     float* sums;
     uint32_t* partial;
+    float* products;
     int span;
 };
+
+template <int R, int C, class Number, class Vector>
+inline void load_vectors(const Number* from, int stride, Vector (&to)[R][C]) {
+    GLM4Q_UNROLL
+    for (int r = 0; r < R; r++) {
+        GLM4Q_UNROLL
+        for (int c = 0; c < C; c++) to[r][c] = V::load(from + r * stride + c * V::LANES);
+    }
+}
+
+template <int R, int C, class Number, class Vector>
+inline void store_vectors(const Vector (&from)[R][C], Number* to, int stride) {
+    GLM4Q_UNROLL
+    for (int r = 0; r < R; r++) {
+        GLM4Q_UNROLL
+        for (int c = 0; c < C; c++) V::store(to + r * stride + c * V::LANES, from[r][c]);
+    }
+}
 
 template <bool WHOLE>
 inline typename V::Floats load_scales(const Chunk& chunk, int at, int count) {
@@ -29,40 +48,69 @@ inline void prefetch(const uint32_t* place) {
     for (int request = 0; request < REQUESTS; request++) __builtin_prefetch(place, 0, 2);
 }
 
-// Multiplies R rows of codes by C vectors of words as they lie in the file: one segment.
-template <class Codes, class Sum, bool UNPACKED, int R, int C, bool WHOLE>
-inline void multiply_segment(const Chunk& chunk, const uint32_t*& words, const uint32_t*& codes,
-                             int count, typename Sum::Sums (&acc)[R][C]) {
-    constexpr int STEPS = Codes::STEPS;
+// Multiplies R rows of codes by C vectors of a row of words as they lie in the file.
+template <class Codes, class Sum, int R, int C, bool WHOLE, bool FIRST>
+inline void multiply_words(const Chunk& chunk, const uint32_t* words, const uint32_t* codes,
+                           int count, typename Sum::Sums (&acc)[R][C]) {
+    constexpr int AT_ONCE = R > V::SINGLY_ROWS ? C : 1;
     GLM4Q_UNROLL
-    for (int r = 0; r < R; r++) {
+    for (int from = 0; from < C; from += AT_ONCE) {
+        typename V::Ints steps[AT_ONCE][Codes::STEPS];
         GLM4Q_UNROLL
-        for (int c = 0; c < C; c++) acc[r][c] = Sum::zero();
-    }
-    for (int row = 0; row < chunk.rows; row++) {
-        typename V::Ints steps[C][STEPS];
-        GLM4Q_UNROLL
-        for (int c = 0; c < C && !UNPACKED; c++) {
-            const uint32_t* place = words + c * V::LANES;
-            prefetch<R <= WAITING_ROWS ? V::REQUESTS : 1>(place + chunk.ahead);
-            Codes::unpack(WHOLE ? V::load(place) : V::load_part(place, count), chunk.book,
+        for (int c = 0; c < AT_ONCE; c++) {
+            const uint32_t* place = words + (from + c) * V::LANES;
+            constexpr int BITS = 32 / Codes::PER_WORD;
+            prefetch<R <= WAITING_ROWS ? V::requests(BITS) : 1>(place + chunk.ahead);
+            Codes::unpack(WHOLE ? V::load_once(place, R) : V::load_part(place, count), chunk.book,
                           steps[c]);
         }
-        if (!UNPACKED) words += chunk.stride;
         GLM4Q_UNROLL
-        for (int step = 0; step < STEPS; step++, codes += R) {
-            typename V::Ints bytes[C];
-            GLM4Q_UNROLL
-            for (int c = 0; c < C; c++)
-                bytes[c] = UNPACKED ? V::load(words + c * V::LANES) : steps[c][step];
-            if (UNPACKED) words += chunk.stride;
+        for (int step = 0; step < Codes::STEPS; step++) {
             GLM4Q_UNROLL
             for (int r = 0; r < R; r++) {
                 GLM4Q_UNROLL
-                for (int c = 0; c < C; c++) acc[r][c] = Sum::add(acc[r][c], bytes[c], codes[r]);
+                for (int c = 0; c < AT_ONCE; c++)
+                    Sum::template add<FIRST>(acc[r][from + c], steps[c][step], step,
+                                             codes[step * R + r]);
             }
         }
     }
+}
+
+// Multiplies R rows of codes by C vectors of unpacked words: what a row of words was unpacked to.
+template <class Codes, class Sum, int R, int C, bool FIRST>
+inline void multiply_unpacked(const uint32_t* words, int stride, const uint32_t* codes,
+                              typename Sum::Sums (&acc)[R][C]) {
+    GLM4Q_UNROLL
+    for (int step = 0; step < Codes::STEPS; step++, words += stride, codes += R) {
+        typename V::Ints bytes[C];
+        GLM4Q_UNROLL
+        for (int c = 0; c < C; c++) bytes[c] = V::load(words + c * V::LANES);
+        GLM4Q_UNROLL
+        for (int r = 0; r < R; r++) {
+            GLM4Q_UNROLL
+            for (int c = 0; c < C; c++)
+                Sum::template add<FIRST>(acc[r][c], bytes[c], step, codes[r]);
+        }
+    }
+}
+
+// Adds the products of R rows of codes and C vectors of words to `acc`: the rows of words of one
+// segment. The sums begin with its FIRST row of words, or go on.
+template <class Codes, class Sum, bool UNPACKED, int R, int C, bool WHOLE, bool FIRST>
+inline void multiply_segment(const Chunk& chunk, const uint32_t*& words, const uint32_t*& codes,
+                             int count, typename Sum::Sums (&acc)[R][C]) {
+    constexpr int STEPS = Codes::STEPS;
+    const int stride = chunk.stride * (UNPACKED ? STEPS : 1);
+    const auto add_row = [&](auto first) {
+        if constexpr (UNPACKED)
+            multiply_unpacked<Codes, Sum, R, C, first>(words, chunk.stride, codes, acc);
+        else
+            multiply_words<Codes, Sum, R, C, WHOLE, first>(chunk, words, codes, count, acc);
+        words += stride, codes += STEPS * R;
+    };
+    if constexpr (FIRST) add_row(std::true_type{});
+    for (int row = FIRST; row < chunk.rows; row++) add_row(std::false_type{});
 }
 
 // Adds products to the sums of outputs from `at` on; the span begins at output `first`.
@@ -93,13 +141,70 @@ inline void add_products(const Chunk& chunk, const typename V::Floats (&products
     }
 }
 
-// Adds up the parts of a chunk of 16-bit codes. Returns what its products are in whole numbers, once
-// it ends.
-inline typename V::Ints whole_total(const Chunk& chunk, typename V::Ints total, int r,
-                                    uint32_t* partial) {
-    if (!chunk.begins) total = V::plus(total, V::load(partial));
-    if (!chunk.ends) V::store(partial, total);
-    return V::minus(total, V::broadcast(static_cast<int32_t>(chunk.too_much[r])));
+// Makes products of the whole sums of 16-bit codes, which a chunk's parts leave to each other.
+// Returns whether the chunk ends.
+template <class Codes, class Sum, bool UNPACKED, int R, int C, bool WHOLE>
+inline bool multiply_wide(const Chunk& chunk, const uint32_t* words, int count, uint32_t* partial,
+                          int span, typename V::Floats (&products)[R][C]) {
+    constexpr bool CUT = CUTS && !UNPACKED && R <= WAITING_ROWS;
+    const uint32_t* codes = chunk.codes;
+    typename Sum::Sums acc[R][C];
+    GLM4Q_UNROLL
+    for (int r = 0; r < R; r++) {
+        GLM4Q_UNROLL
+        for (int c = 0; c < C; c++) acc[r][c] = Sum::zero();
+    }
+    if constexpr (CUT) {
+        if (!chunk.begins) load_vectors<R, C>(partial, span, acc);
+    }
+    multiply_segment<Codes, Sum, UNPACKED, R, C, WHOLE, false>(chunk, words, codes, count, acc);
+    if constexpr (CUT) {
+        if (!chunk.ends) return store_vectors<R, C>(acc, partial, span), false;
+    }
+    GLM4Q_UNROLL
+    for (int r = 0; r < R; r++) {
+        const auto too_much = V::broadcast(static_cast<int32_t>(chunk.too_much[r]));
+        const typename V::Floats x_scale = V::fill(chunk.x_scales[r]);
+        GLM4Q_UNROLL
+        for (int c = 0; c < C; c++) {
+            const auto total = V::minus(Sum::total(acc[r][c]), too_much);
+            products[r][c] = V::multiply_add(V::to_floats(total), x_scale, V::zero());
+        }
+    }
+    return true;
+}
+
+// Makes products of 8-bit codes, whose segments have scales of their own: the parts of a chunk leave
+// products to each other. Returns whether the chunk ends.
+template <class Codes, class Sum, bool UNPACKED, int R, int C, bool WHOLE>
+inline bool multiply_narrow(const Chunk& chunk, const uint32_t* words, int count, float* partial,
+                            int span, typename V::Floats (&products)[R][C]) {
+    constexpr bool CUT = CUTS && !UNPACKED && R <= WAITING_ROWS;
+    const uint32_t* codes = chunk.codes;
+    GLM4Q_UNROLL
+    for (int r = 0; r < R; r++) {
+        GLM4Q_UNROLL
+        for (int c = 0; c < C; c++) products[r][c] = V::zero();
+    }
+    if constexpr (CUT) {
+        if (!chunk.begins) load_vectors<R, C>(partial, span, products);
+    }
+    for (int segment = 0; segment < chunk.segments; segment++) {
+        typename Sum::Sums acc[R][C];
+        multiply_segment<Codes, Sum, UNPACKED, R, C, WHOLE, true>(chunk, words, codes, count, acc);
+        GLM4Q_UNROLL
+        for (int r = 0; r < R; r++) {
+            const typename V::Floats x_scale = V::fill(chunk.x_scales[segment * R + r]);
+            GLM4Q_UNROLL
+            for (int c = 0; c < C; c++)
+                products[r][c] = V::multiply_add(V::to_floats(Sum::total(acc[r][c])), x_scale,
+                                                 products[r][c]);
+        }
+    }
+    if constexpr (CUT) {
+        if (!chunk.ends) return store_vectors<R, C>(products, partial, span), false;
+    }
+    return true;
 }
 
 // Adds the products of R rows and C vectors of outputs from `at` on; the span begins at output
@@ -107,34 +212,19 @@ inline typename V::Ints whole_total(const Chunk& chunk, typename V::Ints total, 
 template <class Codes, class Sum, bool UNPACKED, int R, int C, bool WHOLE>
 inline void add_block(const Chunk& chunk, int at, const BlockSums& to, int first, int count) {
     const uint32_t* words = chunk.words + (UNPACKED ? at - first : at);
-    const uint32_t* codes = chunk.codes;
+    const int place = at - first;
     typename V::Floats products[R][C];
-    GLM4Q_UNROLL
-    for (int r = 0; r < R; r++) {
-        GLM4Q_UNROLL
-        for (int c = 0; c < C; c++) products[r][c] = V::zero();
-    }
-    for (int segment = 0; segment < chunk.segments; segment++) {
-        typename Sum::Sums acc[R][C];
-        multiply_segment<Codes, Sum, UNPACKED, R, C, WHOLE>(chunk, words, codes, count, acc);
-        GLM4Q_UNROLL
-        for (int r = 0; r < R; r++) {
-            const typename V::Floats x_scale = V::fill(chunk.x_scales[segment * R + r]);
-            GLM4Q_UNROLL
-            for (int c = 0; c < C; c++) {
-                typename V::Ints total = Sum::total(acc[r][c]);
-                if constexpr (Codes::SIXTEEN)
-                    total = whole_total(
-                        chunk, total, r, to.partial + r * to.span + at - first + c * V::LANES);
-                products[r][c] =
-                    V::multiply_add(V::to_floats(total), x_scale, products[r][c]);
-            }
-        }
-    }
-    if (chunk.ends) add_products<Codes, R, C, WHOLE>(chunk, products, at, to, first, count);
+    bool ends;
+    if constexpr (Codes::SIXTEEN)
+        ends = multiply_wide<Codes, Sum, UNPACKED, R, C, WHOLE>(
+            chunk, words, count, to.partial + place, to.span, products);
+    else
+        ends = multiply_narrow<Codes, Sum, UNPACKED, R, C, WHOLE>(
+            chunk, words, count, to.products + place, to.span, products);
+    if (ends) add_products<Codes, R, C, WHOLE>(chunk, products, at, to, first, count);
 }
 
-// Does the same with an unpacked chunk of 16-bit codes, by half as many multiplications.
+// Adds the products of an unpacked chunk of 16-bit codes, by half as many multiplications.
 template <class Codes, int R, int C, bool WHOLE>
 inline void add_crossed_block(const Chunk& chunk, int at, const BlockSums& to, int first,
                               int count) {

@@ -6,15 +6,14 @@ constexpr int LEAST_SPAN = 64;
 constexpr int PASS_ROWS = SUMS / LEAST_SPAN;
 
 // A product of few rows waits for memory. The processor's own prefetching follows rows of words that
-// are some pages long, if a chunk has at most STREAMS of them; of more rows, pages are too many at
-// once. Chunks of 16-bit activations are cut for that where few rows wait and V::CUTS, since whole
-// numbers add up to the same bits. With AVX-512 that read 10 % more of a large weight; with AVX2 it read
-// less of some.
+// are some pages long, if few of them are read at once; of more rows, pages are too many. So a chunk
+// of more than V::STREAMS rows of words is cut into parts where few rows wait. What a part has summed
+// waits in the cache for the next one, to the bit.
 constexpr int WAITING_ROWS = 3;  // so few ask for their words more than once
-constexpr int STREAMS = 16;
+constexpr bool CUTS = V::STREAMS < CHUNK / 4;  // of the 32 rows of words of 8-bit codes
 constexpr int MOST_SPAN = 4096;  // outputs: the next chunk of so many fits the second-level cache
+constexpr int CROWDED_ROWS = 16;  // more rows of words than these are read over shorter spans
 constexpr int CROWDED_SPAN = 1024;
-constexpr int CUT_SPAN = 2048;
 constexpr int NEAR_SUMS = 8192;  // in the first-level cache
 
 // A chunk that many blocks of rows meet is unpacked once, for so few outputs that it stays in the
@@ -54,19 +53,30 @@ constexpr bool crosses() {
     return UNPACKED && Codes::SIXTEEN && V::CROSSED;
 }
 
-// The weight's side of the chunk that begins at `input`. A chunk whose products wait for memory is cut
-// into parts of at most STREAMS rows of words.
+// The number of parts of a chunk of so many segments and rows of words, for `rows` rows of codes.
+// A part has whole segments.
+static_assert(SEGMENT / 4 <= V::STREAMS, "a segment of 8-bit codes is cut");
+inline int parts_of(int segments, int word_rows, int rows) {
+    if (rows > WAITING_ROWS || word_rows <= V::STREAMS) return 1;
+    const int units = segments > 1 ? segments : word_rows;
+    int parts = std::min((word_rows + V::STREAMS - 1) / V::STREAMS, units);
+    while (units % parts) parts++;
+    return parts;
+}
+
+// The weight's side of a part of the chunk that begins at `input`.
 template <int BITS>
 inline Chunk chunk_at(const Weight& weight, const Activations& x, int input, int part, int parts,
                       int span) {
     Chunk chunk = {};
     const int word_rows = x.chunk * BITS / 32;
-    chunk.segments = x.chunk / x.segment;
-    chunk.rows = word_rows / chunk.segments / parts;
+    const int segments = x.chunk / x.segment;
+    chunk.segments = std::max(segments / parts, 1);
+    chunk.rows = word_rows / parts / chunk.segments;
     chunk.stride = weight.outputs;
     chunk.begins = part == 0;
     chunk.ends = part == parts - 1;
-    const size_t row = static_cast<size_t>(input / x.chunk) * word_rows + part * chunk.rows;
+    const size_t row = static_cast<size_t>(input / x.chunk) * word_rows + part * (word_rows / parts);
     const auto before = static_cast<ptrdiff_t>(row * weight.outputs);
     const bool last = chunk.ends && input + x.chunk >= weight.inputs;
     chunk.words = weight.qweight + before;
@@ -85,9 +95,11 @@ template <class Codes, bool UNPACKED>
 inline void meet_block(Chunk& chunk, const Activations& x, int input, int part, int top,
                        int height) {
     const auto first = static_cast<size_t>(top);
+    const int before = part * chunk.segments * chunk.rows;  // rows of words
     chunk.codes = x.codes + x.codes_place(input, top, height) / Codes::PER_STEP +
-                  part * chunk.rows * Codes::STEPS * height;
-    chunk.x_scales = x.scales + first * x.segments + input / x.segment * height;
+                  before * Codes::STEPS * height;
+    const int segment = input / x.segment + (Codes::SIXTEEN ? 0 : part * chunk.segments);
+    chunk.x_scales = x.scales + first * x.segments + segment * height;
     const size_t place = first * x.chunks + static_cast<size_t>(input / x.chunk) * height;
     chunk.x_sums = x.sums + place;
     chunk.x_code_sums = x.code_sums + place;

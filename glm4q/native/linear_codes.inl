@@ -8,7 +8,8 @@
 template <int BITS, bool BOOK, bool WIDE>
 struct Layout {
     static constexpr int PER_STEP = WIDE ? 2 : 4;
-    static constexpr int STEPS = 32 / BITS / PER_STEP;
+    static constexpr int PER_WORD = 32 / BITS;
+    static constexpr int STEPS = PER_WORD / PER_STEP;
     static constexpr bool SIXTEEN = WIDE;  // bits of a code
     using Vectors = V;
     static constexpr int MIDDLE = BOOK || BITS == 8 ? 128 : 8;  // stands for 0 without zero points
@@ -45,13 +46,14 @@ struct Layout {
     }
 };
 
-// Sums of products of a segment, one for each lane: how a step is added, and what the sum is.
+// Sums of products of a segment, one for each lane: how a step is added, and what the sum is. Step 0
+// of the FIRST row of words begins the sum.
 template <bool WIDE, bool SMALL>
 struct Dots {
     using Sums = typename V::Ints;
-    static Sums zero() { return V::broadcast(0); }
-    static Sums add(Sums sums, typename V::Ints codes, const uint32_t& x) {
-        return V::dot_bytes(sums, codes, x);
+    template <bool FIRST>
+    static void add(Sums& sums, typename V::Ints codes, int step, const uint32_t& x) {
+        sums = V::dot_bytes(FIRST && step == 0 ? V::broadcast(0) : sums, codes, x);
     }
     static typename V::Ints total(Sums sums) { return sums; }
 };
@@ -59,17 +61,19 @@ template <bool SMALL>
 struct Dots<true, SMALL> {
     using Sums = typename V::PairSums;
     static Sums zero() { return V::no_pairs(); }
-    static Sums add(Sums sums, typename V::Ints codes, const uint32_t& x) {
-        return V::dot_pairs(sums, codes, x);
+    template <bool FIRST>
+    static void add(Sums& sums, typename V::Ints codes, int, const uint32_t& x) {
+        static_assert(!FIRST, "sums of 16-bit codes go on where a part of a chunk ended");
+        sums = V::dot_pairs(sums, codes, x);
     }
     static typename V::Ints total(Sums sums) { return V::sum_pairs(sums); }
 };
 template <>
 struct Dots<false, true> {
     using Sums = typename V::Ints;
-    static Sums zero() { return V::broadcast(0); }
-    static Sums add(Sums sums, typename V::Ints codes, const uint32_t& x) {
-        return V::dot_nibbles(sums, codes, x);
+    template <bool FIRST>
+    static void add(Sums& sums, typename V::Ints codes, int step, const uint32_t& x) {
+        sums = FIRST && step == 0 ? V::first_nibbles(codes, x) : V::dot_nibbles(sums, codes, x);
     }
     static typename V::Ints total(Sums sums) { return V::sum_nibbles(sums); }
 };

@@ -25,8 +25,10 @@ struct V {
     using Book = int32x4_t;
     static constexpr int BLOCK_ROWS = 4;  // 4 rows of 4 vectors: half of the 32 registers
     static constexpr int DIRECT_BLOCKS = 2;  // of rows that each unpack for themselves, at most
-    static constexpr int REQUESTS = 1;
-    static constexpr bool CUTS = false;
+    static constexpr int requests(int) { return 1; }
+    static constexpr int STREAMS = 32;  // chunks are met whole
+    static constexpr int CUT_SPAN = 0;
+    static constexpr int SINGLY_ROWS = 0;
     static constexpr bool CROSSED = false;
     static constexpr int CROSSED_COLUMNS = 0;
     static constexpr int columns(int rows) { return rows > 2 ? 2 : 4; }
@@ -38,6 +40,7 @@ struct V {
     static int32x4_t load(const uint32_t* place) {
         return vreinterpretq_s32_u32(vld1q_u32(place));
     }
+    static int32x4_t load_once(const uint32_t* place, int) { return load(place); }
     static int32x4_t load_part(const uint32_t* place, int count) {
         uint32_t padded[LANES] = {};
         std::memcpy(padded, place, count * sizeof(uint32_t));
@@ -82,6 +85,9 @@ struct V {
     }
     static int32x4_t dot_nibbles(int32x4_t sum, int32x4_t codes, uint32_t x) {
         return dot_signed(sum, codes, x);
+    }
+    static int32x4_t first_nibbles(int32x4_t codes, uint32_t x) {
+        return dot_nibbles(broadcast(0), codes, x);
     }
     static int32x4_t sum_nibbles(int32x4_t sum) { return sum; }
     static PairSums no_pairs() { return {vdupq_n_s32(0), vdupq_n_s32(0)}; }

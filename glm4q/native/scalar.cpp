@@ -19,8 +19,10 @@ struct V {
     using Book = const uint8_t*;
     static constexpr int BLOCK_ROWS = 2;
     static constexpr int DIRECT_BLOCKS = 2;  // of rows that each unpack for themselves, at most
-    static constexpr int REQUESTS = 0;
-    static constexpr bool CUTS = false;
+    static constexpr int requests(int) { return 0; }
+    static constexpr int STREAMS = 32;  // chunks are met whole
+    static constexpr int CUT_SPAN = 0;
+    static constexpr int SINGLY_ROWS = 0;
     static constexpr bool CROSSED = false;
     static constexpr int CROSSED_COLUMNS = 0;
     static constexpr int columns(int) { return 2; }
@@ -30,6 +32,7 @@ struct V {
 
     static int32_t broadcast(int32_t number) { return number; }
     static int32_t load(const uint32_t* place) { return static_cast<int32_t>(*place); }
+    static int32_t load_once(const uint32_t* place, int) { return load(place); }
     static int32_t load_part(const uint32_t* place, int) { return load(place); }
     static void store(uint32_t* place, int32_t word) { *place = static_cast<uint32_t>(word); }
     static int32_t mask(int32_t word, int32_t bits) { return word & bits; }
@@ -56,6 +59,9 @@ struct V {
     }
     static int32_t dot_nibbles(int32_t sum, int32_t codes, uint32_t x) {
         return dot_bytes(sum, codes, x);
+    }
+    static int32_t first_nibbles(int32_t codes, uint32_t x) {
+        return dot_nibbles(broadcast(0), codes, x);
     }
     static int32_t sum_nibbles(int32_t sum) { return sum; }
     static int32_t no_pairs() { return 0; }

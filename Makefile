@@ -45,8 +45,9 @@ chat: $(VENV)/demo.done
 	test -d $(DEMO)/int8 || $(MAKE) demo
 	$(BIN)/glm4q chat $(DEMO)/int8
 
-# A worker process for each core, at most four.
-TESTS := $(BIN)/python -m pytest -q -n logical --maxprocesses 4
+# A worker process for each core, at most four. The tests of a file share its browser, its server or
+# its interpreter of Triton, so one worker runs them all.
+TESTS := $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile
 
 test: check
 	$(TESTS)

@@ -29,6 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # Threads of torch that wait must not keep a core busy: worker processes share the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
+        return  # worker processes run the tests, and this one need not import torch
     if path := config.getoption("--native"):
         _load_extension(path)
     if name := config.getoption("--instruction-set"):

@@ -61,7 +61,7 @@ turns = st.lists(
 
 @pytest.mark.parametrize("kv", KV_FORMATS)
 @given(chunk=st.integers(2, 40), turns=turns, seed=st.integers(0, 99))
-@settings(deadline=None, max_examples=12, derandomize=True)
+@settings(deadline=None, max_examples=8, derandomize=True)
 def test_turns_and_rewinds_equal_one_pass(
     kv: str, chunk: int, turns: list[tuple[float, int, bool]], seed: int
 ) -> None:

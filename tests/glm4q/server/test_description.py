@@ -21,7 +21,7 @@ CHECKS = [
     checks.content_type_conformance,
     checks.response_schema_conformance,
 ]
-EXAMPLES = 8
+EXAMPLES = 5
 ASKED = [
     (entry.path, mode)
     for entry in DESCRIBED

@@ -102,3 +102,19 @@ class SourceError(Glm4qError):
 
 class HubUnreachableError(SourceError):
     """There is no way to the Hugging Face Hub: no network, or HF_HUB_OFFLINE is set."""
+
+
+FULL = "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "DefaultCPUAllocator"
+"""What errors say that come of full memory."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device or the host has no memory left.
+
+    PyTorch has an error of its own for what its allocator of a device asks for. CUDA, which keeps
+    recorded graphs, Triton, which loads the code of kernels, cuBLAS and PyTorch's allocator of the
+    host raise a plain RuntimeError that says so in words.
+    """
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in FULL)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from calculator.errors import Glm4qError
+from calculator.errors import Glm4qError, is_out_of_memory
 from glm4q import __version__
 from glm4q.commands.process.lazy import CommandEntry, LazyGroup
 from glm4q.commands.process.signals import (
@@ -80,6 +80,12 @@ EXAMPLES = """Examples:
 Each command explains itself: glm4q chat --help"""
 
 
+NO_MEMORY = (
+    "no memory is left, on the device or on the host: another program took it; close that program, "
+    "or start anew and let the run be planned for what is left"
+)
+
+
 class Commands(LazyGroup):
     """The commands of the table above."""
 
@@ -128,6 +134,10 @@ def _run(argv: list[str] | None) -> int:
         return 1
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return _fail(NO_MEMORY)
 
 
 def _fail(message: str) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from calculator.checkpoint.stored import StoredModel
-from calculator.errors import MemoryFullError, OptionError
+from calculator.errors import MemoryFullError, OptionError, is_out_of_memory
 from calculator.host_memory import available_bytes
 from calculator.memory.healing import healing_memory, healing_seconds
 from calculator.memory.making import CalibrationPass, MemoryEstimate, estimate_memory, largest_batch
@@ -23,9 +23,6 @@ from quantize.quality.predictor import ComputeSettings
 from quantize.quality.recorded import SourceRecord
 from quantize.quality.report import read_report
 from quantize.recipe import Recipe
-
-CPU_ALLOCATION = "DefaultCPUAllocator"
-"""torch raises a plain RuntimeError where the host has no memory left; its text has this word."""
 
 
 @dataclass(frozen=True)
@@ -210,8 +207,7 @@ def _full_memory_named() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        full = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not full and CPU_ALLOCATION not in str(error):
+        if not is_out_of_memory(error):
             raise
         named = MemoryFullError(
             "no memory is left: another program took it, or --max-memory is above what is free"

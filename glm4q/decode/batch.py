@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Sequence
 import torch
 from torch import Tensor
 
-from calculator.errors import MemoryFullError, OptionError
+from calculator.errors import MemoryFullError, OptionError, is_out_of_memory
 from glm4q.decode.answer import Answer, Event
 from glm4q.decode.pace.pause_bound import PauseBound
 from glm4q.decode.pace.step_costs import StepCosts
@@ -246,7 +246,9 @@ class Batch:
         """
         try:
             failed = self._pick(answers, step().unflatten(0, (len(answers), 1 + len(draft))), draft)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             failed = []
             for answer in answers:
                 if answer.finish_reason is None:

@@ -7,10 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-import torch
-
 from calculator.checkpoint.stored import StoredModel
-from calculator.errors import Glm4qError, MemoryFullError, PrefixError
+from calculator.errors import Glm4qError, MemoryFullError, PrefixError, is_out_of_memory
 from calculator.memory.placement import placement
 from calculator.memory.plan import MemoryPlan
 from calculator.options import parse_tokens
@@ -209,7 +207,9 @@ def _full_device_named() -> Iterator[None]:
     """Raise MemoryFullError where the device has less memory than when the run was planned."""
     try:
         yield
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         raise MemoryFullError(
             "the device has no memory left: another program took it since this run was planned; "
             "close that program, or start anew and let the run be planned for what is left"

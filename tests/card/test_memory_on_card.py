@@ -4,11 +4,7 @@ At GLM-4-9B's true size, through PyTorch's allocator as its source describes it.
 or a driver take beside it no machine without a card can show: the CUDA context is the plan's own.
 """
 
-import gc
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -23,14 +19,12 @@ from tests.card.build import compiler
 if compiler() is None:
     pytest.skip("the simulated card needs a C++ compiler", allow_module_level=True)
 
-from calculator.errors import MemoryFullError
 from calculator.model.formats import BF16, LLM_INT8, NF4, WeightFormat
 from glm4q.model import loader
 from tests.card.conftest import INT4
-from tests.card.sim.allocator import Allocator
 from tests.card.sim.paper import run_on_paper
 from tests.card.sim.played import simulated_card
-from tests.card.test_runs import GREEDY, PROMPT, Case
+from tests.card.test_runs import Case
 
 LAYERS4, LAYERS8 = WeightFormat(4, 128), WeightFormat(8, 128)
 ASYMMETRIC = WeightFormat(4, 64, zero_bits=4)
@@ -109,58 +103,3 @@ def test_loading_keeps_no_pages_of_a_weight_that_is_on_the_card(checkpoints: Pat
     run = case.load(checkpoints, "cpu")
     assert _mapped(directory) > 0
     del run
-
-
-SHORT = replace(GREEDY, max_tokens=4)
-"""A plain step, a recorded one, and a replayed one."""
-
-
-@pytest.mark.parametrize("each", [False, pytest.param(True, marks=pytest.mark.card)])
-def test_out_of_memory_at_any_request_is_one_line_and_leaks_nothing(
-    each: bool, checkpoints: Path
-) -> None:
-    """Whatever is asked for when the card is full: at loading, or at any time of an answer.
-
-    each: at each request in turn; otherwise at the last of loading and the last of an answer.
-    """
-    case = Case("RTX 3060", INT4, "int8")
-    with simulated_card(case.card) as (card, driver):
-        memory = card.allocator
-
-        def is_left(size: int) -> None:
-            driver.launched.clear()
-            gc.collect()
-            assert memory.allocated == size
-
-        run = case.load(checkpoints, "cuda")
-        loading = memory.requests
-        expected = list(run.answer(PROMPT, SHORT))
-        answering = memory.requests - loading
-        del run
-        is_left(card.workspace_bytes)
-        for request in _requests(loading, each):
-            with _full_at(memory, request):
-                case.load(checkpoints, "cuda")
-            is_left(card.workspace_bytes)
-        run = case.load(checkpoints, "cuda")
-        before = memory.allocated
-        for request in _requests(answering, each):
-            with _full_at(memory, request):
-                list(run.answer(PROMPT, SHORT))
-            is_left(before)
-            run.forget()
-        assert list(run.answer(PROMPT, SHORT)) == expected
-
-
-def _requests(count: int, each: bool) -> Iterable[int]:
-    assert count > 1
-    return range(count) if each else (count - 1,)
-
-
-@contextmanager
-def _full_at(memory: Allocator, request: int) -> Iterator[None]:
-    """The card has no memory for that request, and the product says so."""
-    memory.fail_at, memory.requests = request, 0
-    with pytest.raises(MemoryFullError, match="the device has no memory left"):
-        yield
-    memory.fail_at = None

@@ -260,6 +260,7 @@ class SimDevice:
 
     def _take_workspace(self) -> None:
         if self._workspace is None:
+            self.trace.note("allocate", "cuBLAS", CUBLAS_WORKSPACE)
             block = self.allocator.allocate(CUBLAS_WORKSPACE)
             self._workspace = Lease(self.allocator, block)
 

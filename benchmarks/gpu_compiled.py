@@ -83,11 +83,15 @@ def compile_for(launch: Launch, capability: int) -> Compiled:
     signature: dict[str, str] = {}
     constants: dict[tuple[int, ...], object] = {}
     attributes = {}
-    for place, name in enumerate(launch.kernel.arg_names):
+    for place, parameter in enumerate(launch.kernel.params):
+        name = parameter.name
         if name in launch.constants:
             signature[name], constants[(place,)] = "constexpr", launch.constants[name]
             continue
         argument = launch.arguments[name]
+        if parameter.do_not_specialize:
+            signature[name] = _type(argument)
+            continue
         if argument is None or (isinstance(argument, int) and argument == 1):
             signature[name], constants[(place,)] = "constexpr", argument
             continue

@@ -9,6 +9,7 @@ import torch
 from calculator.memory.plan import MemoryPlan
 from calculator.memory.settings import Device
 from glm4q.decode.batch import Batch
+from glm4q.decode.generate import token_ids
 from glm4q.decode.runner import Runner
 from glm4q.decode.sampling import SamplingParams
 from glm4q.engine import LLM
@@ -172,7 +173,7 @@ def _fill_context(runner: Runner) -> None:
     params = SamplingParams(
         temperature=1.0, top_p=0.9, top_k=50, min_p=0.01, max_tokens=DECODED, seed=0
     )
-    for _ in batch.stream(batch.join([0] * prompt, params)):
+    for _ in token_ids(batch.stream(batch.join([0] * prompt, params))):  # raises what ends it
         pass
 
 

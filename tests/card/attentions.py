@@ -7,6 +7,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
+from calculator.memory.workspace import FEW_TOKENS
 from calculator.model.presets import PRESETS
 from glm4q.kernels.gpu.attention.launches import MOST_ROWS
 from tests.card.products import AMPERE
@@ -35,13 +36,23 @@ class AttentionCase:
         return SHARED * self.tokens
 
     @property
+    def is_draft(self) -> bool:
+        """Whether each token is attended from by launches of its own, as a draft's are."""
+        return self.cached > 0 and 1 < self.tokens <= FEW_TOKENS
+
+    @property
+    def whole(self) -> bool:
+        """Whether all blocks run."""
+        return self.rows <= MOST_ROWS or self.is_draft
+
+    @property
     def chosen(self) -> list[int]:
         """The blocks of rows that run: all where there is one, else first, middle and last."""
         blocks = ceil(self.rows / MOST_ROWS)
         return sorted({0, blocks // 2, blocks - 1})
 
     def blocks(self, name: str, grid: Block) -> Sequence[Block] | None:
-        if self.rows <= MOST_ROWS:
+        if self.whole:
             return None
         if name == "attend":
             splits, _, heads = grid
@@ -72,4 +83,4 @@ class AttentionCase:
         """[Hkv, rows, D] of what ran, float32."""
         split = attended.float().view(self.tokens, -1, SHARED, CONFIG.head_dim)
         rows = split.permute(1, 2, 0, 3).flatten(1, 2)
-        return rows if self.rows <= MOST_ROWS else rows[:, self._rows()]
+        return rows if self.whole else rows[:, self._rows()]

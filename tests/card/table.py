@@ -11,6 +11,7 @@ import torch
 
 from benchmarks.gpu_kernels_static import CARDS, Loop, budget, loops
 from calculator.cards.gpus import Gpu, find_gpu
+from calculator.memory.workspace import FEW_TOKENS
 from calculator.model.formats import NF4, WeightFormat
 from tests.card.attentions import AttentionCase
 from tests.card.products import ProductCase
@@ -55,6 +56,17 @@ of a tensor core; what a card can issue meanwhile stands in [gpu_kernels.md](gpu
 |---:|---|---:|---:|---:|---:|
 {prompts}
 
+## A draft
+
+Attention from the last token of a draft of {draft}, which has launches of its own: they do what the
+launches of one token alone do, with the same code, and count the {last} tokens before it as cached.
+So a draft reads a cache as often as it has tokens; what a card keeps in its second cache is read
+from memory once.
+
+| capability | launch | asked / needed | asked / touched | conflicts | instructions per byte |
+|---:|---|---:|---:|---:|---:|
+{drafts}
+
 ## What share of bandwidth that predicts
 
 A decode kernel's share of the memory's rate is at most 1 / (asked / needed), and at most what its
@@ -93,6 +105,15 @@ def prompt_launches(capability: int) -> Iterator[tuple[str, Launched]]:
     for kv in KVS:
         driver, _, _ = AttentionCase(kv, CACHED, TOKENS, capability).run()
         yield f"{kv} cache attend", driver.launched[0]
+
+
+def draft_launches(capability: int) -> Iterator[tuple[str, Launched]]:
+    """Each kind of launch of the last token of a draft, by name."""
+    for kv in KVS:
+        driver, _, _ = AttentionCase(kv, CACHED, FEW_TOKENS, capability).run()
+        append, attend, merge = driver.launched[FEW_TOKENS - 1], *driver.launched[-2:]
+        for launched in (append, attend, merge):
+            yield f"{kv} cache {launched.name}", launched
 
 
 def launch_row(capability: int, name: str, account: Account) -> str:
@@ -142,13 +163,15 @@ def _share_row(gpu: Gpu, loop: Loop, account: Account) -> str:
 
 def main() -> None:
     torch.manual_seed(0)
-    accounts, rows, prompts = {}, [], []
+    accounts, rows, prompts, drafts = {}, [], [], []
     for capability in CAPABILITIES:
         for name, launched in decode_launches(capability):
             accounts[capability, name] = launched.account
             rows.append(launch_row(capability, name, launched.account))
         for name, launched in prompt_launches(capability):
             prompts.append(prompt_row(capability, name, launched.account))
+        for name, launched in draft_launches(capability):
+            drafts.append(launch_row(capability, name, launched.account))
     text = TEXT.format(
         launches="\n".join(rows),
         prompts="\n".join(prompts),
@@ -156,6 +179,9 @@ def main() -> None:
         rows=ROWS,
         tokens=TOKENS,
         cached=CACHED,
+        drafts="\n".join(drafts),
+        draft=FEW_TOKENS,
+        last=FEW_TOKENS - 1,
     )
     Path(FILE).write_text(text)
 

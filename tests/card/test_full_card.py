@@ -6,7 +6,7 @@ graph's memory and Triton for that of a kernel's code: these are refused as well
 """
 
 import gc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
@@ -36,8 +36,8 @@ from tests.card.conftest import INT4
 from tests.card.sim.device import Graph, SimDevice
 from tests.card.sim.models import Run
 from tests.card.sim.played import simulated_card
-from tests.card.sim.trace import Event
-from tests.card.test_runs import GREEDY, PROMPT, Case
+from tests.card.sim.trace import Trace
+from tests.card.test_runs import GREEDY, PROMPT, Case, is_sampler
 from tests.card.triton_driver import PlayedDriver
 
 SHORT = replace(GREEDY, max_tokens=4)
@@ -111,13 +111,19 @@ def ends_in_one_line() -> Any:
     return pytest.raises(MemoryFullError, match=r"^the device has no memory left: [^\n]*$")
 
 
-def requests(events: Iterable[Event]) -> list[int]:
-    """The first and the last request of each line of the product."""
+def requests(trace: Trace, *, fresh: bool = False, sampler: bool = True) -> list[int]:
+    """The first and the last request of each line of the product, and the last ones of a sampler.
+
+    fresh: whether cuBLAS asks for its workspace as well, which it keeps for as long as a card is
+    there. sampler: whether each line of it counts, which are many, or its last request only.
+    """
+    asked = [each for each in trace.of("allocate") if fresh or each.name != "cuBLAS"]
     first: dict[str, int] = {}
     last: dict[str, int] = {}
-    for number, event in enumerate(events):
-        first.setdefault(event.place, number)
-        last[event.place] = number
+    for number, event in enumerate(asked):
+        if not is_sampler(event.place):
+            first.setdefault(event.place, number)
+        last[event.place if sampler or not is_sampler(event.place) else "sampler"] = number
     return sorted({*first.values(), *last.values()})
 
 
@@ -140,7 +146,7 @@ def test_loading_that_is_refused_memory_leaves_none_and_works_again(
         expected = run.logits(FIRST)
         del run
         total = len(trace.of("allocate"))
-        assert total > 8
+        assert total > 4
         for request in range(total) if every else (0, total - 1):
             with refused(card, request), ends_in_one_line():
                 case.load(checkpoints, "cuda")
@@ -155,32 +161,29 @@ def test_a_message_that_is_refused_memory_ends_and_is_answered_when_it_is_sent_a
     """The second message of a conversation: chunks of its prompt, and replayed steps."""
     with session(case, checkpoints) as ours:
         first = ours.say(FIRST, SHORT)
-        for params in (SHORT, SAMPLED) if every else (SAMPLED,):
-            with ours.card.trace.only() as trace:
-                expected = ours.say(SECOND, params)
-            numbers = requests(trace.of("allocate"))
-            assert len(numbers) > 3
-            for request in numbers if every else numbers[-1:]:
-                ours.start_anew()
-                ours.say(FIRST, SHORT)
-                before = ours.allocated
-                with refused(ours.card, request), ends_in_one_line():
-                    ours.say(SECOND, params)
-                assert ours.allocated == before
-                assert ours.say(SECOND, params) == expected
+        with ours.card.trace.only() as trace:
+            expected = ours.say(SECOND, SAMPLED)
+        numbers = requests(trace, sampler=case == PLAIN)
+        assert len(numbers) > 2
+        for request in numbers if every else numbers[-1:]:
             ours.start_anew()
             assert ours.say(FIRST, SHORT) == first
+            before = ours.allocated
+            with refused(ours.card, request), ends_in_one_line():
+                ours.say(SECOND, SAMPLED)
+            assert ours.allocated == before
+            assert ours.say(SECOND, SAMPLED) == expected
 
 
 @pytest.mark.card
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", CASES[::2], ids=str)
 def test_a_first_message_that_is_refused_memory_ends_and_is_answered_when_it_is_sent_again(
     case: Case, checkpoints: Path
 ) -> None:
     """Steps that compile kernels, and that are recorded."""
     with session(case, checkpoints) as ours, ours.card.trace.only() as trace:
         expected = ours.say(FIRST, SHORT)
-    for request in requests(trace.of("allocate")):
+    for request in requests(trace, fresh=True, sampler=False):
         with session(case, checkpoints) as ours:
             before = ours.allocated
             with refused(ours.card, request), ends_in_one_line():
@@ -276,7 +279,7 @@ def test_an_answer_that_joins_others_is_refused_memory_with_no_harm_to_the_sessi
         ours.start_anew()
         with ours.card.trace.only() as trace:
             expected = [_tokens(answer) for answer in _join_and_end(ours)]
-        for request in requests(trace.of("allocate")):
+        for request in requests(trace, sampler=False):
             ours.start_anew()
             before = ours.allocated
             with refused(ours.card, request):
@@ -320,8 +323,7 @@ def test_a_command_that_is_refused_memory_ends_in_one_line(
     with simulated_card("RTX 3060") as (card, driver):
         with card.trace.only() as trace:
             assert main(arguments) == 0
-        # What cuBLAS has got, it keeps.
-        numbers = requests(each for each in trace.of("allocate") if each.name != "cuBLAS")
+        numbers = requests(trace, sampler=False)
         for request in numbers if every else numbers[-1:]:
             capsys.readouterr()
             with refused(card, request):

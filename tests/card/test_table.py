@@ -21,6 +21,7 @@ from benchmarks.gpu_kernels_static import (
 )
 from calculator.cards.gpus import load_gpus
 from calculator.cards.roofline import PREFILL_EFFICIENCY
+from calculator.memory.workspace import FEW_TOKENS
 from calculator.model.formats import LLM_INT8, NF4, WeightFormat
 from tests.card.attentions import AttentionCase
 from tests.card.products import ProductCase, relative_error
@@ -108,6 +109,22 @@ def test_attention(capability: int, kv: str) -> None:
             assert driver.launched
             for launched in driver.launched:
                 assert launched.account.worst_conflict <= MOST_WAVEFRONTS, (case, launched.name)
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("kv", ["bf16", "int8", "k8v4", "int4"])
+def test_attention_of_a_draft(capability: int, kv: str) -> None:
+    """The longest: each of its tokens attends to those before it, by launches of its own."""
+    case = AttentionCase(kv, 500, FEW_TOKENS, capability)
+    driver, error, different = case.run()
+    assert error < 2e-2, case
+    assert different <= 2, case
+    names = [launched.name for launched in driver.launched]
+    assert names == ["append"] * FEW_TOKENS + ["attend", "merge"] * FEW_TOKENS
+    for launched in driver.launched:
+        assert launched.account.worst_conflict <= MOST_WAVEFRONTS, (case, launched.name)
+        if launched.name == "attend":
+            assert launched.account.asked_over_needed <= TARGET, case
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)

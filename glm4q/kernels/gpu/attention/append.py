@@ -35,14 +35,15 @@ def rotate(
     return here * cos + tl.where(d % 2 == 0, -other, other) * sin
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["ahead"])
 def append(
     q,  # [B, 1, H, D]
     k,  # [B, 1, Hkv, D]
     v,  # [B, 1, Hkv, D]
     rotation,  # float32 [PAIRS]: cosines; sines lie SIN numbers behind them
     hadamard,  # float32 [64, 64]
-    cached,  # int64 [1]: tokens in the cache before this one and the AHEAD that run with it
+    cached,  # int64 [1]: tokens in the cache before this one
+    ahead,  # tokens of a draft that come before and run with it
     queries,  # float32 [B, Hkv, G, D]
     transformed,  # float32 [B, Hkv, G, D]: the queries' Hadamard transform, for INT4 keys
     key_codes,
@@ -55,7 +56,6 @@ def append(
     SHARED: tl.constexpr,
     PAIRS: tl.constexpr,
     SIN: tl.constexpr,
-    AHEAD: tl.constexpr,
     D: tl.constexpr,
     KEYS: tl.constexpr,
     VALUES: tl.constexpr,
@@ -73,12 +73,12 @@ def append(
     if centers is None:
         x = rotate(source, None, is_key, False, rotation, not is_value, D, PAIRS, SIN)
     else:
-        is_first, center, d = tl.load(cached) + AHEAD == 0, centers + head * D, tl.arange(0, D)
+        is_first, center, d = tl.load(cached) + ahead == 0, centers + head * D, tl.arange(0, D)
         x = rotate(source, center, is_key, is_first, rotation, not is_value, D, PAIRS, SIN)
         tl.store(center + d, tl.load(source + d).to(tl.float32), mask=is_key & is_first)
     if (is_value and VALUES == "int4") or (is_key and KEYS == "int4"):
         x = hadamard_transform(x, hadamard, D)
-    place = head.to(tl.int64) * room + tl.load(cached) + AHEAD
+    place = head.to(tl.int64) * room + tl.load(cached) + ahead
     if each < SHARED:
         row = (head * SHARED + each) * D + tl.arange(0, D)
         tl.store(queries + row, x * scale)

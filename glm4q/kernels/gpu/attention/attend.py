@@ -32,7 +32,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 FEW_ROWS = tl.constexpr(16)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["ahead"])
 def attend(
     queries,  # float32 [B, Hkv, G * T, D], scaled, and Hadamard-transformed where keys are
     plain_queries,  # the queries without the Hadamard transform
@@ -43,7 +43,8 @@ def attend(
     centers,  # float32 [B, Hkv, 1, D], the centres that were subtracted from keys; or None
     frequencies,  # float64 [PAIRS]
     tile_rotation,  # float32 [2, TILE, PAIRS]
-    cached,  # int64 [1]: tokens in the cache before the newest T and the AHEAD that run with them
+    cached,  # int64 [1]: tokens in the cache before the newest T
+    ahead,  # tokens of a draft that come before and run with them
     mixed,  # float32 [B * Hkv, splits, G * T, D]
     softmax,  # float32 [B * Hkv, 2, splits, G * T]: greatest score, sum of exponentials to 2
     room,
@@ -56,7 +57,6 @@ def attend(
     PAIRS: tl.constexpr,
     BLOCK_P: tl.constexpr,
     TILE: tl.constexpr,
-    AHEAD: tl.constexpr,
     KEYS: tl.constexpr,
     VALUES: tl.constexpr,
 ):
@@ -68,7 +68,7 @@ def attend(
     first = (head * rows + r) * D
     query, unit = load_queries(queries + first, ours, KEYS, D)
     magic = halves.magic_bits(room)
-    past = tl.load(cached).to(tl.int32) + AHEAD
+    past = tl.load(cached).to(tl.int32) + ahead
     own = past + r % tokens
     run = tl.cdiv(tl.cdiv(past + tokens, splits), BLOCK_S) * BLOCK_S
     last = tl.minimum((split + 1) * run, tl.max(tl.where(ours, own, 0), 0) + 1)

@@ -157,6 +157,7 @@ class AttentionLaunches:
                 **{name: step[name] for name in names},
                 "transformed": step["transformed_queries_on_gpu"],
                 **self._stored(),
+                "ahead": self.ahead,
                 "room": self._room,
                 "scale": self._size**-0.5,
             },
@@ -164,7 +165,6 @@ class AttentionLaunches:
                 "SHARED": self._rows,
                 "PAIRS": self._pairs,
                 "SIN": self._pairs if self.sines is None else self.sines,
-                "AHEAD": self.ahead,
                 "D": self._size,
                 **self._kinds(),
             },
@@ -211,6 +211,7 @@ class AttentionLaunches:
             "frequencies": step["frequencies"],
             "tile_rotation": step["tile_rotation"],
             "cached": step["cached"],
+            "ahead": self.ahead,
             **self._results,
             "room": self._room,
             "splits": self.splits,
@@ -224,7 +225,6 @@ class AttentionLaunches:
             "PAIRS": self._pairs,
             "BLOCK_P": max(triton.next_power_of_2(self._pairs), SMALLEST_TILE),
             "TILE": self.step["tile_rotation"].shape[1],
-            "AHEAD": self.ahead,
             **self._kinds(),
         }
 

@@ -36,7 +36,18 @@ def tile_of(rows, warps):
     return gl.NVMMADistributedLayout([2, 1], [high, warps // high], instr_shape=[16, 8])
 
 
-@gluon.jit
+@gluon.constexpr_function
+def line_of(layout, warps):
+    """The layout in which units of a tile are loaded: by a lane each, in all warps alike.
+
+    Where all warps stand side by side, each has its own tokens, and no other loads their units.
+    """
+    if layout.warps_per_cta[1] == warps:
+        return gl.SliceLayout(0, layout)
+    return gl.BlockedLayout([1], [32], [warps], [0])
+
+
+@gluon.jit(do_not_specialize=["ahead"])
 def attend(
     queries,  # float32 [B, Hkv, G * T, D], scaled, and Hadamard-transformed where keys are
     plain_queries,  # the queries without the Hadamard transform
@@ -47,7 +58,8 @@ def attend(
     centers,  # float32 [B, Hkv, 1, D], the centres that were subtracted from keys; or None
     frequencies,  # float64 [PAIRS]
     tile_rotation,  # float32 [2, TILE, PAIRS]
-    cached,  # int64 [1]: tokens in the cache before the newest T and the AHEAD that run with them
+    cached,  # int64 [1]: tokens in the cache before the newest T
+    ahead,  # tokens of a draft that come before and run with them
     mixed,  # float32 [B * Hkv, splits, G * T, D]
     softmax,  # float32 [B * Hkv, 2, splits, G * T]: greatest score, sum of exponentials to 2
     room,
@@ -61,7 +73,6 @@ def attend(
     PAIRS: gl.constexpr,
     BLOCK_P: gl.constexpr,
     TILE: gl.constexpr,
-    AHEAD: gl.constexpr,
     KEYS: gl.constexpr,
     VALUES: gl.constexpr,
 ):
@@ -77,7 +88,7 @@ def attend(
     unit, ours = load_rows(queries + first, here, BLOCK_R, KEYS, D, M)
     # Weights count in powers of 2, of which a card computes the exponential at once.
     unit = unit * LOG2_E
-    past = gl.load(cached).to(gl.int32) + AHEAD
+    past = gl.load(cached).to(gl.int32) + ahead
     run = gl.cdiv(gl.cdiv(past + tokens, splits), BLOCK_S) * BLOCK_S
     if SEVERAL:
         own = past + r % tokens
@@ -95,6 +106,7 @@ def attend(
     value_codes, value_scales = first_of_head(value_codes, value_scales, head, room, VALUES, D)
     keys = gl.allocate_shared_memory(gl.float16, [BLOCK_S, D], SHARED)
     values = gl.allocate_shared_memory(gl.float16, [BLOCK_S, D], SHARED)
+    LINE: gl.constexpr = line_of(M, gl.num_warps())
     LINES: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
     key_grid = gl.allocate_shared_memory(gl.float32, [4, BLOCK_S], LINES)
     value_grid = gl.allocate_shared_memory(gl.float32, [4, BLOCK_S], LINES)
@@ -105,8 +117,8 @@ def attend(
     for start in range(split * run, last, BLOCK_S):
         # What is compared is counted from the tile's start, which leaves one addition for a row.
         here = last - start
-        put_vectors(key_codes, key_scales, keys, key_grid, start, here, KEYS, D)
-        put_vectors(value_codes, value_scales, values, value_grid, start, here, VALUES, D)
+        put_vectors(key_codes, key_scales, keys, key_grid, start, here, KEYS, D, LINE)
+        put_vectors(value_codes, value_scales, values, value_grid, start, here, VALUES, D, LINE)
         scores = score(ours, keys, key_grid, KEYS, D, M)
         if centers is not None:
             scores += added_by_centers(centered, angle, M)

@@ -43,6 +43,7 @@ def put_vectors(
     here,  # tokens from `start` on
     KIND: gl.constexpr,
     D: gl.constexpr,
+    LINE: gl.constexpr,  # the layout in which units and grids are loaded
 ):
     """Put vectors into shared memory, float16 [S, D], and the unit of each, or its grids."""
     S: gl.constexpr = shared.shape[0]
@@ -50,14 +51,16 @@ def put_vectors(
         grid.index(0).store(put_numbers(codes, shared, start, here, D))
     else:
         put_codes(codes, shared, start, here, KIND, D)
-        j = gl.arange(0, S, gl.BlockedLayout([1], [32], [gl.num_warps()], [0]))
+        j = gl.arange(0, S, LINE)
         if KIND == "int8":
             grid.index(0).store(gl.load(scales + start + j, j < here, 0.0).to(gl.float32))
         else:
-            for half in gl.static_range(2):
-                scale, middle = read_grid(scales, start + j, j < here, half, D)
-                grid.index(2 * half).store(scale)
-                grid.index(2 * half + 1).store(middle)
+            low, low_middle = read_grid(scales, start + j, j < here, 0, D)
+            high, high_middle = read_grid(scales, start + j, j < here, 1, D)
+            grid.index(0).store(low)
+            grid.index(1).store(low_middle)
+            grid.index(2).store(high)
+            grid.index(3).store(high_middle)
 
 
 @gluon.jit

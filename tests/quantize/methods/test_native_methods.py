@@ -9,6 +9,7 @@ from quantize.methods import gptq, native, refine, rtn
 from quantize.methods.codes import Codes, Packed
 from tests.instruction_sets import NAMES, require
 
+pytestmark = pytest.mark.usefixtures("several_threads")
 FORMATS = [
     WeightFormat(bits, group, zero_bits)
     for bits in (4, 8)

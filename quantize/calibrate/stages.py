@@ -29,8 +29,6 @@ class Stage:
     """The linear's output is added to the residual stream, normed first in `glm4` models."""
     moves_stream: bool = False
     """The stage before is added to the stream before this one's input is computed."""
-    keeps_to_token: bool = True
-    """What rounding changes of a token's outputs reaches other tokens by later layers only."""
     norm: str | None = None
     """The norm that computes the feed; scales of the inputs can be folded into its weight."""
 
@@ -66,7 +64,6 @@ STAGES = (
     Stage(
         ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
         _attention_input,
-        keeps_to_token=False,
         norm="input_layernorm",
     ),
     Stage(("self_attn.o_proj",), _attention_output, adds_to_stream=True),

@@ -182,8 +182,6 @@ class CalibrationWalk:
             lack = None
             if stage.adds_to_stream:
                 lack = self._lack(linear, feed - feed_quantized, x - x_quantized)
-            if stage.keeps_to_token and self._adds_as_it_is:
-                _weigh_tokens(x, self._stored.config.rms_norm_eps, feed, feed_quantized, lack)
             sums.add(feed.flatten(0, 1), feed_quantized.flatten(0, 1), lack)
         return kinds[0], kinds[1] if len(kinds) == 2 else None
 
@@ -193,12 +191,7 @@ class CalibrationWalk:
         lack = torch.empty_like(lead)
         linear.kernel.matmul(change, linear.weight, None, lack)
         # What is normed before it is added cannot make up for the stream by a linear's weights.
-        return lack.add_(lead) if self._adds_as_it_is else lack
-
-    @property
-    def _adds_as_it_is(self) -> bool:
-        """Whether a linear's output is added to the residual stream without a norm between."""
-        return self._stored.config.model_type == "glm"
+        return lack.add_(lead) if self._stored.config.model_type == "glm" else lack
 
     def _quantize_stage(
         self,
@@ -228,20 +221,6 @@ class CalibrationWalk:
         if quantized.scales is not None and norm is not None:
             folded = (norm.float() / quantized.scales).to(norm.dtype)
             done.replaced[f"{prefix}{stage.norm}.weight"] = folded
-
-
-def _weigh_tokens(stream: Tensor, eps: float, *parts: Tensor | None) -> None:
-    """Divide each token of `parts`, [B, T, K] or [B * T, N], by the size of its residual stream.
-
-    stream: [B, T, C]. All norms to come divide the stream by its size, and with it what rounding
-    has changed: so sums over tokens count a token by what is left of its errors. The first token of
-    a text, whose stream is hundreds of times as large as the others', else outweighs them.
-    """
-    lengths = torch.linalg.vector_norm(stream, dim=-1, keepdim=True, dtype=torch.float32)
-    sizes = lengths.square_().div_(stream.shape[-1]).add_(eps).sqrt_()
-    for part in parts:
-        if part is not None:
-            part.view(*sizes.shape[:2], -1).div_(sizes)
 
 
 def _report(

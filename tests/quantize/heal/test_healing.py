@@ -94,7 +94,7 @@ def test_answers_diverge_less_on_tokens_that_trained_nothing(
     first, *others = record["divergences"]
     assert len(others) == HEALING_EPOCHS
     assert min(others) < 0.95 * first
-    assert divergence(source, output) < 0.98 * divergence(source, unhealed)
+    assert divergence(source, output) < 0.95 * divergence(source, unhealed)
 
 
 def test_only_what_has_16_bits_or_more_is_another(

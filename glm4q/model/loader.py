@@ -15,7 +15,7 @@ from glm4q.model.linear import Linear, QuantLinear
 from glm4q.model.norm import RMSNorm
 from glm4q.weights.checkpoint import read_quantized, read_weight
 from glm4q.weights.files import Files
-from glm4q.weights.pages import give_back
+from glm4q.weights.pages import converted
 
 WeightCallback = Callable[[Weight], None]
 Place = Callable[[Weight], WeightKernels]
@@ -85,11 +85,8 @@ def load_weight(
             read = read.to(kernels.device)
         _set_module(module, owner, QuantLinear(read, choice.kernel, hold))
         return
-    numbers = read_weight(stored, weight, files=files)
-    converted = numbers.to(kernels.dtype)
-    if converted is not numbers:
-        give_back(numbers)
-    set_tensor(module, name, hold(converted))
+    numbers = converted(read_weight(stored, weight, files=files), kernels.dtype)
+    set_tensor(module, name, hold(numbers))
     loaded = module.get_submodule(owner)
     if isinstance(loaded, Linear) and weight in kernels.dense:
         loaded.kernel = kernels.dense[weight][1].kernel

@@ -7,11 +7,21 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from calculator.checkpoint.headers import read_header
+from calculator.checkpoint.headers import TensorHeader, read_header
+from glm4q.weights import pages
 from glm4q.weights.files import Files
-from glm4q.weights.pages import give_back
+from glm4q.weights.pages import converted, give_back
 
 SIZE = 32 << 20
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts pages as Linux tells them")
+
+
+def _written(directory: Path) -> tuple[torch.Tensor, TensorHeader]:
+    """Write a weight of SIZE bytes; return it and its header in the file."""
+    path = directory / "model.safetensors"
+    expected = torch.randn(SIZE // 2048, 1024).bfloat16()
+    save_file({"weight": expected}, path)
+    return expected, read_header(path)["weight"]
 
 
 def _file_pages() -> int:
@@ -20,19 +30,34 @@ def _file_pages() -> int:
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssFile:"))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="counts pages as Linux tells them")
-def test_pages_of_a_converted_weight_leave_memory(tmp_path: Path) -> None:
-    path = tmp_path / "model.safetensors"
-    expected = torch.randn(SIZE // 2048, 1024).bfloat16()
-    save_file({"weight": expected}, path)
-    header = read_header(path)["weight"]
+def test_pages_of_a_read_weight_leave_memory(tmp_path: Path) -> None:
+    expected, header = _written(tmp_path)
     before = _file_pages()
     with Files() as files:
         read = files.read(header)
-        converted = read.float()
+        kept = read.clone()
         mapped = _file_pages() - before
         give_back(read)
         left = _file_pages() - before
     assert mapped > 0.9 * SIZE
     assert left < 0.1 * SIZE
-    assert torch.equal(converted, expected.float())
+    assert torch.equal(kept, expected)
+
+
+def test_a_weight_that_is_converted_never_lies_in_memory_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, header = _written(tmp_path)
+    mapped: list[int] = []
+
+    def give_back_and_count(rows: torch.Tensor) -> None:
+        mapped.append(_file_pages() - before)
+        give_back(rows)
+
+    monkeypatch.setattr(pages, "give_back", give_back_and_count)
+    before = _file_pages()
+    with Files() as files:
+        result = converted(files.read(header), torch.float32)
+    assert torch.equal(result, expected.float())
+    assert max(mapped) < 0.25 * SIZE
+    assert converted(expected, torch.bfloat16) is expected

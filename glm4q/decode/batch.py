@@ -246,7 +246,7 @@ class Batch:
         """
         try:
             failed = self._pick(answers, step().unflatten(0, (len(answers), 1 + len(draft))), draft)
-        except RuntimeError as error:
+        except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             failed = []

@@ -207,7 +207,7 @@ def _full_device_named() -> Iterator[None]:
     """Raise MemoryFullError where the device has less memory than when the run was planned."""
     try:
         yield
-    except RuntimeError as error:
+    except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         raise MemoryFullError(

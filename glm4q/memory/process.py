@@ -1,6 +1,7 @@
 """Memory of the host that this process holds, as the system counts it."""
 
 import resource
+import sys
 from pathlib import Path
 
 STATUS = Path("/proc/self/status")
@@ -15,13 +16,18 @@ def resident_bytes() -> int:
 def peak_bytes() -> int:
     """The most that it has held since it began, or since the count was set back."""
     peak = _status("VmHWM")  # Linux's getrusage counts the parent's memory before exec as well
-    # macOS, which has no such file, counts bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss if peak is None else peak
+    return _largest_resident() if peak is None else peak
+
+
+def _largest_resident() -> int:
+    """What getrusage counts: bytes on macOS, and kibibytes elsewhere."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _status(name: str) -> int | None:
-    """Return an entry of Linux's file in bytes; None where there is no such file."""
+    """Return an entry of Linux's file in bytes; None where the system has no such file or entry."""
     if not STATUS.exists():
         return None
-    (line,) = (each for each in STATUS.read_text().splitlines() if each.startswith(name))
-    return int(line.split()[1]) * 1024
+    lines = STATUS.read_text().splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name)), None)

@@ -14,7 +14,7 @@ _madvise = getattr(ctypes.CDLL(None), "madvise", None)
 def converted(numbers: Tensor, dtype: torch.dtype) -> Tensor:
     """Convert a tensor that was read from a file and is not read again; itself if it has the dtype.
 
-    Its pages are given back as it is converted, so that at no time it lies in memory twice.
+    Its pages are given back as it is converted, so that it never lies in memory twice.
     """
     if numbers.dtype == dtype:
         return numbers

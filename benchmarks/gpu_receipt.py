@@ -11,15 +11,16 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
+from math import ceil
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import pytest
 import torch
 
+from benchmarks.gpu_clock import replayed_seconds, seconds
 from benchmarks.gpu_timeline import decode_timeline
 from calculator.cards.measured import FOLDER, SCHEMA
 from calculator.model.formats import NF4, WeightFormat
@@ -28,8 +29,8 @@ from glm4q.kernels.triton_linear import TritonLinear
 from glm4q.planning.machine import versions
 from glm4q.weights.packing import QuantizedWeight
 
-RUNS = 30
 COPY_BYTES = 1 << 29
+"""Bytes that are copied, and bytes of the weights that are read in turns: no cache holds them."""
 SHAPES = {"layer": (4096, 4096), "gate and up": (27_392, 4096), "head": (151_552, 4096)}
 FORMATS = {"int4": WeightFormat(4, 128), "int8": WeightFormat(8, 128), "nf4": NF4}
 
@@ -87,24 +88,11 @@ def file_name(card: str, date: str) -> str:
     return f"{re.sub(r'[^a-z0-9]+', '-', card.lower())}-{date}.json"
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """The median of some runs, after one that compiles."""
-    work()
-    times = []
-    for _ in range(RUNS):
-        begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begun.record()
-        work()
-        ended.record()
-        ended.synchronize()
-        times.append(begun.elapsed_time(ended) / 1e3)
-    return median(times)
-
-
 def copy_rate() -> float:
     """Bytes a second, read and written, of a copy too large for any cache."""
     block = torch.empty(COPY_BYTES, dtype=torch.uint8, device="cuda")
-    return 2 * block.nbytes / seconds(block.clone)
+    copied = torch.empty_like(block)
+    return 2 * block.nbytes / seconds(partial(copied.copy_, block))
 
 
 def time_products(copy: float) -> list[Product]:
@@ -120,14 +108,17 @@ def time_products(copy: float) -> list[Product]:
 
 
 def _time_product(spec: LinearSpec) -> tuple[int, float]:
-    kernel, weight = TritonLinear(), _weight(spec)
-    packed = kernel.pack(weight)
+    """The bytes that one token reads of a weight, and the seconds."""
+    kernel = TritonLinear()
+    one = kernel.pack(_weight(spec))
+    size = sum(part.nbytes for part in one.values())
+    weights = [one, *(kernel.pack(_weight(spec)) for _ in range(ceil(COPY_BYTES / size) - 1))]
     x = torch.randn(1, spec.inputs, device="cuda").bfloat16()
     out = torch.empty(1, spec.outputs, device="cuda")
     needs = kernel.needs(spec, 1, 2).scratch_bytes
     scratch = torch.empty(needs, dtype=torch.uint8, device="cuda")
-    size = sum(part.nbytes for part in packed.values())
-    return size, seconds(lambda: kernel.matmul(x, packed, out, scratch))
+    works = [partial(kernel.matmul, x, packed, out, scratch) for packed in weights]
+    return size, replayed_seconds(works)
 
 
 def _weight(spec: LinearSpec) -> QuantizedWeight:

@@ -24,6 +24,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--instruction-set", help="the newest instruction set of the machine: avx2, scalar ..."
     )
+    parser.addoption(
+        "--compiled-for",
+        metavar="CAPABILITY",
+        help="with a CUDA device: run the kernels that an older card gets: 7.5, 8.6 or 8.9",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -37,6 +42,10 @@ def pytest_configure(config: pytest.Config) -> None:
         from tests.instruction_sets import limit_to
 
         limit_to(name)
+    if capability := config.getoption("--compiled-for"):
+        from tests.gpu.compiled_for import compile_for
+
+        compile_for(capability)
     if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
         _share_cores(int(workers))
     config.pluginmanager.import_plugin("tests.fixtures")

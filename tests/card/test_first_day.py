@@ -18,7 +18,7 @@ from tests.card.build import compiler
 if compiler() is None:
     pytest.skip("the simulated card needs a C++ compiler", allow_module_level=True)
 
-from benchmarks import gpu_receipt, gpu_timeline
+from benchmarks import gpu_clock, gpu_receipt, gpu_timeline
 from benchmarks.gpu_timeline import decode_timeline
 from calculator.cards.measured import read_receipt
 from calculator.model.formats import NF4, WeightFormat
@@ -43,7 +43,7 @@ def test_a_card_leaves_a_receipt_and_a_timeline(tmp_path: Path) -> None:
         simulated_card("RTX 4070"),
         patch.object(gpu_receipt, "SHAPES", {"layer": (256, 128)}),
         patch.object(gpu_receipt, "COPY_BYTES", 1 << 16),
-        patch.object(gpu_receipt, "RUNS", 1),
+        patch.object(gpu_clock, "RUNS", 1),
         patch.object(gpu_timeline, "TIMED", 1),
         patch.object(gpu_timeline, "CONTEXT", 64),
         patch.object(gpu_receipt, "decode_timeline", partial(decode_timeline, config=SMALL)),

@@ -1,12 +1,16 @@
-"""What only a CUDA device can show. Written without one: the first to run this finds out."""
+"""What only a CUDA device can show.
 
-from collections.abc import Callable
+With `--compiled-for 7.5`, 8.6 or 8.9 they run the kernels that such a card gets, on the card here.
+"""
+
 from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 
+from benchmarks.gpu_clock import replayed_seconds, seconds
+from benchmarks.gpu_receipt import copy_rate
 from calculator.memory.settings import Settings
 from calculator.model.formats import LLM_INT8, NF4, WeightFormat, assign_formats
 from calculator.model.presets import PRESETS
@@ -57,20 +61,6 @@ def test_product_equals_exact_arithmetic(
     assert error < 3e-3  # the result is rounded to bfloat16
 
 
-def _seconds(run: Callable[[], object]) -> float:
-    """The median of 20 runs, by the device's clock."""
-    run()
-    times = []
-    for _ in range(20):
-        begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begun.record()
-        run()
-        ended.record()
-        ended.synchronize()
-        times.append(begun.elapsed_time(ended) / 1e3)
-    return sorted(times)[10]
-
-
 @pytest.mark.parametrize(
     "weight_format", [WeightFormat(4, 128), WeightFormat(8, 128), NF4], ids=str
 )
@@ -82,11 +72,9 @@ def test_one_token_reads_weights_at_half_a_copy_s_rate_or_more(weight_format: We
     packed = kernel.pack(random_weight(*shape, weight_format).to(CUDA))
     x, out = torch.randn(1, 4096, device=CUDA).bfloat16(), torch.empty(1, shape[0], device=CUDA)
     scratch = torch.empty(kernel.needs(spec, 1, 2).scratch_bytes, dtype=torch.uint8, device=CUDA)
-    block = torch.empty(1 << 29, dtype=torch.uint8, device=CUDA)
-    copied = 2 * block.nbytes / _seconds(partial(block.clone))
     read = sum(part.nbytes for part in packed.values())
-    rate = read / _seconds(partial(kernel.matmul, x, packed, out, scratch))
-    assert rate > LEAST_SHARE_OF_BANDWIDTH * copied
+    rate = read / replayed_seconds([partial(kernel.matmul, x, packed, out, scratch)])
+    assert rate > LEAST_SHARE_OF_BANDWIDTH * copy_rate()
 
 
 def _memory(kv: str) -> Memory:
@@ -145,7 +133,7 @@ def test_attention_of_a_prompt_is_faster_than_torch_s() -> None:
     kernel = TritonAttention()
     if reason := kernel.refuses(AttentionSpec(CONFIG, "int8", 17_000, CUDA, several=True)):
         pytest.skip(f"prompts attend by torch's operators on this card: triton {reason}")
-    assert _seconds(partial(kernel.attend, step, cache)) < _seconds(partial(attend, step, cache))
+    assert seconds(partial(kernel.attend, step, cache)) < seconds(partial(attend, step, cache))
 
 
 def test_a_decode_step_allocates_nothing() -> None:

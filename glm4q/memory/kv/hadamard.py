@@ -15,7 +15,8 @@ def prepare_hadamard(step: Step) -> None:
     """Fill the step's matrix, [64, 64], by Sylvester's doubling."""
     matrix = step["hadamard"]
     size = 1
-    matrix[0, 0] = KV_GROUP**-0.5
+    # A number that is assigned to one place would be copied from the host, which no graph records.
+    matrix[:1, :1].fill_(KV_GROUP**-0.5)
     while size < KV_GROUP:
         block = matrix[:size, :size]
         matrix[:size, size : 2 * size] = block

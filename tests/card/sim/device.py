@@ -192,9 +192,6 @@ class SimDevice:
             ours, given = target.stored, source.stored
             self.trace.note("operator", str(func))
             self.submit(str(func), lambda: ours.copy_(given))
-        elif isinstance(target, SimTensor) and source.dim() == 0 and source.numel() == 1:
-            number = source if self.hollow else source.clone()
-            self.submit(str(func), lambda: None if self.hollow else target.stored.copy_(number))
         else:
             self._cross(target, source, non_blocking)
         return target

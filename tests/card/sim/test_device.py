@@ -57,9 +57,21 @@ def test_single_numbers_of_the_host_go_with_the_launch(card: SimDevice) -> None:
     x = torch.ones(3, device=CUDA)
     with card.trace.only() as trace:
         x.mul_(torch.tensor(2.0)).add_(1).fill_(7)
-        x[1] = 5
+        x[1:2] = 5
     assert not trace.of("wait", "to device", "to host")
     assert x.tolist() == [7, 5, 7]
+
+
+def test_a_number_that_is_assigned_to_one_place_is_copied_over_the_bus(card: SimDevice) -> None:
+    """So does torch 2.11 on an H200, which refuses it while a graph is recorded."""
+    x, graph = torch.ones(3, device=CUDA), torch.cuda.CUDAGraph()
+    with card.trace.only() as trace:
+        x[1] = 5
+    assert trace.of("to device")
+    assert x.tolist() == [1, 5, 1]
+    with pytest.raises(DeviceError, match="between the host and the device"):
+        with torch.cuda.graph(graph):
+            x[1] = 5
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,7 @@ class Product:
         from glm4q.kernels.gpu.turing_matmul import matmul
 
         taken = {name: value for name, value in arguments.items() if name != "book"}
+        constants = {**constants, "TURING": self.turing}
         return Launch(matmul, grid, taken, constants, warps=cut.block_n // OUTPUTS_OF_A_WARP)
 
     def _add(self, cut: Cut, partial: Tensor) -> Launch:

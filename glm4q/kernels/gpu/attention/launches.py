@@ -191,6 +191,7 @@ class AttentionLaunches:
             (self.splits, self._blocks, self._heads),
             self._attended(),
             {
+                "TURING": self.turing,
                 "SEVERAL": self.step.shape.tokens > 1,
                 "BLOCK_R": self._block_rows,
                 "BLOCK_S": SHORT_BLOCK_S,

@@ -30,10 +30,11 @@ LOG2_E = gl.constexpr(1.4426950408889634)
 
 
 @gluon.constexpr_function
-def tile_of(rows, warps):
+def tile_of(rows, warps, turing):
     """The layout of scores and sums: a warp for each 16 rows, more warps side by side."""
     high = min(rows // 16, warps)
-    return gl.NVMMADistributedLayout([2, 1], [high, warps // high], instr_shape=[16, 8])
+    version = [2, 1] if turing else [2, 0]
+    return gl.NVMMADistributedLayout(version, [high, warps // high], instr_shape=[16, 8])
 
 
 @gluon.constexpr_function
@@ -66,6 +67,7 @@ def attend(
     splits,
     rows,  # G * T
     tokens,  # T
+    TURING: gl.constexpr,  # whether tensor cores are Turing's
     SEVERAL: gl.constexpr,  # whether T is more than 1
     BLOCK_R: gl.constexpr,
     BLOCK_S: gl.constexpr,
@@ -77,7 +79,7 @@ def attend(
     VALUES: gl.constexpr,
 ):
     """Attend from a block of rows to one range of tokens; a row sees no token after its own."""
-    M: gl.constexpr = tile_of(BLOCK_R, gl.num_warps())
+    M: gl.constexpr = tile_of(BLOCK_R, gl.num_warps(), TURING)
     BY_ROW: gl.constexpr = gl.SliceLayout(1, M)
     BY_TOKEN: gl.constexpr = gl.SliceLayout(0, M)
     WIDTH: gl.constexpr = D // 2 if KEYS == "int4" or VALUES == "int4" else D

@@ -108,15 +108,20 @@ void attend_by(const Attention& attention, const AttentionPiece& piece) {
 }
 
 void attend(const Attention& attention, const AttentionPiece& piece) {
-    auto attend_piece = attention.keys.centers ? attend_by<CenteredKeys, FloatValues>
+    auto attend_piece = attention.keys.centers ? attend_by<CenteredKeys<FloatKeys>, FloatValues>
                                                : attend_by<FloatKeys, FloatValues>;
 #ifdef GLM4Q_DOTS_PAIRS
     const KVFormat keys = attention.keys.format, values = attention.values.format;
     if (attention.size % V::BYTES == 0) {
-        if (keys == KV_INT8 && values == KV_INT8)
-            attend_piece = attend_by<PairKeys, PairValues>;
+        if (keys == KV_BFLOAT16)
+            attend_piece = attend_by<BfloatKeys, BfloatValues>;
         else if (keys == KV_INT8)
-            attend_piece = attend_by<PairKeys, FloatValues>;
+            attend_piece = values == KV_INT8 ? attend_by<PairKeys, PairValues>
+                                             : attend_by<PairKeys, NibbleValues>;
+        else if (keys == KV_INT4)
+            attend_piece = attention.keys.centers
+                               ? attend_by<CenteredKeys<NibbleKeys>, NibbleValues>
+                               : attend_by<NibbleKeys, NibbleValues>;
     }
 #endif
 #ifdef GLM4Q_DOTS_WORDS

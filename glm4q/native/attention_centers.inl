@@ -7,20 +7,28 @@
 // Numbers that are not rotated add the same to all scores, which softmax ignores. Included by
 // instruction_set.inl.
 
+// Keys: those that score what is stored.
+template <class Keys>
 struct CenteredKeys {
-    FloatKeys rest;  // the stored keys
+    static constexpr int TILES = LEAST_RANGE / TILE;
+    Keys rest;
     // The second summand as a product: its keys are the cos and sin of each pair at the tile's
     // positions 0, 1, ..., times m; its queries are a and b, rotated by the tile's first position.
-    FloatKeys rotations;
+    LaneProducts rotations;
     int pairs;
     float factors[MOST_ROWS][LARGEST_HEAD];  // a, then b, of each row
     const double* frequencies;
+    // Rotations by whole tiles, and by the last multiple of LEAST_RANGE. Each is computed from its own
+    // position, so that a tile's is the same wherever a range begins.
+    std::complex<double> by_tiles[TILES][LARGEST_HEAD / 2], by_range[LARGEST_HEAD / 2];
+    int range = -1;
 
     CenteredKeys(const Attention& attention, int head, const float* from, int rows)
-        : rest(attention, head, from, rows), rotations(2 * attention.pairs, rows),
-          pairs(attention.pairs), frequencies(attention.frequencies) {
+        : rest(attention, head, from, rows), pairs(attention.pairs),
+          frequencies(attention.frequencies) {
         const int size = attention.size;
         const float* center = attention.keys.centers + attention.place(head) * size;
+        rotations.width = 2 * pairs;
         for (int row = 0; row < rows; row++) {
             alignas(64) float query[LARGEST_HEAD];
             std::memcpy(query, from + row * size, size * sizeof(float));
@@ -37,32 +45,38 @@ struct CenteredKeys {
             const std::complex<double> step = std::polar(1.0, frequencies[pair]);
             std::complex<double> rotation = attention.attention_factor;
             for (int place = 0; place < TILE; place++, rotation *= step) {
-                rotations.tile.of(place)[pair] = static_cast<float>(rotation.real());
-                rotations.tile.of(place)[pairs + pair] = static_cast<float>(rotation.imag());
+                rotations.keys[pair * TILE + place] = static_cast<float>(rotation.real());
+                rotations.keys[(pairs + pair) * TILE + place] =
+                    static_cast<float>(rotation.imag());
             }
+            for (int tile = 0; tile < TILES; tile++)
+                by_tiles[tile][pair] = std::polar(1.0, tile * TILE * frequencies[pair]);
         }
     }
 
     void score(const CachedVectors& vectors, size_t place, int first, int tokens, int rows,
                Scores& scores) {
-        alignas(64) Scores by_center;
         rest.score(vectors, place, first, tokens, rows, scores);
         rotate_factors(first, rows);
-        rotations.score_tile(tokens, rows, by_center);
-        for (int row = 0; row < rows; row++)
-            for (int token = 0; token < tokens; token++)
-                scores[row][token] += by_center[row][token];
+        rotations.add(tokens, rows, scores);
     }
 
     void rotate_factors(int first, int rows) {
+        if (range != first / LEAST_RANGE) {
+            range = first / LEAST_RANGE;
+            for (int pair = 0; pair < pairs; pair++)
+                by_range[pair] = std::polar(1.0, range * LEAST_RANGE * frequencies[pair]);
+        }
+        const int tile = first % LEAST_RANGE / TILE;
         float cos[LARGEST_HEAD / 2], sin[LARGEST_HEAD / 2];
         for (int pair = 0; pair < pairs; pair++) {
-            cos[pair] = static_cast<float>(std::cos(first * frequencies[pair]));
-            sin[pair] = static_cast<float>(std::sin(first * frequencies[pair]));
+            const std::complex<double> rotation = by_range[pair] * by_tiles[tile][pair];
+            cos[pair] = static_cast<float>(rotation.real());
+            sin[pair] = static_cast<float>(rotation.imag());
         }
         for (int row = 0; row < rows; row++) {
             const float *a = factors[row], *b = factors[row] + pairs;
-            float* to = rotations.queries + row * rotations.tile.width;
+            float* to = rotations.queries + row * rotations.width;
             for (int pair = 0; pair < pairs; pair++) {
                 to[pair] = a[pair] * cos[pair] + b[pair] * sin[pair];
                 to[pairs + pair] = b[pair] * cos[pair] - a[pair] * sin[pair];

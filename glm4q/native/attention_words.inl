@@ -1,17 +1,6 @@
 // Scores and sums by dot products of words, which have four INT8 codes or two bfloat16 numbers.
 // Only for instruction sets with an instruction for such products. Included by instruction_set.inl.
 
-// Prefetches the next tile line by line, between products: all requests at once would stall.
-struct Ahead {
-    const uint8_t* place;
-    size_t step;
-
-    void ask() {
-        __builtin_prefetch(place, 0, 2);
-        place += step;
-    }
-};
-
 // INT8 codes. Queries and weights that are multiplied by them are rounded to 15 bits, in two bytes.
 struct Bytes {
     static constexpr int PER_WORD = 4, BYTES = 1;
@@ -154,9 +143,7 @@ struct WordTile {
     // Prefetches the tile behind this one during so many products by words.
     Ahead ahead(const CachedVectors& vectors, size_t place, int size, int products,
                 int words) const {
-        const size_t bytes = static_cast<size_t>(size) * Format::BYTES;
-        const size_t steps = static_cast<size_t>(products) * words;
-        return {vectors.codes + (place + TILE) * bytes, (TILE * bytes + steps - 1) / steps};
+        return Ahead(vectors, place, size, static_cast<size_t>(products) * words);
     }
 
     void read(const CachedVectors& vectors, size_t place, int tokens, int size) {

@@ -135,12 +135,9 @@ struct V {
         store(even, mask(words, 0x00ff00ff));
         store(odd, odd_bytes(words));
     }
-    // Transposes eight rows of eight words of codes, whose sign is flipped. Rows of `from` are `stride`
-    // bytes from each other, steps of `to` are `step` words from each other.
-    static void transpose_pairs(const uint8_t* from, size_t stride, uint32_t* to, size_t step) {
-        __m256i a[8], b[8];
-        GLM4Q_UNROLL
-        for (int row = 0; row < 8; row++) a[row] = flip(from + row * stride);
+    // Transposes eight rows of eight words.
+    static void transpose(__m256i (&a)[8]) {
+        __m256i b[8];
         GLM4Q_UNROLL
         for (int row = 0; row < 8; row += 2) {
             b[row] = _mm256_unpacklo_epi32(a[row], a[row + 1]);
@@ -156,10 +153,44 @@ struct V {
         // Now a half of a[4 * block + word] holds words 4 * half + word of four rows.
         GLM4Q_UNROLL
         for (int word = 0; word < 4; word++) {
-            uint32_t* low = to + 2 * word * step;
-            uint32_t* high = low + 8 * step;
-            store_pairs(_mm256_permute2x128_si256(a[word], a[word + 4], 0x20), low, low + step);
-            store_pairs(_mm256_permute2x128_si256(a[word], a[word + 4], 0x31), high, high + step);
+            const __m256i low = _mm256_permute2x128_si256(a[word], a[word + 4], 0x20);
+            a[word + 4] = _mm256_permute2x128_si256(a[word], a[word + 4], 0x31);
+            a[word] = low;
+        }
+    }
+    // The following three transpose eight rows of 32 bytes. Rows of `from` are `stride` bytes from each
+    // other, steps of `to` are `step` words from each other.
+    static void transpose_words(const uint8_t* from, size_t stride, uint32_t* to, size_t step) {
+        __m256i a[8];
+        GLM4Q_UNROLL
+        for (int row = 0; row < 8; row++) a[row] = words(from + row * stride);
+        transpose(a);
+        GLM4Q_UNROLL
+        for (int word = 0; word < 8; word++) store(to + word * step, a[word]);
+    }
+    // Flips the sign of codes, and stores two of each word in a step.
+    static void transpose_pairs(const uint8_t* from, size_t stride, uint32_t* to, size_t step) {
+        __m256i a[8];
+        GLM4Q_UNROLL
+        for (int row = 0; row < 8; row++) a[row] = flip(from + row * stride);
+        transpose(a);
+        GLM4Q_UNROLL
+        for (int word = 0; word < 8; word++)
+            store_pairs(a[word], to + 2 * word * step, to + (2 * word + 1) * step);
+    }
+    // Stores two 4-bit codes of each word in a step: lower and higher halves of bytes separately.
+    static void transpose_nibbles(const uint8_t* from, size_t stride, uint32_t* low, uint32_t* high,
+                                  size_t step) {
+        __m256i a[8];
+        GLM4Q_UNROLL
+        for (int row = 0; row < 8; row++) a[row] = words(from + row * stride);
+        transpose(a);
+        GLM4Q_UNROLL
+        for (int word = 0; word < 8; word++) {
+            store_pairs(mask(a[word], 0x0f0f0f0f), low + 2 * word * step,
+                        low + (2 * word + 1) * step);
+            store_pairs(mask(shift(a[word], 4), 0x0f0f0f0f), high + 2 * word * step,
+                        high + (2 * word + 1) * step);
         }
     }
     static __m256i flip(const uint8_t* from) {
@@ -171,6 +202,16 @@ struct V {
         widen_pairs(flip(from), flip(from + 2 * stride), to);
         widen_pairs(flip(from + stride), flip(from + 3 * stride), to + step);
     }
+    // Makes such words of 4-bit codes, of lower and of higher halves of bytes.
+    static void interleave_nibbles(const uint8_t* from, size_t stride, uint32_t* low,
+                                   uint32_t* high, size_t step) {
+        GLM4Q_UNROLL
+        for (int row = 0; row < 2; row++, from += stride, low += step, high += step) {
+            const __m256i one = words(from), other = words(from + 2 * stride);
+            widen_pairs(mask(one, 0x0f0f0f0f), mask(other, 0x0f0f0f0f), low);
+            widen_pairs(mask(shift(one, 4), 0x0f0f0f0f), mask(shift(other, 4), 0x0f0f0f0f), high);
+        }
+    }
     static void widen_pairs(__m256i one, __m256i other, uint32_t* to) {
         const __m256i low = _mm256_unpacklo_epi8(one, other), none = _mm256_setzero_si256();
         const __m256i high = _mm256_unpackhi_epi8(one, other);
@@ -178,6 +219,17 @@ struct V {
         store(to + 8, _mm256_unpackhi_epi8(low, none));
         store(to + 16, _mm256_unpacklo_epi8(high, none));
         store(to + 24, _mm256_unpackhi_epi8(high, none));
+    }
+    // Makes words of the numbers 0 and 2, then 1 and 3, of each four of 16 whole numbers.
+    static __m256i pair_codes(__m256i a, __m256i b) {
+        const __m256i order = _mm256_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15, 0,
+                                               1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15);
+        const __m256i shorts = _mm256_shuffle_epi8(_mm256_packs_epi32(a, b), order);
+        return _mm256_permute4x64_epi64(shorts, 0xd8);
+    }
+    // Products of the words 0 and 1, 2 and 3, ... in the even lanes.
+    static __m256i cross_pairs(__m256i words) {
+        return _mm256_madd_epi16(words, _mm256_shuffle_epi32(words, 0xb1));
     }
     static int interleaved(int at) {
         return at / 32 * 32 + at % 16 / 4 * 8 + at % 32 / 16 * 4 + at % 4;
@@ -196,9 +248,19 @@ struct V {
     static __m256 odd(__m256i words) {
         return _mm256_castsi256_ps(_mm256_and_si256(words, broadcast(-65536)));
     }
+    // In assembly, so that gcc widens odd numbers when it has multiplied the even ones: at once they
+    // would need more registers than there are.
+    static __m256 odd_of(const uint32_t* place) {
+        __m256i numbers;
+        asm volatile("vpand %1, %2, %0"
+                     : "=x"(numbers)
+                     : "m"(*reinterpret_cast<const __m256i_u*>(place)), "x"(broadcast(-65536)));
+        return _mm256_castsi256_ps(numbers);
+    }
     static __m256 dot_pair(__m256 sum, __m256i a, __m256i b) {
         return _mm256_fmadd_ps(odd(a), odd(b), _mm256_fmadd_ps(even(a), even(b), sum));
     }
+    static __m256 add(__m256 a, __m256 b) { return _mm256_add_ps(a, b); }
     static __m256 larger(__m256 a, __m256 b) { return _mm256_max_ps(a, b); }
     static float largest(__m256 numbers) {
         __m128 half = _mm256_extractf128_ps(numbers, 1);

@@ -12,12 +12,15 @@
 #include "linear.inl"
 #include "vectors.inl"
 #include "attention_floats.inl"
+#include "attention_lanes.inl"
 #include "attention_centers.inl"
 #ifdef GLM4Q_DOTS_WORDS
 #include "attention_words.inl"
 #endif
 #ifdef GLM4Q_DOTS_PAIRS
+#include "attention_bfloat16.inl"
 #include "attention_pairs.inl"
+#include "attention_nibbles.inl"
 #endif
 #include "attention.inl"
 #include "attention_ends.inl"

@@ -20,11 +20,11 @@ inline void cross_words(const uint32_t* words, int steps, int span, uint32_t* to
 }
 
 // Adds the products of R rows of codes and C vectors of unpacked outputs to `acc`: `steps` steps,
-// `stride` words from each other.
-template <class Vectors, int R, int C>
+// `stride` words from each other. Codes of a row are STEP words from each other, rows ROW words.
+template <class Vectors, int R, int C, int STEP = R, int ROW = 1>
 inline void multiply_crossed(const uint32_t* words, int steps, int stride, const uint32_t* codes,
                              typename Vectors::Ints (&acc)[R][C]) {
-    for (int step = 0; step < steps; step += 2, words += 2 * stride, codes += 2 * R) {
+    for (int step = 0; step < steps; step += 2, words += 2 * stride, codes += 2 * STEP) {
         typename Vectors::Ints one[C], other[C];
         GLM4Q_UNROLL
         for (int c = 0; c < C; c++) {
@@ -33,8 +33,8 @@ inline void multiply_crossed(const uint32_t* words, int steps, int stride, const
         }
         GLM4Q_UNROLL
         for (int r = 0; r < R; r++) {
-            const auto x_one = Vectors::broadcast(static_cast<int32_t>(codes[r]));
-            const auto x_other = Vectors::broadcast(static_cast<int32_t>(codes[R + r]));
+            const auto x_one = Vectors::broadcast(static_cast<int32_t>(codes[r * ROW]));
+            const auto x_other = Vectors::broadcast(static_cast<int32_t>(codes[r * ROW + STEP]));
             GLM4Q_UNROLL
             for (int c = 0; c < C; c++)
                 acc[r][c] = Vectors::dot_crossed(acc[r][c], one[c], other[c], x_one, x_other);

@@ -116,14 +116,24 @@ void compare_functions_of_rows() {
     });
 }
 
-void compare_attention() {
+// Attention to keys and values of these formats; INT4 keys are stored less a centre.
+void compare_attention(const char* name, KVFormat key_format, KVFormat value_format) {
     constexpr int ROWS = 6, SIZE = 64, CACHED = 150;
-    auto keys = words(CACHED * SIZE / 4), values = words(CACHED * SIZE / 4);
-    const Floats steps = normal(CACHED);
-    std::vector<uint16_t> scales(CACHED);
+    const auto numbers = [](KVFormat format) {
+        if (format != KV_BFLOAT16) return words(CACHED * SIZE / 4);
+        const Floats chance = normal(CACHED * SIZE);
+        std::vector<uint32_t> pairs(CACHED * SIZE / 2);
+        auto* halves = reinterpret_cast<uint16_t*>(pairs.data());
+        std::transform(chance.begin(), chance.end(), halves, to_bfloat16);
+        return pairs;
+    };
+    auto keys = numbers(key_format), values = numbers(value_format);
+    const Floats steps = normal(2 * CACHED);
+    std::vector<uint16_t> scales(steps.size());
     std::transform(steps.begin(), steps.end(), scales.begin(),
                    [](float step) { return to_float16(std::fabs(step) / 128); });
-    Floats queries = normal(ROWS * SIZE), mixed[2];
+    Floats queries = normal(ROWS * SIZE), centers = normal(SIZE), mixed[2];
+    const double frequencies[] = {1, 0.1, 0.01};
     const auto codes = [](std::vector<uint32_t>& from) { return reinterpret_cast<uint8_t*>(from.data()); };
     for (int set = 0; set < 2; set++) {
         mixed[set].resize(queries.size());
@@ -131,13 +141,15 @@ void compare_attention() {
         attention.batch = attention.tokens = attention.kv_heads = 1;
         attention.shared = ROWS, attention.size = SIZE;
         attention.room = attention.length = CACHED;
-        attention.keys = {KV_INT8, codes(keys), scales.data(), nullptr};
-        attention.values = {KV_INT8, codes(values), scales.data(), nullptr};
+        float* center = key_format == KV_INT4 ? centers.data() : nullptr;
+        attention.keys = {key_format, codes(keys), scales.data(), center};
+        attention.values = {value_format, codes(values), scales.data(), nullptr};
+        attention.frequencies = frequencies, attention.pairs = 3, attention.attention_factor = 1;
         attention.queries = queries.data(), attention.mixed = mixed[set].data();
         (set ? scalar::INSTRUCTION_SET : EMULATED::INSTRUCTION_SET)
             .attend(attention, {0, 0, ROWS, 0, 1, 1});
     }
-    compare("attention to INT8 codes", mixed[0], mixed[1], ROUNDED);
+    compare(name, mixed[0], mixed[1], key_format == KV_BFLOAT16 ? TOLERANCE : ROUNDED);
 }
 
 }  // namespace
@@ -150,7 +162,10 @@ int main() {
                     for (bool wide : {false, true})
                         compare_products(bits, book, activation_bits, group, wide);
     compare_functions_of_rows();
-    compare_attention();
+    compare_attention("attention to bfloat16 numbers", KV_BFLOAT16, KV_BFLOAT16);
+    compare_attention("attention to INT8 codes", KV_INT8, KV_INT8);
+    compare_attention("attention to INT8 keys and INT4 values", KV_INT8, KV_INT4);
+    compare_attention("attention to INT4 codes", KV_INT4, KV_INT4);
     std::printf("%d cases, %d differ\n", cases, failures);
     return failures > 0;
 }

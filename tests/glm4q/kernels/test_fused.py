@@ -37,6 +37,12 @@ Half of the rows have no 8-bit code that differs: 16 units of 2^-24 are left. Ac
 8-bit weights are rounded to 16 bits, so that some code differs in almost every row: by 2^-15 of the
 largest number.
 """
+UNROUNDED_INT4_CACHE = 1e-5
+"""The median where an INT4 cache is read: AVX2 rounds queries and softmax weights to 16 bits.
+
+A code that differs is 2^-15 of the largest of 64 numbers, some 3 times their root mean square, and
+so 3 * 2^-15 / 64^0.5 of a sum of 64 products: 1e-5.
+"""
 ROUNDED = {"int4": 0.1, "k8v4": 0.1}
 """The largest error where codes differ, by KV format; the others' is OTHERS_ROUNDED.
 
@@ -90,7 +96,8 @@ def _wrong(found: Tensor, expected: Tensor) -> Tensor:
 
 
 def _check(wrong: Tensor, kv: str, bits: int, dtype: torch.dtype = torch.float32) -> None:
-    assert wrong.median() < UNROUNDED[bits]
+    least = UNROUNDED_INT4_CACHE if kv == "int4" else 0
+    assert wrong.median() < max(UNROUNDED[bits], least)
     assert wrong.max() < (0.05 if dtype == torch.bfloat16 else ROUNDED.get(kv, OTHERS_ROUNDED))
 
 

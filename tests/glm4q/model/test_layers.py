@@ -112,10 +112,16 @@ def test_streaming_attention_equals_the_whole_matrix(
     wrong = torch.full_like(expected, 1e-5)
     if computed_by == "avx512_bf16" and kv == "bf16":  # each weight is off by 2^-8 of it at most
         wrong += 2**-8 * (weights @ v.abs())
-    elif (most_code := _most_code(computed_by)) and kv == "int8":
+    elif most_code := _most_code(computed_by):
         # Each weight is off by half a step of the largest: at random, seven standard deviations.
-        largest, lengths = weights.amax(-1, keepdim=True), v.square().sum(-2, keepdim=True).sqrt()
-        wrong += 7 * largest / most_code / 12**0.5 * lengths
+        rounding = 7 / 12**0.5 * weights.amax(-1, keepdim=True) / most_code
+        if kv == "int8":
+            wrong += rounding * v.square().sum(-2, keepdim=True).sqrt()
+        elif _multiplies_int4(computed_by) and kv in ("k8v4", "int4"):
+            # The weights have the scales in them, and codes are 8 at most.
+            wrong += rounding * cache.values.tensors["scales"][..., 0].max() * 8 * room**0.5
+        if _multiplies_int4(computed_by) and kv == "int4":
+            wrong += _from_rounded_queries(asked, cache, memory, weights, v, expected)
     error = (found.view(expected.shape) - expected).abs()
     assert (error <= wrong + 1e-4 * expected.abs()).all()
 
@@ -125,6 +131,29 @@ def _most_code(computed_by: str) -> int:
     if computed_by.startswith("avx512"):
         return 127 * 128
     return LARGEST_INT16 if computed_by.startswith("avx") else 0
+
+
+def _multiplies_int4(computed_by: str) -> bool:
+    """Whether INT4 codes meet queries and weights that are rounded to 16 bits."""
+    return computed_by in ("avx2", "avx_vnni")
+
+
+def _from_rounded_queries(
+    queries: Tensor, cache: LayerCache, memory: Memory, weights: Tensor, v: Tensor, mixed: Tensor
+) -> Tensor:
+    """Seven standard deviations of what rounding queries under the Hadamard transform changes.
+
+    Each number is off by half a step at random, so a score by a step times the length of the stored
+    key, and the sum of values by each weight times that.
+    """
+    assert cache.keys.centers is not None
+    cache.keys.centers.vectors.zero_()
+    stored = _cached(cache, memory)[0].repeat_interleave(2, dim=1).square().sum(-1)
+    largest = (queries.unflatten(-1, (-1, 64)) @ HADAMARD).abs().amax((-2, -1))
+    step = 7 / 12**0.5 * largest / LARGEST_INT16
+    squares = weights.square() * stored.unsqueeze(-2)
+    spread = squares @ v.square() - 2 * (squares @ v) * mixed + squares.sum(-1, True) * mixed**2
+    return step.unsqueeze(-1) * spread.clamp(min=0).sqrt()
 
 
 def _as_multiplied(queries: Tensor, computed_by: str, kv: str) -> Tensor:

@@ -160,7 +160,12 @@ def test_native_attention_adds_centres_as_streaming_attention(instruction_set: s
         streaming_attend(step, cache)
         expected = step["mixed"].clone()
         native_attend(step, cache, instruction_set)
-        torch.testing.assert_close(step["mixed"], expected, rtol=1e-4, atol=1e-5)
+        # AVX2 rounds queries (0.4 at most) and weights (1 at most, by scales of 0.33) to steps of
+        # 1/32512 of the largest. Seven standard deviations, of 80 tokens with keys of length 11 and
+        # codes of 5, are 6e-4 by the queries, where values are 2, and 9e-4 by the weights.
+        rounded = instruction_set in ("avx2", "avx_vnni")
+        atol = 1.5e-3 if rounded else 1e-5
+        torch.testing.assert_close(step["mixed"], expected, rtol=1e-4, atol=atol)
 
 
 # The config

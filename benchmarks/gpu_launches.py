@@ -10,6 +10,7 @@ from calculator.memory.plan import Planner
 from calculator.memory.settings import Settings
 from calculator.model.formats import NF4, WeightFormat, assign_formats
 from calculator.model.presets import PRESETS
+from glm4q.kernels.cuda import lowering_of
 from glm4q.kernels.gpu.attention.launches import AttentionLaunches
 from glm4q.kernels.gpu.cut import Cut
 from glm4q.kernels.gpu.launch import Launch
@@ -61,7 +62,7 @@ def attention(kv: str, capability: int, tokens: int = 1, context: int = 8192) ->
     memory = Memory.allocate(plan, {"gpu": META, "host": META}, torch.bfloat16)
     ((step, _),) = memory.steps(tokens)
     ((keys, values),) = memory.cache.stores
-    launches = AttentionLaunches(step, keys, values, 0, capability < AMPERE)
+    launches = AttentionLaunches(step, keys, values, 0, lowering_of(divmod(capability, 10)))
     return launches.append_and_attend() if tokens == 1 else launches.attend()
 
 

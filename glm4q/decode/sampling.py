@@ -194,10 +194,11 @@ class Sampler:
         # only where each of them is.
         number, total = torch.stack([picked.double(), logits.sum().double()]).tolist()
         token, finite = int(number), isfinite(total)
+        # A range is filled on the device; a number for one place would be copied there.
         if self._seen is not None:
-            self._seen[token] = True
+            self._seen[token : token + 1].fill_(True)
         if self._counts is not None:
-            self._counts[token] += 1
+            self._counts[token : token + 1].add_(1)
         if self._constraint is not None and finite:
             self._constraint.accept(token)
         return Pick(token, finite, self._log_probabilities(logits, token) if finite else None)

@@ -18,6 +18,7 @@ from glm4q.kernels.bitsandbytes import BitsAndBytes
 from glm4q.kernels.choice import Choice, choose_first
 from glm4q.kernels.cpu.attention import NativeAttention
 from glm4q.kernels.cpu.native import NAME, Native
+from glm4q.kernels.cuda import Lowering
 from glm4q.kernels.dense import DENSE, DenseKernel, DenseSpec
 from glm4q.kernels.layers import FUSED, LayersKernel, LayersSpec
 from glm4q.kernels.norm import NORMS, NormKernel, NormSpec
@@ -37,15 +38,16 @@ KERNELS: tuple[Kernel, ...] = (
     BitsAndBytes(),
     Reference(),
 )
-"""Fastest first. The CPU's are measured by benchmarks/kernels.py; on CUDA none has been timed."""
+"""Fastest first. The CPU's are measured by benchmarks/kernels.py."""
 
 ACTIVATIONS = ("auto", "int16")
 """What activations that meet codes on a CPU may be rounded to. int8 is what auto takes for 4-bit
 weights, and for 8-bit ones it loses more than it is faster."""
 
 ATTENTION: tuple[AttentionKernel, ...] = (
+    TritonAttention(Lowering.MMA),
+    TritonAttention(Lowering.TURING_MMA),
     TritonAttention(),
-    TritonAttention(turing=True),
     NativeAttention(),
     StreamingAttention(),
 )

@@ -1,6 +1,7 @@
 """What a CUDA device can run."""
 
 import re
+from enum import StrEnum
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -11,6 +12,22 @@ TURING, AMPERE = (7, 5), (8, 0)
 """Compute capabilities. Turing's tensor cores know no bfloat16."""
 GLUON = 3, 7
 """The first version of Triton whose Gluon our kernel for Turing was compiled by."""
+
+
+class Lowering(StrEnum):
+    """What the matrix products of attention are written in, by its name in `glm4q bench`."""
+
+    DOT = "triton"
+    """Triton's own `dot`."""
+    MMA = "gluon"
+    """The instruction of tensor cores from Ampere on, in Gluon."""
+    TURING_MMA = "gluon on Turing"
+    """Turing's instruction, which `dot` does not use."""
+
+
+def lowering_of(capability: tuple[int, int]) -> Lowering:
+    """The fastest one on a card of that compute capability."""
+    return Lowering.TURING_MMA if capability < AMPERE else Lowering.MMA
 
 
 def capability(device: torch.device) -> tuple[int, int] | None:

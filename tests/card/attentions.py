@@ -9,8 +9,8 @@ from torch import Tensor
 
 from calculator.memory.workspace import FEW_TOKENS
 from calculator.model.presets import PRESETS
+from glm4q.kernels.cuda import lowering_of
 from glm4q.kernels.gpu.attention.launches import MOST_ROWS
-from tests.card.products import AMPERE
 from tests.card.triton_driver import Block, PlayedDriver, played_driver
 from tests.glm4q.kernels.gpu import interpreted
 
@@ -73,7 +73,12 @@ class AttentionCase:
         )
         with played_driver(self.capability, blocks=self.blocks) as driver:
             ours, theirs, caches = interpreted.attend(
-                CONFIG, self.kv, given, new, self.room, turing=self.capability < AMPERE
+                CONFIG,
+                self.kv,
+                given,
+                new,
+                self.room,
+                lowering=lowering_of(divmod(self.capability, 10)),
             )
         attended, expected = (self._chosen_rows(each) for each in (ours, theirs))
         error = (attended - expected).norm(dim=-1) / expected.norm(dim=-1)

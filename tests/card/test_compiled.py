@@ -15,7 +15,8 @@ if compiler() is None:
     pytest.skip("the PTX machine needs a C++ compiler", allow_module_level=True)
 
 from calculator.model.formats import NF4, WeightFormat
-from tests.card.products import AMPERE, ProductCase, relative_error
+from glm4q.kernels.cuda import Lowering, lowering_of
+from tests.card.products import ProductCase, relative_error
 from tests.card.ptx.machine import Options
 from tests.card.triton_driver import played_driver
 from tests.glm4q.kernels.gpu import interpreted
@@ -79,7 +80,7 @@ def test_attention(capability: int, kv: str, tokens: int) -> None:
         )
         with played_driver(capability) as driver:
             ours, theirs, caches = interpreted.attend(
-                config, kv, given, new, 160, turing=capability < AMPERE
+                config, kv, given, new, 160, lowering=lowering_of(divmod(capability, 10))
             )
         error = (ours.float() - theirs.float()).norm() / theirs.float().norm()
         assert error < 5e-3  # both are rounded to bfloat16
@@ -95,7 +96,9 @@ def test_values_of_unlike_sizes_are_attended_to_on_turing(kv: str) -> None:
     given[1] *= torch.tensor([2.0**-9, 1.0, 2.0**9, 1.0]).repeat_interleave(25)[:99, None]
     new = tuple(torch.randn(1, 40, count, 64).bfloat16() for count in (9, 3, 3))
     with played_driver(75):
-        ours, theirs, _ = interpreted.attend(SMALL_HEADS, kv, given, new, 160, turing=True)
+        ours, theirs, _ = interpreted.attend(
+            SMALL_HEADS, kv, given, new, 160, lowering=Lowering.TURING_MMA
+        )
     assert (ours.float() - theirs.float()).norm() < 5e-3 * theirs.float().norm()
 
 

@@ -23,13 +23,14 @@ if compiler() is None:
     pytest.skip("the simulated card needs a C++ compiler", allow_module_level=True)
 
 from calculator.model.formats import WeightFormat
+from glm4q.kernels.cuda import lowering_of
 from glm4q.kernels.gpu.attention.launches import AttentionLaunches
 from glm4q.kernels.gpu.launch import Launch
 from glm4q.memory.staging import Staging
 from glm4q.model import loader
 from glm4q.model.norm import RMSNorm
 from tests.card.conftest import INT4
-from tests.card.products import AMPERE, ProductCase, relative_error
+from tests.card.products import ProductCase, relative_error
 from tests.card.ptx.machine import MachineFault
 from tests.card.sim.paper import run_on_paper
 from tests.card.sim.played import simulated_card
@@ -125,9 +126,9 @@ def check_attention(
     """Attend after 99 tokens in a cache that has no room for a whole tile more."""
     given = 2 * torch.randn(2, 1, 2, 99, 128)
     new = tuple(2 * torch.randn(1, tokens, count, 128).bfloat16() for count in (32, 2, 2))
-    turing = capability < AMPERE
+    lowering = lowering_of(divmod(capability, 10))
     with played_driver(capability, mutate=mutate):
-        ours, theirs, _ = interpreted.attend(HEADS, kv, given, new, 104, turing=turing)
+        ours, theirs, _ = interpreted.attend(HEADS, kv, given, new, 104, lowering=lowering)
     assert (ours.float() - theirs.float()).norm() < 5e-3 * theirs.float().norm()
 
 

@@ -8,7 +8,14 @@ from torch import Tensor
 from calculator.memory.workspace import KV_GROUP
 from glm4q.kernels.attention.append_tokens import append_and_attend
 from glm4q.kernels.attention.attention_spec import LARGEST_HEAD, AttentionSpec
-from glm4q.kernels.cuda import AMPERE, capability, has_gluon, refuses_triton
+from glm4q.kernels.cuda import (
+    AMPERE,
+    Lowering,
+    capability,
+    has_gluon,
+    lowering_of,
+    refuses_triton,
+)
 from glm4q.memory.kv.cache import LayerCache, LayerRows
 from glm4q.memory.kv.hadamard import hadamard_transform
 from glm4q.memory.workspace import Step
@@ -19,7 +26,7 @@ if TYPE_CHECKING:
 HALVES = "k8v4", "int4"
 """Caches of which vectors are read as two halves, each within one group of numbers."""
 LARGEST_INT4_HEAD = 2 * KV_GROUP
-TURING_HEADS = 64, 128
+GLUON_HEADS = 64, 128
 FEWEST_TOKENS = 16
 """A cache needs room for at least this many tokens, because the partial results of its ranges are
 kept in the buffer of one tile."""
@@ -29,14 +36,13 @@ kept in the buffer of one tile."""
 class TritonAttention:
     """Attends by our GPU kernels, which read on the device how many tokens are cached."""
 
-    turing: bool = False
-    """Whether it is for Turing, which has a kernel of its own."""
+    lowering: Lowering = Lowering.DOT
     reads_length_on_device = True
     rows_alike = True
 
     @property
     def name(self) -> str:
-        return "triton on Turing" if self.turing else "triton"
+        return self.lowering
 
     def refuses(self, spec: AttentionSpec) -> str | None:
         if reason := refuses_triton(spec.device):
@@ -51,10 +57,13 @@ class TritonAttention:
             return "multiplies in float16, which is too coarse for an fp32 cache"
         if spec.kv in HALVES and config.head_dim > LARGEST_INT4_HEAD:
             return f"takes INT4 vectors of up to {LARGEST_INT4_HEAD} numbers, not {config.head_dim}"
-        on_turing = (capability(spec.device) or AMPERE) < AMPERE
-        if not self.turing:
+        fastest = lowering_of(capability(spec.device) or AMPERE)
+        if self.lowering is Lowering.DOT:
+            on_turing = fastest is Lowering.TURING_MMA
             return "needs compute capability 8.0 or more" if on_turing else None
-        return "is for compute capability 7.5" if not on_turing else _refuses_turing(spec)
+        if self.lowering is not fastest:
+            return f"is not for this card, which has {fastest}"
+        return _refuses_gluon(spec)
 
     def __call__(self, step: Step, cache: LayerCache | LayerRows) -> Tensor:
         # The first tokens of a prompt set the centres of INT4 keys together; no draft comes first.
@@ -76,7 +85,7 @@ class TritonAttention:
         cache.length += step.shape.tokens
         each = [
             AttentionLaunches(
-                own, cache.keys, cache.values, cache.layer, self.turing,
+                own, cache.keys, cache.values, cache.layer, self.lowering,
                 ahead, step["rotation"][0].numel(),
             )
             for ahead, own in enumerate(step.tokens)
@@ -98,10 +107,10 @@ class TritonAttention:
     def _launches(self, step: Step, cache: LayerCache) -> "AttentionLaunches":
         from glm4q.kernels.gpu.attention.launches import AttentionLaunches
 
-        return AttentionLaunches(step, cache.keys, cache.values, cache.layer, self.turing)
+        return AttentionLaunches(step, cache.keys, cache.values, cache.layer, self.lowering)
 
 
-def _refuses_turing(spec: AttentionSpec) -> str | None:
-    if spec.config.head_dim not in TURING_HEADS:
-        return f"takes heads of 64 or 128 numbers on Turing, not {spec.config.head_dim}"
-    return None if has_gluon() else "needs Triton 3.7 or later on Turing, which has Gluon"
+def _refuses_gluon(spec: AttentionSpec) -> str | None:
+    if spec.config.head_dim not in GLUON_HEADS:
+        return f"takes heads of 64 or 128 numbers, not {spec.config.head_dim}"
+    return None if has_gluon() else "needs Triton 3.7 or later, which has Gluon"

@@ -6,6 +6,7 @@ import triton
 from torch import Tensor
 
 from calculator.memory.workspace import BufferName, LentUse
+from glm4q.kernels.cuda import Lowering
 from glm4q.kernels.gpu.attention.append import append
 from glm4q.kernels.gpu.attention.attend import attend, merge
 from glm4q.kernels.gpu.launch import Argument, Constant, Launch
@@ -24,8 +25,8 @@ MOST_ROWS = 64
 BLOCK_S = 64
 """Cached tokens of a tile: more would not fit into registers."""
 SHORT_BLOCK_S = 32
-"""Cached tokens of a tile where many rows meet an INT4 cache, and on Turing, which has less shared
-memory and needs more blocks at once to hide waiting."""
+"""Cached tokens of a tile where many rows meet an INT4 cache, and of most tiles in Gluon, where
+larger ones were slower on an H200."""
 SMALLEST_TILE = 16
 """The smallest tile that a tensor core multiplies."""
 
@@ -42,8 +43,7 @@ class AttentionLaunches:
     keys: KVStore
     values: KVStore
     layer: int
-    turing: bool = False
-    """Whether the card is of Turing, which attends by a kernel of its own."""
+    lowering: Lowering = Lowering.DOT
     ahead: int = 0
     """Tokens of a draft that come before this one and run with it."""
     sines: int | None = None
@@ -171,8 +171,9 @@ class AttentionLaunches:
         )
 
     def _attend(self) -> Launch:
-        if self.turing:
-            return self._attend_on_turing()
+        return self._by_dot() if self.lowering is Lowering.DOT else self._by_gluon()
+
+    def _by_dot(self) -> Launch:
         return Launch(
             attend,
             (self.splits, self._blocks, self._heads),
@@ -182,23 +183,26 @@ class AttentionLaunches:
             stages=2,
         )
 
-    def _attend_on_turing(self) -> Launch:
+    def _by_gluon(self) -> Launch:
         # Not every Triton that serves other cards has Gluon.
         from glm4q.kernels.gpu.attention.turing import attend
 
+        turing, few = self.lowering is Lowering.TURING_MMA, self._block_rows == SMALLEST_TILE
+        # The centre of INT4 keys takes registers, and Turing has the least shared memory.
+        wide = few and not turing and not self.keys.hadamard
         return Launch(
             attend,
             (self.splits, self._blocks, self._heads),
             self._attended(),
             {
-                "TURING": self.turing,
+                "TURING": turing,
                 "SEVERAL": self.step.shape.tokens > 1,
                 "BLOCK_R": self._block_rows,
-                "BLOCK_S": SHORT_BLOCK_S,
+                "BLOCK_S": BLOCK_S if wide else SHORT_BLOCK_S,
                 **self._sizes(),
             },
             # No warps side by side where there are many rows: each has its rows' scores to itself.
-            warps=4,
+            warps=8 if wide else 4,
         )
 
     def _attended(self) -> dict[str, Argument]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.model.config import ModelConfig
+from glm4q.kernels.cuda import Lowering
 from glm4q.weights.packing import QuantizedWeight
 
 SWITCH = "TRITON_INTERPRET"
@@ -85,7 +86,7 @@ def attend(
     new: tuple[Tensor, ...],
     room: int,
     *,
-    turing: bool = False,
+    lowering: Lowering = Lowering.DOT,
 ) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
     """New tokens after those given, [2, B, Hkv, S, D], by our kernels and by torch's operators.
 
@@ -96,7 +97,7 @@ def attend(
     from glm4q.model.attention import Attention
 
     results = []
-    for kernel in (TritonAttention(turing=turing), StreamingAttention()):
+    for kernel in (TritonAttention(lowering), StreamingAttention()):
         memory, step, cache = _filled(config, kv, given, room, new[0].shape[1])
         layer = Attention(config).requires_grad_(False)
         for name, vectors in zip(("q", "k", "v"), new, strict=True):

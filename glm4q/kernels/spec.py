@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -29,6 +29,21 @@ class LinearSpec:
 
     def __str__(self) -> str:
         return f"{self.weight_format} [{self.outputs}, {self.inputs}] on {self.device.type}"
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What becomes of a product, [M, N], before it is stored, in this order."""
+
+    bias: Tensor | None = None
+    """[N], to be added."""
+    gated: bool = False
+    """Whether it is silu of the first half of the outputs times the second half: [M, N / 2]."""
+    added: bool = False
+    """Whether it is added to what `out` holds, and does not replace it."""
+
+
+PLAIN = Finish()
 
 
 class Kernel(Protocol):
@@ -74,6 +89,26 @@ class Kernel(Protocol):
         each row is to have the bits that it has alone; asked only of kernels whose `rows_alike`
         says that they can.
         """
+
+
+@runtime_checkable
+class FinishingKernel(Kernel, Protocol):
+    """A kernel that can do more with a product than store it, in the same launches."""
+
+    def finishes(self, x: Tensor, packed: Mapping[str, Tensor], *, alike: bool = False) -> bool:
+        """Whether it can for these rows and this weight."""
+
+    def matmul_and_finish(
+        self,
+        x: Tensor,
+        packed: Mapping[str, Tensor],
+        out: Tensor,
+        scratch: Tensor,
+        finish: Finish,
+        *,
+        alike: bool = False,
+    ) -> None:
+        """`matmul`, and what follows it. out: [M, N], or [M, N / 2] of a gated product."""
 
 
 def multiply(kernel: Kernel, spec: LinearSpec, packed: Mapping[str, Tensor], x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from calculator.memory.workspace import FEW_TOKENS
 from calculator.model.formats import GROUP_SIZES, WeightFormat
 from glm4q.kernels.cuda import AMPERE, has_turing_kernels, matrix_dtype, refuses_triton
 from glm4q.kernels.gpu.cut import FEW_ROWS, Cut
-from glm4q.kernels.spec import LinearSpec
+from glm4q.kernels.spec import PLAIN, Finish, LinearSpec
 from glm4q.weights.packing import QuantizedWeight
 
 SCHEMES = ("groups", "nf4", "llm-int8")
@@ -58,7 +58,7 @@ class TritonLinear:
         group = spec.weight_format.group_size or spec.inputs
         guarded = matrix_dtype(spec.device) == torch.float16
         sizes = []
-        for rows in {1, min(tokens, FEW_ROWS), tokens}:
+        for rows in {1, min(tokens, FEW_ROWS), *range(FEW_ROWS, tokens, FEW_ROWS), tokens}:
             cut = Cut.of(rows, spec.outputs, spec.inputs, bits=spec.weight_format.bits, group=group)
             sizes.append(cut.partial_bytes + (UNIT_BYTES * rows if guarded and rows > 1 else 0))
         one = Cut.of(1, spec.outputs, spec.inputs, bits=spec.weight_format.bits, group=group)
@@ -74,8 +74,25 @@ class TritonLinear:
         *,
         alike: bool = False,
     ) -> None:
+        self.matmul_and_finish(x, packed, out, scratch, PLAIN, alike=alike)
+
+    def finishes(self, x: Tensor, packed: Mapping[str, Tensor], *, alike: bool = False) -> bool:
+        from glm4q.kernels.gpu.linear import Product
+
+        return Product(x, packed, x, x, x.dtype, alike).cut.splits > 1
+
+    def matmul_and_finish(
+        self,
+        x: Tensor,
+        packed: Mapping[str, Tensor],
+        out: Tensor,
+        scratch: Tensor,
+        finish: Finish,
+        *,
+        alike: bool = False,
+    ) -> None:
         from glm4q.kernels.gpu.launch import run_all  # Triton is not there on every machine
         from glm4q.kernels.gpu.linear import Product
 
         compute, turing = matrix_dtype(x.device), has_turing_kernels(x.device)
-        run_all(Product(x, packed, out, scratch, compute, alike, turing).launches())
+        run_all(Product(x, packed, out, scratch, compute, alike, turing, finish).launches())

@@ -18,7 +18,7 @@ Attend = Callable[[Step], Tensor]
 
 
 class Attention(nn.Module):
-    """Project to queries, keys and values, attend, and project back."""
+    """Project to queries, keys and values, attend, and project back by `o_proj`."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -27,9 +27,6 @@ class Attention(nn.Module):
         self.k_proj = Linear(hidden, config.num_key_value_heads * size, bias=bias)
         self.v_proj = Linear(hidden, config.num_key_value_heads * size, bias=bias)
         self.o_proj = Linear(config.num_attention_heads * size, hidden)
-
-    def forward(self, x: Tensor, step: Step, attend: Attend) -> Tensor:  # [B, T, C]
-        return self.o_proj(self.mix(x, step, attend), step, step["delta"])
 
     def mix(self, x: Tensor, step: Step, attend: Attend) -> Tensor:
         """Compute all that comes before `o_proj`: [B, T, C] -> [B, T, H * D]."""

@@ -24,8 +24,8 @@ class DecoderLayer(nn.Module):
         self.mlp = MLP(config)
 
     def forward(self, step: Step, attend: Attend) -> None:
-        self.add_attended(self.self_attn(self.attention_input(step), step, attend), step)
-        self.add_fed(self.mlp(self.feed_forward_input(step), step), step)
+        self.add_attended(self.self_attn.mix(self.attention_input(step), step, attend), step)
+        self.add_fed(self.mlp.gated(self.feed_forward_input(step), step), step)
 
     def attention_input(self, step: Step) -> Tensor:  # [B, T, C]
         """Norm the residual stream for attention."""
@@ -35,13 +35,13 @@ class DecoderLayer(nn.Module):
         """Norm the residual stream for the feed-forward layer."""
         return self.post_attention_layernorm(step["hidden_states"], step, step["normed"])
 
-    def add_attended(self, attended: Tensor, step: Step) -> None:
-        """Add what attention returned to the residual stream."""
-        step["hidden_states"].add_(attended)
+    def add_attended(self, mixed: Tensor, step: Step) -> None:
+        """Project what the heads mixed back, and add it to the residual stream."""
+        self.self_attn.o_proj.add(mixed, step, step["hidden_states"], step["delta"])
 
-    def add_fed(self, fed: Tensor, step: Step) -> None:
-        """Add what the feed-forward layer returned."""
-        step["hidden_states"].add_(fed)
+    def add_fed(self, gated: Tensor, step: Step) -> None:
+        """Project what the feed-forward layer gated back, and add it."""
+        self.mlp.down_proj.add(gated, step, step["hidden_states"], step["delta"])
 
 
 class Glm4DecoderLayer(DecoderLayer):
@@ -52,10 +52,12 @@ class Glm4DecoderLayer(DecoderLayer):
         self.post_self_attn_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_mlp_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def add_attended(self, attended: Tensor, step: Step) -> None:
+    def add_attended(self, mixed: Tensor, step: Step) -> None:
+        attended = self.self_attn.o_proj(mixed, step, step["delta"])
         step["hidden_states"].add_(self.post_self_attn_layernorm(attended, step, attended))
 
-    def add_fed(self, fed: Tensor, step: Step) -> None:
+    def add_fed(self, gated: Tensor, step: Step) -> None:
+        fed = self.mlp.down_proj(gated, step, step["delta"])
         step["hidden_states"].add_(self.post_mlp_layernorm(fed, step, fed))
 
 

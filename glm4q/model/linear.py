@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from glm4q.kernels.dense import DenseKernel, TorchDense
-from glm4q.kernels.spec import Kernel
+from glm4q.kernels.spec import Finish, FinishingKernel, Kernel
 from glm4q.memory.workspace import Step
 from glm4q.weights.packing import QuantizedWeight
 
@@ -33,6 +33,23 @@ class Linear(nn.Module):
             self.kernel.matmul(some, self.weight, self.bias, of)
         return out
 
+    def add(self, x: Tensor, step: Step, total: Tensor, spare: Tensor) -> None:
+        """Add the product to a total, [..., N]. spare: a tensor of that shape to compute it in."""
+        total.add_(self(x, step, spare))
+
+    def gate(self, x: Tensor, step: Step, out: Tensor, spare: Tensor) -> Tensor:
+        """Return silu of the product's first half times the second, in `out`, [..., N / 2].
+
+        spare: [..., N], to compute the product in.
+        """
+        return gated(self(x, step, spare), out)
+
+
+def gated(product: Tensor, out: Tensor) -> Tensor:
+    """Return silu of the first half of a product times the second, in `out`."""
+    gate, up = product.chunk(2, dim=-1)
+    return torch.ops.aten.silu.out(gate, out=out).mul_(up)
+
 
 class QuantLinear(nn.Module):
     """A linear layer whose weight is codes: one class for every format and kernel."""
@@ -43,6 +60,7 @@ class QuantLinear(nn.Module):
         """Pack the weight as the kernel reads it. hold: moves a tensor to where it stays."""
         super().__init__()
         self.kernel, self.inputs = kernel, weight.inputs
+        self._finisher = kernel if isinstance(kernel, FinishingKernel) else None
         packed = kernel.pack(weight)
         self._packed = tuple(packed)
         for name, tensor in packed.items():
@@ -54,12 +72,42 @@ class QuantLinear(nn.Module):
         return self.kernel.widens and self.bias is None
 
     def forward(self, x: Tensor, step: Step, out: Tensor) -> Tensor:  # [..., K] -> [..., N]
-        packed = {name: self.get_buffer(name) for name in self._packed}
+        if self.bias is not None and self._finishes(x, step, out, Finish(self.bias)):
+            return out
         y = out.view(-1, out.shape[-1])
         alike = step.alike and self.kernel.rows_alike
         most = 1 if step.alike and not alike else len(y)
         for rows, of in zip(x.view(-1, x.shape[-1]).split(most), y.split(most), strict=True):
-            self.kernel.matmul(rows, packed, of, step["scratch"], alike=alike)
+            self.kernel.matmul(rows, self._weight(), of, step["scratch"], alike=alike)
         if self.bias is not None:
             y += self.bias
         return out
+
+    def add(self, x: Tensor, step: Step, total: Tensor, spare: Tensor) -> None:
+        """Add the product to a total, [..., N]. spare: a tensor of that shape to compute it in."""
+        if not self._finishes(x, step, total, Finish(self.bias, added=True)):
+            total.add_(self(x, step, spare))
+
+    def gate(self, x: Tensor, step: Step, out: Tensor, spare: Tensor) -> Tensor:
+        """Return silu of the product's first half times the second, in `out`, [..., N / 2].
+
+        spare: [..., N], to compute the product in.
+        """
+        if self._finishes(x, step, out, Finish(self.bias, gated=True)):
+            return out
+        return gated(self(x, step, spare), out)
+
+    def _weight(self) -> dict[str, Tensor]:
+        return {name: self.get_buffer(name) for name in self._packed}
+
+    def _finishes(self, x: Tensor, step: Step, out: Tensor, finish: Finish) -> bool:
+        """Multiply and finish in one go where the kernel can; say whether it did."""
+        kernel, alike = self._finisher, step.alike
+        if kernel is None or (alike and not kernel.rows_alike):
+            return False
+        rows, packed = x.view(-1, x.shape[-1]), self._weight()
+        if not kernel.finishes(rows, packed, alike=alike):
+            return False
+        y = out.view(-1, out.shape[-1])
+        kernel.matmul_and_finish(rows, packed, y, step["scratch"], finish, alike=alike)
+        return True

@@ -1,6 +1,5 @@
 """The gated feed-forward layer: down(silu(gate(x)) * up(x)); one matrix holds gate, then up."""
 
-import torch
 from torch import Tensor, nn
 
 from calculator.model.config import ModelConfig
@@ -17,10 +16,6 @@ class MLP(nn.Module):
         self.gate_up_proj = Linear(hidden, 2 * intermediate)
         self.down_proj = Linear(intermediate, hidden)
 
-    def forward(self, x: Tensor, step: Step) -> Tensor:  # [B, T, C]
-        return self.down_proj(self.gated(x, step), step, step["delta"])
-
     def gated(self, x: Tensor, step: Step) -> Tensor:  # [B, T, C] -> [B, T, I]
-        """All that comes before `down_proj`; I is the intermediate size."""
-        gate, up = self.gate_up_proj(x, step, step["gate_up"]).chunk(2, dim=-1)
-        return torch.ops.aten.silu.out(gate, out=step["gated"]).mul_(up)
+        """Compute all that comes before `down_proj`; I is the intermediate size."""
+        return self.gate_up_proj.gate(x, step, step["gated"], step["gate_up"])

@@ -50,7 +50,7 @@ def _feed_forward_input(
     layer: DecoderLayer, x: Tensor, mixed: Tensor, step: Step, attend: Attend
 ) -> tuple[Tensor, Tensor]:
     step["hidden_states"].copy_(x)
-    layer.add_attended(layer.self_attn.o_proj(mixed, step, step["delta"]), step)
+    layer.add_attended(mixed, step)
     return step["hidden_states"], layer.feed_forward_input(step)
 
 
@@ -80,5 +80,5 @@ STAGES = (
 def leave(layer: DecoderLayer, x: Tensor, gated: Tensor, step: Step) -> Tensor:
     """Compute the residual stream after the layer, [B, T, C], from the last stage's feed."""
     step["hidden_states"].copy_(x)
-    layer.add_fed(layer.mlp.down_proj(gated, step, step["delta"]), step)
+    layer.add_fed(gated, step)
     return step["hidden_states"]

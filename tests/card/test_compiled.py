@@ -6,6 +6,7 @@ blocks that disagree. `make card` runs every launch for every architecture; here
 
 import pytest
 import torch
+from torch.nn.functional import silu
 
 pytest.importorskip("triton", reason="Triton is not installed; it has no wheel for this system")
 
@@ -16,11 +17,16 @@ if compiler() is None:
 
 from calculator.model.formats import NF4, WeightFormat
 from glm4q.kernels.cuda import Lowering, lowering_of
+from glm4q.kernels.gpu.launch import run_all
+from glm4q.kernels.gpu.linear import Product
+from glm4q.kernels.spec import Finish
+from glm4q.kernels.triton_linear import TritonLinear
 from tests.card.products import ProductCase, relative_error
 from tests.card.ptx.machine import Options
 from tests.card.triton_driver import played_driver
 from tests.glm4q.kernels.gpu import interpreted
 from tests.glm4q.kernels.gpu.test_triton import HEADS, SMALL_HEADS
+from tests.glm4q.random_weights import random_weight
 
 INT4, INT8 = WeightFormat(4, 128), WeightFormat(8, 128)
 PRODUCTS = [
@@ -49,6 +55,31 @@ def test_products(case: ProductCase) -> None:
         wide = case.outputs >= 256  # narrow rows of a weight start inside a sector
         if launched.name in ("matvec", "matmul") and wide:
             assert launched.account.asked_over_needed <= 1.05
+
+
+@pytest.mark.parametrize(("rows", "alike"), [(1, False), (3, True), (3, False)])
+@pytest.mark.parametrize("finish", ["bias", "gated", "added"])
+def test_a_product_is_finished_by_the_launch_that_adds_its_splits(
+    finish: str, rows: int, alike: bool
+) -> None:
+    """What torch's operators compute after it, before it is rounded to bfloat16."""
+    outputs, inputs = 600, 1024
+    weight = random_weight(outputs, inputs, INT4)
+    x, bias = torch.randn(rows, inputs).bfloat16(), torch.randn(outputs).bfloat16()
+    exact = x.double() @ weight.dequantize().double()
+    there = torch.randn(rows, outputs // 2 if finish == "gated" else outputs).bfloat16()
+    if finish == "gated":
+        done, exact = Finish(gated=True), silu(exact[:, :300]) * exact[:, 300:]
+    elif finish == "added":
+        done, exact = Finish(added=True), exact + there
+    else:
+        done, exact = Finish(bias), exact + bias
+    scratch = torch.empty(1 << 20, dtype=torch.uint8)
+    packed = TritonLinear().pack(weight)
+    product = Product(x, packed, there, scratch, torch.bfloat16, alike, finish=done)
+    with played_driver(86):
+        run_all(product.launches())
+    torch.testing.assert_close(there, exact.bfloat16(), rtol=2**-7, atol=1e-3)
 
 
 @pytest.mark.parametrize("rows", [3, 40])

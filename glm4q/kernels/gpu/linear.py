@@ -12,7 +12,9 @@ from calculator.errors import KernelError
 from glm4q.kernels.gpu.cut import FEW_ROWS, WORD_BITS, Cut
 from glm4q.kernels.gpu.launch import Argument, Constant, Launch
 from glm4q.kernels.gpu.matmul import matmul, row_units
-from glm4q.kernels.gpu.matvec import add_splits, matvec
+from glm4q.kernels.gpu.matvec import matvec
+from glm4q.kernels.gpu.splits import add_splits
+from glm4q.kernels.spec import PLAIN, Finish
 from glm4q.memory.workspace import split_scratch
 
 COMPUTE = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
@@ -31,7 +33,7 @@ class Product:
     """[M, K]"""
     packed: Mapping[str, Tensor]
     out: Tensor
-    """[M, N]"""
+    """[M, N], or what `finish` makes of it"""
     scratch: Tensor
     compute: torch.dtype
     """The dtype that tensor cores multiply: bfloat16, or float16 on cards without bfloat16."""
@@ -39,6 +41,8 @@ class Product:
     """Whether each row has the bits that it has alone."""
     turing: bool = False
     """Whether Turing's tensor cores multiply several rows, by a kernel of their own."""
+    finish: Finish = PLAIN
+    """What becomes of the product; only of one whose inputs are split."""
 
     @property
     def inputs(self) -> int:
@@ -46,7 +50,7 @@ class Product:
 
     @property
     def outputs(self) -> int:
-        return self.out.shape[1]
+        return self.packed["qweight"].shape[1]
 
     @property
     def bits(self) -> int:
@@ -57,20 +61,29 @@ class Product:
         """Inputs that share a scale."""
         return self.inputs // self.packed["scales"].shape[0]
 
+    @property
+    def cut(self) -> Cut:
+        """How it is cut into blocks."""
+        rows = self.x.shape[0]
+        shape = 1 if self._alone else rows, self.outputs, self.inputs
+        return replace(Cut.of(*shape, bits=self.bits, group=self.group), rows=rows)
+
+    @property
+    def _alone(self) -> bool:
+        """Whether each row is multiplied as one token is."""
+        return self.alike or self.x.shape[0] == 1
+
     def launches(self) -> list[Launch]:
         """Return all launches that compute `out`."""
-        rows = self.x.shape[0]
-        alone = rows == 1 or self.alike
-        cut = Cut.of(
-            1 if alone else rows, self.outputs, self.inputs, bits=self.bits, group=self.group
-        )
-        cut = replace(cut, rows=rows)
+        cut = self.cut
         split = cut.splits > 1
-        shape = cut.splits, rows, self.outputs
+        if self.finish != PLAIN and not split:
+            raise KernelError("a product that is not split is finished by no launch of its own")
+        shape = cut.splits, cut.rows, self.outputs
         partial = split_scratch(self.scratch, (torch.float32, shape))[0] if split else self.out
         launches = (
             [self._matvec(cut, partial, split=split)]
-            if alone
+            if self._alone
             else self._matmul(cut, partial, split=split)
         )
         return [*launches, self._add(cut, partial)] if split else launches
@@ -177,15 +190,21 @@ class Product:
     def _add(self, cut: Cut, partial: Tensor) -> Launch:
         return Launch(
             add_splits,
-            (ceil(self.outputs / SUM_BLOCK), cut.rows),
+            (ceil(self.out.shape[1] / SUM_BLOCK), cut.rows),
             {
                 "partial": partial,
+                "bias": self.finish.bias,
                 "out": self.out,
                 "rows": cut.rows,
                 "outputs": self.outputs,
                 "out_stride": self.out.stride(0),
             },
-            {"SPLITS": cut.splits, "BLOCK_N": SUM_BLOCK},
+            {
+                "SPLITS": cut.splits,
+                "BLOCK_N": SUM_BLOCK,
+                "GATED": self.finish.gated,
+                "ADDED": self.finish.added,
+            },
         )
 
     def _weight(self) -> dict[str, Tensor | None]:

@@ -100,18 +100,3 @@ def look_up(book, codes, place: tl.constexpr, BITS: tl.constexpr):
     offset = (codes * NUMBER_BYTES if place == 0 else codes >> (place - 2)) & MASK
     address = book.to(tl.int64) | offset.to(tl.uint32).to(tl.int64)
     return tl.load(address.to(tl.pointer_type(tl.float32)))
-
-
-@triton.jit
-def add_splits(
-    partial, out, rows, outputs, out_stride, SPLITS: tl.constexpr, BLOCK_N: tl.constexpr
-):
-    """[splits, rows, N] float32 -> [rows, N], always in the same order."""
-    row = tl.program_id(1)
-    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    inside = n < outputs
-    total = tl.zeros((BLOCK_N,), tl.float32)
-    for split in tl.static_range(SPLITS):
-        place = (split * rows + row) * outputs + n
-        total += tl.load(partial + place, mask=inside, other=0)
-    tl.store(out + row * out_stride + n, total, mask=inside)

@@ -24,7 +24,7 @@ from glm4q.commands.options import bench as option
 from glm4q.commands.options import compute, output
 from glm4q.measure import report
 from glm4q.measure.speed import measure
-from glm4q.measure.synthetic import open_synthetic
+from glm4q.measure.synthetic import has_random_weights, open_synthetic
 from glm4q.measure.workload import parse_depths, plan_workload
 from glm4q.planning.devices import dtype_name
 from glm4q.planning.machine import choose_machine
@@ -79,11 +79,13 @@ def bench(
     with _status() as progress:
         measured = measure(stored, workload, run_plan, machine, progress=progress)
     name = str(stored.directory)
+    # One made before it was marked is known by the option alone.
+    is_random = synthetic is not None or has_random_weights(stored)
     if as_json:
         answer = report.record(measured, name, machine)
-        typer.echo(json.dumps({**answer, "random_weights": synthetic is not None}, indent=2))
+        typer.echo(json.dumps({**answer, "random_weights": is_random}, indent=2))
     else:
-        title = name if synthetic is None else f"{name}, random weights"
+        title = f"{name}, random weights" if is_random else name
         _show(title, report.sheets(measured), report.sentences(measured, machine))
 
 

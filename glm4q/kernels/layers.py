@@ -37,8 +37,13 @@ class NativeLayers:
     name = "native"
 
     def refuses(self, spec: LayersSpec) -> str | None:
+        if spec.attention.device.type != "cpu":
+            return (
+                "runs the layers of a CPU; those of a GPU are launched one by one, and a step that "
+                "is recorded as a CUDA graph has all its launches in one call"
+            )
         if len(spec.linears) != 1 or not isinstance(next(iter(spec.linears)), Native):
-            return "takes layers whose every linear the native kernel multiplies"
+            return "takes layers whose linears are all multiplied by the native kernel"
         return NativeAttention().refuses(spec.attention)
 
 

@@ -86,8 +86,7 @@ def sentences(result: Result, machine: Machine) -> list[str]:
     """What the tables do not say."""
     work = result.workload
     notes = [
-        f"load: {result.load_seconds:.1f} s; first token: {result.speeds[0].prefill_seconds:.2f} s "
-        f"after a prompt of {work.prompt} at depth {result.speeds[0].depth:,}",
+        _first_token_sentence(result),
         _peak_sentence(result),
         f"memory is read at {result.read_bandwidth / 1e9:.1f} GB/s by the best of several reads",
         f"medians of {work.runs}; {counted(work.decode, 'token')} decoded; "
@@ -100,6 +99,18 @@ def sentences(result: Result, machine: Machine) -> list[str]:
     if any(work.depths):
         notes.append("the cache below a depth is filled with random numbers, not by a prefill")
     return notes
+
+
+def _first_token_sentence(result: Result) -> str:
+    """What a user waits for: loading, and the first token, warm and, on a GPU, cold."""
+    first, cold = result.speeds[0], result.cold_first_token_seconds
+    sentence = (
+        f"load: {result.load_seconds:.1f} s; first token: {first.prefill_seconds:.2f} s "
+        f"after a prompt of {result.workload.prompt} at depth {first.depth:,}"
+    )
+    if cold is None:
+        return sentence
+    return f"{sentence}; {cold:.2f} s the first time, when kernels are compiled or read from disk"
 
 
 def _peak_sentence(result: Result) -> str:
@@ -137,6 +148,7 @@ def record(result: Result, model: str, machine: Machine) -> dict[str, Any]:
         "read_bandwidth_bytes_per_second": result.read_bandwidth,
         "load_seconds": result.load_seconds,
         "time_to_first_token_seconds": result.speeds[0].prefill_seconds,
+        "cold_time_to_first_token_seconds": result.cold_first_token_seconds,
         "peak_bytes": result.peak_bytes,
         "planned_bytes": result.planned_bytes,
         "beyond_plan_bytes": result.beyond_plan_bytes,

@@ -15,6 +15,7 @@ from glm4q.decode.generate import token_ids
 from glm4q.decode.row import Row
 from glm4q.decode.runner import Runner
 from glm4q.decode.sampling import SamplingParams
+from glm4q.decode.steps.graphs import WARM_UP
 from glm4q.engine import load_as_planned, new_runner
 from glm4q.measure.bandwidth import measure_read_bandwidth
 from glm4q.measure.peaks import reset_peak
@@ -30,6 +31,11 @@ TOKEN = 1
 ROWS = 256
 """Cached tokens that are random; the others repeat them."""
 GREEDY = 0.0
+WARM_STEPS = WARM_UP + 2
+"""Steps of one token after which a GPU has compiled, recorded and replayed what decoding needs."""
+CPU_WARM_PROMPT = 4
+"""Tokens of the one prompt that a CPU runs before it is measured: it compiles nothing, and has read
+every weight from its file then."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,12 @@ class Result:
     workload: Workload
     serving: tuple[ServedLayers, ...]
     load_seconds: float
+    cold_first_token_seconds: float | None
+    """Seconds from the process's very first prompt to its first new token: on a GPU the kernels of
+    a prompt are compiled, or read from the disk, meanwhile. None on a CPU, which compiles none.
+    """
     speeds: tuple[Speed, ...]
+    """Warm: what is compiled or recorded was so before."""
     held: tuple[HeldMemory, ...]
     peak_bytes: int
     """While loading and running, beyond what the process held before; on a GPU, of the GPU."""
@@ -113,9 +124,14 @@ def measure(
     _wait(device)
     load_seconds = clock() - begun
     runner = new_runner(model, run_plan, machine)
-    run, speeds = _SpeedRun(Batch(runner), plan, clock), []
+    run = _SpeedRun(Batch(runner), plan, clock)
+    speeds: list[Speed] = []
+    cold: list[float] = []
     for depth in workload.depths:
         progress(f"depth {depth:,}")
+        run.fill(depth)
+        if not speeds or device.type == "cuda":
+            cold.append(run.warm_up(workload, depth, is_cuda=device.type == "cuda"))
         speeds.append(run.speed(workload, depth))
     peak = _peak(device) - before
     held = _held(runner, plan)
@@ -126,6 +142,7 @@ def measure(
         workload=workload,
         serving=list_serving(run_plan.weights[machine.compute], run_plan.layers[machine.compute]),
         load_seconds=load_seconds,
+        cold_first_token_seconds=cold[0] if device.type == "cuda" else None,
         speeds=tuple(speeds),
         held=held,
         peak_bytes=peak,
@@ -159,12 +176,28 @@ class _SpeedRun:
     plan: MemoryPlan
     clock: Callable[[], float]
 
-    def speed(self, workload: Workload, depth: int) -> Speed:
+    def fill(self, depth: int) -> None:
+        """Have the cache hold random tokens up to the depth."""
         fill(self.batch.rows[0], depth)
+
+    def warm_up(self, workload: Workload, depth: int, *, is_cuda: bool) -> float:
+        """Run once, uncounted, what is measured at the depth. Return the seconds of the prompt.
+
+        A GPU compiles kernels for the prompt's chunks and for the depth, and records a step as a
+        graph. A CPU runs a short prompt and a token: a whole prompt would take it seconds.
+        """
+        prompt = workload.prompt if is_cuda else min(workload.prompt, CPU_WARM_PROMPT)
+        seconds = self._seconds(depth, prompt, 1)
+        tokens = min(workload.decode, WARM_STEPS if is_cuda else 1)
+        for _ in range(0, WARM_STEPS if is_cuda else 1, tokens):
+            self._seconds(depth, 1, tokens)
+        return seconds
+
+    def speed(self, workload: Workload, depth: int) -> Speed:
+        """Measure a prompt and decoding after the depth, which the cache is filled to."""
         prompt, decode, runs = workload.prompt, workload.decode, range(workload.runs)
         prefills = [self._seconds(depth, prompt, 1) for _ in runs]
         decodes = [self._seconds(depth, 1, decode) for _ in runs]
-        # Medians of three or more: a first run, which warms caches, weighs nothing.
         return Speed(
             depth,
             statistics.median(prefills),

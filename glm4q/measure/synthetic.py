@@ -16,6 +16,7 @@ from torch import Tensor
 from calculator.checkpoint.stored import StoredModel
 from calculator.checkpoint.weight_files import INDEX
 from calculator.errors import OptionError
+from calculator.json_files import read_json_object
 from calculator.model.architecture import Weight
 from calculator.model.config import ModelConfig
 from calculator.model.formats import PACK_BITS, WeightFormat
@@ -27,12 +28,14 @@ ZERO_WORDS = {4: 0x77777777, 8: 0x7F7F7F7F}
 """Middle codes as GPTQ v1 stores them: less one."""
 ROWS = 1024
 """Rows of a dense weight that are random; the others repeat them."""
+MARK = "random_weights"
+"""The key of config.json that marks a synthetic checkpoint; other readers ignore it."""
 
 
 def open_synthetic(
     directory: Path, config: ModelConfig, formats: Mapping[Weight, WeightFormat]
 ) -> StoredModel:
-    """The checkpoint in that directory, which is made if it is not there.
+    """Open the checkpoint in that directory, and make it first if it is not there.
 
     Raises OptionError where the directory holds another one.
     """
@@ -48,6 +51,12 @@ def open_synthetic(
     return stored
 
 
+def has_random_weights(stored: StoredModel) -> bool:
+    """Say whether a checkpoint is marked as synthetic. A file, as of GGUF, never is."""
+    file = stored.directory / "config.json"
+    return file.is_file() and read_json_object(file).get(MARK) is True
+
+
 def _refuse_full_disk(directory: Path, formats: Mapping[Weight, WeightFormat]) -> None:
     needed = sum(
         sum(weight_format.parts(weight).values()) for weight, weight_format in formats.items()
@@ -60,7 +69,7 @@ def _refuse_full_disk(directory: Path, formats: Mapping[Weight, WeightFormat]) -
 
 
 def _write(directory: Path, config: ModelConfig, formats: Mapping[Weight, WeightFormat]) -> None:
-    """A shard for each layer, and for each weight beside the layers."""
+    """Write a shard for each layer, and for each weight beside the layers."""
     shards: dict[str, dict[Weight, WeightFormat]] = {}
     for weight, weight_format in formats.items():
         name = weight.module if weight.layer is None else f"layer-{weight.layer:03}"
@@ -77,7 +86,8 @@ def _write(directory: Path, config: ModelConfig, formats: Mapping[Weight, Weight
     (directory / INDEX).write_text(json.dumps({"weight_map": names}))
     settings = {"quant_method": "gptq", "checkpoint_format": "gptq", "sym": True}
     quantized = any(weight_format.is_quantized for weight_format in formats.values())
-    written = config.to_dict() | ({"quantization_config": settings} if quantized else {})
+    written = config.to_dict() | {MARK: True}
+    written |= {"quantization_config": settings} if quantized else {}
     (directory / "config.json").write_text(json.dumps(written))
 
 

@@ -1,10 +1,12 @@
 """Commands with `--device cuda` on a simulated card: each is whole, and within its plan."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("triton", reason="Triton is not installed; it has no wheel for this system")
 
@@ -13,9 +15,14 @@ from tests.card.build import compiler
 if compiler() is None:
     pytest.skip("the simulated card needs a C++ compiler", allow_module_level=True)
 
+from calculator.checkpoint.stored import StoredModel
 from calculator.memory.making import PROCESS_BYTES
+from calculator.questions.fit import Wish
 from glm4q.cli import main
 from glm4q.measure import bandwidth, speed
+from glm4q.measure.workload import Workload
+from glm4q.planning.machine import choose_machine
+from glm4q.planning.plan import plan_run
 from tests.card.sim.played import simulated_card
 from tests.card.sim.trace import Trace
 
@@ -107,7 +114,43 @@ def test_bench_measures_on_the_card_and_holds_what_it_plans(
         assert card.trace.of("replay")
     result = json.loads(capsys.readouterr().out)
     assert result["depths"] == [0, 40]
+    assert result["cold_time_to_first_token_seconds"] > 0
+    (refusal,) = result["kernels"][-1]["refusals"]
+    assert "those of a GPU are launched one by one" in refusal
+    assert "recorded as a CUDA graph" in refusal
     assert all(each["held_bytes"] == each["planned_bytes"] for each in result["held"])
+
+
+def test_bench_measures_what_is_compiled_and_recorded_already(
+    checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run is measured, and no graph is recorded in it: each step of a token is replayed.
+
+    Time goes by the launches that are no replay's.
+    """
+    monkeypatch.setattr(speed, "measure_read_bandwidth", lambda device: 1.0)
+    stored = StoredModel.open(checkpoints / "int4-g64-int8-g64")
+    workload = Workload((0, 40), prompt=16, decode=5, runs=1)
+    with simulated_card(CARD) as (card, _):
+
+        def clock() -> float:
+            launches = card.trace.of("launch")
+            return float(sum("steps/graphs.py" not in each.place for each in launches))
+
+        machine = choose_machine("cuda", "auto", "auto")
+        wish = Wish(context=workload.context, kv="int8", draft_tokens=0)
+        run_plan = plan_run(stored, machine, wish, reserve=0)
+        measured = speed.measure(stored, workload, run_plan, machine, clock=clock)
+    assert measured.cold_first_token_seconds
+    assert [each.decode_seconds for each in measured.speeds] == [0, 0]
+
+
+def test_bandwidth_counts_one_wait_for_many_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card reads a gigabyte in less time than the host takes to wait a few times."""
+    with simulated_card(CARD) as (card, _):
+        monkeypatch.setattr(time, "perf_counter", lambda: float(len(card.trace.of("wait"))))
+        reads_a_wait = bandwidth.measure_read_bandwidth(torch.device("cuda"), 1 << 12) / (1 << 12)
+    assert reads_a_wait >= 8
 
 
 def test_calc_verifies_on_the_card_what_it_planned(

@@ -158,6 +158,16 @@ class Allocator:
         self.peak_reserved = max(self.peak_reserved, self.reserved)
 
 
+def most_block_bytes(size: int) -> int:
+    """Return the most bytes that the block of a request can have, and that PyTorch then counts.
+
+    A request is rounded up to BLOCK. What a large block has beyond it stays part of it up to SMALL;
+    what a small one has beyond it is always split off.
+    """
+    rounded = max(-(-size // BLOCK) * BLOCK, BLOCK)
+    return rounded if rounded <= SMALL else rounded + SMALL
+
+
 def _segment_size(size: int, small: bool) -> int:
     if small:
         return SMALL_SEGMENT

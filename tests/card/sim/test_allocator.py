@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calculator.memory.allocator import reserved_bytes
-from tests.card.sim.allocator import MIB, Allocator
+from tests.card.sim.allocator import MIB, Allocator, most_block_bytes
 
 GIB = 1 << 30
 
@@ -91,6 +91,24 @@ def test_the_plan_counts_segments_as_the_allocator_does(sizes: list[int]) -> Non
     for size in sizes:
         memory.allocate(size)
     assert memory.reserved == reserved_bytes(sizes)
+
+
+@given(st.lists(st.tuples(st.integers(1, 30 * MIB), st.booleans()), max_size=40))
+def test_no_block_is_larger_than_the_rules_allow(steps: list[tuple[int, bool]]) -> None:
+    """Also one that lies where another was freed."""
+    memory = Allocator(1 << 40)
+    blocks = []
+    for size, kept in steps:
+        blocks.append(memory.allocate(size))
+        assert size <= blocks[-1].size <= most_block_bytes(size)
+        if not kept:
+            memory.free(blocks.pop(0))
+
+
+def test_the_most_that_a_block_can_have_is_had() -> None:
+    memory = Allocator(GIB)
+    assert memory.allocate(19 * MIB).size == most_block_bytes(19 * MIB)
+    assert memory.allocate(MIB).size == most_block_bytes(MIB)
 
 
 @given(st.lists(st.tuples(st.integers(1, 30 * MIB), st.booleans()), max_size=40))

@@ -16,12 +16,17 @@ from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
 from calculator.model.formats import BF16, WeightFormat, assign_formats
 from calculator.model.presets import PRESETS
+from calculator.questions.fit import Wish
 from glm4q.cli import main
 from glm4q.decode.row import Row
+from glm4q.decode.runner import Runner
 from glm4q.measure import bandwidth
-from glm4q.measure.speed import fill
+from glm4q.measure.speed import fill, measure
 from glm4q.measure.synthetic import SPREAD, open_synthetic
+from glm4q.measure.workload import Workload
 from glm4q.memory.kv.cache import KVCache
+from glm4q.planning.machine import choose_machine
+from glm4q.planning.plan import plan_run
 from glm4q.weights.checkpoint import read_quantized
 from tests import tiny
 from tests.fixtures import MakeQuantized
@@ -55,13 +60,34 @@ def test_record_of_a_quantized_model(
         assert min(speeds) > 0
     first = record["prompt_tokens"] / record["prefill_tokens_per_second"][0]
     assert record["time_to_first_token_seconds"] == pytest.approx(first)
+    assert record["cold_time_to_first_token_seconds"] is None  # a CPU compiles nothing
     assert record["load_seconds"] > 0
+    assert record["random_weights"] is False
     assert record["context"] == 209
     assert all(each["held_bytes"] == each["planned_bytes"] for each in record["held"])
     assert [each["name"] for each in record["held"]] == ["weights", "KV cache", "workspace"]
     assert record["planned_bytes"] >= sum(each["held_bytes"] for each in record["held"])
     assert record["threads"] == torch.get_num_threads()
     assert record["versions"]["torch"] == torch.__version__
+
+
+def test_the_first_steps_do_not_count(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run is measured, and the first step reads weights from the disk: it lies before."""
+    stored = StoredModel.open(tiny_checkpoint)
+    machine = choose_machine("cpu", "auto", "auto")
+    workload = Workload((0, 64), prompt=8, decode=4, runs=1)
+    run_plan = plan_run(stored, machine, Wish(context=workload.context, draft_tokens=0))
+    now, cold, run = [0.0], [1000.0], Runner.__call__
+
+    def slow_at_first(self: Runner, *arguments: Any, **named: Any) -> torch.Tensor:
+        now[0] += cold.pop() if cold else 1
+        return run(self, *arguments, **named)
+
+    monkeypatch.setattr(Runner, "__call__", slow_at_first)
+    speeds = measure(stored, workload, run_plan, machine, clock=lambda: now[0]).speeds
+    assert [(each.prefill_seconds, each.decode_seconds) for each in speeds] == [(1, 1), (1, 1)]
 
 
 def test_a_token_reads_all_weights_but_the_embedding_and_the_cache_so_far(
@@ -93,7 +119,7 @@ def test_kernels_that_serve_and_refusals(
     assert sum(each["count"] for each in quantized) == 12  # six in each of two layers
     assert record["kernels"][-1]["kernel"] == "one by one"
     (refusal,) = record["kernels"][-1]["refusals"]
-    assert refusal == "native takes layers whose every linear the native kernel multiplies"
+    assert refusal == "native takes layers whose linears are all multiplied by the native kernel"
     record = measured(capsys, directory, "--depths", "0")
     for each in record["kernels"]:
         reasons = " takes ", " runs ", " needs "
@@ -170,6 +196,7 @@ def test_command_makes_and_keeps_what_is_synthetic(
     asked = ["--synthetic", "glm-4-9b", "--weights", "int8", "--group-size", "32", "--layers", "1"]
     record = measured(capsys, tmp_path / "made", *asked)
     assert record["random_weights"] is True
+    assert measured(capsys, tmp_path / "made")["random_weights"] is True  # named by its path alone
     quantized = [each for each in record["kernels"] if each["layers"].startswith("int8 g32 [")]
     assert len(quantized) == 5
     others = [each["layers"].split(" over ")[0] for each in record["kernels"]][-4:-1]

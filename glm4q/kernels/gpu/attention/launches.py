@@ -185,7 +185,7 @@ class AttentionLaunches:
 
     def _by_gluon(self) -> Launch:
         # Not every Triton that serves other cards has Gluon.
-        from glm4q.kernels.gpu.attention.turing import attend
+        from glm4q.kernels.gpu.attention.gluon_attend import attend
 
         turing, few = self.lowering is Lowering.TURING_MMA, self._block_rows == SMALLEST_TILE
         # The centre of INT4 keys takes registers, and Turing has the least shared memory.

@@ -1,4 +1,4 @@
-"""What the centre of a head's keys adds to scores on Turing: `centers`, by its tensor cores."""
+"""What the centre of a head's keys adds to scores: `centers`, by tensor cores, in Gluon."""
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl

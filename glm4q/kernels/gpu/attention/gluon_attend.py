@@ -1,20 +1,22 @@
-"""Attention on Turing, whose tensor cores Triton's own `dot` does not use.
+"""Attention in Gluon, Triton's language of explicit layouts, from Turing on.
 
-It computes what `attention.attend` computes, from the same buffers, with Turing's own instruction
-(glm4q/kernels/gpu/turing_mma.py). Cached codes become float16 four at a time and lie in shared
-memory as matrices of [S, D], swizzled so that their stores and loads meet few banks twice.
+It computes what `attention.attend` computes, from the same buffers. Triton's own `dot` does not use
+Turing's tensor cores; from Ampere on it does, but it passes codes through shared memory once more
+and keeps more in registers: on an H200, with code for 8.6, it took two to four times as long for a
+prompt. Cached codes become float16 four at a time and lie in shared memory as matrices of [S, D],
+swizzled so that their stores and loads meet few banks twice.
 """
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
-from glm4q.kernels.gpu.attention.turing_cache import put_vectors
-from glm4q.kernels.gpu.attention.turing_centers import (
+from glm4q.kernels.gpu.attention.gluon_cache import put_vectors
+from glm4q.kernels.gpu.attention.gluon_centers import (
     added_by_centers,
     load_centers,
     revolutions_of_a_token,
 )
-from glm4q.kernels.gpu.attention.turing_values import (
+from glm4q.kernels.gpu.attention.gluon_values import (
     add_values,
     no_values,
     over_tokens,

@@ -1,4 +1,4 @@
-"""Cached vectors as Turing's tensor cores take them: float16 in shared memory, [S, D].
+"""Cached vectors as tensor cores take them: float16 in shared memory, [S, D].
 
 Codes become float16 four at a time: a byte is put under the mantissa of float16's 1024, and 1024 is
 taken away with what a code of zero counts. The matrix is swizzled, so that eight rows of it, which

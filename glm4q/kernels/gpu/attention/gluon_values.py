@@ -1,4 +1,4 @@
-"""Sums of a tile's values by their weights on Turing: one matrix, or both halves of INT4 vectors.
+"""Sums of a tile's values by their weights, in Gluon: one matrix, or both halves of INT4 vectors.
 
 The sums of an INT4 cache are four: of codes by scales for each half, and of the middles of the
 halves, each of which is one number for all of its half. Sums of middles stay divided by the places

@@ -69,7 +69,8 @@ class SingleRun:
 
     def __call__(self, step: Step, caches: Sequence[KVCache]) -> None:
         for own, cache in zip(row_steps(step, caches), caches, strict=True):
-            prepare_attention(self._model.config, own, centered=cache.centered)
+            centered, hadamard = cache.centered, cache.hadamard
+            prepare_attention(self._model.config, own, centered=centered, hadamard=hadamard)
         alone = step.shape.tokens == 1 or (step.alike and self._one_token.rows_alike)
         kernel = self._one_token if alone else self._several_tokens
         views = layers_of(caches)

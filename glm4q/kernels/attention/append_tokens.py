@@ -11,15 +11,19 @@ from glm4q.memory.kv.hadamard import prepare_hadamard
 from glm4q.memory.workspace import Step
 
 
-def prepare_attention(config: ModelConfig, step: Step, *, centered: bool = False) -> None:
+def prepare_attention(
+    config: ModelConfig, step: Step, *, centered: bool = False, hadamard: bool = True
+) -> None:
     """Compute what all layers of a step share; "cached" says how many tokens come before it.
 
-    centered: whether the cache stores keys minus their centre.
+    centered: whether the cache stores keys minus their centre. hadamard: whether it stores vectors
+    under the Hadamard transform; its matrix takes 19 launches.
     """
     prepare_rotation(config, step)
     if centered:
         prepare_tile_rotation(config, step)
-    prepare_hadamard(step)
+    if hadamard:
+        prepare_hadamard(step)
     step["future"].fill_(True).triu_(1)  # [T, T]: a new token comes after the one that asks
 
 

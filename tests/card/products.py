@@ -4,7 +4,7 @@ A weight of GLM-4's head takes 600 MB. So only the columns of the blocks that ru
 the operating system has given for the others is never touched.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from calculator.model.formats import WeightFormat
-from glm4q.kernels.gpu.cut import Cut
+from glm4q.kernels.gpu.cut import FEW_ROWS, Cut
 from glm4q.kernels.gpu.launch import run_all
 from glm4q.kernels.gpu.linear import SUM_BLOCK, Product
-from glm4q.kernels.triton_linear import UNIT_BYTES
+from glm4q.kernels.triton_linear import UNIT_BYTES, TritonLinear
 from glm4q.weights.packing import QuantizedWeight
 from tests.card.triton_driver import Block, PlayedDriver, played_driver
 from tests.glm4q.random_weights import random_weight
@@ -37,6 +37,8 @@ class ProductCase:
     """Whether every block runs, or the first and the last of rows and of outputs only."""
     alike: bool = False
     """Whether each row is multiplied as it is alone: the tokens of a draft."""
+    few: bool = False
+    """Whether `few_rows` multiplies, where there are so few."""
 
     def __str__(self) -> str:
         shape = f"{self.outputs} x {self.inputs} {self.weight_format} x {self.rows}"
@@ -45,6 +47,8 @@ class ProductCase:
     @cached_property
     def cut(self) -> Cut:
         group, bits = self.weight_format.group_size or self.inputs, self.weight_format.bits
+        if self.few and self.rows <= FEW_ROWS:
+            return Cut.few(self.rows, self.outputs, self.inputs, bits=bits, group=group)
         rows = 1 if self.alike else self.rows
         cut = Cut.of(rows, self.outputs, self.inputs, bits=bits, group=group)
         return replace(cut, rows=self.rows)
@@ -80,6 +84,8 @@ class ProductCase:
         if name == "matvec":
             lines = [x * self.rows + int(token) for x in ours for token in self.tokens]
             return [(line, y, 0) for line in lines for y in range(grid[1])]
+        if name == "few_rows":
+            return [(x, y, 0) for x in ours for y in range(grid[1])]
         high = {int(token) // self.cut.block_m for token in self.tokens}
         return [(x, y, z) for x in ours for y in high for z in range(grid[2])]
 
@@ -88,19 +94,27 @@ class ProductCase:
 
         size: about how large activations are.
         """
-        compute = torch.bfloat16 if self.capability >= AMPERE else torch.float16
         small = random_weight(len(self.columns), self.inputs, self.weight_format)
         x = (size * torch.randn(self.rows, self.inputs)).bfloat16()
+        with played_driver(self.capability, blocks=self.blocks, **settings) as driver:
+            out = self._launch(self._spread(small), x)
+        exact = x[self.tokens].double() @ small.dequantize().double()
+        return driver, out[self.tokens][:, self.columns], exact
+
+    def multiply(self, weight: QuantizedWeight, x: Tensor) -> Tensor:
+        """Multiply these tokens, however many, by a whole weight: float32 [M, N]."""
+        with played_driver(self.capability):
+            return replace(self, rows=len(x))._launch(TritonLinear().pack(weight), x)
+
+    def _launch(self, weight: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        compute = torch.bfloat16 if self.capability >= AMPERE else torch.float16
         out = torch.full((self.rows, self.outputs), torch.nan)
         scratch_bytes = self.cut.partial_bytes + UNIT_BYTES * self.rows
         scratch = torch.full((scratch_bytes,), 255, dtype=torch.uint8)  # NaN in float32
         turing = self.capability < AMPERE
-        weight = self._spread(small)
-        product = Product(x, weight, out, scratch, compute, self.alike, turing=turing)
-        with played_driver(self.capability, blocks=self.blocks, **settings) as driver:
-            run_all(product.launches())
-        exact = x[self.tokens].double() @ small.dequantize().double()
-        return driver, out[self.tokens][:, self.columns], exact
+        product = Product(x, weight, out, scratch, compute, self.alike, turing, few=self.few)
+        run_all(product.launches())
+        return out
 
     def _spread(self, small: QuantizedWeight) -> dict[str, Tensor]:
         """The weight's parts in the layer's whole width, these columns written."""

@@ -44,7 +44,20 @@ PRODUCTS = [
 ]
 
 
-@pytest.mark.parametrize("case", PRODUCTS, ids=str)
+FEW = [
+    ProductCase(132, 640, WeightFormat(8, 32, zero_bits=8), 3, 75, few=True),
+    ProductCase(200, 1704, WeightFormat(4, None), 16, 75, few=True),
+    ProductCase(27_392, 4096, INT4, 1, 75, whole=False, few=True),
+    ProductCase(200, 640, WeightFormat(4, 32), 1, 86, few=True),
+    ProductCase(136, 640, WeightFormat(4, 64, zero_bits=4), 8, 86, few=True),
+    ProductCase(68, 1700, WeightFormat(8, None), 16, 86, few=True),
+    ProductCase(4096, 13_696, INT4, 3, 120, whole=False, few=True),
+    ProductCase(151_552, 4096, INT8, 8, 120, whole=False, few=True),
+    ProductCase(132, 640, WeightFormat(8, 32, zero_bits=8), 1, 120, few=True),
+]
+
+
+@pytest.mark.parametrize("case", [*PRODUCTS, *FEW], ids=str)
 def test_products(case: ProductCase) -> None:
     driver, computed, exact = case.run()
     book = (
@@ -53,7 +66,7 @@ def test_products(case: ProductCase) -> None:
     assert relative_error(computed, exact) < (2e-3 if book else 1e-6)
     for launched in driver.launched:
         wide = case.outputs >= 256  # narrow rows of a weight start inside a sector
-        if launched.name in ("matvec", "matmul") and wide:
+        if launched.name in ("few_rows", "matvec", "matmul") and wide:
             assert launched.account.asked_over_needed <= 1.05
 
 
@@ -82,11 +95,25 @@ def test_a_product_is_finished_by_the_launch_that_adds_its_splits(
     torch.testing.assert_close(there, exact.bfloat16(), rtol=2**-7, atol=1e-3)
 
 
-@pytest.mark.parametrize("rows", [3, 40])
+@pytest.mark.parametrize(("rows", "few"), [(3, False), (3, True), (40, False)])
 @pytest.mark.parametrize("size", [1e-30, 1e30])
-def test_activations_beyond_float16_do_not_overflow_on_turing(size: float, rows: int) -> None:
-    _, computed, exact = ProductCase(136, 256, WeightFormat(4, 64), rows, 75).run(size)
+def test_activations_beyond_float16_do_not_overflow_on_turing(
+    size: float, rows: int, few: bool
+) -> None:
+    _, computed, exact = ProductCase(136, 256, WeightFormat(4, 64), rows, 75, few=few).run(size)
     assert relative_error(computed, exact) < 1e-3
+
+
+@pytest.mark.parametrize("capability", [75, 86])
+def test_a_token_has_the_same_bits_alone_and_among_others(capability: int) -> None:
+    """Of a draft, of a batch: of as many rows as one tile of tensor cores has."""
+    case = ProductCase(136, 640, WeightFormat(4, 64, zero_bits=4), 1, capability, few=True)
+    weight, x = random_weight(136, 640, case.weight_format), torch.randn(16, 640).bfloat16()
+    x[3] *= 2.0**30  # as large as one row may be, another keeps its bits
+    together, eight = case.multiply(weight, x), case.multiply(weight, x[2:10])
+    assert torch.equal(eight, together[2:10])
+    for row in (2, 3, 15):
+        assert torch.equal(case.multiply(weight, x[row : row + 1])[0], together[row])
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,13 @@ from glm4q.weights.packing import WORD_BITS
 
 BLOCKS = 512
 """Blocks that fill a card: four for each multiprocessor of an RTX 4090."""
+FEW_BLOCKS = 256
+"""Blocks of `few_rows` that fill a card: each has two tiles of words on their way, and every split
+more is written and added."""
+AHEAD = 2
+"""Tiles of words that `few_rows` has loaded, or on their way, before it multiplies one."""
+WARP_OUTPUTS = 32
+"""Outputs that a warp of `few_rows` multiplies, 128 bytes of words side by side."""
 VECTOR_WORDS = 16
 FEW_ROWS = 16
 """The height of a tensor core's tile."""
@@ -65,6 +72,17 @@ class Cut:
             ceil(tiles / split_tiles),
             split_tiles * block_k,
         )
+
+    @classmethod
+    def few(cls, rows: int, outputs: int, inputs: int, *, bits: int, group: int) -> Self:
+        """Choose the cut for `few_rows`: the same for one token as for up to FEW_ROWS."""
+        block_m = FEW_ROWS // 2 if 2 * rows <= FEW_ROWS else FEW_ROWS
+        block_n, block_k = 4 * WARP_OUTPUTS, min(16 * (WORD_BITS // bits), group)
+        tiles = ceil(inputs / block_k / AHEAD)
+        split_tiles = ceil(tiles / ceil(FEW_BLOCKS / ceil(outputs / block_n)))
+        split_inputs = split_tiles * AHEAD * block_k
+        splits = ceil(tiles / split_tiles)
+        return cls(rows, outputs, block_m, block_n, block_k, splits, split_inputs)
 
     @property
     def partial_bytes(self) -> int:

@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from calculator.errors import KernelError
-from glm4q.kernels.gpu.cut import FEW_ROWS, WORD_BITS, Cut
+from glm4q.kernels.gpu.cut import AHEAD, FEW_ROWS, WARP_OUTPUTS, WORD_BITS, Cut
 from glm4q.kernels.gpu.launch import Argument, Constant, Launch
 from glm4q.kernels.gpu.matmul import matmul, row_units
 from glm4q.kernels.gpu.matvec import matvec
@@ -43,6 +43,9 @@ class Product:
     """Whether Turing's tensor cores multiply several rows, by a kernel of their own."""
     finish: Finish = PLAIN
     """What becomes of the product; only of one whose inputs are split."""
+    few: bool = False
+    """Whether up to FEW_ROWS rows, one as well, are multiplied by `few_rows`, which takes
+    bfloat16 activations, no book, and needs Gluon. Each has the bits that it has alone."""
 
     @property
     def inputs(self) -> int:
@@ -64,9 +67,15 @@ class Product:
     @property
     def cut(self) -> Cut:
         """How it is cut into blocks."""
-        rows = self.x.shape[0]
-        shape = 1 if self._alone else rows, self.outputs, self.inputs
-        return replace(Cut.of(*shape, bits=self.bits, group=self.group), rows=rows)
+        rows, shape = self.x.shape[0], (self.outputs, self.inputs)
+        if self._by_few_rows:
+            return Cut.few(rows, *shape, bits=self.bits, group=self.group)
+        cut = Cut.of(1 if self._alone else rows, *shape, bits=self.bits, group=self.group)
+        return replace(cut, rows=rows)
+
+    @property
+    def _by_few_rows(self) -> bool:
+        return self.few and self.x.shape[0] <= FEW_ROWS
 
     @property
     def _alone(self) -> bool:
@@ -81,12 +90,45 @@ class Product:
             raise KernelError("a product that is not split is finished by no launch of its own")
         shape = cut.splits, cut.rows, self.outputs
         partial = split_scratch(self.scratch, (torch.float32, shape))[0] if split else self.out
-        launches = (
-            [self._matvec(cut, partial, split=split)]
-            if self._alone
-            else self._matmul(cut, partial, split=split)
-        )
+        if self._by_few_rows:
+            launches = [self._few_rows(cut, partial, split=split)]
+        elif self._alone:
+            launches = [self._matvec(cut, partial, split=split)]
+        else:
+            launches = self._matmul(cut, partial, split=split)
         return [*launches, self._add(cut, partial)] if split else launches
+
+    def _few_rows(self, cut: Cut, partial: Tensor, *, split: bool) -> Launch:
+        # Not every Triton that serves other kernels has Gluon.
+        from glm4q.kernels.gpu.few_rows import few_rows
+
+        taken = {name: part for name, part in self._weight().items() if name != "book"}
+        return Launch(
+            few_rows,
+            (ceil(self.outputs / cut.block_n), cut.splits),
+            {
+                "x": self.x,
+                **taken,
+                "out": partial,
+                "rows": cut.rows,
+                "inputs": self.inputs,
+                "outputs": self.outputs,
+                "x_stride": self.x.stride(0),
+                "out_stride": self.outputs if split else self.out.stride(0),
+                "split_inputs": cut.split_inputs,
+            },
+            {
+                "BITS": self.bits,
+                "GROUP": self.group,
+                "TOKENS": cut.block_m,
+                "BLOCK_N": cut.block_n,
+                "BLOCK_K": cut.block_k,
+                "AHEAD": AHEAD,
+                "EVEN_K": self.inputs % cut.block_k == 0,
+                "TURING": self.turing,
+            },
+            warps=cut.block_n // WARP_OUTPUTS,
+        )
 
     def _matvec(self, cut: Cut, partial: Tensor, *, split: bool) -> Launch:
         per_word = WORD_BITS // self.bits

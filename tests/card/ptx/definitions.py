@@ -54,6 +54,12 @@ def _permuted(a: int, b: int, selector: int) -> int:
     return word
 
 
+def _looked_up(a: int, b: int, c: int, table: int) -> int:
+    """Bit by bit: of a table of eight, the entry that three bits number, a's the highest."""
+    rows = [4 * (a >> at & 1) + 2 * (b >> at & 1) + (c >> at & 1) for at in range(32)]
+    return sum((table >> row & 1) << at for at, row in enumerate(rows))
+
+
 def whole_numbers() -> dict[str, Definition]:
     known: dict[str, Definition] = {}
     for size in (16, 32, 64):
@@ -100,6 +106,7 @@ def whole_numbers() -> dict[str, Definition]:
     known["bfe.u32"] = U32, (U32, U32, U32), lambda a, b, c: _bit_field(a, b, c, signed=False)
     known["bfe.s32"] = S32, (S32, U32, U32), lambda a, b, c: _bit_field(a, b, c, signed=True)
     known["prmt.b32"] = U32, (U32, U32, U32), _permuted
+    known["lop3.b32"] = U32, (U32, U32, U32, U32), _looked_up
     known["mov.pred"] = P, (P,), lambda a: a
     known["not.pred"] = P, (P,), lambda a: not a
     known["and.pred"] = P, (P, P), lambda a, b: a and b

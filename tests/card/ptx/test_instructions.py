@@ -148,13 +148,20 @@ def test_pairs_of_float32_in_64_bits() -> None:
         assert torch.equal(result.view(torch.float32), expected.float())
 
 
-def test_pairs_of_float16_in_32_bits() -> None:
-    a, b, c = (numbers(F16, place).repeat(2) for place in range(3))
+@pytest.mark.parametrize(
+    ("dtype", "names"),
+    [
+        (F16, ("add.f16", "sub.f16", "mul.f16", "max.f16", "min.f16", "fma.rn.f16")),
+        (BF16, ("fma.rn.bf16",)),
+    ],
+)
+def test_pairs_of_16_bits_in_32_bits(dtype: torch.dtype, names: tuple[str, ...]) -> None:
+    a, b, c = (numbers(dtype, place).repeat(2) for place in range(3))
     words = [each.view(torch.int32) for each in (a, b, c)]
-    for name in ("add.f16", "sub.f16", "mul.f16", "max.f16", "min.f16", "fma.rn.f16"):
+    for name in names:
         count = 3 if name.startswith("fma") else 2
         (pairs,) = compute(f"{name}x2", [torch.int32], *words[:count])
-        (singly,) = compute(name, [F16], *(each[:32].contiguous() for each in (a, b, c)[:count]))
+        (singly,) = compute(name, [dtype], *(each[:32].contiguous() for each in (a, b, c)[:count]))
         assert torch.equal(pairs.view(torch.int16)[:32], singly.view(torch.int16))
 
 
@@ -243,6 +250,7 @@ TOGETHER = (
 """Tested where warps and memory are: test_warps.py and test_memory.py."""
 MOVED = (
     "add.f16x2", "sub.f16x2", "mul.f16x2", "max.f16x2", "min.f16x2", "fma.rn.f16x2",
+    "fma.rn.bf16x2",
     "add.f32x2", "sub.f32x2", "mul.f32x2", "fma.rn.f32x2", "cvt.rn.bf16x2.f32", "cvt.rn.f16x2.f32",
     "mov.b32.pack2", "mov.b64.pack2", "mov.b64.pack4",
     "mov.b32.unpack2", "mov.b64.unpack2", "mov.b64.unpack4",

@@ -74,6 +74,13 @@ T bit_field(T a, uint32_t from, uint32_t length) {
     return T(result);
 }
 
+uint32_t look_up(uint32_t a, uint32_t b, uint32_t c, uint32_t table) {  // a's bit counts four
+    uint32_t word = 0;
+    for (uint32_t row = 0; row < 8; ++row)
+        if (table >> row & 1) word |= (row & 4 ? a : ~a) & (row & 2 ? b : ~b) & (row & 1 ? c : ~c);
+    return word;
+}
+
 uint32_t permute(uint32_t a, uint32_t b, uint32_t selector) {
     const uint64_t bytes = uint64_t(b) << 32 | a;
     uint32_t result = 0;
@@ -152,4 +159,5 @@ void add_arithmetic(std::vector<Opcode>& all) {
     all.push_back(each_lane<uint32_t, uint32_t, uint32_t, uint32_t>("bfe.u32", [](uint32_t a, uint32_t b, uint32_t c) { return bit_field(a, b, c); }));
     all.push_back(each_lane<int32_t, int32_t, uint32_t, uint32_t>("bfe.s32", [](int32_t a, uint32_t b, uint32_t c) { return bit_field(a, b, c); }));
     all.push_back(each_lane<uint32_t, uint32_t, uint32_t, uint32_t>("prmt.b32", [](uint32_t a, uint32_t b, uint32_t c) { return permute(a, b, c); }));
+    all.push_back(each_lane<uint32_t, uint32_t, uint32_t, uint32_t, uint32_t>("lop3.b32", [](uint32_t a, uint32_t b, uint32_t c, uint32_t table) { return look_up(a, b, c, table); }));
 }

@@ -131,12 +131,14 @@ void add_packed(std::vector<Opcode>& all) {  // two float32 in 64 bits
     all.push_back(each_lane<U, U, U, U>("fma.rn.f32x2", [](U a, U b, U c) { return both(a, b, c, [](float x, float y, float z) { return std::fma(x, y, z); }); }));
 }
 
+uint16_t fused_bf16(uint16_t a, uint16_t b, uint16_t c) {
+    return bf16_of_double(odd_sum(double(from_bf16(a)) * from_bf16(b), from_bf16(c)));
+}
+
 void add_bf16(std::vector<Opcode>& all) {
     using H = uint16_t;
     all.push_back(each_lane<H, H, H>("mul.bf16", [](H a, H b) { return to_bf16(from_bf16(a) * from_bf16(b)); }));
-    all.push_back(each_lane<H, H, H, H>("fma.rn.bf16", [](H a, H b, H c) {
-        return bf16_of_double(odd_sum(double(from_bf16(a)) * from_bf16(b), from_bf16(c)));
-    }));
+    all.push_back(each_lane<H, H, H, H>("fma.rn.bf16", [](H a, H b, H c) { return fused_bf16(a, b, c); }));
     all.push_back(each_lane<float, H, H, float>("fma.rn.f32.bf16", [](H a, H b, float c) {
         return std::fma(from_bf16(a), from_bf16(b), c);
     }));
@@ -159,7 +161,7 @@ uint16_t fused_f16(uint16_t a, uint16_t b, uint16_t c) {
     return std::bit_cast<uint16_t>(_Float16(odd_sum(double(from_f16(a)) * from_f16(b), from_f16(c))));
 }
 
-void add_f16(std::vector<Opcode>& all) {  // one float16, and two in 32 bits
+void add_f16(std::vector<Opcode>& all) {  // one float16, and two of 16 bits in 32
     using H = uint16_t;
     using U = uint32_t;
     all.push_back(each_lane<H, H, H>("add.f16", [](H a, H b) { return sum_f16(a, b, 0); }));
@@ -173,6 +175,7 @@ void add_f16(std::vector<Opcode>& all) {  // one float16, and two in 32 bits
     all.push_back(each_lane<U, U, U>("mul.f16x2", [](U a, U b) { return both_halves(a, b, 0, product_f16); }));
     all.push_back(each_lane<U, U, U>("max.f16x2", [](U a, U b) { return both_halves(a, b, 0, larger_f16); }));
     all.push_back(each_lane<U, U, U>("min.f16x2", [](U a, U b) { return both_halves(a, b, 0, smaller_f16); }));
+    all.push_back(each_lane<U, U, U, U>("fma.rn.bf16x2", [](U a, U b, U c) { return both_halves(a, b, c, fused_bf16); }));
     all.push_back(each_lane<U, U, U, U>("fma.rn.f16x2", [](U a, U b, U c) { return both_halves(a, b, c, fused_f16); }));
 }
 

@@ -76,7 +76,7 @@ def _new_parameters() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_new_parameters")
-def test_the_tests_of_a_card_pass_on_a_simulated_one() -> None:
+def test_the_tests_of_a_card_pass_on_a_simulated_one(tmp_path: Path) -> None:
     """What no clock decides passes in small shapes, and so is ready for the first card."""
     with simulated_card("RTX 4070"), patch.object(test_on_device, "CONFIG", SMALL):
         for weight_format in (WeightFormat(4, 64, zero_bits=4), NF4):
@@ -84,6 +84,9 @@ def test_the_tests_of_a_card_pass_on_a_simulated_one() -> None:
         test_on_device.test_a_decode_step_allocates_nothing()
         test_on_device.test_replayed_steps_say_what_plain_steps_say("int8")
         test_on_device.test_attention_by_our_kernels_says_what_torch_s_says("int4")
+        test_on_device.test_the_tokens_of_a_draft_have_the_bits_that_they_have_alone(
+            4, "int8", tmp_path
+        )
 
 
 def test_without_a_card_it_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ With `--compiled-for 7.5`, 8.6 or 8.9 they run the kernels that such a card gets
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,15 +15,20 @@ from benchmarks.gpu_receipt import copy_rate
 from calculator.memory.settings import Settings
 from calculator.model.formats import LLM_INT8, NF4, WeightFormat, assign_formats
 from calculator.model.presets import PRESETS
+from calculator.questions.fit import Wish
 from glm4q.decode.runner import Runner
 from glm4q.decode.steps.graphs import WARM_UP
+from glm4q.engine import load_as_planned, new_runner
 from glm4q.kernels.attention.attention_spec import AttentionSpec
 from glm4q.kernels.attention.streaming import StreamingAttention, attend
 from glm4q.kernels.attention.triton_attention import TritonAttention
 from glm4q.kernels.choose import ATTENTION
 from glm4q.kernels.spec import LinearSpec, multiply
 from glm4q.kernels.triton_linear import TritonLinear
+from glm4q.measure.synthetic import open_synthetic
 from glm4q.memory.allocation import Memory
+from glm4q.planning.machine import choose_machine
+from glm4q.planning.plan import plan_run
 from tests.card.sim.allocator import most_block_bytes
 from tests.glm4q.memories import random_model, runner_of
 from tests.glm4q.random_weights import random_weight
@@ -154,3 +160,22 @@ def test_a_decode_step_allocates_nothing() -> None:
     before = torch.cuda.memory_allocated()
     runner(token)
     assert torch.cuda.max_memory_allocated() - before <= 4096
+
+
+@pytest.mark.parametrize(("bits", "kv"), [(4, "int8"), (8, "int4"), (4, "bf16")])
+def test_the_tokens_of_a_draft_have_the_bits_that_they_have_alone(
+    bits: int, kv: str, tmp_path: Path
+) -> None:
+    """By plain, recorded and replayed steps, of the kernels that a plan chooses."""
+    formats = assign_formats(CONFIG, WeightFormat(bits, 128), WeightFormat(8, 128))
+    stored = open_synthetic(tmp_path / "model", CONFIG, formats)
+    machine = choose_machine("cuda", "auto", "auto")
+    run_plan = plan_run(stored, machine, Wish(context=600, kv=kv), reserve=0)
+    runner = new_runner(load_as_planned(stored, run_plan), run_plan, machine)
+    cache, tokens = runner.memory.cache, torch.randint(CONFIG.vocab_size, (1, 4))
+    assert runner.memory.draft_tokens == 3
+    runner(torch.randint(CONFIG.vocab_size, (1, 60)))
+    alone = torch.cat([runner(token).clone() for token in tokens.split(1, 1)])
+    for count in (4, 4, 4, 2, 3):
+        cache.truncate(60)
+        assert torch.equal(runner(tokens[:, :count], last=count), alone[:count])

@@ -1,6 +1,6 @@
 """What a kernel is asked and what it answers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -109,6 +109,21 @@ class FinishingKernel(Kernel, Protocol):
         alike: bool = False,
     ) -> None:
         """`matmul`, and what follows it. out: [M, N], or [M, N / 2] of a gated product."""
+
+    def multiplies_together(
+        self, x: Tensor, weights: Sequence[Mapping[str, Tensor]], scratch: Tensor
+    ) -> bool:
+        """Whether it can multiply these rows by all these weights at once."""
+
+    def matmul_together(
+        self,
+        x: Tensor,
+        weights: Sequence[Mapping[str, Tensor]],
+        outs: Sequence[Tensor],
+        biases: Sequence[Tensor | None],
+        scratch: Tensor,
+    ) -> None:
+        """Each row has the bits that it has alone. biases: of all weights, or of none."""
 
 
 def multiply(kernel: Kernel, spec: LinearSpec, packed: Mapping[str, Tensor], x: Tensor) -> Tensor:

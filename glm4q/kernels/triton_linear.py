@@ -1,7 +1,8 @@
 """Our own kernels for NVIDIA cards, on GPTQ's layout as it is: `glm4q.kernels.gpu`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -9,14 +10,25 @@ from torch import Tensor
 from calculator.memory.scratch import KernelNeeds
 from calculator.memory.workspace import FEW_TOKENS
 from calculator.model.formats import GROUP_SIZES, WeightFormat
-from glm4q.kernels.cuda import AMPERE, has_turing_kernels, matrix_dtype, refuses_triton
+from glm4q.kernels.cuda import (
+    AMPERE,
+    has_gluon,
+    has_turing_kernels,
+    matrix_dtype,
+    refuses_triton,
+)
 from glm4q.kernels.gpu.cut import FEW_ROWS, Cut
 from glm4q.kernels.spec import PLAIN, Finish, LinearSpec
 from glm4q.weights.packing import QuantizedWeight
 
+if TYPE_CHECKING:
+    from glm4q.kernels.gpu.linear import Product
+
 SCHEMES = ("groups", "nf4", "llm-int8")
 UNIT_BYTES = 4
 """Bytes of scratch for each row of activations that is scaled to float16's range."""
+MOST_TOGETHER = 3
+"""Weights that one launch multiplies by."""
 PARTS = ("qweight", "scales", "qzeros", "book")
 
 
@@ -96,3 +108,53 @@ class TritonLinear:
 
         compute, turing = matrix_dtype(x.device), has_turing_kernels(x.device)
         run_all(Product(x, packed, out, scratch, compute, alike, turing, finish).launches())
+
+    def multiplies_together(
+        self, x: Tensor, weights: Sequence[Mapping[str, Tensor]], scratch: Tensor
+    ) -> bool:
+        # Weights of one format have parts of the same kinds, and of as many words and groups.
+        kinds = {
+            tuple((name, part.dtype, part.shape[0]) for name, part in sorted(packed.items()))
+            for packed in weights
+        }
+        if len(kinds) > 1 or len(weights) > MOST_TOGETHER or x.shape[0] > FEW_ROWS:
+            return False
+        if not _by_few_rows(x, weights[0]):
+            return False
+        cut = self._together(x, weights, [x] * len(weights), [None] * len(weights), scratch).cut
+        return 0 < cut.partial_bytes <= scratch.nbytes
+
+    def matmul_together(
+        self,
+        x: Tensor,
+        weights: Sequence[Mapping[str, Tensor]],
+        outs: Sequence[Tensor],
+        biases: Sequence[Tensor | None],
+        scratch: Tensor,
+    ) -> None:
+        from glm4q.kernels.gpu.launch import run_all
+
+        run_all(self._together(x, weights, outs, biases, scratch).launches())
+
+    def _together(
+        self,
+        x: Tensor,
+        weights: Sequence[Mapping[str, Tensor]],
+        outs: Sequence[Tensor],
+        biases: Sequence[Tensor | None],
+        scratch: Tensor,
+    ) -> "Product":
+        from glm4q.kernels.gpu.beside import Beside
+        from glm4q.kernels.gpu.linear import Product
+
+        first, *others = map(Beside, weights, outs, biases)
+        turing = has_turing_kernels(x.device)
+        return Product(
+            x, first.packed, first.out, scratch, matrix_dtype(x.device), turing=turing,
+            finish=Finish(first.bias), few=True, beside=tuple(others),
+        )  # fmt: skip
+
+
+def _by_few_rows(x: Tensor, packed: Mapping[str, Tensor]) -> bool:
+    """Whether the kernel for few tokens takes these activations and this weight."""
+    return x.dtype == torch.bfloat16 and "book" not in packed and has_gluon()

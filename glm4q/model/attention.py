@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from calculator.model.config import ModelConfig
 from glm4q.memory.workspace import Step
-from glm4q.model.linear import Linear
+from glm4q.model.linear import Linear, multiply_together
 
 Attend = Callable[[Step], Tensor]
 """Rotates and caches a layer's new tokens, and attends from them: "q", "k", "v" to "attended"."""
@@ -30,7 +30,7 @@ class Attention(nn.Module):
 
     def mix(self, x: Tensor, step: Step, attend: Attend) -> Tensor:
         """Compute all that comes before `o_proj`: [B, T, C] -> [B, T, H * D]."""
-        self.q_proj(x, step, step["q"].flatten(-2))
-        self.k_proj(x, step, step["k"].flatten(-2))
-        self.v_proj(x, step, step["v"].flatten(-2))
+        outs = [step["q"].flatten(-2), step["k"].flatten(-2), step["v"].flatten(-2)]
+        linears = self.q_proj, self.k_proj, self.v_proj
+        multiply_together(x, step, list(zip(linears, outs, strict=True)))
         return attend(step)

@@ -1,6 +1,6 @@
 """Linear layers: x @ weight.T + bias, into a tensor that is there already."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,15 @@ class Linear(nn.Module):
         spare: [..., N], to compute the product in.
         """
         return gated(self(x, step, spare), out)
+
+
+def multiply_together(x: Tensor, step: Step, products: Sequence[tuple[Linear, Tensor]]) -> None:
+    """Multiply x by several weights, each into its `out`: at once where their kernel can."""
+    linears: list[nn.Module] = [linear for linear, _ in products]
+    first = linears[0]
+    if not (isinstance(first, QuantLinear) and first.together(x, step, products)):
+        for linear, out in products:
+            linear(x, step, out)
 
 
 def gated(product: Tensor, out: Tensor) -> Tensor:
@@ -96,6 +105,23 @@ class QuantLinear(nn.Module):
         if self._finishes(x, step, out, Finish(self.bias, gated=True)):
             return out
         return gated(self(x, step, spare), out)
+
+    def together(self, x: Tensor, step: Step, products: Sequence[tuple[nn.Module, Tensor]]) -> bool:
+        """Multiply by this weight and others in the same launches, and say whether it did."""
+        kernel, rows = self._finisher, x.view(-1, x.shape[-1])
+        linears = [linear for linear, _ in products if isinstance(linear, QuantLinear)]
+        if kernel is None or len(linears) < len(products):
+            return False
+        if any(linear.kernel is not kernel for linear in linears):
+            return False
+        weights, biases = [each._weight() for each in linears], [each.bias for each in linears]
+        if len({bias is None for bias in biases}) > 1:
+            return False
+        if not kernel.multiplies_together(rows, weights, step["scratch"]):
+            return False
+        outs = [out.view(-1, out.shape[-1]) for _, out in products]
+        kernel.matmul_together(rows, weights, outs, biases, step["scratch"])
+        return True
 
     def _weight(self) -> dict[str, Tensor]:
         return {name: self.get_buffer(name) for name in self._packed}

@@ -17,6 +17,7 @@ if compiler() is None:
 
 from calculator.model.formats import NF4, WeightFormat
 from glm4q.kernels.cuda import Lowering, lowering_of
+from glm4q.kernels.gpu.beside import Beside
 from glm4q.kernels.gpu.launch import run_all
 from glm4q.kernels.gpu.linear import Product
 from glm4q.kernels.spec import Finish
@@ -93,6 +94,31 @@ def test_a_product_is_finished_by_the_launch_that_adds_its_splits(
     with played_driver(86):
         run_all(product.launches())
     torch.testing.assert_close(there, exact.bfloat16(), rtol=2**-7, atol=1e-3)
+
+
+@pytest.mark.parametrize("capability", [75, 86])
+@pytest.mark.parametrize("zero_bits", [0, 4])
+def test_several_weights_are_multiplied_in_two_launches(capability: int, zero_bits: int) -> None:
+    """Queries, keys and values: each into its own tensor, with its own bias, and no byte else."""
+    weight_format = WeightFormat(4, 128, zero_bits=zero_bits)
+    x = torch.randn(3, 1024).bfloat16()
+    weights = [random_weight(outputs, 1024, weight_format) for outputs in (520, 136, 256)]
+    biases = [torch.randn(weight.outputs).bfloat16() for weight in weights]
+    outs = [torch.zeros(5, weight.outputs).bfloat16() for weight in weights]
+    packed, scratch = [TritonLinear().pack(each) for each in weights], torch.empty(1 << 20).byte()
+    first, *others = map(Beside, packed, [out[1:4] for out in outs], biases)
+    compute = torch.bfloat16 if capability >= 80 else torch.float16
+    product = Product(
+        x, first.packed, first.out, scratch, compute, turing=capability < 80,
+        finish=Finish(first.bias), few=True, beside=tuple(others),
+    )  # fmt: skip
+    with played_driver(capability) as driver:
+        run_all(product.launches())
+    assert [launched.name for launched in driver.launched] == ["few_rows", "add_splits"]
+    for weight, bias, out in zip(weights, biases, outs, strict=True):
+        exact = x.double() @ weight.dequantize().double() + bias
+        torch.testing.assert_close(out[1:4], exact.bfloat16(), rtol=2**-7, atol=1e-2)
+        assert not out[[0, 4]].any()
 
 
 @pytest.mark.parametrize(("rows", "few"), [(3, False), (3, True), (40, False)])

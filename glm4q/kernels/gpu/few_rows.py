@@ -49,6 +49,14 @@ def few_rows(
     x_stride,
     out_stride,
     split_inputs,
+    second_qweight,  # a second weight of the same inputs and format, or None
+    second_scales,
+    second_qzeros,
+    second_outputs,
+    third_qweight,  # a third one, or None
+    third_scales,
+    third_qzeros,
+    third_outputs,
     BITS: gl.constexpr,
     GROUP: gl.constexpr,
     TOKENS: gl.constexpr,  # 8 or 16
@@ -58,14 +66,35 @@ def few_rows(
     EVEN_K: gl.constexpr,
     TURING: gl.constexpr,
 ):
-    """Sum the inputs of one split for all tokens and BLOCK_N outputs."""
+    """Sum the inputs of one split for all tokens and BLOCK_N outputs.
+
+    The outputs of several weights stand one after another in `out`.
+    """
     M: gl.constexpr = gl.NVMMADistributedLayout(
         [2, 1] if TURING else [2, 0], [gl.num_warps(), 1], instr_shape=[16, 8]
     )
     RIGHT: gl.constexpr = gl.DotOperandLayout(1, M, 2)
     CODES: gl.constexpr = numbers_layout(BLOCK_N, BLOCK_K, BITS, gl.num_warps())
     X: gl.constexpr = activations_layout(TOKENS, BLOCK_K, gl.num_warps())
-    n0, split = gl.program_id(0) * BLOCK_N, gl.program_id(1)
+    block, split = gl.program_id(0), gl.program_id(1)
+    column = 0 * block
+    second_block = gl.cdiv(outputs, BLOCK_N)
+    third_block = second_block + gl.cdiv(second_outputs, BLOCK_N)
+    after_second = outputs + second_outputs
+    first_block = 0 * block
+    if second_qweight is not None:  # noqa: SIM102 - known when compiled
+        if block >= second_block:
+            first_block, column, outputs = second_block, column + outputs, second_outputs
+            qweight, scales = second_qweight, second_scales
+            if qzeros is not None:
+                qzeros = second_qzeros
+    if third_qweight is not None:  # noqa: SIM102 - known when compiled
+        if block >= third_block:
+            first_block, column, outputs = third_block, after_second, third_outputs
+            qweight, scales = third_qweight, third_scales
+            if qzeros is not None:
+                qzeros = third_qzeros
+    n0 = (block - first_block) * BLOCK_N
     first = split * split_inputs
     last = gl.minimum(first + split_inputs, inputs)
     ahead = ()
@@ -101,7 +130,7 @@ def few_rows(
     sums = in_natural_order(sums)
     n = n0 + gl.arange(0, BLOCK_N, gl.SliceLayout(1, sums.type.layout))
     m = gl.arange(0, TOKENS, gl.SliceLayout(0, sums.type.layout))
-    places = (split * rows + m).to(gl.int64)[None, :] * out_stride + n[:, None]
+    places = (split * rows + m).to(gl.int64)[None, :] * out_stride + (column + n)[:, None]
     gl.store(out + places, sums, (n < outputs)[:, None] & (m < rows)[None, :])
 
 

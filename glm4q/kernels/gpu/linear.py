@@ -9,6 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from calculator.errors import KernelError
+from glm4q.kernels.gpu.beside import Beside, blocks_of, outs_of, weights_of
 from glm4q.kernels.gpu.cut import AHEAD, FEW_ROWS, WARP_OUTPUTS, WORD_BITS, Cut
 from glm4q.kernels.gpu.launch import Argument, Constant, Launch
 from glm4q.kernels.gpu.matmul import matmul, row_units
@@ -46,6 +47,8 @@ class Product:
     few: bool = False
     """Whether up to FEW_ROWS rows, one as well, are multiplied by `few_rows`, which takes
     bfloat16 activations, no book, and needs Gluon. Each has the bits that it has alone."""
+    beside: tuple[Beside, ...] = ()
+    """Up to two weights more that are multiplied by the same few tokens."""
 
     @property
     def inputs(self) -> int:
@@ -54,6 +57,11 @@ class Product:
     @property
     def outputs(self) -> int:
         return self.packed["qweight"].shape[1]
+
+    @property
+    def all_outputs(self) -> int:
+        """The outputs of all weights."""
+        return self.outputs + sum(one.outputs for one in self.beside)
 
     @property
     def bits(self) -> int:
@@ -67,7 +75,7 @@ class Product:
     @property
     def cut(self) -> Cut:
         """How it is cut into blocks."""
-        rows, shape = self.x.shape[0], (self.outputs, self.inputs)
+        rows, shape = self.x.shape[0], (self.all_outputs, self.inputs)
         if self._by_few_rows:
             return Cut.few(rows, *shape, bits=self.bits, group=self.group)
         cut = Cut.of(1 if self._alone else rows, *shape, bits=self.bits, group=self.group)
@@ -86,9 +94,11 @@ class Product:
         """Return all launches that compute `out`."""
         cut = self.cut
         split = cut.splits > 1
-        if self.finish != PLAIN and not split:
+        if (self.finish != PLAIN or self.beside) and not split:
             raise KernelError("a product that is not split is finished by no launch of its own")
-        shape = cut.splits, cut.rows, self.outputs
+        if self.beside and not self._by_few_rows:
+            raise KernelError("only the kernel for few tokens multiplies several weights at once")
+        shape = cut.splits, cut.rows, self.all_outputs
         partial = split_scratch(self.scratch, (torch.float32, shape))[0] if split else self.out
         if self._by_few_rows:
             launches = [self._few_rows(cut, partial, split=split)]
@@ -105,7 +115,7 @@ class Product:
         taken = {name: part for name, part in self._weight().items() if name != "book"}
         return Launch(
             few_rows,
-            (ceil(self.outputs / cut.block_n), cut.splits),
+            (blocks_of(self.outputs, self.beside, cut.block_n), cut.splits),
             {
                 "x": self.x,
                 **taken,
@@ -114,8 +124,9 @@ class Product:
                 "inputs": self.inputs,
                 "outputs": self.outputs,
                 "x_stride": self.x.stride(0),
-                "out_stride": self.outputs if split else self.out.stride(0),
+                "out_stride": self.all_outputs if split else self.out.stride(0),
                 "split_inputs": cut.split_inputs,
+                **weights_of(self.beside),
             },
             {
                 "BITS": self.bits,
@@ -232,14 +243,16 @@ class Product:
     def _add(self, cut: Cut, partial: Tensor) -> Launch:
         return Launch(
             add_splits,
-            (ceil(self.out.shape[1] / SUM_BLOCK), cut.rows),
+            (blocks_of(self.out.shape[1], self.beside, SUM_BLOCK), cut.rows),
             {
                 "partial": partial,
                 "bias": self.finish.bias,
                 "out": self.out,
                 "rows": cut.rows,
                 "outputs": self.outputs,
+                "all_outputs": self.all_outputs,
                 "out_stride": self.out.stride(0),
+                **outs_of(self.beside),
             },
             {
                 "SPLITS": cut.splits,

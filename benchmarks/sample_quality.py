@@ -37,16 +37,20 @@ LETTERS = 16_000
 """Letters of each text that is unlike the samples: some 4,000 tokens."""
 
 
-def read_texts(stored: StoredModel) -> dict[str, Windows]:
-    """Windows of each text, by its name."""
+def unlike_texts() -> dict[str, str]:
+    """Read texts of a work that no sample is taken from, by their names."""
     names = sorted(topics)[1::2]
-    unlike = {
+    modules = [Path(str(module.__file__)).read_text() for module in (textwrap, heapq)]
+    return {
         "documentation": "\n".join(topics[name] for name in names)[:LETTERS],
-        "library": "\n".join(Path(str(module.__file__)).read_text()[: LETTERS // 2]
-                             for module in (textwrap, heapq)),
-    }  # fmt: skip
+        "library": "\n".join(module[: LETTERS // 2] for module in modules),
+    }
+
+
+def read_texts(stored: StoredModel) -> dict[str, Windows]:
+    """Cut each text into windows, by its name."""
     texts = dict(read_domains(stored).texts)
-    for name, text in unlike.items():
+    for name, text in unlike_texts().items():
         texts[name] = read_windows(text, stored, WINDOW, name=name)
     return texts
 

@@ -20,6 +20,7 @@ DATA = (
     "*.js",
     "*.json",
     "*.jsonl",
+    "*.md",
     "*.svg",
     "*.txt",
     "*.pyi",

@@ -19,8 +19,9 @@ from quantize.calibrate.conversations import for_glm4
 from quantize.calibrate.documents import Document, read_documents, read_lines
 
 BUILT_IN = files("quantize") / "data" / "calibration.jsonl"
-"""Chats, tool calls, code, mathematics, manuals and prose in many languages, written for this
-project. Kinds take turns, so that every stretch of the set holds all of them."""
+"""Chats, tool calls, code, mathematics, manuals and prose in many languages. Kinds alternate, so
+that every stretch of the set holds all of them. SOURCES.md beside it names the works that excerpts
+are from; the rest was written for this project."""
 DEFAULT_SAMPLES = 128
 DEFAULT_LENGTH = 512
 

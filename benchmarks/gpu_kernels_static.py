@@ -25,7 +25,8 @@ from benchmarks.gpu_launches import (
 from calculator.cards.gpus import Gpu, find_gpu
 from calculator.model.architecture import Weight
 from calculator.model.formats import KV_FORMATS, NF4, WeightFormat
-from glm4q.kernels.gpu.cut import VECTOR_WORDS
+from glm4q.kernels.gpu.launch import Launch
+from glm4q.weights.packing import WORD_BITS
 
 FILE = Path(__file__).with_name("gpu_kernels.md")
 CARDS = ("RTX 2060", "3060", "RTX 4060", "RTX 4070", "RTX 4090", "RTX 5070")
@@ -60,7 +61,7 @@ def loops(capability: int) -> Iterator[Loop]:
         *([(NF4, LAYER)] if capability >= AMPERE else []),
     ):
         launch = product(shape, 1, weight_format, capability)[0]
-        size = VECTOR_WORDS * int(launch.constants["BLOCK_N"]) * 4
+        size = _words_of_a_loop(launch) * 4
         read = (
             size
             * sum(weight_format.parts(WHOLE).values())
@@ -73,6 +74,15 @@ def loops(capability: int) -> Iterator[Loop]:
         token = sum(weight_format.head_bytes(HEAD_DIM) for weight_format in KV_FORMATS[kv])
         size = token * int(launch.constants["BLOCK_S"])
         yield Loop(f"attention {kv}", compile_for(launch, capability), size)
+
+
+def _words_of_a_loop(launch: Launch) -> int:
+    """Return how many words of a weight one iteration reads."""
+    sizes = {name: int(size) for name, size in launch.constants.items() if isinstance(size, int)}
+    if "BLOCK_WORDS" in sizes:
+        return sizes["BLOCK_WORDS"] * sizes["BLOCK_N"]
+    words = sizes["BLOCK_K"] * sizes["BITS"] // WORD_BITS
+    return words * sizes["BLOCK_N"] * sizes["AHEAD"]
 
 
 def issued(gpu: Gpu) -> float:

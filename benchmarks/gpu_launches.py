@@ -12,7 +12,6 @@ from calculator.model.formats import NF4, WeightFormat, assign_formats
 from calculator.model.presets import PRESETS
 from glm4q.kernels.cuda import lowering_of
 from glm4q.kernels.gpu.attention.launches import AttentionLaunches
-from glm4q.kernels.gpu.cut import Cut
 from glm4q.kernels.gpu.launch import Launch
 from glm4q.kernels.gpu.linear import Product
 from glm4q.kernels.gpu.norm import norm
@@ -45,13 +44,12 @@ def product(
         packed["book"] = _empty(16, dtype=torch.float32)
     if not weight_format.symmetric:
         packed["qzeros"] = _empty(groups, outputs * weight_format.bits // 32, dtype=torch.int32)
-    cut = Cut.of(
-        rows, outputs, inputs, bits=weight_format.bits, group=weight_format.group_size or inputs
-    )
     compute = torch.bfloat16 if capability >= AMPERE else torch.float16
     x, out = _empty(rows, inputs), _empty(rows, outputs)
-    scratch = _empty(cut.partial_bytes + 4 * rows, dtype=torch.uint8)
-    return Product(x, packed, out, scratch, compute, turing=capability < AMPERE).launches()
+    turing, few = capability < AMPERE, weight_format.scheme != "nf4"
+    product = Product(x, packed, out, out, compute, turing=turing, few=few)
+    scratch = _empty(product.cut.partial_bytes + 4 * rows, dtype=torch.uint8)
+    return replace(product, scratch=scratch).launches()
 
 
 def attention(kv: str, capability: int, tokens: int = 1, context: int = 8192) -> list[Launch]:
@@ -89,7 +87,7 @@ def decode(
 
 def several(capability: int) -> Iterator[tuple[str, Launch]]:
     """Products of a few and of many tokens."""
-    for rows in (16, 512):
+    for rows in (8, 16, 512):
         numbered = [NF4] if capability >= AMPERE else []
         for weight_format in (WeightFormat(4, 128), WeightFormat(8, 128), *numbered):
             for launch in product(LAYER, rows, weight_format, capability):

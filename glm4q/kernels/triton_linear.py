@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 SCHEMES = ("groups", "nf4", "llm-int8")
 UNIT_BYTES = 4
 """Bytes of scratch for each row of activations that is scaled to float16's range."""
+BFLOAT16_BYTES = 2
 MOST_TOGETHER = 3
 """Weights that one launch multiplies by."""
 PARTS = ("qweight", "scales", "qzeros", "book")
@@ -35,7 +36,8 @@ PARTS = ("qweight", "scales", "qzeros", "book")
 class TritonLinear:
     """4 and 8 bits, symmetric or not, a scale for 32, 64 or 128 inputs or for a whole row; NF4.
 
-    One token's activations are multiplied as they are; several tokens' are rounded to bfloat16.
+    One token's activations are multiplied as they are; several tokens' are rounded to bfloat16,
+    and to float16 in units of a row's own before Ampere.
     """
 
     name = "triton"
@@ -67,14 +69,24 @@ class TritonLinear:
 
     def needs(self, spec: LinearSpec, tokens: int, activation_bytes: int) -> KernelNeeds:
         """The needs of up to so many rows: the last chunk of a prompt may have any size."""
-        group = spec.weight_format.group_size or spec.inputs
+        shape = spec.outputs, spec.inputs
+        bits, group = spec.weight_format.bits, spec.weight_format.group_size or spec.inputs
         guarded = matrix_dtype(spec.device) == torch.float16
-        sizes = []
-        for rows in {1, min(tokens, FEW_ROWS), *range(FEW_ROWS, tokens, FEW_ROWS), tokens}:
-            cut = Cut.of(rows, spec.outputs, spec.inputs, bits=spec.weight_format.bits, group=group)
+        counts = {1, min(tokens, FEW_ROWS), *range(FEW_ROWS, tokens, FEW_ROWS), tokens}
+        if (
+            has_gluon()
+            and activation_bytes == BFLOAT16_BYTES
+            and spec.weight_format.scheme != "nf4"
+        ):
+            few = Cut.few(min(tokens, FEW_ROWS), *shape, bits=bits, group=group)
+            counts = {rows for rows in counts if rows > FEW_ROWS}
+        else:  # the tokens of a draft, each as it is alone
+            few = Cut.of(1, *shape, bits=bits, group=group)
+            few = replace(few, rows=min(tokens, FEW_TOKENS))
+        sizes = [few.partial_bytes]
+        for rows in counts:
+            cut = Cut.of(rows, *shape, bits=bits, group=group)
             sizes.append(cut.partial_bytes + (UNIT_BYTES * rows if guarded and rows > 1 else 0))
-        one = Cut.of(1, spec.outputs, spec.inputs, bits=spec.weight_format.bits, group=group)
-        sizes.append(replace(one, rows=min(tokens, FEW_TOKENS)).partial_bytes)
         return KernelNeeds(max(sizes))
 
     def matmul(
@@ -91,7 +103,8 @@ class TritonLinear:
     def finishes(self, x: Tensor, packed: Mapping[str, Tensor], *, alike: bool = False) -> bool:
         from glm4q.kernels.gpu.linear import Product
 
-        return Product(x, packed, x, x, x.dtype, alike).cut.splits > 1
+        few = _by_few_rows(x, packed)
+        return Product(x, packed, x, x, x.dtype, alike, few=few).cut.splits > 1
 
     def matmul_and_finish(
         self,
@@ -107,7 +120,8 @@ class TritonLinear:
         from glm4q.kernels.gpu.linear import Product
 
         compute, turing = matrix_dtype(x.device), has_turing_kernels(x.device)
-        run_all(Product(x, packed, out, scratch, compute, alike, turing, finish).launches())
+        few = _by_few_rows(x, packed)
+        run_all(Product(x, packed, out, scratch, compute, alike, turing, finish, few).launches())
 
     def multiplies_together(
         self, x: Tensor, weights: Sequence[Mapping[str, Tensor]], scratch: Tensor

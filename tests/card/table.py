@@ -85,7 +85,8 @@ def decode_launches(capability: int) -> Iterator[tuple[str, Launched]]:
     formats = [INT4, INT8, *([NF4] if capability >= AMPERE else [])]
     for each in formats:
         for shape in ((4096, 4096), (27_392, 4096), (151_552, 4096)):
-            driver, _, _ = ProductCase(*shape, each, 1, capability, whole=False).run()
+            few = each.scheme != "nf4"
+            driver, _, _ = ProductCase(*shape, each, 1, capability, whole=False, few=few).run()
             for launched in driver.launched:
                 yield f"{each} {shape[0]:,} x {shape[1]:,} {launched.name}", launched
     for kv in KVS:
@@ -150,7 +151,8 @@ def _launch_of(loop: Loop) -> str:
     if loop.name.startswith("attention"):
         return f"{loop.name.removeprefix('attention ')} cache attend"
     weight_format, _, kind = loop.name.rpartition(" ")
-    return f"{weight_format} {'151,552' if kind == 'head' else '4,096'} x 4,096 matvec"
+    outputs, kernel = "151,552" if kind == "head" else "4,096", loop.compiled.launch.kernel.__name__
+    return f"{weight_format} {outputs} x 4,096 {kernel}"
 
 
 def _share_row(gpu: Gpu, loop: Loop, account: Account) -> str:

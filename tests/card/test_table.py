@@ -56,10 +56,11 @@ def true_products(capability: int) -> list[ProductCase]:
     shapes = [(*shape, each) for shape in TRUE for each in formats(capability)]
     shapes += [(*HEAD, INT8), (*HEAD, INT4)]
     return [
-        ProductCase(outputs, inputs, each, rows, capability, whole=False)
+        ProductCase(outputs, inputs, each, rows, capability, whole=False, few=few)
         for outputs, inputs, each in shapes
-        for rows in (1, 7, 500)
+        for rows, few in ((1, False), (7, False), (1, True), (7, True), (16, True), (500, False))
         if rows < 500 or outputs in (4096, 256)  # the larger ones are more blocks of the same
+        if each.scheme != "nf4" or not few
     ]
 
 
@@ -75,10 +76,11 @@ def drafts(capability: int) -> list[ProductCase]:
 
 def odd_products(capability: int) -> list[ProductCase]:
     return [
-        ProductCase(outputs, inputs, each, rows, capability)
+        ProductCase(outputs, inputs, each, rows, capability, few=few)
         for outputs, inputs, each in ODD
         if each.scheme != "nf4" or capability >= 80
-        for rows in (1, 2, 17)
+        for rows, few in ((1, False), (2, False), (17, False), (1, True), (16, True))
+        if each.scheme != "nf4" or not few
     ]
 
 
@@ -92,7 +94,7 @@ def test_products(capability: int) -> None:
             continue
         for launched in driver.launched:
             account = launched.account
-            if launched.name == "matvec":
+            if launched.name in ("few_rows", "matvec"):
                 assert account.asked_over_needed <= TARGET, case
             assert account.worst_conflict <= MOST_WAVEFRONTS, (case, launched.name)
 

@@ -27,6 +27,7 @@ from glm4q.kernels.gpu.word_numbers import (
     as_right,
     bfloat16_of,
     float16_of,
+    fours_layout,
     in_natural_order,
     in_tile_order,
     numbers_layout,
@@ -251,12 +252,20 @@ def load_zeros(
     qzeros, outputs, n0, start, last, BITS: gl.constexpr, GROUP: gl.constexpr, CODES: gl.constexpr
 ):
     """Load the zero points of a tile's group: int32 [N]."""
-    L: gl.constexpr = gl.SliceLayout(1, gl.SliceLayout(2, gl.SliceLayout(3, CODES)))
+    N: gl.constexpr = CODES.shape[0]
     PER_WORD: gl.constexpr = 32 // BITS
     if qzeros is None:
-        return gl.full([CODES.shape[0]], 1 << (BITS - 1), gl.int32, L)
+        L: gl.constexpr = gl.SliceLayout(1, gl.SliceLayout(2, gl.SliceLayout(3, CODES)))
+        return gl.full([N], 1 << (BITS - 1), gl.int32, L)
     else:
-        n = n0 + gl.arange(0, CODES.shape[0], L)
+        # The four outputs of a lane have their zero points in one word.
+        FOURS: gl.constexpr = fours_layout(N, gl.num_warps())
+        n = n0 + 4 * gl.arange(0, N // 4, gl.SliceLayout(1, FOURS))
         place = qzeros + start // GROUP * (outputs // PER_WORD) + n // PER_WORD
         word = gl.load(place, n < gl.where(start < last, outputs, 0), 0)
-        return (word >> (n % PER_WORD * BITS)) & ((1 << BITS) - 1)
+        word = word >> (n % PER_WORD * BITS)
+        shift = gl.arange(0, 4, gl.SliceLayout(0, FOURS)) * BITS
+        zeros = word[:, None] >> shift[None, :] & ((1 << BITS) - 1)
+        return gl.convert_layout(
+            gl.reshape(zeros, [N]), gl.SliceLayout(1, gl.SliceLayout(2, gl.SliceLayout(3, CODES)))
+        )

@@ -65,6 +65,16 @@ def numbers_layout(outputs, inputs, bits, warps):
 
 
 @gluon.constexpr_function
+def fours_layout(outputs, warps):
+    """Return the layout of [outputs / 4, 4]: a lane has the outputs whose words it has."""
+    fours = outputs // 4
+    registers = [[0, 1], [0, 2], *[[one, 0] for one in doubled(8, fours // warps)]]
+    lanes = [[0, 0], [0, 0], [1, 0], [2, 0], [4, 0]]
+    across = [[one, 0] for one in doubled(fours // warps, fours)]
+    return gl.DistributedLinearLayout(registers, lanes, across, [], [fours, 4])
+
+
+@gluon.constexpr_function
 def activations_layout(tokens, inputs, warps):
     """Return the layout of [tokens, inputs]: a lane has eight inputs side by side of 32."""
     registers = [[0, one] for one in (1, 2, 4, *doubled(32, inputs))]

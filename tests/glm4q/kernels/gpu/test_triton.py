@@ -33,6 +33,8 @@ from tests.glm4q.random_weights import random_weight
 pytest.importorskip("triton", reason="Triton is not installed; it has no wheel for this system")
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+WITHOUT_GLUON = 4
+"""Bytes of activations that Triton's own kernels take: the interpreter has no Gluon."""
 LAYERS = [
     (32, 4096, WeightFormat(4, 128)),
     (32, 13_696, WeightFormat(4, 64)),
@@ -78,7 +80,7 @@ def test_product_equals_exact_arithmetic(
     x = torch.randn(rows, inputs).bfloat16()
     needed = (
         TritonLinear()
-        .needs(LinearSpec(outputs, inputs, weight_format, CUDA), rows, 2)
+        .needs(LinearSpec(outputs, inputs, weight_format, CUDA), rows, WITHOUT_GLUON)
         .scratch_bytes
     )
     computed = run(interpreted.multiply, x, weight, torch.bfloat16, needed)
@@ -109,7 +111,9 @@ def test_activations_beyond_float16_do_not_overflow(run: Run, rows: int, size: f
 def test_a_byte_less_scratch_than_said_is_too_little(run: Run, card: object) -> None:
     outputs, inputs, weight_format = LAYERS[0]
     needed = (
-        TritonLinear().needs(LinearSpec(outputs, inputs, weight_format, CUDA), 5, 2).scratch_bytes
+        TritonLinear()
+        .needs(LinearSpec(outputs, inputs, weight_format, CUDA), 5, WITHOUT_GLUON)
+        .scratch_bytes
     )
     weight, x = random_weight(outputs, inputs, weight_format), torch.randn(5, inputs).bfloat16()
     with pytest.raises(RuntimeError, match="invalid for input of size"):

@@ -12,7 +12,7 @@ from benchmarks.gpu_architectures import (
 )
 from benchmarks.gpu_compiled import Compiled, compile_for
 from benchmarks.gpu_launches import KVS, attention, decode, product, prompts, several
-from calculator.model.formats import WeightFormat
+from calculator.model.formats import NF4, WeightFormat
 from glm4q.kernels.gpu.launch import Launch
 
 
@@ -51,10 +51,10 @@ def test_attention_of_prompts_fits_and_hardly_spills(capability: int) -> None:
 @pytest.mark.parametrize("capability", [75, 86])
 def test_tensor_cores_multiply(capability: int) -> None:
     """Triton since 3.3 uses none on Turing by itself."""
-    for rows in (16, 512):
+    for rows, name in ((1, "few_rows"), (16, "few_rows"), (512, "matmul")):
         launches = product((4096, 4096), rows, WeightFormat(4, 128), capability)
-        (matmul,) = (each for each in launches if each.kernel.__name__ == "matmul")
-        assert _multiplies_by_tensor_cores(matmul, capability)
+        (launch,) = (each for each in launches if each.kernel.__name__ == name)
+        assert _multiplies_by_tensor_cores(launch, capability)
     assert _multiplies_by_tensor_cores(attention("int8", capability)[1], capability)
     assert _multiplies_by_tensor_cores(attention("int8", capability, 512)[0], capability)
 
@@ -63,8 +63,27 @@ def _multiplies_by_tensor_cores(launch: Launch, capability: int) -> bool:
     return any(name.startswith("HMMA") for name in compile_for(launch, capability).loop)
 
 
-def test_one_token_reads_each_weight_once() -> None:
-    """A tile is 8 KiB of words: 16 bytes a load, 4 loads a thread; 2 more are of scales."""
-    matvec, _ = product((4096, 4096), 1, WeightFormat(4, 128), 86)
+@pytest.mark.parametrize(("capability", "most"), [(75, 7), (86, 5)])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_words_are_loaded_and_unpacked_by_one_lane_each(
+    bits: int, capability: int, most: int
+) -> None:
+    """A tile is 8 KiB of words: 16 bytes a load, 4 loads a thread; two tiles are ahead.
+
+    Codes go from where they are loaded to tensor cores without shared memory, in which Turing's
+    kernel has the units of rows.
+    """
+    few_rows, _ = product((4096, 4096), 1, WeightFormat(bits, 128), capability)
+    compiled = compile_for(few_rows, capability)
+    loads = [name for name in compiled.loop if name.startswith("LDG")]
+    assert sum("128" in name for name in loads) >= 8
+    assert len(loads) <= 8 + 2 + 8  # words, scales, activations
+    assert compiled.shared_bytes <= (32 if capability == 75 else 0)
+    assert len(compiled.loop) * WARP * few_rows.warps <= most * 2 * 8192
+
+
+def test_one_token_reads_each_weight_of_a_book_once() -> None:
+    """A tile is 8 KiB of words: 16 bytes a load, 4 loads a thread; 4 more are of float32 scales."""
+    matvec, _ = product((4096, 4096), 1, NF4, 86)
     loads = [name for name in compile_for(matvec, 86).loop if name.startswith("LDG.E.128")]
-    assert len(loads) == 6
+    assert len(loads) == 4 + 4

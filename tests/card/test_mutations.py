@@ -46,6 +46,8 @@ WIDE = ProductCase(256, 640, WeightFormat(4, 32), 1, 86)
 SEVERAL = ProductCase(200, 640, WeightFormat(4, 32), 2, 86)
 TURING = ProductCase(200, 640, WeightFormat(4, 32, zero_bits=4), 5, 75)
 TURING_MANY = ProductCase(200, 640, WeightFormat(8, 64), 40, 75)
+FEW = ProductCase(200, 640, WeightFormat(8, 32, zero_bits=8), 3, 86, few=True)
+FEW_ON_TURING = ProductCase(200, 640, WeightFormat(4, 64), 9, 75, few=True)
 
 
 def check_product(case: ProductCase, mutate: Callable[[str], str] = str) -> None:
@@ -103,6 +105,15 @@ KERNELS: dict[str, tuple[ProductCase, Callable[[str], str]]] = {
         TURING_MANY,
         _once(r"(ld\.param\.b32 \t(%r\d+), \[matmul_param_7\];)", r"\1\nadd.s32 \2, \2, 1;"),
     ),
+    "few: loads past the end": (FEW, _without_guards),
+    "few: a wrong mask of codes": (FEW, _once("0x000F000F", "0x00070007")),
+    "few: upper halves that count once": (FEW, _once(r"1098924416", "1065369472")),
+    "few: a product that is left out": (FEW, _once(r"mma\.sync[^;]*;", "")),
+    "few on Turing: codes in another order": (
+        FEW_ON_TURING,
+        _once(r"(shr\.[su]32 \t%r\d+, %r\d+, )4;", r"\g<1>8;"),
+    ),
+    "few on Turing: a barrier left out": (FEW_ON_TURING, _once(BARRIER, "")),
 }
 """Mistakes in compiled code."""
 
@@ -116,7 +127,7 @@ def test_mistakes_of_kernels(mistake: str) -> None:
 
 
 def test_without_mistakes_kernels_pass() -> None:
-    for case in (VECTOR, WIDE, SEVERAL, TURING, TURING_MANY):
+    for case in (VECTOR, WIDE, SEVERAL, TURING, TURING_MANY, FEW, FEW_ON_TURING):
         check_product(case)
 
 
@@ -207,6 +218,14 @@ LAUNCHES: dict[str, tuple[Callable[[], None], Callable[[], AbstractContextManage
     "splits that write one place": (
         lambda: check_product(VECTOR),
         lambda: _wrong_argument("matvec", outputs=lambda outputs: outputs - 8),
+    ),
+    "few: scales of the next group": (
+        lambda: check_product(FEW),
+        lambda: _wrong_argument("few_rows", scales=lambda scales: scales.roll(1, 0)),
+    ),
+    "few: zero points of the next group": (
+        lambda: check_product(FEW),
+        lambda: _wrong_argument("few_rows", qzeros=lambda zeros: zeros.roll(1, 0)),
     ),
     "attention before the token is cached": (
         check_attention,

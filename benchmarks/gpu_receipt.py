@@ -110,9 +110,9 @@ def time_products(copy: float) -> list[Product]:
 def _time_product(spec: LinearSpec) -> tuple[int, float]:
     """The bytes that one token reads of a weight, and the seconds."""
     kernel = TritonLinear()
-    one = kernel.pack(_weight(spec))
+    one = kernel.pack(random_codes(spec))
     size = sum(part.nbytes for part in one.values())
-    weights = [one, *(kernel.pack(_weight(spec)) for _ in range(ceil(COPY_BYTES / size) - 1))]
+    weights = [one, *(kernel.pack(random_codes(spec)) for _ in range(ceil(COPY_BYTES / size) - 1))]
     x = torch.randn(1, spec.inputs, device="cuda").bfloat16()
     out = torch.empty(1, spec.outputs, device="cuda")
     needs = kernel.needs(spec, 1, 2).scratch_bytes
@@ -121,7 +121,7 @@ def _time_product(spec: LinearSpec) -> tuple[int, float]:
     return size, replayed_seconds(works)
 
 
-def _weight(spec: LinearSpec) -> QuantizedWeight:
+def random_codes(spec: LinearSpec) -> QuantizedWeight:
     weight_format = spec.weight_format
     groups = weight_format.groups(spec.inputs)
     words = spec.inputs * weight_format.bits // 32

@@ -64,9 +64,10 @@ _HARMLESS = """
     output_scores return_dict_in_generate forced_bos_token_id forced_eos_token_id
     remove_invalid_values exponential_decay_length_penalty suppress_tokens begin_suppress_tokens
     epsilon_cutoff eta_cutoff
+    random_weights
 """
 """Keys that say nothing of what inference computes. transformers writes most of them, and up to
-release 4 it also wrote the settings of generation here."""
+release 4 it also wrote the settings of generation here; `bench --synthetic` writes the last."""
 
 KNOWN = {
     "glm": frozenset((_READ_FROM_HUGGING_FACE + _HARMLESS).split()),

@@ -135,8 +135,9 @@ class TritonLinear:
             return False
         if not _by_few_rows(x, weights[0]):
             return False
+        # The tokens of a draft go the way that one alone goes: the most rows decide for all.
         cut = self._together(x, weights, [x] * len(weights), [None] * len(weights), scratch).cut
-        return 0 < cut.partial_bytes <= scratch.nbytes
+        return 0 < replace(cut, rows=FEW_ROWS).partial_bytes <= scratch.nbytes
 
     def matmul_together(
         self,

@@ -12,6 +12,7 @@ from glm4q.decode.batch import Batch
 from glm4q.decode.generate import token_ids
 from glm4q.decode.runner import Runner
 from glm4q.decode.sampling import SamplingParams
+from glm4q.decode.steps.graphs import WARM_UP
 from glm4q.engine import LLM
 from glm4q.measure.peaks import peak_of, process_bytes
 from glm4q.memory.allocation import Memory
@@ -142,20 +143,24 @@ def _workspace(llm: LLM, runner: Runner) -> Iterator[ReceiptLine]:
         planned = _bytes(plan, "embedding rows", embedding)
         yield ReceiptLine("embedding rows", embedding, planned, memory.rows.nbytes)
     transient = [term for term in plan.workspace if term.name in ("operators", "sampling")]
-    _take_workspace_of_libraries(llm.machine.device)
+    _take_workspaces_of_libraries(runner, llm.machine.device)
     peak = peak_of(lambda: _fill_context(runner), llm.machine.device)
     planned = sum(term.bytes for term in transient)
     yield ReceiptLine("operators, sampling", plan.settings.compute, planned, peak, is_peak=True)
 
 
-def _take_workspace_of_libraries(device: torch.device) -> None:
-    """Multiply once: at its first product cuBLAS takes memory of torch's, and keeps it.
+def _take_workspaces_of_libraries(runner: Runner, device: torch.device) -> None:
+    """Multiply once, and record a step: at its first product cuBLAS takes memory of torch's.
 
-    The plan has that in "allocator slack"; counted as a step's, it would fault a plan that is true.
+    It keeps that, for plain work and for recorded work each. The plan has both in "allocator
+    slack"; counted as a step's, they would fault a plan that is true.
     """
     if device.type == "cuda":
-        one = torch.ones(1, 1, device=device)
+        one, cache = torch.ones(1, 1, device=device), runner.memory.cache
         torch.mm(one, one)
+        for _ in range(min(WARM_UP + 1, cache.max_seq_len)):
+            runner(torch.zeros(1, 1, dtype=torch.int64))
+        cache.truncate(0)
 
 
 def _fill_context(runner: Runner) -> None:

@@ -18,7 +18,7 @@ from tests.card.build import compiler
 if compiler() is None:
     pytest.skip("the simulated card needs a C++ compiler", allow_module_level=True)
 
-from benchmarks import gpu_clock, gpu_receipt, gpu_timeline
+from benchmarks import gpu_clock, gpu_receipt, gpu_speed, gpu_timeline
 from benchmarks.gpu_timeline import decode_timeline
 from calculator.cards.measured import read_receipt
 from calculator.model.formats import NF4, WeightFormat
@@ -87,6 +87,21 @@ def test_the_tests_of_a_card_pass_on_a_simulated_one(tmp_path: Path) -> None:
         test_on_device.test_the_tokens_of_a_draft_have_the_bits_that_they_have_alone(
             4, "int8", tmp_path
         )
+
+
+def test_kernels_are_timed_beside_torch_s(capsys: pytest.CaptureFixture[str]) -> None:
+    with (
+        simulated_card("RTX 4070", hollow=True),
+        patch.object(gpu_clock, "RUNS", 1),
+        patch.object(gpu_receipt, "COPY_BYTES", 1 << 16),
+        patch.multiple(gpu_speed, SHAPES={"o": (256, 128)}, READ_BYTES=1, ROWS=(1, 2), CHUNK=32),
+        patch.object(gpu_speed, "CONTEXT", 512),
+    ):
+        assert gpu_speed.main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("RTX 4070, code for 8.9")
+    assert [line.split()[1] for line in lines[2:6]] == ["INT4", "INT8", "NF4", "bf16"]
+    assert [line.split()[0] for line in lines[7:]] == ["bf16", "int8", "k8v4", "int4", "bf16"]
 
 
 def test_without_a_card_it_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ class TritonAttention:
         from glm4q.kernels.gpu.launch import run_all  # Triton is not there on every machine
 
         cache.length += 1
-        run_all(self._launches(step, cache).append_and_attend())
+        run_all(self.launches(step, cache).append_and_attend())
         return step["attended"]
 
     def _one_after_another(self, step: Step, cache: LayerCache) -> Tensor:
@@ -102,9 +102,9 @@ class TritonAttention:
 
         if cache.keys.hadamard:
             hadamard_transform(step["queries"], step, step["transformed_queries_on_gpu"])
-        run_all(self._launches(step, cache).attend())
+        run_all(self.launches(step, cache).attend())
 
-    def _launches(self, step: Step, cache: LayerCache) -> "AttentionLaunches":
+    def launches(self, step: Step, cache: LayerCache) -> "AttentionLaunches":
         from glm4q.kernels.gpu.attention.launches import AttentionLaunches
 
         return AttentionLaunches(step, cache.keys, cache.values, cache.layer, self.lowering)

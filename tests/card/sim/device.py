@@ -63,7 +63,7 @@ class SimDevice:
     other storage gets the address of one."""
     in_flight: set[int] = field(default_factory=set)
     """Storages of the host of which copies may still be under way."""
-    _workspace: Lease | None = None
+    _workspaces: dict[str, Lease] = field(default_factory=dict)
 
     @staticmethod
     def current() -> "SimDevice":
@@ -74,7 +74,7 @@ class SimDevice:
     @property
     def workspace_bytes(self) -> int:
         """What stays allocated for cuBLAS."""
-        return self._workspace.block.size if self._workspace else 0
+        return sum(lease.block.size for lease in self._workspaces.values())
 
     def wait(self, name: str) -> None:
         """The host waits until the card has done all its work."""
@@ -256,10 +256,12 @@ class SimDevice:
                     self.wait(f"{func} by indices of the host")
 
     def _take_workspace(self) -> None:
-        if self._workspace is None:
+        """Keep a workspace for the stream of plain work, and one for that of recorded work."""
+        stream = "plain" if self.recording is None else "recorded"
+        if stream not in self._workspaces:
             self.trace.note("allocate", "cuBLAS", CUBLAS_WORKSPACE)
             block = self.allocator.allocate(CUBLAS_WORKSPACE)
-            self._workspace = Lease(self.allocator, block)
+            self._workspaces[stream] = Lease(self.allocator, block)
 
 
 class SimMode(TorchDispatchMode):

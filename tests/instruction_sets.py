@@ -6,7 +6,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from glm4q.kernels.choose import KERNELS
 from glm4q.kernels.cpu.extension import extension
+from glm4q.kernels.cpu.native import Native
 from tests.paths import ROOT
 
 X86 = ("avx512_bf16", "avx512", "avx_vnni", "avx2", "scalar")
@@ -29,8 +31,16 @@ def require(name: str) -> str:
 def instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each instruction set of this machine, one after another, as the one that "auto" means."""
     name = require(request.param)
-    monkeypatch.setattr(extension(), "find_instruction_set", limited(name))
+    find_instruction_set = limited(name)
+    monkeypatch.setattr(extension(), "find_instruction_set", find_instruction_set)
+    for kernel in native_kernels():
+        monkeypatch.setattr(kernel, "instruction_set", find_instruction_set("auto"))
     return name
+
+
+def native_kernels() -> list[Native]:
+    """Those of every plan: they asked for the best instruction set when they were imported."""
+    return [kernel for kernel in KERNELS if isinstance(kernel, Native)]
 
 
 def limited(newest: str) -> Callable[[str], int]:
@@ -58,6 +68,8 @@ def limit_to(newest: str) -> None:
     native = extension()
     assert native is not None
     native.find_instruction_set = find_instruction_set  # type: ignore[attr-defined]
+    for kernel in native_kernels():
+        kernel.instruction_set = find_instruction_set("auto")
     if newest != "avx512_bf16":
         torch.cpu._is_avx512_bf16_supported = lambda: False
 

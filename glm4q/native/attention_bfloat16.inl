@@ -14,7 +14,7 @@ struct BfloatKeys {
     void score(const CachedVectors& vectors, size_t place, int, int tokens, int rows,
                Scores& scores) {
         const int bytes = 2 * size, vectors_of_tokens = TILE / (LANE_VECTORS * V::LANES);
-        Ahead ahead(vectors, place, size, row_blocks(rows) * vectors_of_tokens * size / 2);
+        Ahead ahead = ahead_of(vectors, place, size, row_blocks(rows) * vectors_of_tokens * size / 2);
         const uint8_t* numbers = whole.of(vectors, place, tokens, bytes);
         for (int token = 0; token < TILE; token += V::LANES)
             for (int at = 0; at < bytes; at += V::BYTES)
@@ -63,7 +63,7 @@ struct BfloatValues {
 
     void mix(const CachedVectors& vectors, size_t place, int tokens, int rows,
              const Scores& weights, const float* largest_weights, const int*) {
-        Ahead ahead(vectors, place, size, row_blocks(rows) * TILE * size / (2 * V::LANES));
+        Ahead ahead = ahead_of(vectors, place, size, row_blocks(rows) * TILE * size / (2 * V::LANES));
         const uint16_t* values = reinterpret_cast<const uint16_t*>(vectors.codes) + place * size;
         for (int at = 0; at < size; at += 2 * V::LANES)
             for_row_blocks(rows, [&](auto height, int row) {

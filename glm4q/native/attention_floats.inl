@@ -30,29 +30,11 @@ inline void prefetch(const CachedVectors& vectors, size_t place, int tokens, int
     for (size_t at = 0; at < tokens * bytes; at += 64) __builtin_prefetch(codes + at, 0, 2);
 }
 
-// Prefetches the tile behind the one at `place` by so many requests, between products: all lines at
-// once would stall.
-struct Ahead {
-    const uint8_t* place;
-    size_t step;
-
-    Ahead(const CachedVectors& vectors, size_t at, int size, size_t requests) {
-        const size_t bytes = vector_bytes(vectors.format, size);
-        place = vectors.codes + (at + TILE) * bytes;
-        step = (TILE * bytes + requests - 1) / requests;
-    }
-
-    // Asks for one line, if a step is not longer.
-    void ask() {
-        __builtin_prefetch(place, 0, 2);
-        place += step;
-    }
-
-    void ask_all() {
-        for (size_t at = 0; at < step; at += 64) __builtin_prefetch(place + at, 0, 2);
-        place += step;
-    }
-};
+// Prefetches the tile behind the one at `place` by so many requests, between products.
+inline Ahead ahead_of(const CachedVectors& vectors, size_t place, int size, size_t requests) {
+    const size_t bytes = vector_bytes(vectors.format, size);
+    return Ahead(vectors.codes + (place + TILE) * bytes, TILE * bytes, requests);
+}
 
 // The vectors of a tile in float32, each padded to whole V.
 struct FloatTile {

@@ -5,14 +5,6 @@
 constexpr int LANE_ROWS = 6;     // by LANE_VECTORS: 12 sums hide the latency of multiplications,
 constexpr int LANE_VECTORS = 2;  // and leave 4 of the 16 registers for what is multiplied
 
-template <int R, class Function>
-inline void call_with_rows(int rows, const Function& function) {
-    if constexpr (R > 1) {
-        if (rows < R) return call_with_rows<R - 1>(rows, function);
-    }
-    function(std::integral_constant<int, R>{});
-}
-
 inline int row_blocks(int rows) { return (rows + LANE_ROWS - 1) / LANE_ROWS; }
 
 // Calls function(height, row) for each block of nearly equal numbers of rows, `height` a constant.

@@ -48,7 +48,7 @@ struct NibbleKeys {
     void score(const CachedVectors& vectors, size_t place, int, int tokens, int rows,
                Scores& scores) {
         constexpr int R = PairRows<TILE>::ROWS;
-        Ahead ahead(vectors, place, size, products_of(rows, TILE));
+        Ahead ahead = ahead_of(vectors, place, size, products_of(rows, TILE));
         const int bytes = size / 2;
         const uint8_t* codes = tile.whole.of(vectors, place, tokens, bytes);
         grids.read(vectors, place, tokens, groups);
@@ -113,7 +113,7 @@ struct NibbleValues {
     void mix(const CachedVectors& vectors, size_t place, int tokens, int rows,
              const Scores& weights, const float* largest_weights, const int* visible) {
         constexpr int R = PairRows<TILE>::ROWS;
-        Ahead ahead(vectors, place, size, products_of(rows, size));
+        Ahead ahead = ahead_of(vectors, place, size, products_of(rows, size));
         const int bytes = size / 2;
         const uint8_t* codes = tile.whole.of(vectors, place, tokens, bytes);
         grids.read(vectors, place, tokens, groups);

@@ -155,7 +155,7 @@ struct PairKeys {
     void score(const CachedVectors& vectors, size_t place, int, int tokens, int rows,
                Scores& scores) {
         constexpr int R = PairRows<TILE>::ROWS, C = 2;
-        Ahead ahead(vectors, place, size, products_of(rows, TILE));
+        Ahead ahead = ahead_of(vectors, place, size, products_of(rows, TILE));
         const uint8_t* codes = tile.whole.of(vectors, place, tokens, size);
         read_scales(vectors, place, tokens, scales);
         for (int token = 0; token < TILE; token += V::LANES)
@@ -200,7 +200,7 @@ struct PairValues {
     void mix(const CachedVectors& vectors, size_t place, int tokens, int rows,
              const Scores& weights, const float* largest_weights, const int* visible) {
         constexpr int R = PairRows<TILE>::ROWS, C = 2;
-        Ahead ahead(vectors, place, size, products_of(rows, size));
+        Ahead ahead = ahead_of(vectors, place, size, products_of(rows, size));
         const uint8_t* codes = tile.whole.of(vectors, place, tokens, size);
         read_scales(vectors, place, tokens, scales);
         for (int token = 0; token < TILE; token += 4)

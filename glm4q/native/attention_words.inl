@@ -143,7 +143,7 @@ struct WordTile {
     // Prefetches the tile behind this one during so many products by words.
     Ahead ahead(const CachedVectors& vectors, size_t place, int size, int products,
                 int words) const {
-        return Ahead(vectors, place, size, static_cast<size_t>(products) * words);
+        return ahead_of(vectors, place, size, static_cast<size_t>(products) * words);
     }
 
     void read(const CachedVectors& vectors, size_t place, int tokens, int size) {

@@ -27,6 +27,7 @@ struct V {
     static constexpr int columns(int rows) { return rows > 2 ? 2 : 4; }
     static constexpr int DENSE_ROWS = 3;  // by 4 outputs: 12 of the 16 registers
     static constexpr int HEAD_ROWS = 2;
+    static constexpr int MOST_WIDENING_ROWS = 4;  // each for itself, of a bfloat16 weight
     static constexpr int GRAM_ROWS = 4;  // of 3 vectors: 12 of the 16 registers
 
     static __m256i broadcast(int32_t number) { return _mm256_set1_epi32(number); }

@@ -23,6 +23,7 @@ struct V {
     static constexpr int columns(int rows) { return rows > 3 ? 1 : 2; }
     static constexpr int DENSE_ROWS = 6;  // by 4 outputs: 24 of the 32 registers
     static constexpr int HEAD_ROWS = 4;
+    static constexpr int MOST_WIDENING_ROWS = 8;
     static constexpr int GRAM_ROWS = 8;  // of 3 vectors: 24 again
 
     static __m512i broadcast(int32_t number) { return _mm512_set1_epi32(number); }

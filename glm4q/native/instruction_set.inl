@@ -2,6 +2,7 @@
 // inside its namespace, after it has defined V, the vectors and what can be done with them.
 
 #include "parts.inl"
+#include "registers.inl"
 #include "rows.inl"
 #include "dense.inl"
 #include "linear_codes.inl"

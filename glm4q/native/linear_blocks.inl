@@ -9,24 +9,6 @@ struct BlockSums {
     int span;
 };
 
-template <int R, int C, class Number, class Vector>
-inline void load_vectors(const Number* from, int stride, Vector (&to)[R][C]) {
-    GLM4Q_UNROLL
-    for (int r = 0; r < R; r++) {
-        GLM4Q_UNROLL
-        for (int c = 0; c < C; c++) to[r][c] = V::load(from + r * stride + c * V::LANES);
-    }
-}
-
-template <int R, int C, class Number, class Vector>
-inline void store_vectors(const Vector (&from)[R][C], Number* to, int stride) {
-    GLM4Q_UNROLL
-    for (int r = 0; r < R; r++) {
-        GLM4Q_UNROLL
-        for (int c = 0; c < C; c++) V::store(to + r * stride + c * V::LANES, from[r][c]);
-    }
-}
-
 template <bool WHOLE>
 inline typename V::Floats load_scales(const Chunk& chunk, int at, int count) {
     if (chunk.scales) {

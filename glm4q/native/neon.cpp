@@ -34,6 +34,7 @@ struct V {
     static constexpr int columns(int rows) { return rows > 2 ? 2 : 4; }
     static constexpr int DENSE_ROWS = 6;  // by 4 outputs: 24 of the 32 registers
     static constexpr int HEAD_ROWS = 4;
+    static constexpr int MOST_WIDENING_ROWS = 8;
     static constexpr int GRAM_ROWS = 6;  // of 3 vectors: 18 of the 32 registers
 
     static int32x4_t broadcast(int32_t number) { return vdupq_n_s32(number); }

@@ -28,6 +28,7 @@ struct V {
     static constexpr int columns(int) { return 2; }
     static constexpr int DENSE_ROWS = 1;
     static constexpr int HEAD_ROWS = 1;
+    static constexpr int MOST_WIDENING_ROWS = 8;
     static constexpr int GRAM_ROWS = 3;
 
     static int32_t broadcast(int32_t number) { return number; }

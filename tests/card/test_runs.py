@@ -184,13 +184,14 @@ def test_every_format_and_way_on_every_generation(case: Case, checkpoints: Path)
         assert card.allocator.peak_allocated - before <= planned + 512 * tensors
         with card.trace.only() as trace:
             if case.extra.get("batch"):
-                assert run.answers([PROMPT, PROMPT], GREEDY) == [expected, expected]
+                answers = run.answers([PROMPT, PROMPT], GREEDY)
             else:
-                answer = list(run.answer(PROMPT, GREEDY))
-        if "gpu_layers" in case.extra:
-            assert _same_but_for_a_tie(answer, expected, plain.load(checkpoints, "cuda"))
-        elif not case.extra.get("batch"):
-            assert answer == expected
+                answers = [list(run.answer(PROMPT, GREEDY))]
+        if "gpu_layers" in case.extra or "batch" in case.extra:
+            for answer in answers:
+                assert _same_but_for_a_tie(answer, expected, plain.load(checkpoints, "cuda"))
+        else:
+            assert answers == [expected]
         assert all(event.place.startswith(WAITING) for event in trace.of("wait")), trace.of("wait")
 
 
@@ -199,8 +200,11 @@ TIE = 8 * 2.0**-8
 
 
 def _same_but_for_a_tie(answer: list[int], expected: list[int], plain: Run) -> bool:
-    """Whether answers are the same until two tokens are as likely: layers on the host round
-    otherwise than those on the card, and what follows a tie is another answer.
+    """Whether answers are the same until two tokens are as likely.
+
+    Layers on the host round otherwise than those on the card, and two sequences' tokens together
+    otherwise than one: several rows meet the numbers of NF4 in bfloat16. What follows a tie is
+    another answer.
     """
     for at, (ours, theirs) in enumerate(zip(answer, expected, strict=True)):
         if ours != theirs:

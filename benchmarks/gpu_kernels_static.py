@@ -182,12 +182,12 @@ def launch_rows() -> Iterator[str]:
 TEXT = """\
 # The GPU kernels, by what their machine code says
 
-Written by `python -m benchmarks.gpu_kernels_static`; do not edit. **No kernel has been timed, and
-none has run on a GPU: there was none.** What stands here was read from machine code that Triton
+Written by `python -m benchmarks.gpu_kernels_static`; do not edit. **Nothing here was timed**: what
+an H200 showed is in docs/first-gpu.md. What stands here was read from machine code that Triton
 {triton} and its ptxas made for each architecture. That the kernels compute what they should is
 shown by Triton's interpreter on the CPU (tests/glm4q/kernels/gpu/test_triton.py); that they fit and
 spill nothing (a prompt's attention up to 96 bytes of a thread's registers), by compiling them
-(tests/glm4q/kernels/gpu/test_triton_compiled.py); tests/gpu waits for a device.
+(tests/glm4q/kernels/gpu/test_triton_compiled.py).
 
 ## Is a decoded token bound by memory?
 

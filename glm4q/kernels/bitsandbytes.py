@@ -1,6 +1,6 @@
 """bitsandbytes' own NF4, for CUDA devices that our Triton kernels do not serve.
 
-Its matrix-vector product has not been run on a CUDA device, as none was at hand.
+Its matrix-vector product has not been run on a CUDA device.
 """
 
 from collections.abc import Mapping

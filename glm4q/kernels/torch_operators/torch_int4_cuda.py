@@ -1,6 +1,6 @@
 """torch's packed 4-bit operator for CUDA, for machines without Triton.
 
-A test compares its shapes with torch's own. It has not been run: no CUDA device was at hand.
+A test compares its shapes with torch's own. It has not been run on a CUDA device.
 """
 
 from dataclasses import replace

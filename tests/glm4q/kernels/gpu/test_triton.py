@@ -1,6 +1,6 @@
 """The Triton kernels, interpreted on the CPU: against the reference and against torch's operators.
 
-No GPU is needed, and none has been at hand: tests/gpu holds what only a device can show.
+No GPU is needed: tests/gpu holds what only a device can show.
 """
 
 from collections.abc import Iterator

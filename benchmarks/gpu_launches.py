@@ -13,8 +13,8 @@ from calculator.model.presets import PRESETS
 from glm4q.kernels.cuda import lowering_of
 from glm4q.kernels.gpu.attention.launches import AttentionLaunches
 from glm4q.kernels.gpu.launch import Launch
-from glm4q.kernels.gpu.linear import Product
 from glm4q.kernels.gpu.norm import norm
+from glm4q.kernels.gpu.products.linear import Product
 from glm4q.memory.allocation import Memory
 
 HIDDEN = 4096

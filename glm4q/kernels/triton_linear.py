@@ -17,12 +17,12 @@ from glm4q.kernels.cuda import (
     matrix_dtype,
     refuses_triton,
 )
-from glm4q.kernels.gpu.cut import FEW_ROWS, Cut
+from glm4q.kernels.gpu.products.cut import FEW_ROWS, Cut
 from glm4q.kernels.spec import PLAIN, Finish, LinearSpec
 from glm4q.weights.packing import QuantizedWeight
 
 if TYPE_CHECKING:
-    from glm4q.kernels.gpu.linear import Product
+    from glm4q.kernels.gpu.products.linear import Product
 
 SCHEMES = ("groups", "nf4", "llm-int8")
 UNIT_BYTES = 4
@@ -101,7 +101,7 @@ class TritonLinear:
         self.matmul_and_finish(x, packed, out, scratch, PLAIN, alike=alike)
 
     def finishes(self, x: Tensor, packed: Mapping[str, Tensor], *, alike: bool = False) -> bool:
-        from glm4q.kernels.gpu.linear import Product
+        from glm4q.kernels.gpu.products.linear import Product
 
         few = _by_few_rows(x, packed)
         return Product(x, packed, x, x, x.dtype, alike, few=few).cut.splits > 1
@@ -117,7 +117,7 @@ class TritonLinear:
         alike: bool = False,
     ) -> None:
         from glm4q.kernels.gpu.launch import run_all  # Triton is not there on every machine
-        from glm4q.kernels.gpu.linear import Product
+        from glm4q.kernels.gpu.products.linear import Product
 
         compute, turing = matrix_dtype(x.device), has_turing_kernels(x.device)
         few = _by_few_rows(x, packed)
@@ -159,8 +159,8 @@ class TritonLinear:
         biases: Sequence[Tensor | None],
         scratch: Tensor,
     ) -> "Product":
-        from glm4q.kernels.gpu.beside import Beside
-        from glm4q.kernels.gpu.linear import Product
+        from glm4q.kernels.gpu.products.beside import Beside
+        from glm4q.kernels.gpu.products.linear import Product
 
         first, *others = map(Beside, weights, outs, biases)
         turing = has_turing_kernels(x.device)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from calculator.model.formats import WeightFormat
-from glm4q.kernels.gpu.cut import FEW_ROWS, Cut
 from glm4q.kernels.gpu.launch import run_all
-from glm4q.kernels.gpu.linear import SUM_BLOCK, Product
+from glm4q.kernels.gpu.products.cut import FEW_ROWS, Cut
+from glm4q.kernels.gpu.products.linear import SUM_BLOCK, Product
 from glm4q.kernels.triton_linear import UNIT_BYTES, TritonLinear
 from glm4q.weights.packing import QuantizedWeight
 from tests.card.triton_driver import Block, PlayedDriver, played_driver

@@ -17,9 +17,9 @@ if compiler() is None:
 
 from calculator.model.formats import NF4, WeightFormat
 from glm4q.kernels.cuda import Lowering, lowering_of
-from glm4q.kernels.gpu.beside import Beside
 from glm4q.kernels.gpu.launch import run_all
-from glm4q.kernels.gpu.linear import Product
+from glm4q.kernels.gpu.products.beside import Beside
+from glm4q.kernels.gpu.products.linear import Product
 from glm4q.kernels.spec import Finish
 from glm4q.kernels.triton_linear import TritonLinear
 from tests.card.products import ProductCase, relative_error

@@ -24,8 +24,8 @@ from glm4q.kernels.gpu.attention.gluon_values import (
     store_values,
 )
 from glm4q.kernels.gpu.attention.vectors import first_of_head
+from glm4q.kernels.gpu.gluon_mma import multiply
 from glm4q.kernels.gpu.numbers import power_of_two
-from glm4q.kernels.gpu.turing_mma import multiply
 
 LOWEST = gl.constexpr(-3.0e38)
 LOG2_E = gl.constexpr(1.4426950408889634)

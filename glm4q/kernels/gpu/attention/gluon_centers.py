@@ -4,8 +4,8 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
 from glm4q.kernels.gpu.attention.centers import REVOLUTION, cos_and_sin
+from glm4q.kernels.gpu.gluon_mma import multiply
 from glm4q.kernels.gpu.numbers import power_of_two
-from glm4q.kernels.gpu.turing_mma import multiply
 
 
 @gluon.jit

@@ -8,8 +8,8 @@ of a tile until the end.
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
+from glm4q.kernels.gpu.gluon_mma import multiply
 from glm4q.kernels.gpu.numbers import SMALLEST, inverse_of_power, power_of_two
-from glm4q.kernels.gpu.turing_mma import multiply
 
 
 @gluon.jit

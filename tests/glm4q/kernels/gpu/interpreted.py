@@ -70,7 +70,7 @@ def multiply(
 ) -> Tensor:
     """By our kernels, in so much scratch and no more: float32 [M, N]."""
     from glm4q.kernels.gpu.launch import run_all
-    from glm4q.kernels.gpu.linear import Product
+    from glm4q.kernels.gpu.products.linear import Product
     from glm4q.kernels.triton_linear import TritonLinear
 
     out = torch.full((len(x), weight.outputs), torch.nan)

@@ -11,7 +11,7 @@ Turing copies nothing to shared memory by itself.
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
-from glm4q.kernels.gpu.turing_mma import multiply
+from glm4q.kernels.gpu.gluon_mma import multiply
 
 INT4_TO_FLOAT16 = gl.constexpr("""
 shr.u32 $0, $1, $3;

@@ -9,12 +9,12 @@ import triton.language as tl
 from torch import Tensor
 
 from calculator.errors import KernelError
-from glm4q.kernels.gpu.beside import Beside, blocks_of, outs_of, weights_of
-from glm4q.kernels.gpu.cut import AHEAD, FEW_ROWS, WARP_OUTPUTS, WORD_BITS, Cut
 from glm4q.kernels.gpu.launch import Argument, Constant, Launch
-from glm4q.kernels.gpu.matmul import matmul, row_units
-from glm4q.kernels.gpu.matvec import matvec
-from glm4q.kernels.gpu.splits import add_splits
+from glm4q.kernels.gpu.products.beside import Beside, blocks_of, outs_of, weights_of
+from glm4q.kernels.gpu.products.cut import AHEAD, FEW_ROWS, WARP_OUTPUTS, WORD_BITS, Cut
+from glm4q.kernels.gpu.products.matmul import matmul, row_units
+from glm4q.kernels.gpu.products.matvec import matvec
+from glm4q.kernels.gpu.products.splits import add_splits
 from glm4q.kernels.spec import PLAIN, Finish
 from glm4q.memory.workspace import split_scratch
 
@@ -110,7 +110,7 @@ class Product:
 
     def _few_rows(self, cut: Cut, partial: Tensor, *, split: bool) -> Launch:
         # Not every Triton that serves other kernels has Gluon.
-        from glm4q.kernels.gpu.few_rows import few_rows
+        from glm4q.kernels.gpu.products.few_rows import few_rows
 
         taken = {name: part for name, part in self._weight().items() if name != "book"}
         return Launch(
@@ -234,7 +234,7 @@ class Product:
         constants: dict[str, Constant],
     ) -> Launch:
         # Not every Triton that serves other cards has Gluon.
-        from glm4q.kernels.gpu.turing_matmul import matmul
+        from glm4q.kernels.gpu.products.turing_matmul import matmul
 
         taken = {name: value for name, value in arguments.items() if name != "book"}
         constants = {**constants, "TURING": self.turing}

@@ -1,6 +1,7 @@
-"""The instruction of Turing's tensor cores: m16n8k8 of float16 with float32 sums.
+"""The instructions of tensor cores in Gluon, with float32 sums, from Turing on.
 
-Triton's own `dot` uses no tensor cores there. Gluon, its language of explicit layouts, still does.
+m16n8k8 of float16 on Turing, whose tensor cores Triton's own `dot` does not use, and m16n8k16 of
+float16 or bfloat16 from Ampere on.
 """
 
 from triton.experimental.gluon import language as gl

@@ -19,10 +19,10 @@ stand beside it, and however many.
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
-from glm4q.kernels.gpu.matmul import HIGHEST
+from glm4q.kernels.gpu.gluon_mma import multiply
 from glm4q.kernels.gpu.numbers import power_of_two
-from glm4q.kernels.gpu.turing_mma import multiply
-from glm4q.kernels.gpu.word_numbers import (
+from glm4q.kernels.gpu.products.matmul import HIGHEST
+from glm4q.kernels.gpu.products.word_numbers import (
     activations_layout,
     as_right,
     bfloat16_of,

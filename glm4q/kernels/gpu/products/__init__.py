@@ -1,0 +1,1 @@
+"""Products of activations and quantized weights: how they are cut, and their kernels."""

@@ -20,7 +20,6 @@ from benchmarks.gpu_kernels_static import (
     prompt_loops,
 )
 from calculator.cards.gpus import load_gpus
-from calculator.cards.roofline import PREFILL_EFFICIENCY
 from calculator.memory.workspace import FEW_TOKENS
 from calculator.model.formats import LLM_INT8, NF4, WeightFormat
 from tests.card.attentions import AttentionCase
@@ -143,10 +142,12 @@ def test_norms(capability: int) -> None:
 
 NOT_BOUND_BY_MEMORY = {
     ("RTX 5050 Laptop", "attention int4"),
-    ("RTX 5050 Laptop", "attention k8v4"),
     ("RTX 5050 Laptop", "nf4 layer"),
+    ("RTX 5060 Laptop", "attention int4"),
+    ("RTX 5070 Ti Laptop", "attention int4"),
 }
-"""A card whose data sheet has less arithmetic for its memory than our densest loops take."""
+"""Cards whose data sheets have less arithmetic for their memory than our densest loops take: the
+last two by 2 % and by 1 %."""
 
 
 def test_decoding_is_bound_by_memory_on_every_other_geforce_from_turing_on() -> None:
@@ -162,27 +163,11 @@ def test_decoding_is_bound_by_memory_on_every_other_geforce_from_turing_on() -> 
     assert slow == NOT_BOUND_BY_MEMORY
 
 
-SLOWER_THAN_TWICE_THE_TENSOR_CORES = {"attention int8", "attention k8v4"}
-"""The loops of a prompt that laptop cards for workstations (RTX A2000 to A5500, RTX 2000 to 5000
-Ada) are too slow for: their tensor cores add in float32 at twice a GeForce's rate, so that 16
-instructions, not 32, are issued while they make a product."""
-
-
 def test_prompts_are_bound_by_tensor_cores_on_every_geforce_from_turing_on() -> None:
-    """Attention and products of a chunk, on Turing too.
-
-    Where they are not, the rate of prompts that `calc` predicts at best is still in reach.
-    """
+    """Attention and products of a chunk, on Turing too, and on laptop cards for workstations."""
     loops_of = {capability: list(prompt_loops(capability)) for capability in CAPABILITIES}
-    slow = set()
     for gpu in load_gpus():
         if gpu.kind in ("desktop", "laptop"):
             for name, compiled in loops_of.get(round(10 * float(gpu.compute_capability or 0)), ()):
                 instructions, flops = prompt_cost(compiled)
-                share = instructions / products_budget(gpu, flops)
-                assert share * PREFILL_EFFICIENCY[1] < 0.8, (gpu.name, name)
-                if share >= 1:
-                    assert gpu.kind == "laptop", (gpu.name, name)
-                    assert round(products_budget(gpu, flops)) == 16, (gpu.name, name)
-                    slow.add(name)
-    assert slow == SLOWER_THAN_TWICE_THE_TENSOR_CORES
+                assert instructions < products_budget(gpu, flops), (gpu.name, name)

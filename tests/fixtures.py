@@ -79,7 +79,7 @@ def short_texts(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     (directory / "held-out.txt").write_text(text)
     for name in DOMAINS.values():
         (directory / f"held-out-{name}.jsonl").write_text(json.dumps({"text": text[:80]}))
-    monkeypatch.setattr("quantize.calibrate.samples.BUILT_IN", directory / "samples.jsonl")
+    monkeypatch.setattr("quantize.calibrate.samples.BUILT_IN", [directory / "samples.jsonl"])
     monkeypatch.setattr("quantize.quality.examine.BUILT_IN", directory / "held-out.txt")
     monkeypatch.setattr("quantize.quality.examine.DATA", directory)
 

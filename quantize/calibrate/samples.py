@@ -18,7 +18,7 @@ from glm4q.text.tokenizer import Tokenizer
 from quantize.calibrate.conversations import for_glm4
 from quantize.calibrate.documents import Document, read_documents, read_lines
 
-BUILT_IN = files("quantize") / "data" / "calibration.jsonl"
+BUILT_IN = tuple(files("quantize") / "data" / f"calibration-{part}.jsonl" for part in (1, 2))
 """Chats, tool calls, code, mathematics, manuals and prose in many languages. Kinds alternate, so
 that every stretch of the set holds all of them. SOURCES.md beside it names the works that excerpts
 are from; the rest was written for this project."""
@@ -68,7 +68,7 @@ def read_calibration(
     Raises OptionError or TokenizerError.
     """
     encoder, vocabulary = DocumentEncoder(stored), stored.config.vocab_size
-    documents = read_documents(path) if path else read_lines(_built_in(), "the built-in set")
+    documents = read_documents(path) if path else read_lines(built_in_text(), "the built-in set")
     stream: list[int] = []
     for document in documents:
         token_ids = encoder.encode(document)
@@ -97,8 +97,9 @@ def _spread(windows: int, samples: int, seed: int) -> Tensor:
     return ends[:-1] + (torch.rand(samples, generator=generator) * sizes).long()
 
 
-def _built_in() -> str:
-    return BUILT_IN.read_text(encoding="utf-8")
+def built_in_text() -> str:
+    """Read the built-in set: JSON lines."""
+    return "".join(part.read_text(encoding="utf-8") for part in BUILT_IN)
 
 
 class DocumentEncoder:

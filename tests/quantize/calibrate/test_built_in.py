@@ -7,14 +7,14 @@ from typing import Any
 
 from benchmarks.sample_quality import unlike_texts
 from quantize.calibrate.documents import read_lines
-from quantize.calibrate.samples import BUILT_IN
+from quantize.calibrate.samples import built_in_text
 from quantize.quality.examine import BUILT_IN as HELD_OUT
 from quantize.quality.examine import DATA, DOMAINS
 
 LETTERS = 60
 """No run of so many letters of a text that measures may stand in a sample."""
 STRETCHES = 8
-TEXT = BUILT_IN.read_text(encoding="utf-8")
+TEXT = built_in_text()
 LINES: list[dict[str, Any]] = [json.loads(line) for line in TEXT.split("\n") if line]
 
 

@@ -77,7 +77,7 @@ def test_the_calculator_begins_with_this_run_on_this_card(visit: Visit) -> None:
     visit.until("location.hash.includes('weights=int8')")
     address = page.url
     visit.page.get_by_role("link", name="Chat").click()
-    assert not page.locator("#need").is_visible()
+    page.locator("#need").wait_for(state="hidden")
     page.goto("about:blank")
     page.goto(address)
     assert visit.waits_for("#need", need).is_visible()

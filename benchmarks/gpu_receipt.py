@@ -11,6 +11,7 @@ import json
 import re
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from math import ceil
@@ -102,26 +103,35 @@ def time_products(copy: float) -> list[Product]:
         for kind, weight_format in FORMATS.items():
             spec = LinearSpec(*shape, weight_format, torch.device("cuda"))
             if TritonLinear().refuses(spec) is None:
-                size, taken = _time_product(spec)
+                size, (taken,) = time_weight(spec, [1], COPY_BYTES)
                 products.append(Product(name, kind, size, taken, size / taken / copy))
     return products
 
 
-def _time_product(spec: LinearSpec) -> tuple[int, float]:
-    """The bytes that one token reads of a weight, and the seconds."""
+def time_weight(
+    spec: LinearSpec, counts: Sequence[int], read_bytes: int
+) -> tuple[int, list[float]]:
+    """The bytes of a weight, and the seconds of its product for each number of tokens.
+
+    Weights of that many bytes in all are multiplied by in turns.
+    """
     kernel = TritonLinear()
-    one = kernel.pack(random_codes(spec))
+    one = kernel.pack(_random_codes(spec))
     size = sum(part.nbytes for part in one.values())
-    weights = [one, *(kernel.pack(random_codes(spec)) for _ in range(ceil(COPY_BYTES / size) - 1))]
-    x = torch.randn(1, spec.inputs, device="cuda").bfloat16()
-    out = torch.empty(1, spec.outputs, device="cuda")
-    needs = kernel.needs(spec, 1, 2).scratch_bytes
+    more = range(ceil(read_bytes / size) - 1)
+    weights = [one, *(kernel.pack(_random_codes(spec)) for _ in more)]
+    needs = kernel.needs(spec, max(counts), 2).scratch_bytes
     scratch = torch.empty(needs, dtype=torch.uint8, device="cuda")
-    works = [partial(kernel.matmul, x, packed, out, scratch) for packed in weights]
-    return size, replayed_seconds(works)
+    times = []
+    for tokens in counts:
+        x = torch.randn(tokens, spec.inputs, device="cuda").bfloat16()
+        out = torch.empty(tokens, spec.outputs, device="cuda")
+        works = [partial(kernel.matmul, x, packed, out, scratch) for packed in weights]
+        times.append(replayed_seconds(works))
+    return size, times
 
 
-def random_codes(spec: LinearSpec) -> QuantizedWeight:
+def _random_codes(spec: LinearSpec) -> QuantizedWeight:
     weight_format = spec.weight_format
     groups = weight_format.groups(spec.inputs)
     words = spec.inputs * weight_format.bits // 32

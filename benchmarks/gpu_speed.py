@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.gpu_clock import replayed_seconds, seconds
-from benchmarks.gpu_receipt import copy_rate, random_codes
+from benchmarks.gpu_receipt import copy_rate, time_weight
 from calculator.memory.plan import Planner
 from calculator.memory.settings import Settings
 from calculator.model.formats import NF4, WeightFormat, assign_formats
@@ -49,29 +49,10 @@ def products(copied: float) -> Iterator[str]:
         for kind, weight_format in FORMATS.items():
             spec = LinearSpec(*shape, weight_format, CUDA)
             if TritonLinear().refuses(spec) is None:
-                size, times = _products_of(spec)
+                size, times = time_weight(spec, ROWS, READ_BYTES)
                 share = size / times[0] / copied
                 yield f"{name:12}{kind:22}" + _micro(times) + f"  {share:.0%} of a copy's rate"
         yield f"{name:12}{'bf16 by torch':22}" + _micro(_dense(shape))
-
-
-def _products_of(spec: LinearSpec) -> tuple[int, list[float]]:
-    """The bytes of the weight, and the seconds for each number of tokens."""
-    kernel = TritonLinear()
-    one = kernel.pack(random_codes(spec))
-    size = sum(part.nbytes for part in one.values())
-    count = ceil(READ_BYTES / size)
-    weights = [one, *(kernel.pack(random_codes(spec)) for _ in range(count - 1))]
-    scratch = torch.empty(
-        kernel.needs(spec, max(ROWS), 2).scratch_bytes, dtype=torch.uint8, device=CUDA
-    )
-    times = []
-    for rows in ROWS:
-        x = torch.randn(rows, spec.inputs, device=CUDA).bfloat16()
-        out = torch.empty(rows, spec.outputs, device=CUDA)
-        works = [partial(kernel.matmul, x, weight, out, scratch) for weight in weights]
-        times.append(replayed_seconds(works))
-    return size, times
 
 
 def _dense(shape: tuple[int, int]) -> list[float]:

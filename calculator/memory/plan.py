@@ -24,8 +24,7 @@ from calculator.model.formats import KV_FORMATS, WeightFormat, refuse_unfit_kv
 
 CUDA_CONTEXT_BYTES = 457 << 20
 """A process takes these bytes of a GPU before its first tensor. It is ollama's constant; users of
-llama.cpp saw 451 to 456 MiB on an RTX 4090. An H200 takes more: see
-docs/first-gpu.md."""
+llama.cpp saw 451 to 456 MiB on an RTX 4090. An H200 takes more: docs/first-gpu.md."""
 
 SAMPLING_BYTES = 44
 """Bytes of each logit while a token is chosen: copies without the unlikely, a sorted copy with its

@@ -11,7 +11,7 @@ import torch
 TURING, AMPERE = (7, 5), (8, 0)
 """Compute capabilities. Turing's tensor cores know no bfloat16."""
 GLUON = 3, 7
-"""The first version of Triton whose Gluon our kernel for Turing was compiled by."""
+"""The first version of Triton whose Gluon our kernels were compiled by."""
 
 
 class Lowering(StrEnum):

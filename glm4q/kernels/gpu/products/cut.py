@@ -56,8 +56,8 @@ class Cut:
         elif rows <= FEW_ROWS:
             block_m, block_n, block_k = FEW_ROWS, 64, min(64, group)
         else:
-            tall = (tile for most, tile in TILES if rows <= most)
-            (block_m, block_n), block_k = next(tall, TALL_TILE), min(64, group)
+            low = (tile for most, tile in TILES if rows <= most)
+            (block_m, block_n), block_k = next(low, TALL_TILE), min(64, group)
         tiles = ceil(inputs / block_k)
         blocks = ceil(outputs / block_n)
         if rows <= FEW_ROWS:

@@ -237,7 +237,6 @@ class Product:
         from glm4q.kernels.gpu.products.turing_matmul import matmul
 
         taken = {name: value for name, value in arguments.items() if name != "book"}
-        constants = {**constants, "TURING": self.turing}
         return Launch(matmul, grid, taken, constants, warps=cut.block_n // OUTPUTS_OF_A_WARP)
 
     def _add(self, cut: Cut, partial: Tensor) -> Launch:

@@ -81,13 +81,10 @@ def matmul(
     BLOCK_N: gl.constexpr,
     BLOCK_K: gl.constexpr,
     EVEN_K: gl.constexpr,
-    TURING: gl.constexpr,
 ):
     """Sum the inputs of one split for BLOCK_M tokens and BLOCK_N outputs."""
     PER_WORD: gl.constexpr = 32 // BITS
-    M: gl.constexpr = gl.NVMMADistributedLayout(
-        [2, 1] if TURING else [2, 0], [1, gl.num_warps()], instr_shape=[16, 8]
-    )
+    M: gl.constexpr = gl.NVMMADistributedLayout([2, 1], [1, gl.num_warps()], instr_shape=[16, 8])
     LEFT: gl.constexpr = gl.DotOperandLayout(0, M, 2)
     RIGHT: gl.constexpr = gl.DotOperandLayout(1, M, 2)
     ROWS: gl.constexpr = gl.BlockedLayout(

@@ -54,6 +54,7 @@ class KVCache:
             self._places += [(len(self.stores), layer) for layer in range(layers)]
             self.stores.append((keys, values))
         self.hadamard = any(store.hadamard for pair in self.stores for store in pair)
+        """Whether keys or values are stored under the Hadamard transform."""
 
     def row(self, row: int) -> "KVCache":
         """An empty cache for one sequence alone; shares memory."""

@@ -49,7 +49,8 @@ def test_int4_is_calibrated_planned_and_reported(demo_checkpoint: Path, tmp_path
     assert all(0 < each["output_error"] < 0.1 for each in report["linears"])
     held_out = report["held_out"]
     assert len(held_out["layer_errors"]) == 30
-    assert abs(held_out["perplexity_change"]) < 0.2  # of some 70 tokens: its sign is chance
+    assert held_out["perplexity_change"] < 0.2
+    assert 0 < held_out["kl_divergence"] < 0.08  # what all 30 layers cost (docs/demo.md)
     assert held_out["top_1_agreement"] > 0.75
     run = report["run"]
     assert run["peak_bytes"] <= run["predicted_bytes"] <= 2.5 * run["peak_bytes"]

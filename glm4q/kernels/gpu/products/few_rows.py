@@ -77,25 +77,14 @@ def few_rows(
     RIGHT: gl.constexpr = gl.DotOperandLayout(1, M, 2)
     CODES: gl.constexpr = numbers_layout(BLOCK_N, BLOCK_K, BITS, gl.num_warps())
     X: gl.constexpr = activations_layout(TOKENS, BLOCK_K, gl.num_warps())
-    block, split = gl.program_id(0), gl.program_id(1)
-    column = 0 * block
-    second_block = gl.cdiv(outputs, BLOCK_N)
-    third_block = second_block + gl.cdiv(second_outputs, BLOCK_N)
-    after_second = outputs + second_outputs
-    first_block = 0 * block
-    if second_qweight is not None:  # noqa: SIM102 - known when compiled
-        if block >= second_block:
-            first_block, column, outputs = second_block, column + outputs, second_outputs
-            qweight, scales = second_qweight, second_scales
-            if qzeros is not None:
-                qzeros = second_qzeros
-    if third_qweight is not None:  # noqa: SIM102 - known when compiled
-        if block >= third_block:
-            first_block, column, outputs = third_block, after_second, third_outputs
-            qweight, scales = third_qweight, third_scales
-            if qzeros is not None:
-                qzeros = third_qzeros
-    n0 = (block - first_block) * BLOCK_N
+    split = gl.program_id(1)
+    column, n0, outputs, qweight, scales, qzeros = weight_of_block(
+        gl.program_id(0),
+        (outputs, qweight, scales, qzeros),
+        (second_outputs, second_qweight, second_scales, second_qzeros),
+        (third_outputs, third_qweight, third_scales, third_qzeros),
+        BLOCK_N,
+    )
     first = split * split_inputs
     last = gl.minimum(first + split_inputs, inputs)
     ahead = ()
@@ -133,6 +122,35 @@ def few_rows(
     m = gl.arange(0, TOKENS, gl.SliceLayout(0, sums.type.layout))
     places = (split * rows + m).to(gl.int64)[None, :] * out_stride + (column + n)[:, None]
     gl.store(out + places, sums, (n < outputs)[:, None] & (m < rows)[None, :])
+
+
+@gluon.jit
+def weight_of_block(block, one, second, third, BLOCK_N: gl.constexpr):
+    """Return the weight that a block multiplies, and where.
+
+    They are the first column of the weight in `out`, the first output of the block, and of the
+    weight its outputs, words, scales and zero points. Each block is of one weight.
+    """
+    outputs, qweight, scales, qzeros = one
+    second_outputs, second_qweight, second_scales, second_qzeros = second
+    third_outputs, third_qweight, third_scales, third_qzeros = third
+    second_block = gl.cdiv(outputs, BLOCK_N)
+    third_block = second_block + gl.cdiv(second_outputs, BLOCK_N)
+    after_second = outputs + second_outputs
+    column, first_block = 0 * block, 0 * block
+    if second_qweight is not None:  # noqa: SIM102 - known when compiled
+        if block >= second_block:
+            first_block, column, outputs = second_block, column + outputs, second_outputs
+            qweight, scales = second_qweight, second_scales
+            if qzeros is not None:
+                qzeros = second_qzeros
+    if third_qweight is not None:  # noqa: SIM102 - known when compiled
+        if block >= third_block:
+            first_block, column, outputs = third_block, after_second, third_outputs
+            qweight, scales = third_qweight, third_scales
+            if qzeros is not None:
+                qzeros = third_qzeros
+    return column, (block - first_block) * BLOCK_N, outputs, qweight, scales, qzeros
 
 
 @gluon.jit

@@ -126,26 +126,28 @@ def _run(argv: list[str] | None) -> int:
     try:
         return app(argv, prog_name="glm4q", standalone_mode=False) or 0
     except Glm4qError as error:
-        return _fail("; ".join([str(error), *getattr(error, "__notes__", ())]))
+        return _fail(str(error), error)
     except TyperException as error:
-        return _fail(error.format_message())
+        return _fail(error.format_message(), error)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output is gone, and nobody reads an error either
         return 1
     except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), error)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        return _fail(NO_MEMORY)
+        return _fail(NO_MEMORY, error)
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, error: BaseException) -> int:
     """Print one line, and return 2: `calc` returns 1 where the model is too big for the card.
 
-    The message is empty where `glm4q` alone has printed its help.
+    The error's notes follow the message: they say what is kept, and how to go on. The message is
+    empty where `glm4q` alone has printed its help.
     """
     if message:
+        line = "; ".join([message, *getattr(error, "__notes__", ())])
         with suppress(OSError):  # the terminal may have gone
-            print(f"glm4q: {' '.join(message.split())}", file=sys.stderr)
+            print(f"glm4q: {' '.join(line.split())}", file=sys.stderr)
     return 2

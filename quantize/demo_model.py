@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from calculator.checkpoint.weight_files import SINGLE
 from calculator.errors import SourceError
 from calculator.extras import require_packages
-from calculator.model.architecture import weights
+from calculator.model.architecture import num_parameters, weights
 from calculator.model.config import ModelConfig
+from glm4q.weights.files import save_tensors
+from quantize.output.target import appearing_whole
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
@@ -46,18 +47,23 @@ GGUF_LAYER_NAMES = {
 }
 
 
-def write_demo_model(directory: Path) -> None:
-    """Write the demo model as bf16 safetensors with tokenizer.json and its chat template."""
+def write_demo_model(output: Path, *, overwrite: bool = False) -> None:
+    """Write the demo model as bf16 safetensors with tokenizer.json and its chat template.
+
+    Raises OptionError where the output is there already, CheckpointError where the disk is full.
+    """
     require_packages("the demo model", "gguf", PACKAGE)
     from gguf import GGUFReader
 
-    reader = GGUFReader(find_gguf())
+    gguf = find_gguf()
+    reader = GGUFReader(gguf)
     config = read_config(reader)
-    directory.mkdir(parents=True, exist_ok=True)
-    save_file(dict(_tensors(reader, config)), directory / SINGLE, metadata={"format": "pt"})
-    read_tokenizer(reader).save(str(directory / "tokenizer.json"))
-    _write_json(directory / "tokenizer_config.json", _tokenizer_config(reader))
-    _write_json(directory / "config.json", {**config.to_dict(), **_padding(reader)})
+    with appearing_whole(output, overwrite, 2 * num_parameters(config), gguf) as directory:
+        save_tensors(dict(_tensors(reader, config)), directory / SINGLE)
+        tokenizer = read_tokenizer(reader).to_str(pretty=True)
+        (directory / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+        _write_json(directory / "tokenizer_config.json", _tokenizer_config(reader))
+        _write_json(directory / "config.json", {**config.to_dict(), **_padding(reader)})
 
 
 def find_gguf() -> Path:

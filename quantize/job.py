@@ -16,7 +16,13 @@ from calculator.memory.making import CalibrationPass, MemoryEstimate, estimate_m
 from calculator.units import counted, human_bytes
 from quantize.calibrate.samples import Calibration
 from quantize.output.target import Journal, read_journal
-from quantize.pipeline import BATCH, ByShards, CalibrationSettings, quantize_checkpoint
+from quantize.pipeline import (
+    BATCH,
+    ByShards,
+    CalibrationSettings,
+    quantize_checkpoint,
+    refuse_small_disk,
+)
 from quantize.progress import QuantizeProgress, duration
 from quantize.quality.examine import Examination, HeldOut
 from quantize.quality.predictor import ComputeSettings
@@ -148,6 +154,11 @@ class Job:
             self.recipe.formats(self.stored), self.stored.config, samples=samples, tokens=tokens
         )
         return f", then it is healed: {duration(least)} to {duration(most)} on two CPU cores"
+
+    def refuse_small_disk(self) -> None:
+        """Raise CheckpointError where a disk has too little room for the run."""
+        settings = self._calibration_settings(self._batch_and_need[0])
+        refuse_small_disk(self.stored, self.output, self.recipe, settings)
 
     def run(self, progress: QuantizeProgress, *, overwrite: bool) -> None:
         """Write the checkpoint. Raises OptionError, CheckpointError or MemoryFullError."""

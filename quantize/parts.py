@@ -17,11 +17,12 @@ from calculator.model.architecture import Weight
 from calculator.model.config import ModelConfig
 from calculator.model.formats import WeightFormat
 from glm4q.measure.peaks import peak_bytes
+from glm4q.planning.disk import refuse_full_disk
 from quantize.output.checksums import CHECKSUMS, write_checksums
 from quantize.output.companions import write_companions
 from quantize.output.layout import Shard, total_bytes
 from quantize.output.shards import ShardWriter, write_index
-from quantize.output.target import JOURNAL, Journal, Target, refuse_full_disk
+from quantize.output.target import JOURNAL, Journal, Target
 from quantize.output.tensors import NamedTensors
 from quantize.quality.report import JSON_NAME, TEXT_NAME
 

@@ -14,14 +14,15 @@ from calculator.memory.making import CHECKING_PART, calibration_disk_bytes
 from calculator.model.architecture import EMBEDDING, Weight
 from calculator.model.formats import WeightFormat
 from glm4q import __version__
+from glm4q.planning.disk import refuse_full_disk
 from quantize.calibrate.samples import Calibration
 from quantize.calibrate.walk import CalibrationWalk
 from quantize.heal.heal import HealListener, Samples, heal
 from quantize.heal.heal import clean as clean_healing
 from quantize.output.companions import gptq_settings
-from quantize.output.layout import SHARD_BYTES, lay_out, source_header
+from quantize.output.layout import SHARD_BYTES, lay_out, source_header, total_bytes
 from quantize.output.shards import DTYPES
-from quantize.output.target import Target, refuse_full_disk
+from quantize.output.target import Target, partial_directory
 from quantize.output.tensors import NamedTensors, coded, copied, rounded
 from quantize.parts import (
     Finish,
@@ -101,7 +102,6 @@ def quantize_checkpoint(
             )
     formats = recipe.formats(stored)
     supply = by_shards.supply if by_shards else LocalSupply(stored)
-    beside = calibration is not None and calibration.offload is None
     plan = OutputPlan(
         stored,
         formats,
@@ -109,8 +109,7 @@ def quantize_checkpoint(
         stored.config.untied() if recipe.head.is_quantized else stored.config,
         gptq_settings(formats),
         _depends_on(supply, recipe, shard_bytes, calibration),
-        (calibration.disk_bytes(stored) if calibration and beside else 0)
-        + (healing_disk_bytes(formats) if calibration and calibration.heals else 0)
+        _scratch_bytes(stored, formats, calibration)
         + (by_shards.scratch_bytes if by_shards else 0),
         supply,
         by_shards.observe if by_shards else lambda weights: None,
@@ -126,6 +125,36 @@ def quantize_checkpoint(
     write_checkpoint(
         plan, output, make_source, overwrite=overwrite, listener=listener, finish=finish
     )
+
+
+def refuse_small_disk(
+    stored: StoredModel,
+    output: Path,
+    recipe: Recipe,
+    calibration: CalibrationSettings | None = None,
+) -> None:
+    """Raise CheckpointError where a disk has too little room for the run that is to come.
+
+    Bytes that an earlier run has written count as room.
+    """
+    formats, partial = recipe.formats(stored), partial_directory(output)
+    needed = total_bytes(lay_out(stored, formats)) + _scratch_bytes(stored, formats, calibration)
+    there = sum(file.stat().st_size for file in partial.iterdir()) if partial.is_dir() else 0
+    refuse_full_disk(output.parent, output, needed - there)
+    if calibration and calibration.offload and not there:
+        refuse_full_disk(calibration.offload, calibration.offload, calibration.disk_bytes(stored))
+
+
+def _scratch_bytes(
+    stored: StoredModel,
+    formats: Mapping[Weight, WeightFormat],
+    calibration: CalibrationSettings | None,
+) -> int:
+    """Bytes of what a run writes beside the output and deletes."""
+    if calibration is None:
+        return 0
+    states = calibration.disk_bytes(stored) if calibration.offload is None else 0
+    return states + (healing_disk_bytes(formats) if calibration.heals else 0)
 
 
 class RoundedParts:

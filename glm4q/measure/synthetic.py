@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from calculator.checkpoint.stored import StoredModel
@@ -20,7 +19,8 @@ from calculator.json_files import read_json_object
 from calculator.model.architecture import Weight
 from calculator.model.config import ModelConfig
 from calculator.model.formats import PACK_BITS, WeightFormat
-from calculator.units import human_bytes
+from glm4q.planning.disk import refuse_full_disk
+from glm4q.weights.files import save_tensors
 
 SPREAD = 0.02
 """Standard deviation of the weights: activations stay as large as a trained model's."""
@@ -37,14 +37,19 @@ def open_synthetic(
 ) -> StoredModel:
     """Open the checkpoint in that directory, and make it first if it is not there.
 
-    Raises OptionError where the directory holds another one.
+    Raises OptionError where the directory holds another one, and CheckpointError where the disk is
+    full.
     """
     if not directory.exists():
         making = directory.with_name(f".{directory.name}.making")
-        making.mkdir(parents=True, exist_ok=True)
-        _refuse_full_disk(making, formats)
-        _write(making, config, formats)
-        making.rename(directory)
+        shutil.rmtree(making, ignore_errors=True)  # what a run left that was killed
+        refuse_full_disk(making, directory, _file_bytes(formats))
+        try:
+            making.mkdir(parents=True)
+            _write(making, config, formats)
+            making.rename(directory)
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
     stored = StoredModel.open(directory)
     if stored.config != config or stored.formats != dict(formats):
         raise OptionError(f"{directory} holds another model than the one asked for; remove it")
@@ -57,15 +62,10 @@ def has_random_weights(stored: StoredModel) -> bool:
     return file.is_file() and read_json_object(file).get(MARK) is True
 
 
-def _refuse_full_disk(directory: Path, formats: Mapping[Weight, WeightFormat]) -> None:
-    needed = sum(
+def _file_bytes(formats: Mapping[Weight, WeightFormat]) -> int:
+    return sum(
         sum(weight_format.parts(weight).values()) for weight, weight_format in formats.items()
     )
-    free = shutil.disk_usage(directory).free
-    if needed > free:
-        raise OptionError(
-            f"{directory.parent} has {human_bytes(free)} free, and {human_bytes(needed)} are needed"
-        )
 
 
 def _write(directory: Path, config: ModelConfig, formats: Mapping[Weight, WeightFormat]) -> None:
@@ -81,7 +81,7 @@ def _write(directory: Path, config: ModelConfig, formats: Mapping[Weight, Weight
             for weight, weight_format in held.items()
             for name, tensor in _tensors(weight, weight_format)
         }
-        save_file(tensors, directory / file)
+        save_tensors(tensors, directory / file)
         names |= dict.fromkeys(tensors, file)
     (directory / INDEX).write_text(json.dumps({"weight_map": names}))
     settings = {"quant_method": "gptq", "checkpoint_format": "gptq", "sym": True}

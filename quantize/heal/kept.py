@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 from quantize.heal.training import Progress
-from quantize.output.working_directory import save_lasting
+from quantize.output.working_directory import load_lasting, save_lasting
 
 FILE = "healing"
 """The file's name within the unfinished output."""
@@ -28,7 +27,7 @@ def read_progress(directory: Path, device: torch.device) -> Progress | None:
     """Read the state of an earlier run; None where there is none."""
     if not (directory / FILE).is_file():
         return None
-    tensors = load_file(directory / FILE)
+    tensors = load_lasting(directory / FILE)
     step, *checks = tensors.pop("numbers").tolist()
     parts = len(tensors) // len(GROUPS)
     groups = {

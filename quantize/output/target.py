@@ -16,7 +16,7 @@ from typing import Any
 
 from calculator.errors import CheckpointError, ConfigError, OptionError
 from calculator.json_files import read_json_object
-from calculator.units import human_bytes
+from glm4q.planning.disk import refuse_full_disk, refuse_unwritable
 from quantize.output.working_directory import locked
 
 JOURNAL = "progress.json"
@@ -162,13 +162,28 @@ def appearing_whole(
 ) -> Iterator[Path]:
     """Make a hidden directory that takes the name `output` at the end, or disappears."""
     refuse_output(output, overwrite, source)
-    output.parent.mkdir(parents=True, exist_ok=True)
     refuse_full_disk(output.parent, output, needed_bytes)
-    directory = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
+    with hidden_directory(output) as directory:
         yield directory
         directory.chmod(0o777 & ~_umask())  # mkdtemp makes it private
         replace(directory, output)
+
+
+@contextmanager
+def hidden_directory(output: Path) -> Iterator[Path]:
+    """Make a directory beside the output, which is deleted at the end.
+
+    Raises CheckpointError where a write fails: it names the output, and no file that is gone.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    directory = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    try:
+        yield directory
+    except OSError as error:
+        place = error.filename
+        if place is None or Path(place).is_relative_to(directory):
+            place = output
+        raise CheckpointError(f"{place}: {error.strerror}") from None
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -181,23 +196,7 @@ def refuse_output(output: Path, overwrite: bool, source: Path) -> None:
         raise OptionError(f"output {output} exists already; --overwrite replaces it")
     if output.exists() and not (output / "config.json").is_file():
         raise OptionError(f"output {output} is not a checkpoint, so it is not overwritten")
-    refuse_unwritable(output)
-
-
-def refuse_unwritable(output: Path) -> None:
-    """Raise OptionError where nothing can be written beside an output."""
-    parent = next(each for each in (output.parent, *output.parent.parents) if each.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise OptionError(f"output {output} cannot be made: {parent} cannot be written to")
-
-
-def refuse_full_disk(directory: Path, output: Path, needed_bytes: int) -> None:
-    """Raise CheckpointError where the disk of `directory` has less room than is needed."""
-    free = shutil.disk_usage(directory).free
-    if free < needed_bytes:
-        raise CheckpointError(
-            f"{output} needs {human_bytes(needed_bytes)} of disk, and {human_bytes(free)} are free"
-        )
+    refuse_unwritable(output.parent, f"output {output}")
 
 
 def replace(new: Path, output: Path) -> None:

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
-from calculator.errors import OptionError
+from calculator.errors import CheckpointError, OptionError
+from glm4q.weights.files import save_tensors
 
 
 @contextmanager
@@ -36,7 +38,17 @@ def locked(directory: Path, product: str) -> Iterator[int]:
 def save_lasting(tensors: Mapping[str, Tensor], file: Path) -> None:
     """Write tensors to a file that appears when all of them are on the disk."""
     fresh = file.with_name("new")
-    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, fresh)
+    save_tensors({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, fresh)
     with fresh.open("rb") as stream:
         os.fsync(stream.fileno())
     os.replace(fresh, file)
+
+
+def load_lasting(file: Path) -> dict[str, Tensor]:
+    """Read what `save_lasting` wrote. Raises CheckpointError where it is damaged."""
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{file} cannot be read ({error}); delete {file.parent} to begin anew"
+        ) from None

@@ -139,6 +139,8 @@ class Predictor:
         for x in self.states:
             self._ends.model.norm(x, self._workspace.step(x.shape[1]), x)
         if self.stored.config.tie_word_embeddings:
+            if self._ends.model.embed_tokens.weight.is_meta:  # states that another run began with
+                self._load(EMBEDDING)
             tie_head(self._ends, self._weight(EMBEDDING), self._kernels)
         else:
             self._load(HEAD)

@@ -6,12 +6,11 @@ text's hidden states go through it, and their numbers after each layer are kept 
 
 from pathlib import Path
 
-from safetensors.torch import load_file
 from torch import Tensor
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.model.architecture import EMBEDDING, Weight
-from quantize.output.working_directory import save_lasting
+from quantize.output.working_directory import load_lasting, save_lasting
 from quantize.quality.predictor import ComputeSettings, Predictor, Windows
 
 
@@ -46,7 +45,7 @@ class SourceRecord:
 
     def read(self, layer: int) -> list[Tensor]:
         """The hidden states before a layer, for each window."""
-        kept = load_file(self._file(layer))
+        kept = load_lasting(self._file(layer))
         return [kept[str(number)].to(self._how.device) for number in range(len(kept))]
 
     def predictor(self) -> Predictor:
@@ -79,9 +78,3 @@ class _RecordedPredictor(Predictor):
     def advance(self, layer: int) -> None:
         """Read the states after a layer."""
         self.states = self._record.read(layer + 1)
-
-    def finish(self) -> None:
-        """Norm the states, and load the head."""
-        if self.stored.config.tie_word_embeddings:
-            self._load(EMBEDDING)
-        super().finish()

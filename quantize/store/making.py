@@ -12,15 +12,15 @@ from calculator.cards.card import find_machine_card
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import CheckpointError
 from calculator.memory.making_cost import CardRates, making_cost
-from calculator.units import human_bytes
 from glm4q.kernels.choose import candidates
 from glm4q.planning.devices import choose_device, choose_dtype
+from glm4q.planning.disk import refuse_full_disk
 from glm4q.planning.named_model import ModelRequest
 from quantize.calibrate.samples import Calibration, read_calibration
 from quantize.job import Job
 from quantize.output.checksums import CHECKSUMS, write_checksums
 from quantize.output.layout import lay_out, total_bytes
-from quantize.output.target import partial_directory, refuse_full_disk
+from quantize.output.target import partial_directory
 from quantize.parts import parts_of
 from quantize.pipeline import ByShards
 from quantize.progress import QuantizeProgress
@@ -236,10 +236,3 @@ def about_quick() -> str:
         "--quick rounds to nearest without samples, which loses more: on the demo model the "
         "perplexity of INT4 rises by 24 % instead of 4 % (benchmarks/RESULTS.md)"
     )
-
-
-def free_words(directory: Path) -> str:
-    """Return the bytes that are free on the disk of a directory."""
-    place = next(each for each in (directory, *directory.parents) if each.exists())
-    status = os.statvfs(place)
-    return human_bytes(status.f_bavail * status.f_frsize)

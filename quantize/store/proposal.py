@@ -6,9 +6,10 @@ from textwrap import fill
 from calculator.questions.question import Question
 from calculator.report.words import card_words, context_words, variant_words
 from calculator.units import counted, human_bytes, human_duration
+from glm4q.planning.disk import free_bytes
 from quantize.store.choose import Chosen
 from quantize.store.entries import PUBLISHED
-from quantize.store.making import Making, about_quick, free_words
+from quantize.store.making import Making, about_quick
 from quantize.store.wider import wider_widths
 
 BYTES_PER_SECOND = (12.5e6 / 2, 12.5e6)
@@ -81,7 +82,7 @@ def _disk(making: Making) -> str:
         parts.append(f"{human_bytes(costs.states_bytes)} hidden states")
     return (
         f"{human_bytes(costs.disk_bytes)} at most ({', '.join(parts)}) in "
-        f"{making.output.parent}; {free_words(making.output.parent)} are free"
+        f"{making.output.parent}; {human_bytes(free_bytes(making.output.parent))} are free"
     )
 
 

@@ -11,6 +11,7 @@ from calculator.checkpoint.remote import mirror
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import CheckpointError, ConfigError, OptionError
 from calculator.model.architecture import HEAD
+from glm4q.planning.disk import refuse_unwritable
 from quantize.output.working_directory import locked
 from quantize.store.entries import BEGUN, PUBLISHED, Store, delete, source_name
 from quantize.store.fetch import fetch_file
@@ -57,7 +58,7 @@ def opened_source(store: Store, name: str) -> Iterator[Source]:
     SourceError, CheckpointError or ConfigError.
     """
     workshop = store.workshop(name)
-    _refuse_unwritable(store.directory)
+    refuse_unwritable(store.directory, f"store {store.directory}")
     with locked(workshop, f"a checkpoint of {name}"):
         try:
             yield _open(store, name, workshop)
@@ -66,12 +67,6 @@ def opened_source(store: Store, name: str) -> Iterator[Source]:
             notes = {note.name.removesuffix(BEGUN) for note in workshop.glob(f"*{BEGUN}")}
             if not unfinished & notes:
                 delete(workshop)
-
-
-def _refuse_unwritable(directory: Path) -> None:
-    parent = next(each for each in (directory, *directory.parents) if each.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise OptionError(f"store {directory} cannot be made: {parent} cannot be written to")
 
 
 def _open(store: Store, name: str, workshop: Path) -> Source:

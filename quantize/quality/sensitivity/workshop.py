@@ -7,13 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor
 
 from calculator.atomic_write import write_atomically
 from calculator.errors import ConfigError
 from calculator.json_files import read_json_object
-from quantize.output.working_directory import locked, save_lasting
+from quantize.output.working_directory import load_lasting, locked, save_lasting
 
 PROGRESS = "progress.json"
 LARGEST = 1 << 24
@@ -81,7 +80,7 @@ class Workshop:
 
     def states(self, done: int) -> dict[str, Tensor]:
         """Read the states before a layer."""
-        return load_file(self._states(done))
+        return load_lasting(self._states(done))
 
     def remove(self) -> None:
         """Delete the directory: what was measured is kept elsewhere."""

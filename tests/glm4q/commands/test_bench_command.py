@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from calculator.checkpoint.stored import StoredModel
-from calculator.errors import OptionError
+from calculator.errors import CheckpointError
 from calculator.model.formats import BF16, WeightFormat, assign_formats
 from calculator.model.presets import PRESETS
 from calculator.questions.fit import Wish
@@ -209,8 +209,9 @@ def test_synthetic_checkpoint_that_the_disk_cannot_hold(
 ) -> None:
     full = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
-    with pytest.raises(OptionError, match=r"has 1\.0 KiB free, and [\d.]+ [KM]iB are needed"):
+    with pytest.raises(CheckpointError, match=r"made needs [\d.]+ [KM]iB of disk, and 1.0 KiB are"):
         open_synthetic(tmp_path / "made", CONFIG, assign_formats(CONFIG, BF16))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_synthetic_bf16_checkpoint(tmp_path: Path) -> None:

@@ -93,9 +93,12 @@ def test_costs_are_near_the_divergence_of_each_matrix_alone(
     assert {name for _, name in ours[:4]} == {name for _, name in sorted(narrow)[-4:]}
 
 
+@pytest.mark.parametrize("tied", [False, True])
 def test_a_measurement_that_was_cut_off_goes_on_to_the_same_numbers(
-    stored: StoredModel, token_ids: Tensor, tmp_path: Path
+    tied: bool, token_ids: Tensor, tmp_path: Path
 ) -> None:
+    model = tiny.transformers_model(replace(CONFIG, tie_word_embeddings=tied))
+    stored = StoredModel.open(tiny.save_checkpoint(model, tmp_path / "source"))
     whole = _measure(stored, token_ids, tmp_path / "whole")
     seen: list[int] = []
 

@@ -88,7 +88,7 @@ def test_the_screen_on_the_page_is_current(
         for command, answer in block.commands()
         if command == "glm4q chat zai-org/glm-4-9b-chat-hf --gpu 4060 --quick"
     ]
-    monkeypatch.setattr("quantize.store.proposal.free_words", lambda directory: "59.24 GiB")
+    monkeypatch.setattr("quantize.store.proposal.free_bytes", lambda directory: int(59.24 * 2**30))
     name, commit = "zai-org/glm-4-9b-chat-hf", "8c0a1d4e9f37"
     sizes = {file.name: file.stat().st_size for file in glm4.directory.iterdir()}
     files = {file: HubFile(file, size, "0" * 64, None) for file, size in sizes.items()}

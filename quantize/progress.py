@@ -22,6 +22,9 @@ from quantize.parts import PartProgress
 QUALITY_LINES = 4
 """Lines about the healing, and about measuring quality, where there is no terminal."""
 
+WRITING_LINES = 10
+"""Lines about the samples that the source writes, which takes hours, where there is no terminal."""
+
 
 class QuantizeProgress(ExitStack):
     """Shows which part is begun, the error before it, and the time that is left.
@@ -48,6 +51,8 @@ class QuantizeProgress(ExitStack):
         self._task = self._bar.add_task("quantizing", total=None)
         self._fetching: TaskID | None = None
         self._clock = clock
+        self._written = -1
+        """How many of WRITING_LINES the samples' tokens so far make."""
         self._begun: tuple[int, float] | None = None  # the first layer of this run, and its time
 
     def begin(self, progress: PartProgress) -> None:
@@ -74,6 +79,14 @@ class QuantizeProgress(ExitStack):
     def sense(self, done: int, of: int) -> None:
         """Show how far it is measured what each matrix costs."""
         self._show("measuring what matrices cost", "step", done, of)
+
+    def write(self, done: int, of: int) -> None:
+        """Show how many tokens the source has written for its samples."""
+        self._bar.update(self._task, completed=done, total=of, description="the source writes")
+        part = done * WRITING_LINES // of
+        if self._bar.disable and part > self._written:
+            self._print(f"the source writes samples: {done:,} of {of:,} tokens")
+            self._written = part
 
     def _show(self, what: str, unit: str, done: int, of: int) -> None:
         self._bar.update(self._task, completed=done, total=of, description=what)

@@ -125,7 +125,8 @@ def chat(
             print(answer_as_json(llm, conversation, events))
         else:
             _answer(conversation, question, shown)
-        if problem := keeper.save_if_always():
+        # Raises where it cannot be kept: a script that asks its next question has to know.
+        if session is not None and (problem := keeper.save(session)):
             _note(problem)
     return 0
 

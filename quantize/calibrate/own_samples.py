@@ -38,7 +38,7 @@ SEEDS = 1 << 24
 MARK = "MARK"
 
 Listener = Callable[[int, int], None]
-"""Is called after each group with the tokens so far, and all that are wanted."""
+"""Is called before a group and with each of its tokens: the tokens so far, and all wanted."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,16 @@ class OwnSamples:
         try:
             while (tokens := sum(map(len, _documents(groups)))) < wanted:
                 listener(tokens, wanted)
-                groups.append(self._write_group(len(groups)))
+                groups.append(self._write_group(len(groups), _from(tokens, wanted, listener)))
                 self._keep(groups)
                 if len(groups) * GROUP > wanted:  # not even a token a document
                     raise OptionError(f"{self.stored.name} writes nothing from its chat's opening")
+        except BaseException as error:  # Ctrl-C too says how to go on
+            if groups:
+                error.add_note(
+                    f"what the source has written is kept in {self.file}; the same command goes on"
+                )
+            raise
         finally:
             self.__dict__.pop("_model", None)  # quantizing needs its memory
         token_ids = [token for document in _documents(groups) for token in document][:wanted]
@@ -108,7 +114,8 @@ class OwnSamples:
             return None
         return template
 
-    def _write_group(self, number: int) -> list[list[int]]:
+    def _write_group(self, number: int, count: Callable[[int], None]) -> list[list[int]]:
+        """Write some documents. count: is called with their tokens so far, after each step."""
         seeds = [self.seed * SEEDS + number * GROUP + place for place in range(GROUP)]
         template, tokenizer = self._template, self._model.tokenizer
         if template is None:
@@ -120,18 +127,24 @@ class OwnSamples:
             opening, _, _ = template.render([{"role": "user", "content": MARK}]).partition(MARK)
             control = frozenset(tokenizer.control_tokens.values())
             asked = self._continue(
-                [tokenizer.encode_prompt(opening)] * GROUP, seeds, QUESTION_TOKENS, control
+                [tokenizer.encode_prompt(opening)] * GROUP, seeds, QUESTION_TOKENS, control, count
             )
             questions = [tokenizer.decode(token_ids).strip() or "?" for token_ids in asked]
             prompts = [
                 tokenizer.encode_prompt(template.render([{"role": "user", "content": question}]))
                 for question in questions
             ]
-        answers = self._continue(prompts, seeds, ANSWER_TOKENS, self._model.stop_token_ids)
+        stop = self._model.stop_token_ids
+        answers = self._continue(prompts, seeds, ANSWER_TOKENS, stop, count)
         return [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
 
     def _continue(
-        self, prompts: list[list[int]], seeds: list[int], tokens: int, stop: frozenset[int]
+        self,
+        prompts: list[list[int]],
+        seeds: list[int],
+        tokens: int,
+        stop: frozenset[int],
+        count: Callable[[int], None],
     ) -> list[list[int]]:
         """Continue each prompt at temperature 1, up to a stop token. Raises NumericError."""
         batch = self._model.rows
@@ -141,6 +154,7 @@ class OwnSamples:
         ]
         while any(answer.finish_reason is None for answer in answers):
             batch.step()
+            count(sum(len(answer.row.token_ids) for answer in answers))
         for answer in answers:
             if isinstance(end := answer.events[-1], End) and end.error is not None:
                 raise end.error
@@ -150,3 +164,8 @@ class OwnSamples:
 def _documents(groups: list[list[list[int]]]) -> Iterator[list[int]]:
     for group in groups:
         yield from group
+
+
+def _from(tokens: int, wanted: int, listener: Listener) -> Callable[[int], None]:
+    """Return what tells the listener of tokens that come after so many."""
+    return lambda more: listener(min(tokens + more, wanted), wanted)

@@ -111,7 +111,8 @@ def quantize(
     typer.echo(job.plan())  # raises where memory lacks
     if job.calibration:
         job.refuse_small_disk()  # before the source writes its samples for hours
-        job = replace(job, calibration=texts.calibration)
+        with _interrupts_named():
+            job = replace(job, calibration=texts.calibration)
     with _interrupts_named(), QuantizeProgress() as progress:
         job.run(progress, overwrite=overwrite)
     texts.clean()

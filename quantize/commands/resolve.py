@@ -54,16 +54,22 @@ def _agree(making: Making, chosen: Chosen | None, *, yes: bool) -> None:
 @contextmanager
 def _interrupts_named(making: Making) -> Iterator[None]:
     """Say what an interrupted run leaves, and how to go on; an error's own notes have it too."""
-    how = f"what has come is kept in {making.source.workshop}; the same command goes on"
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        _say(f"glm4q: {making.origin.name} is not finished; {how}")
+        _say(f"glm4q: {making.origin.name} is not finished; {_kept(making) or 'nothing is kept'}")
         raise
     except (Glm4qError, OSError) as error:
-        if not getattr(error, "__notes__", None):
+        if not getattr(error, "__notes__", None) and (how := _kept(making)):
             error.add_note(how)
         raise
+
+
+def _kept(making: Making) -> str | None:
+    """Say what is kept of an entry that was begun; None where nothing is."""
+    if not making.is_begun:
+        return None
+    return f"what has come is kept in {making.source.workshop}; the same command goes on"
 
 
 def _say(text: str) -> None:

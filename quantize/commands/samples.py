@@ -5,7 +5,6 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-import typer
 
 from calculator.checkpoint.stored import StoredModel
 from glm4q import __version__
@@ -13,6 +12,7 @@ from glm4q.planning.devices import choose_device
 from quantize.calibrate.own_samples import SELF, OwnSamples
 from quantize.calibrate.samples import Calibration, read_calibration
 from quantize.parts import file_stamps
+from quantize.progress import QuantizeProgress
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class AskedSamples:
     def calibration(self) -> Calibration:
         """The samples, read or written by the source, which takes long. Raises Glm4qError."""
         if self._own is not None:
-            return self._own.read(self.samples, self.length, _tell)
+            with QuantizeProgress() as progress:
+                return self._own.read(self.samples, self.length, progress.write)
         return read_calibration(
             self.file, self.stored, samples=self.samples, length=self.length, seed=self.seed
         )
@@ -70,7 +71,3 @@ class AskedSamples:
         return OwnSamples(
             self.stored, file, facts, self.seed, self.device, self.dtype, self.max_memory
         )
-
-
-def _tell(tokens: int, wanted: int) -> None:
-    typer.echo(f"glm4q: the source writes samples: {tokens:,} of {wanted:,} tokens", err=True)

@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -28,6 +30,9 @@ from quantize.export.gguf_metadata import ARCHITECTURES, add_metadata, refuse_un
 from quantize.output.companions import usual_format
 from quantize.output.layout import source_header
 from quantize.output.target import hidden_directory
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
 
 NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 LAYER_NAMES = {
@@ -63,19 +68,30 @@ def export_gguf(stored: StoredModel, output: Path, *, overwrite: bool = False) -
     refuse_full_disk(output.parent, output, sum(each.nbytes for each in planned))
     with hidden_directory(output) as hidden:
         path = hidden / output.name
-        writer = GGUFWriter(path, ARCHITECTURES[stored.config.model_type])
-        add_metadata(writer, stored, usual_format(stored.formats).bits)
-        for each in planned:
-            data = torch.empty(0, dtype=each.dtype).numpy().dtype
-            kind = GGMLQuantizationType[each.kind]
-            writer.add_tensor_info(each.name, each.shape, data, each.nbytes, kind)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        for data in _data(stored):
-            writer.write_tensor_data(data.numpy())
-        writer.close()
+        with _closed(GGUFWriter(path, ARCHITECTURES[stored.config.model_type])) as writer:
+            add_metadata(writer, stored, usual_format(stored.formats).bits)
+            for each in planned:
+                data = torch.empty(0, dtype=each.dtype).numpy().dtype
+                kind = GGMLQuantizationType[each.kind]
+                writer.add_tensor_info(each.name, each.shape, data, each.nbytes, kind)
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_ti_data_to_file()
+            for data in _data(stored):
+                writer.write_tensor_data(data.numpy())
         os.replace(path, output)
+
+
+@contextmanager
+def _closed(writer: "GGUFWriter") -> Iterator["GGUFWriter"]:
+    """Close the file also where a write fails, which closing would report once more."""
+    try:
+        yield writer
+    except BaseException:
+        with suppress(OSError):
+            writer.close()
+        raise
+    writer.close()
 
 
 @dataclass(frozen=True)

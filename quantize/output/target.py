@@ -102,7 +102,7 @@ class Target:
         else:
             shutil.rmtree(self.directory, ignore_errors=True)
         if isinstance(error, OSError):  # a write that fails names no file
-            message = f"{error.filename or self._output}: {error.strerror}"
+            message = f"{error.filename or self._output}: {error.strerror or error}"
             raise _with_notes(CheckpointError(message), error) from None
 
     def _read(self) -> None:
@@ -183,7 +183,9 @@ def hidden_directory(output: Path) -> Iterator[Path]:
         place = error.filename
         if place is None or Path(place).is_relative_to(directory):
             place = output
-        raise CheckpointError(f"{place}: {error.strerror}") from None
+        # numpy says of a full disk only how many numbers were written.
+        reason = error.strerror or f"not all of it could be written ({error}): is the disk full?"
+        raise CheckpointError(f"{place}: {reason}") from None
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

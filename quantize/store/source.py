@@ -62,6 +62,9 @@ def opened_source(store: Store, name: str) -> Iterator[Source]:
     with locked(workshop, f"a checkpoint of {name}"):
         try:
             yield _open(store, name, workshop)
+        except OSError as error:
+            error.filename = error.filename or str(workshop)  # a write that fails names no file
+            raise
         finally:
             unfinished = {origin.name for origin in store.begun()}
             notes = {note.name.removesuffix(BEGUN) for note in workshop.glob(f"*{BEGUN}")}

@@ -1,6 +1,8 @@
 """Kept conversations as a user has them: --session, /save, /load, /branch, glm4q sessions."""
 
+import errno
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,9 +32,9 @@ class Asking:
     def __init__(self, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self._checkpoint, self._capsys = checkpoint, capsys
 
-    def __call__(self, question: str, *options: str) -> tuple[str, str]:
+    def __call__(self, question: str, *options: str, code: int = 0) -> tuple[str, str]:
         arguments = ["chat", str(self._checkpoint), "--prompt", question, *OPTIONS, *options]
-        assert main(arguments) == 0
+        assert main(arguments) == code
         shown = self._capsys.readouterr()
         return shown.out, shown.err
 
@@ -65,6 +67,20 @@ def test_a_kept_cache_that_cannot_be_used_is_one_line(ask: Asking) -> None:
     _, notes = ask("two", "--session", "notes", "--kv", "bf16")
     (line,) = [line for line in notes.splitlines() if "saved cache" in line]
     assert "it comes from a run with --kv int8" in line
+
+
+def test_a_session_that_cannot_be_written_is_an_error_behind_the_answer(
+    ask: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, _ = ask("one")
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("glm4q.chat.sessions.session_file.write_atomically", refuse)
+    shown, notes = ask("one", "--session", "notes", code=2)
+    assert shown == answer
+    assert notes.splitlines()[-1].endswith("notes.json cannot be written: No space left on device")
 
 
 def test_a_damaged_session_is_refused_and_left_alone(

@@ -1,5 +1,6 @@
 """Samples that the source writes itself: seeded, kept for a run that goes on, in its protocol."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,9 +69,9 @@ def test_run_that_was_cut_off_goes_on_to_the_same_samples(
     written: list[int] = []
     write = OwnSamples._write_group
 
-    def counted(self: OwnSamples, number: int) -> list[list[int]]:
+    def counted(self: OwnSamples, number: int, count: Callable[[int], None]) -> list[list[int]]:
         written.append(number)
-        return write(self, number)
+        return write(self, number, count)
 
     monkeypatch.setattr(OwnSamples, "_write_group", counted)
     again = writer(source, file).read(SAMPLES, LENGTH, lambda *each: None)
@@ -109,3 +110,27 @@ def test_what_lacks_memory_is_refused_before_the_source_writes(
     assert not list(tmp_path.iterdir())
     with pytest.raises(OptionError, match=r"writes samples needs .*, and --max-memory is 1.0 MiB"):
         replace(writer(source, tmp_path / "a"), max_memory=1 << 20).read(1, 8, lambda *each: None)
+
+
+def test_an_interrupt_while_the_source_writes_says_what_is_kept(
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write = OwnSamples._write_group
+
+    def interrupted(self: OwnSamples, number: int, count: Callable[[int], None]) -> list[list[int]]:
+        if number:
+            raise KeyboardInterrupt
+        return write(self, number, count)
+
+    monkeypatch.setattr(OwnSamples, "_write_group", interrupted)
+    options = ["--weights", "int4", "--calibration", "self", "--samples", "8", "--length", "64"]
+    options += ["--no-quality", "--dtype", "fp32", "--device", "cpu"]
+    assert main(["quantize", str(source), "-o", str(tmp_path / "made"), *options]) == 130
+    kept = tmp_path / ".made.own-samples"
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"glm4q: stopped; what the source has written is kept in {kept}; the same command goes on"
+    )
+    assert kept.is_file()

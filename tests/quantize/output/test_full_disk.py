@@ -7,7 +7,7 @@ import errno
 import importlib.util
 import resource
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -91,6 +91,22 @@ def test_the_demo_model_asks_for_its_room_and_replaces_nothing_unasked(
     assert main(["demo-model", "-o", str(tmp_path / "demo"), "--overwrite"]) == 2
     assert "is not a checkpoint, so it is not overwritten" in capsys.readouterr().err
     assert (tmp_path / "demo" / "model.safetensors").read_text() == "mine"
+
+
+@pytest.mark.parametrize("target", ["gguf", "compressed-tensors"])
+def test_an_export_that_does_not_fit_leaves_nothing(
+    target: str,
+    quantized_shallow_demo: Callable[[int], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source, output = quantized_shallow_demo(8), tmp_path / "made" / "out"
+    with largest_file(8 * MIB):
+        assert main(["export", str(source), "--to", target, "-o", str(output)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"glm4q: {output}: ")
+    assert line.endswith("File too large" if target != "gguf" else "is the disk full?")
+    assert list(output.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize("asked", ["self", "card"])

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -247,3 +248,14 @@ def test_nothing_is_made_without_consent(store: Store, capsys: pytest.CaptureFix
     assert "without a terminal only --yes makes it" in shown
     assert "1.8 MiB in 12 files" in shown
     assert [*store.directory.iterdir()] == []
+
+
+def test_a_disk_that_is_full_from_the_start_keeps_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = shutil.disk_usage("/")._replace(free=1 << 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    assert main(["pull", NAME, "--quick", "--yes"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(r"glm4q: \S+ needs [\d.]+ MiB of disk, and 1\.0 MiB are free", error)
+    assert list(store.directory.iterdir()) == []

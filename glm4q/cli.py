@@ -1,5 +1,6 @@
 """`glm4q`: the table of commands, and how errors end one. Commands are imported when asked for."""
 
+import errno
 import sys
 from contextlib import suppress
 from typing import Annotated
@@ -15,7 +16,7 @@ from glm4q.commands.process.signals import (
     interrupts_as_before,
     unwind_on_termination,
 )
-from glm4q.commands.process.streams import tolerate_encodings
+from glm4q.commands.process.streams import forget_width_of_nothing, tolerate_encodings
 
 USE, MAKE, CHECK = "Plan and chat", "Make checkpoints", "Measure and check"
 
@@ -80,6 +81,7 @@ EXAMPLES = """Examples:
 Each command explains itself: glm4q chat --help"""
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_MEMORY = (
     "no memory is left, on the device or on the host: another program took it; close that program, "
     "or start anew and let the run be planned for what is left"
@@ -119,6 +121,7 @@ def main(argv: list[str] | None = None) -> int:
         end_at_once_on_interrupt()  # until a command begins: see QuickCommand
         unwind_on_termination()
         tolerate_encodings()
+        forget_width_of_nothing()
         return _run(argv)
 
 
@@ -133,11 +136,19 @@ def _run(argv: list[str] | None) -> int:
         sys.stderr.close()  # the reader of our output is gone, and nobody reads an error either
         return 1
     except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), error)
+        return _fail(_system_words(error), error)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         return _fail(NO_MEMORY, error)
+
+
+def _system_words(error: OSError) -> str:
+    if error.filename:
+        return f"{error.filename}: {error.strerror}"
+    if error.errno in FULL:  # whoever writes a file names it
+        return f"the output cannot be written: {error.strerror}"
+    return error.strerror or str(error)
 
 
 def _fail(message: str, error: BaseException) -> int:

@@ -12,7 +12,7 @@ from calculator.report.sheets import MARKS, Sheet
 
 STYLES = {"fits": "green", "tight": "yellow", "no": "red", "does not fit": "red"}
 MARK_STYLES = {MARKS["tight"]: STYLES["tight"], MARKS["no"]: STYLES["no"]}
-WIDE = 200
+WIDE = 1000
 """Columns of a file or pipe, where nothing should wrap."""
 GAP = 2
 """Spaces between two columns."""

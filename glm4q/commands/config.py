@@ -3,13 +3,12 @@
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from calculator.errors import OptionError
 from glm4q.commands.options.declare import option
 from glm4q.commands.process.config_file import config_path, read_defaults, spellings
 from glm4q.commands.process.lazy import load_command
+from glm4q.terminal.screen.table import table_lines
 
 EXAMPLES = ("glm4q config --command chat", "glm4q config --command serve")
 Command = Annotated[
@@ -24,9 +23,7 @@ def config(context: typer.Context, command: Command = None) -> int:
     if command is not None and command not in commands:
         raise OptionError(f"command must be one of {', '.join(commands)}, not {command}")
     path = config_path()
-    table = Table(box=None, pad_edge=False)
-    for heading in ("option", "value", "from"):
-        table.add_column(heading, overflow="fold")
+    rows = [("option", "value", "from")]
     for name, entry in commands.items():
         params = load_command(name, entry).params
         defaults = read_defaults(path, name, params, commands)
@@ -38,11 +35,11 @@ def config(context: typer.Context, command: Command = None) -> int:
             value = defaults.values[param.name] if is_set else param.default
             source = str(path) if is_set else "default"
             if is_set or value is not None:
-                table.add_row(f"{name} --{names[0]}", _written(value), source)
+                rows.append((f"{name} --{names[0]}", _written(value), source))
             else:
-                table.add_row(f"{name} --{names[0]}", "", "not set")
-    if table.row_count:
-        Console(highlight=False, markup=False).print(table)
+                rows.append((f"{name} --{names[0]}", "", "not set"))
+    if len(rows) > 1:
+        print(*table_lines(rows), sep="\n")
     if not path.is_file():
         print(f"there is no {path}")
     return 0

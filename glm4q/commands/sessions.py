@@ -3,20 +3,20 @@
 import time
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from calculator.errors import SessionError
 from calculator.units import counted, human_bytes
 from glm4q.chat.sessions.session_file import SavedSession, SessionDirectory
 from glm4q.commands.options import keeping as option
 from glm4q.commands.run.keeping import prefixes_directory, sessions_directory
 from glm4q.decode.prefixes.disk_limit import chain_of, list_blocks
+from glm4q.terminal.screen.table import table_lines
 
 EXAMPLES = (
     "glm4q sessions --remove book --remove notes",
     "glm4q sessions --prefix-store /data/prefixes",
 )
+COLUMNS = ("name", "last used", "messages", "tokens", "cached", "model")
+NUMBERS = (2, 3, 4)
 
 
 def sessions(
@@ -37,21 +37,14 @@ def _list(directory: SessionDirectory, prefixes: Path) -> None:
     if not names:
         print("no conversation is kept; glm4q chat --session NAME and /save NAME keep one")
     else:
-        table = Table(box=None, pad_edge=False)
-        for heading in ("name", "last used", "messages", "tokens", "cached", "model"):
-            table.add_column(heading, justify="right" if heading in NUMBERS else "left")
-        for name in names:
-            table.add_row(*_row(directory, name, prefixes))
-        Console(highlight=False).print(table)
+        rows = [COLUMNS, *(_row(directory, name, prefixes) for name in names)]
+        print(*table_lines(rows, right=NUMBERS), sep="\n")
     blocks = list_blocks(prefixes)
     if blocks:
         print(
             f"{counted(len(blocks), 'block')} of cached prompts, "
             f"{human_bytes(sum(block.nbytes for block in blocks))}, in {prefixes}"
         )
-
-
-NUMBERS = ("messages", "tokens", "cached")
 
 
 def _row(directory: SessionDirectory, name: str, prefixes: Path) -> tuple[str, ...]:

@@ -1,13 +1,13 @@
 """`glm4q list` and `glm4q rm`: what the store holds, and what it need not hold any more."""
 
 import time
-from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
 from calculator.units import human_bytes
 from glm4q.commands.options import store as option
+from glm4q.terminal.screen.table import table_lines
 from quantize.store.entries import PUBLISHED, Entry, Origin, disk_bytes, open_store
 
 EXAMPLES = ("glm4q list --store models", "glm4q rm zai-org--glm-4-9b-chat-hf-int4")
@@ -23,7 +23,7 @@ def list_entries(store: option.Directory = None) -> None:
     if not rows:
         typer.echo(f"{opened.directory} has no entry; glm4q pull makes one")
         return
-    for line in _table([COLUMNS, *rows]):
+    for line in table_lines([COLUMNS, *rows]):
         typer.echo(line)
 
 
@@ -51,10 +51,3 @@ def _variant(origin: Origin | None) -> str:
         return origin.weights
     head = f", {origin.lm_head} head" if origin.lm_head != "bf16" else ""
     return f"{origin.weights} g{origin.group_size}{head}, {origin.method}"
-
-
-def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield "  ".join(cells).rstrip()

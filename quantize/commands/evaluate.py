@@ -22,7 +22,7 @@ from quantize.quality.evaluate import evaluate as evaluate_models
 from quantize.quality.examine import read_held_out
 from quantize.quality.predictor import ComputeSettings
 
-WIDTH = 160
+WIDTH = 1000
 """Columns of the table in a file or a pipe, so that nothing is cut off."""
 EXAMPLES = (
     "glm4q eval glm-4-9b-chat-int8 glm-4-9b-chat-int4 --against glm-4-9b-chat",
@@ -72,12 +72,12 @@ def _record(result: Evaluation) -> dict[str, Any]:
 
 def _print(results: list[Evaluation]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("checkpoint")
+    table.add_column("checkpoint", overflow="fold")
     titles = ["memory", "of first", "perplexity", "over first"]
     if compared := any(result.divergence for result in results):
         titles += ["KL, nats", "same token"]
     for title in (*titles, "tokens"):
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", overflow="fold")
     first = results[0]
     for result in results:
         cells = [
@@ -92,4 +92,5 @@ def _print(results: list[Evaluation]) -> None:
         elif compared:
             cells += ["", ""]
         table.add_row(*cells, f"{result.tokens:,}")
-    Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH).print(table)
+    width = None if sys.stdout.isatty() else WIDTH
+    Console(highlight=False, markup=False, width=width).print(table)

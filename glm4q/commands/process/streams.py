@@ -23,6 +23,12 @@ def tolerate_encodings() -> None:
         sys.stdin.reconfigure(errors="surrogateescape")
 
 
+def forget_width_of_nothing() -> None:
+    """Take COLUMNS=0 for a width that is not known: rich would print nothing at all."""
+    if os.environ.get("COLUMNS", "").strip() == "0":
+        del os.environ["COLUMNS"]
+
+
 def read_question(prompt: str | None) -> str | None:
     """Join the question of an option and the text on standard input, in this order.
 

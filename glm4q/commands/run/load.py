@@ -4,6 +4,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from rich.text import Text
+
 from calculator.checkpoint.stored import StoredModel
 from calculator.memory.settings import parse_device
 from calculator.options import parse_count, parse_size, parse_tokens
@@ -45,7 +47,7 @@ def load(
     note: Callable[[str], None] = print_note,
 ) -> LLM:
     """Load a checkpoint while the terminal says so, and note if its kernels are slow here."""
-    with ending_at_once_on_interrupt(), Console(file=sys.stderr).status(f"loading {model}"):
+    with ending_at_once_on_interrupt(), Console(file=sys.stderr).status(Text(f"loading {model}")):
         llm = LLM.load(model, **vars(compute), wish=wish, reserve=reserve)
     if slow := slow_note({tensor.device for tensor in llm.model.state_dict().values()}):
         note(slow)

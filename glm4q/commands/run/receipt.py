@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from calculator.questions.fit import Wish
 from calculator.units import counted, human_bytes
@@ -15,7 +16,7 @@ from glm4q.terminal.screen.console import Console
 
 def verify_plan(model: Path, wish: Wish, *, device: str, receipt: Path | None) -> int:
     """Load a checkpoint as wished, and compare what it takes with its plan."""
-    with Console(file=sys.stderr).status(f"loading {model}"):
+    with Console(file=sys.stderr).status(Text(f"loading {model}")):
         llm = LLM.load(model, device=device, wish=wish, reserve=0)
     return show_receipt(llm, receipt)
 
@@ -32,15 +33,15 @@ def show_receipt(llm: LLM, receipt: Path | None) -> int:
 
 def _print(receipt: Receipt) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("term")
-    table.add_column("on")
+    table.add_column("term", overflow="fold")
+    table.add_column("on", overflow="fold")
     for title in ("predicted", "held", "residual"):
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", overflow="fold")
     for line in receipt.lines:
         residual = f"{line.residual:,}" if line.is_true else f"{line.residual:,} !"
         name = f"{line.term} (peak)" if line.is_peak else line.term
         table.add_row(name, line.device, f"{line.predicted:,}", f"{line.held:,}", residual)
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
     console.print(table)
     if receipt.process_bytes is not None:
         console.print(

@@ -171,3 +171,28 @@ def test_nothing_hides_the_cursor() -> None:
         writer.write("some *text*")
     assert "text" in shown.getvalue()
     assert HIDE_CURSOR not in shown.getvalue()
+
+
+def test_a_width_of_nothing_hides_nothing() -> None:
+    """Some shells set COLUMNS=0, with which rich prints no letter."""
+    shown = subprocess.run(
+        [sys.executable, "-m", "glm4q", "calc", "--list-gpus", "4060"],
+        env={**os.environ, "COLUMNS": "0"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "RTX 4060 Ti 16GB" in shown.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_an_output_on_a_full_disk_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "glm4q", "calc", "--list-gpus", "4060"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert ended.returncode == 2
+    assert ended.stderr == "glm4q: the output cannot be written: No space left on device\n"

@@ -71,7 +71,7 @@ def _message(item: Mapping[str, Any]) -> Mapping[str, Any]:
         if not all(isinstance(part, str) for part in parts):
             raise OptionError("must have text alone in the parts of its messages")
         return {**item, "content": "".join(map(str, parts))}
-    if not isinstance(content, str | None):
+    if not isinstance(content, str | None) or (content is None and not item.get("tool_calls")):
         raise OptionError(f"must have text in each message, and one has {content!r:.60}")
     return item
 

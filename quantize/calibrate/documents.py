@@ -82,12 +82,15 @@ def _content(value: Any, place: str) -> str | Conversation | list[int]:
         value = {"messages": value}
     if not isinstance(value, dict):
         raise OptionError(
-            f"{place}, must be a JSON object or a list of messages, not {value!r:.60}"
+            f"{place}, must be a JSON object or a list of messages, not {_json(value)}"
         )
     if isinstance(value.get("text"), str):
         return str(value["text"])
-    ids = value.get("token_ids")
-    if isinstance(ids, list) and all(type(token) is int for token in ids):
+    if "text" in value and len(value) == 1:
+        raise OptionError(f"{place}, must have text as text, not {_json(value['text'])}")
+    if isinstance(ids := value.get("token_ids"), list):
+        if wrong := [token for token in ids if type(token) is not int]:
+            raise OptionError(f"{place}, must have whole numbers as token_ids, not {wrong[0]!r}")
         return ids
     prompt, completion = value.get("prompt"), value.get("completion")
     if isinstance(prompt, str) and isinstance(completion, str):
@@ -96,6 +99,11 @@ def _content(value: Any, place: str) -> str | Conversation | list[int]:
         return read_conversation(value)
     except OptionError as error:
         raise OptionError(f"{place}, {error}") from None
+
+
+def _json(value: Any) -> str:
+    """Return a value as its file has it, or the beginning of it."""
+    return f"{json.dumps(value, ensure_ascii=False):.60}"
 
 
 def _is_messages(value: Any) -> bool:

@@ -20,7 +20,7 @@ KINDS: Mapping[type, str] = {
     int: "a whole number",
     float: "a number",
     str: "text or a number",
-    Path: "text",
+    Path: "text that is not empty",
 }
 
 SHARED = ("store",)
@@ -121,7 +121,7 @@ def _read(kind: type, value: Any, place: str) -> Any:
         int: isinstance(value, int) and not isinstance(value, bool),
         float: isinstance(value, int | float) and not isinstance(value, bool),
         str: isinstance(value, str | int | float) and not isinstance(value, bool),
-        Path: isinstance(value, str),
+        Path: isinstance(value, str) and value != "",
     }[kind]
     if not fits:
         raise OptionError(f"{place} must be {KINDS[kind]}, not {value!r}")

@@ -123,6 +123,8 @@ class WordReader:
         kind = param.type_descriptor.annotation
         self._is_list = param.type_descriptor.is_list
         self._kind: type = kind.__args__[0] if self._is_list else kind
+        self._is_name = self._kind is Path or param.param_type_name == "argument"
+        """Whether it names a file, a directory or a model."""
         info = param.type_descriptor.parameter_info
         self._least, self._most = info.min, info.max
         if self._kind not in (str, int, float, bool, Path):
@@ -137,6 +139,8 @@ class WordReader:
         return self._read(value, ctx)
 
     def _read(self, word: Any, ctx: Any) -> Any:
+        if word == "" and self._is_name:  # an unset variable of a shell; Path("") is "."
+            raise self._refusal("it is empty", ctx)
         if isinstance(word, self._kind):
             value = word
         else:

@@ -114,12 +114,15 @@ def test_the_list_of_commands_imports_none_of_them() -> None:
         ("bench --layers 0", "Invalid value for '--layers': 0 is below the least, 1"),
         ("verify", "Missing argument 'CKPT'."),
         ("eval one --loud", "No such option: --loud"),
+        ("list --store ''", "Invalid value for '--store': it is empty"),
+        ("chat ''", "Invalid value for 'model': it is empty"),
+        ("eval one '' --text t", "Invalid value for 'checkpoints': it is empty"),
     ],
 )
 def test_a_wrong_command_line_is_one_line(
     arguments: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(arguments.split()) == 2
+    assert main(shlex.split(arguments)) == 2
     assert capsys.readouterr() == ("", f"glm4q: {message}\n")
 
 

@@ -75,6 +75,10 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
         ("a.jsonl", '{"messages": "hi"}', "line 1, must have a list of objects as messages"),
         ("a.jsonl", '{"messages": [{"content": "hi"}]}', "line 1, must have a role"),
         ("a.jsonl", '{"messages": [{"role": "user", "content": 7}]}', "line 1, must have text"),
+        ("a.jsonl", '{"messages": [{"role": "user"}]}', "must have text in each message, and one"),
+        ("a.jsonl", '{"text": null}', "line 1, must have text as text, not null"),
+        ("a.jsonl", '{"token_ids": [1, 2.5]}', "must have whole numbers as token_ids, not 2.5"),
+        ("a.jsonl", "null", "line 1, must be a JSON object or a list of messages, not null"),
         (
             "a.jsonl",
             '{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}',
@@ -84,7 +88,6 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
         ("a.jsonl", '{"conversations": [{"from": "human"}]}', "line 1, must have a text as value"),
         ("a.jsonl", '{"instruction": 1, "output": "a"}', "line 1, must have text as instruction"),
         ("a.jsonl", '{"messages": [], "tools": "{"}', "line 1, must have JSON as tools"),
-        ("a.jsonl", '{"token_ids": [1, 2.5]}', "line 1, must have messages"),
     ],
 )
 def test_what_is_not_understood_is_refused_by_file_and_line(

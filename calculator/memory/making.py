@@ -32,6 +32,8 @@ STAGE_LINEARS = (
 """Linears of a layer that share an input, in the order in which they are calibrated."""
 WITH_SUMS_OF_ONE_WEIGHT = ("self_attn.o_proj", "mlp.down_proj")
 """Linears whose output joins the residual stream: sums over tokens are those of this one weight."""
+WITH_HEAD_ERRORS = ("gptq", "auto")
+"""Methods by which the rows of q_proj and k_proj make up for each other's errors."""
 CHECKING_PART = 4
 """One sample in four checks how far the others are to be trusted, before it calibrates too. With
 method auto it chooses between methods, and calibrates none."""
@@ -102,10 +104,12 @@ def _calibrating(
         for weight in layer
         if weight.role == "linear"
     }
-    fullest = max(
-        (_stage_terms([linears[name] for name in stage], how.method) for stage in STAGE_LINEARS),
-        key=lambda terms: sum(terms.values()),
-    )
+    stages = [
+        _stage_terms([linears[name] for name in stage], how.method) for stage in STAGE_LINEARS
+    ]
+    if how.method in WITH_HEAD_ERRORS:
+        stages[0] |= _head_terms(config, how.tokens)
+    fullest = max(stages, key=lambda terms: sum(terms.values()))
     size = how.number_bytes
     workspace = _workspace(config, how.batch, how.tokens, size, 0)
     kept = how.batch * how.tokens * config.num_key_value_heads * config.head_dim * 2 * 4
@@ -207,6 +211,18 @@ def _stage_terms(linears: list[Weight], method: str) -> dict[str, int]:
         "the stage's weights in float32": 4 * sum(weight.numel for weight in linears) * 3 * copies,
         "a weight's target and trial": 4 * 3 * outputs * inputs,
         "rows being rounded": 4 * 8 * min(ROWS, outputs) * inputs,
+    }
+
+
+def _head_terms(config: ModelConfig, tokens: int) -> dict[str, int]:
+    """What it takes to measure errors in queries and keys, and to round the rows of their heads."""
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    outputs = (heads + kv_heads) * config.head_dim
+    return {
+        "attention's errors": 4 * outputs * config.head_dim
+        + 4 * tokens * (12 * outputs + 2 * config.hidden_size)
+        + 4 * 6 * (heads // kv_heads) * tokens**2,
+        "rows of heads": 4 * 2 * outputs * config.hidden_size,
     }
 
 

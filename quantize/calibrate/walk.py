@@ -15,7 +15,7 @@ from torch import Tensor
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import CheckpointError
-from calculator.memory.making import CHECKING_PART
+from calculator.memory.making import CHECKING_PART, WITH_HEAD_ERRORS
 from calculator.model.architecture import EMBEDDING
 from calculator.model.architecture import weights as inventory
 from calculator.model.formats import WeightFormat
@@ -25,7 +25,9 @@ from glm4q.model.linear import Linear as DenseLinear
 from glm4q.model.loader import load_layer
 from glm4q.weights.checkpoint import read_weight
 from quantize.calibrate.activations import Activations
+from quantize.calibrate.attention_errors import AttentionErrors, is_measured
 from quantize.calibrate.passes import pass_workspace
+from quantize.calibrate.rotation import Rotation
 from quantize.calibrate.stages import STAGES, Stage
 from quantize.calibrate.stream import Stream, states_path
 from quantize.methods.choice import CHECKED, Linear, QuantizedStage, quantize_stage
@@ -88,6 +90,7 @@ class CalibrationWalk:
         }
         none = range(samples, samples)
         self._checking = checking_samples(samples) if method in CHECKED else none
+        self._rotation = Rotation.of_positions(stored.config, tokens, device)
         # A batch either calibrates or checks, as a whole.
         self._batches = [
             (start, min(start + batch, end))
@@ -139,7 +142,8 @@ class CalibrationWalk:
                 for name, module in zip(STREAMS, modules, strict=True)
             )
             for place, stage in enumerate(STAGES):
-                seen, unseen = self._moments(place, ahead, behind)
+                errors = self._attention_errors(place)
+                seen, unseen = self._moments(place, ahead, behind, errors, layer)
                 prefix = f"model.layers.{layer}."
                 for sums in (seen, unseen):
                     _refuse_infinite(sums, f"{prefix}{stage.linears[0]}")
@@ -161,7 +165,20 @@ class CalibrationWalk:
             directory=self._directory,
         )
 
-    def _moments(self, place: int, ahead: Stream, behind: Stream) -> tuple[Moments, Moments | None]:
+    def _attention_errors(self, place: int) -> AttentionErrors | None:
+        """What is measured at the stage of q_proj and k_proj, by methods that make use of it."""
+        if self._method not in WITH_HEAD_ERRORS or "self_attn.q_proj" not in STAGES[place].linears:
+            return None
+        return AttentionErrors.zeros(self._stored.config, self._rotation)
+
+    def _moments(
+        self,
+        place: int,
+        ahead: Stream,
+        behind: Stream,
+        errors: AttentionErrors | None,
+        layer: int,
+    ) -> tuple[Moments, Moments | None]:
         """Take both streams a stage further, and sum over calibrating and over checking samples."""
         stage = STAGES[place]
         linear = ahead.module.get_submodule(stage.linears[0])
@@ -183,7 +200,26 @@ class CalibrationWalk:
             if stage.adds_to_stream:
                 lack = self._lack(linear, feed - feed_quantized, x - x_quantized)
             sums.add(feed.flatten(0, 1), feed_quantized.flatten(0, 1), lack)
+            if errors is not None:
+                self._add_errors(errors, behind.module, layer, start, x_quantized, feed_quantized)
+        if errors is not None:
+            kinds[0].head_errors = dict(errors.sums)
         return kinds[0], kinds[1] if len(kinds) == 2 else None
+
+    def _add_errors(
+        self,
+        errors: AttentionErrors,
+        module: DecoderLayer,
+        layer: int,
+        start: int,
+        x: Tensor,
+        feed: Tensor,
+    ) -> None:
+        """Measure the samples of a batch, [B, T, C] each, that are to be measured."""
+        samples = len(self._token_ids)
+        for place, (stream, normed) in enumerate(zip(x, feed, strict=True)):
+            if is_measured(start + place, samples):
+                errors.add(module, stream, normed, seed=layer * samples + start + place)
 
     def _lack(self, linear: DenseLinear, change: Tensor, lead: Tensor) -> Tensor:
         """What a linear's output lacks where its input lacks `change` and the stream `lead`."""

@@ -12,37 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from calculator.model.config import ModelConfig
-from quantize.calibrate.passes import pass_workspace, ready_step
+from quantize.calibrate.rotation import Rotation
 
 Tensors = Mapping[str, Tensor]
 """A layer's tensors by their names within it. A linear's weight is [K, N], inputs first, as GPTQ
 lays it out."""
 Outputs = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Rotation:
-    """Cosines and sines of the angles by which positions rotate pairs, float32 [T, pairs] each."""
-
-    cos: Tensor
-    sin: Tensor
-
-    @classmethod
-    def of_positions(cls, config: ModelConfig, tokens: int, device: torch.device) -> "Rotation":
-        """Compute the angles of the positions 0 to `tokens` as the runtime does."""
-        workspace = pass_workspace(
-            config, batch=1, tokens=tokens, dtype=torch.float32, device=device
-        )
-        cos, sin = ready_step(config, workspace, tokens, 1)["rotation"].clone().unbind(0)
-        return cls(cos.view(tokens, -1), sin.view(tokens, -1))
-
-    def rotate(self, heads: Tensor) -> Tensor:
-        """Rotate the first dimensions of heads, [B, H, T, D], in float32."""
-        size = 2 * self.cos.shape[-1]
-        even, odd = heads[..., 0:size:2].float(), heads[..., 1:size:2].float()
-        pairs = (even * self.cos - odd * self.sin, odd * self.cos + even * self.sin)
-        rotated = torch.stack(pairs, dim=-1).flatten(-2).to(heads.dtype)
-        return torch.cat((rotated, heads[..., size:]), dim=-1)
 
 
 def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

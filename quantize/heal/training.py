@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from calculator.checkpoint.stored import StoredModel
+from quantize.calibrate.rotation import Rotation
 from quantize.heal.divergence import Head
 from quantize.heal.factors import Part, gradients, parts_of, read_part
-from quantize.heal.layer import Rotation, forward
+from quantize.heal.layer import forward
 
 FIRST_DECAY, SECOND_DECAY = 0.9, 0.95
 """How much of the means of gradients and of their squares is kept at a step."""

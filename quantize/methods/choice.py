@@ -1,13 +1,13 @@
 """Quantize the linears of one stage by the method asked for, or by the one that does best."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from calculator.model.formats import WeightFormat
-from quantize.methods import awq, gptq, rtn
+from quantize.methods import awq, gptq, heads, rtn
 from quantize.methods.codes import Codes, split
 from quantize.methods.moments import Moments
 from quantize.methods.shrinkage import UNCHECKED, Shrinkage, choose_shrinkage
@@ -62,10 +62,24 @@ def _gptq(
     # Rows of one format are one matrix: the Hessian is factored, and each input visited, once.
     for weight_format in dict.fromkeys(linear.weight_format for linear in linears.values()):
         names = [name for name, linear in linears.items() if linear.weight_format == weight_format]
-        rows = torch.cat([targets[name] for name in names])
-        joined = gptq.quantize(rows, moments.hessian, weight_format, shrinkage.damping)
-        codes |= zip(names, split(joined, [len(targets[name]) for name in names]), strict=True)
+        factors = gptq.factor(moments.hessian, shrinkage.damping)
+        by_heads = [name for name in names if name in moments.head_errors]
+        if by_heads:
+            rows = torch.cat([targets[name] for name in by_heads])
+            errors = torch.cat([moments.head_errors[name] for name in by_heads])
+            joined = heads.quantize(rows, errors, factors, weight_format)
+            codes |= _by_name(joined, by_heads, targets)
+        others = [name for name in names if name not in by_heads]
+        if others:
+            rows = torch.cat([targets[name] for name in others])
+            joined = gptq.quantize_rows(rows, factors, weight_format)
+            codes |= _by_name(joined, others, targets)
     return QuantizedStage("gptq", codes, _dequantized(codes))
+
+
+def _by_name(joined: Codes, names: list[str], targets: Mapping[str, Tensor]) -> dict[str, Codes]:
+    parts = split(joined, [len(targets[name]) for name in names])
+    return dict(zip(names, parts, strict=True))
 
 
 def _awq(
@@ -116,8 +130,13 @@ def quantize_stage(
             seen.merge(unseen)
         return METHODS[method](linears, seen, norm, shrinkage)
     assert unseen is not None
-    every = [run(linears, seen, norm, shrinkage) for run in METHODS.values()]
-    return min(every, key=lambda stage: _output_error(stage, linears, unseen))
+    # Rows that make up for each other have larger errors, which count less.
+    alone = replace(seen, head_errors={})
+    every = [run(linears, alone, norm, shrinkage) for run in METHODS.values()]
+    best = min(every, key=lambda stage: _output_error(stage, linears, unseen))
+    if best.method == "gptq" and seen.head_errors:
+        return _gptq(linears, seen, norm, shrinkage)
+    return best
 
 
 def _output_error(stage: QuantizedStage, linears: Linears, unseen: Moments) -> float:

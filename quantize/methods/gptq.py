@@ -48,6 +48,11 @@ class Factors:
     order: Tensor
     """int64 [K]: the inputs in the order of rounding."""
 
+    def cpu(self) -> "Factors":
+        """The factors in the host's memory."""
+        tensors = self.damped, self.root, self.sizes, self.order
+        return Factors(*(each.cpu() for each in tensors))
+
 
 def quantize(
     weight: Tensor, hessian: Tensor, weight_format: WeightFormat, damping: float = LEAST_DAMPING
@@ -57,7 +62,11 @@ def quantize(
     damping: the share of the mean diagonal to add to the diagonal. Raises CheckpointError where
     the Hessian cannot be factored at any damping.
     """
-    factors = factor(hessian, damping)
+    return quantize_rows(weight, factor(hessian, damping), weight_format)
+
+
+def quantize_rows(weight: Tensor, factors: Factors, weight_format: WeightFormat) -> Codes:
+    """Codes of rows, [n, K], for inputs whose Hessian is factored."""
     parts = []
     for rows in weight.float().split(ROWS):
         start = rtn.quantize(rows, weight_format, importance=factors.damped.diagonal())

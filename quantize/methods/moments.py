@@ -6,7 +6,7 @@ the quantized weight Q should return of g is then W f + r, and everything that f
 errors follows from g^T g and from what W g lacks, times g: (W (f - g) + r)^T g.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -31,6 +31,9 @@ class Moments:
     """(W (f - g) + r)^T g, [N, K], where one weight W reads the input; then there is no `cross`.
     W has fewer outputs than inputs, so that this costs less."""
     tokens: int = 0
+    head_errors: dict[str, Tensor] = field(default_factory=dict)
+    """What attention makes of errors in a linear's outputs, [heads, D, D], by its name; of q_proj
+    and k_proj where it was measured."""
 
     @classmethod
     def zeros(cls, inputs: int, outputs: int | None, device: torch.device) -> "Moments":

@@ -13,6 +13,7 @@ from calculator.model.architecture import weights
 from calculator.model.config import ModelConfig
 from glm4q.model.loader import load_layer
 from glm4q.weights.checkpoint import read_quantized, read_weight
+from quantize.calibrate import walk
 from quantize.calibrate.passes import attention_without_cache, pass_workspace, ready_step
 from quantize.calibrate.stages import STAGES, leave
 from quantize.output.target import Journal
@@ -101,6 +102,28 @@ def test_reported_error_is_that_of_transformers_own_inputs(source: Path, tmp_pat
     after = read_quantized(StoredModel.open(tmp_path / "out"), weight).dequantize().T.double()
     wrong = (fed[0] @ (after - before).T).square().sum() / (fed[0] @ before.T).square().sum()
     assert report["output_error"] == pytest.approx(float(wrong), rel=1e-3)
+
+
+@pytest.mark.parametrize("source", ["glm"], indirect=True)
+def test_rows_of_a_head_make_up_for_each_other(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With queries and keys alone in INT4, logits are nearer than where rows go by themselves."""
+    stored = StoredModel.open(source)
+    kept = tuple(f"*.{name}_proj" for name in ("v", "o", "gate_up", "down"))
+    recipe = Recipe(INT4, method="gptq", rules=(Rule(kept, replace(INT4, bits=16)),))
+    for name in ("together", "alone"):
+        if name == "alone":
+            monkeypatch.setattr(walk, "is_measured", lambda sample, samples: False)
+        shown = settings(stored, tmp_path)
+        quantize_checkpoint(stored, tmp_path / name, recipe, calibration=shown)
+    windows = Windows(tuple(calibration(stored, tmp_path, seed=1).token_ids), 1)
+    how = ComputeSettings(CPU, torch.float32)
+    made = [StoredModel.open(tmp_path / name) for name in ("together", "alone")]
+    _, together, alone = evaluate(made, windows, how, against=stored)
+    assert together.divergence
+    assert alone.divergence
+    assert together.divergence.kl_divergence < 0.95 * alone.divergence.kl_divergence
 
 
 @pytest.mark.parametrize("source", ["glm"], indirect=True)

@@ -1,0 +1,65 @@
+"""Round the rows of a head one by one, each making up for the errors of those before it.
+
+GPTQ takes each row by itself, and lowers e H e^T. But an error of one output of q_proj or k_proj
+can undo another's: what attention makes of a head's errors E, [D, K], is tr(S E H E^T), where S
+says which errors of the D outputs count together (quantize.calibrate.attention_errors). It is to
+outputs what the Hessian is to inputs, so GPTQ's step along the inputs is taken along the outputs as
+well, as YAQA does with whole matrices (https://arxiv.org/abs/2505.22988). With S = R D R^T, R an
+upper triangle with ones on its diagonal, a row is best rounded when the errors of the rows before
+it times its column of R are added to it. A row of every head is rounded at a time.
+"""
+
+import torch
+from torch import Tensor
+
+from calculator.model.formats import WeightFormat
+from quantize.methods import gptq
+from quantize.methods.codes import Codes, join
+
+DAMPING = 0.1
+"""The share of the mean of its diagonal that is added to that of S."""
+
+
+def quantize(
+    weight: Tensor, errors: Tensor, factors: gptq.Factors, weight_format: WeightFormat
+) -> Codes:
+    """Codes of the rows of some heads.
+
+    weight: float32 [heads * D, K]; errors: S of each head, float32 [heads, D, D].
+    """
+    device, (heads, size) = weight.device, errors.shape[:2]
+    # A GPU would launch its operators anew for each row, so this is the host's work.
+    factors = factors.cpu()
+    order, root = factor(errors.cpu())
+    target = weight.cpu().view(heads, size, -1)
+    target = target.gather(1, order.unsqueeze(-1).expand_as(target))
+    left, parts = target.clone(), []
+    for place in range(size):
+        codes = gptq.quantize_rows(left[:, place], factors, weight_format)
+        parts.append(codes)
+        wrong = target[:, place] - codes.dequantize()
+        after = slice(place + 1, size)
+        left[:, after].baddbmm_(root[:, place, after].unsqueeze(-1), wrong.unsqueeze(1))
+    every = join(parts)  # the first row of each head, then the second of each
+    rows = (order.argsort(1) * heads + torch.arange(heads).unsqueeze(1)).flatten()
+    return Codes(
+        every.codes[rows].to(device),
+        every.scales[rows].to(device),
+        every.zero_points[rows].to(device),
+    )
+
+
+def factor(errors: Tensor) -> tuple[Tensor, Tensor]:
+    """The order in which the rows of each head are rounded, [heads, D], and R in that order.
+
+    Rows whose errors count most go first. Where nothing counts, R is the identity.
+    """
+    mean = errors.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
+    damped = errors / mean.clamp(min=torch.finfo(errors.dtype).tiny)
+    damped.diagonal(dim1=1, dim2=2).add_(DAMPING)
+    order = damped.diagonal(dim1=1, dim2=2).argsort(1, descending=True)
+    back = order.flip(1)
+    rows = damped.gather(1, back.unsqueeze(-1).expand_as(damped))
+    lower = torch.linalg.cholesky(rows.gather(2, back.unsqueeze(1).expand_as(damped)))
+    root = lower.flip(1, 2)
+    return order, root / root.diagonal(dim1=1, dim2=2).unsqueeze(1)

@@ -30,6 +30,8 @@ from quantize.quality.recorded import SourceRecord
 from quantize.quality.report import read_report
 from quantize.recipe import Recipe
 
+UNHEALED = "--heal trains by calibration samples, and method {method} uses none"
+
 
 @dataclass(frozen=True)
 class Job:
@@ -80,9 +82,7 @@ class Job:
         if not self.heals:
             return need
         if self.calibration is None:
-            raise OptionError(
-                f"--heal trains by calibration samples, and method {self.recipe.method} uses none"
-            )
+            raise OptionError(UNHEALED.format(method=self.recipe.method))
         healing = healing_memory(
             self.recipe.formats(self.stored),
             self.stored.config,

@@ -133,7 +133,7 @@ def read_recipe(path: Path) -> Recipe:
     if len(text) > LARGEST_FILE:
         raise OptionError(f"{path} is no recipe: it has more than {LARGEST_FILE:,} bytes")
     try:
-        return _from_toml(tomllib.loads(text.decode()))
+        return _from_toml(tomllib.loads(text.decode("utf-8-sig")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise OptionError(f"{path} is not TOML: {error}") from None
     except OptionError as error:

@@ -172,10 +172,12 @@ def find_gpu(name: str) -> Gpu:
         if known in _by_name():
             return _by_name()[known]
     if re.match(r"\d+ ?x ", wanted):
-        raise OptionError(f"gpu {name!r} names several cards: give one, and their number with gpus")
+        raise OptionError(
+            f"gpu {name!r} names several cards: give one (glm4q calc --gpus plans for several)"
+        )
     nearest = ", ".join(_nearest(wanted))
     raise OptionError(
-        f"no GPU {name!r} is known; the nearest are {nearest} (--list-gpus lists all)"
+        f"no GPU {name!r} is known; the nearest are {nearest} (glm4q calc --list-gpus lists all)"
     )
 
 

@@ -71,6 +71,11 @@ class FillRequest:
             margin=parse_size(asked.margin, "margin"),
             draft_tokens=default_drafts(1),  # as chat has them
         )
+        if config.tie_word_embeddings and self.lm_head not in (None, HEADS[0]):
+            raise OptionError(
+                f"lm head {self.lm_head}: the head of {self.stored.name} is its embedding, which a "
+                "filled card keeps as it is"
+            )
         card = find_card(asked.gpu, asked.vram)
         subject = Subject(self.stored.name, config, self.stored.formats, "headers", None)
         question = Question(subject, settings, card, model=str(self.stored.directory))

@@ -21,7 +21,7 @@ from quantize.by_bitsandbytes import write_by_bitsandbytes
 from quantize.commands import options as option
 from quantize.commands.filling import FillRequest, fill
 from quantize.commands.samples import AskedSamples
-from quantize.job import Job
+from quantize.job import UNHEALED, Job
 from quantize.output.target import refuse_output
 from quantize.progress import QuantizeProgress
 from quantize.quality.examine import HeldOut, read_domains, read_held_out
@@ -65,6 +65,8 @@ def quantize(
     """
     if card.is_named:
         _refuse_other_widths(weights, recipe)
+        if heal and method == "rtn":  # which the job would refuse after all is measured
+            raise OptionError(UNHEALED.format(method=method))
     elif card != option.Card():
         raise OptionError("context, kv, reserve, margin and sensitivity go with --for or --vram")
     details = {"group_size": group_size, "lm_head": lm_head, "method": method}

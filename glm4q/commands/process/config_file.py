@@ -61,7 +61,7 @@ def read_tables(path: Path, commands: Iterable[str]) -> dict[str, Any]:
     import tomllib  # only where there is a file: every command starts here
 
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise OptionError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:

@@ -25,7 +25,7 @@ def _context(capsys: pytest.CaptureFixture[str], *options: str) -> int:
 def test_the_file_sets_defaults_and_an_option_overrides_them(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config.write_text('[calc]\ncontext = "4k"\nweights = "int4"\n')
+    config.write_text('\ufeff[calc]\ncontext = "4k"\nweights = "int4"\n')
     assert _context(capsys) == 4096
     assert _context(capsys, "--context", "2k") == 2048
     config.write_text("[calc]\ncontext = 1024\n")

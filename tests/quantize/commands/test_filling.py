@@ -1,6 +1,7 @@
 """`glm4q quantize --for`: a played card is filled, and every command takes what comes of it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from calculator.questions.question import Question
 from calculator.questions.subject import Subject
 from calculator.questions.widths.sensitivity import read_sensitivity
 from glm4q.cli import main
+from tests import tiny
 from tests.plans import half_way
 from tests.quantize.calibrated import token_file
 
@@ -133,6 +135,7 @@ def test_rtn_goes_by_the_weights_and_a_run_that_is_cut_off_by_what_it_has(
         (["--vram", "1", "--kv", "fp32"], "kv must be one of bf16, int8, k8v4, int4, not fp32"),
         (["--vram", "1", "--sensitivity", "nowhere"], "nowhere cannot be read"),
         (["--vram", HALF, "--max-memory", "100M"], "needs"),
+        (["--vram", HALF, "--method", "rtn", "--heal"], "--heal trains by calibration samples"),
         (["--weights", "int4"], "go with --for or --vram"),
     ],
 )
@@ -150,3 +153,13 @@ def test_what_cannot_be_is_refused_before_anything_is_measured(
     assert message in error
     assert error.count("\n") == 1
     assert not list(tmp_path.glob(".out*"))
+
+
+def test_a_head_that_is_the_embedding_takes_no_width_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny.transformers_model(replace(tiny.BASE, tie_word_embeddings=True))
+    source = tiny.save_checkpoint(model, tmp_path / "source")
+    options = ["--vram", "1", "--lm-head", "int8"]
+    assert main(_command(source, tmp_path / "out", *options)) == 2
+    assert "lm head int8: the head of source is its embedding" in capsys.readouterr().err

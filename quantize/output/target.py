@@ -191,7 +191,9 @@ def hidden_directory(output: Path) -> Iterator[Path]:
 
 
 def refuse_output(output: Path, overwrite: bool, source: Path) -> None:
-    """Raise OptionError where an output must not be written."""
+    """Raise OptionError where an output must not be written, or could not be read again."""
+    if not _is_utf8(output):
+        raise OptionError(f"output {output} is no UTF-8 text, and safetensors opens no such path")
     if output.resolve() == source.resolve():
         raise OptionError(f"output {output} is the source itself")
     if output.exists() and not overwrite:
@@ -199,6 +201,14 @@ def refuse_output(output: Path, overwrite: bool, source: Path) -> None:
     if output.exists() and not (output / "config.json").is_file():
         raise OptionError(f"output {output} is not a checkpoint, so it is not overwritten")
     refuse_unwritable(output.parent, f"output {output}")
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # bytes that Python keeps as lone surrogates
+        return False
+    return True
 
 
 def replace(new: Path, output: Path) -> None:

@@ -4,6 +4,7 @@ finished layers.
 
 import importlib.util
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -147,7 +148,7 @@ def test_a_tokenizer_config_of_more_than_a_mebibyte_is_carried_over(
     assert carried == {"listed": large["listed"], "tokenizer_class": "PreTrainedTokenizerFast"}
 
 
-@pytest.mark.parametrize("existing", ["file", "directory", "unwritable"])
+@pytest.mark.parametrize("existing", ["file", "directory", "unwritable", "bytes"])
 def test_an_output_that_cannot_be_made_is_refused_before_anything_is_read(
     existing: str,
     checkpoint: Path,
@@ -160,6 +161,8 @@ def test_an_output_that_cannot_be_made_is_refused_before_anything_is_read(
         output.write_text("mine")
     elif existing == "directory":
         output.mkdir()
+    elif existing == "bytes":
+        output = tmp_path / os.fsdecode(b"no text \xff")
     else:
         (tmp_path / "file").write_text("")
         output = tmp_path / "file" / "out"
@@ -168,4 +171,4 @@ def test_an_output_that_cannot_be_made_is_refused_before_anything_is_read(
     )
     command = ["quantize", str(checkpoint), "-o", str(output), *options("int4", tmp_path)]
     assert main([*command, "--overwrite"]) == 2
-    assert f"output {output}" in capsys.readouterr().err
+    assert f"output {output}".replace("\udcff", "?") in capsys.readouterr().err

@@ -75,6 +75,8 @@ def chat(
     shown = parse_think(think)
     if dialect is not None:
         find_dialect(dialect)
+    if receipt is not None and not verify:
+        raise OptionError("--receipt goes with --verify, whose comparison it keeps")
     offered = ToolOptions(
         tools or (),
         tool or (),

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from calculator.errors import OptionError
 from glm4q.commands.options.sampling import Sampling
 from glm4q.decode.sampling import SamplingParams
 from glm4q.terminal.settings import with_setting
@@ -21,6 +22,11 @@ def given_settings(options: Sampling, log_probabilities: int | None = None) -> d
     }
     if log_probabilities is not None:
         given["log_probabilities"] = log_probabilities
+    if "" in (options.stop or ()):
+        raise OptionError("--stop must be a string that is not empty")
+    for word in options.logit_bias or ():
+        if "=" not in word:
+            raise OptionError(f"--logit-bias is a token and a number, such as 98=3, not {word!r}")
     if options.logit_bias:
         biased = with_setting(SamplingParams(), "logit_bias", " ".join(options.logit_bias))
         given["logit_bias"] = biased.logit_bias

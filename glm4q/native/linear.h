@@ -45,11 +45,11 @@ inline int segment_inputs(int group, int activation_bits) {
 //   codes   [chunk / 4, R] words of four inputs, or [chunk / 2, R] words of two if they are `wide`, in
 //           the order in which `Layout` unpacks words of the weight. The blocks of a chunk follow one
 //           another, as they are read.
-// and for all chunks:
-//   scales     [segments, R]
-//   sums       [chunks, R], the sums of the numbers that the codes of a chunk stand for
-//   code_sums  [chunks, R], in their place if codes are `wide`: the sums of the codes themselves
-//   crossed    [chunks, R], only of codes that are `wide`: see linear_crossed.inl
+//   scales  [segments of the chunk, R], in the same order
+// and for each row of a chunk, [chunks, M]:
+//   sums       the sums of the numbers that the codes of a chunk stand for
+//   code_sums  in their place if codes are `wide`: the sums of the codes themselves
+//   crossed    only of codes that are `wide`: see linear_crossed.inl
 struct Activations {
     int rows, inputs, segment, segments, chunk, chunks;
     bool wide;
@@ -63,6 +63,16 @@ struct Activations {
     size_t codes_place(int input, int top, int height) const {
         const size_t before = static_cast<size_t>(input / chunk) * chunk * rows;
         return before + static_cast<size_t>(top) * chunk + input % chunk * height;
+    }
+
+    // The place of the block's scales of the segment that begins at `input`.
+    size_t scales_place(int input, int top, int height) const {
+        return codes_place(input, top, height) / segment;
+    }
+
+    // The place of the block's sums of the chunk that begins at `input`.
+    size_t sums_place(int input, int top) const {
+        return static_cast<size_t>(input / chunk) * rows + top;
     }
 };
 

@@ -54,10 +54,8 @@ void quantize_rows(const void* x, Dtype dtype, int bits, const Activations& to, 
             alignas(64) float numbers[CHUNK];
             alignas(64) Code codes[CHUNK];
             const int input = number * to.segment;
-            float* scale = to.scales + static_cast<size_t>(first) * to.segments +
-                           number * height + (row - first);
-            const size_t chunk = static_cast<size_t>(first) * to.chunks +
-                                 input / to.chunk * height + (row - first);
+            float* scale = to.scales + to.scales_place(input, first, height) + (row - first);
+            const size_t chunk = to.sums_place(input, first) + (row - first);
             load_floats(x, dtype, static_cast<size_t>(row) * to.inputs + input, to.segment,
                         numbers);
             const int32_t sum = quantize_segment(numbers, to.segment, MOST_CODE, codes, scale);

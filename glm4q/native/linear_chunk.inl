@@ -94,13 +94,12 @@ inline Chunk chunk_at(const Weight& weight, const Activations& x, int input, int
 template <class Codes, bool UNPACKED>
 inline void meet_block(Chunk& chunk, const Activations& x, int input, int part, int top,
                        int height) {
-    const auto first = static_cast<size_t>(top);
     const int before = part * chunk.segments * chunk.rows;  // rows of words
     chunk.codes = x.codes + x.codes_place(input, top, height) / Codes::PER_STEP +
                   before * Codes::STEPS * height;
-    const int segment = input / x.segment + (Codes::SIXTEEN ? 0 : part * chunk.segments);
-    chunk.x_scales = x.scales + first * x.segments + segment * height;
-    const size_t place = first * x.chunks + static_cast<size_t>(input / x.chunk) * height;
+    const int segment = Codes::SIXTEEN ? 0 : part * chunk.segments;
+    chunk.x_scales = x.scales + x.scales_place(input, top, height) + segment * height;
+    const size_t place = x.sums_place(input, top);
     chunk.x_sums = x.sums + place;
     chunk.x_code_sums = x.code_sums + place;
     for (int row = 0; row < height && Codes::SIXTEEN; row++) {

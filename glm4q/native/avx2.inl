@@ -19,15 +19,17 @@ struct V {
     // So few rows leave registers for their codes: a vector is multiplied as soon as it is unpacked.
     static constexpr int SINGLY_ROWS = 2;
 #ifdef GLM4Q_DOT_PAIRS
+    static constexpr bool WHOLE_MULTIPLES = false;
     static constexpr bool CROSSED = false;  // one instruction multiplies and adds
 #else
+    static constexpr bool WHOLE_MULTIPLES = true;
     static constexpr bool CROSSED = true;
 #endif
     static constexpr int CROSSED_COLUMNS = 2;
     static constexpr int columns(int rows) { return rows > 2 ? 2 : 4; }
     static constexpr int DENSE_ROWS = 3;  // by 4 outputs: 12 of the 16 registers
     static constexpr int HEAD_ROWS = 2;
-    static constexpr int MOST_WIDENING_ROWS = 4;  // each for itself, of a bfloat16 weight
+    static constexpr int MOST_WIDENING_ROWS = 2;  // each for itself, of a bfloat16 weight
     static constexpr int GRAM_ROWS = 4;  // of 3 vectors: 12 of the 16 registers
 
     static __m256i broadcast(int32_t number) { return _mm256_set1_epi32(number); }
@@ -100,6 +102,11 @@ struct V {
     }
     static __m256i sum_nibbles(__m256i sums) {
         return _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
+    }
+    // Multiplies 16-bit sums by the multiple that is in both halves of a word.
+    static __m256i add_multiple(__m256i total, __m256i sums, uint32_t multiple) {
+        const __m256i by = broadcast(static_cast<int32_t>(multiple));
+        return _mm256_add_epi32(total, _mm256_madd_epi16(sums, by));
     }
     // Multiplies nibble by nibble: pairs of whole bytes would saturate.
     static __m256i dot_bytes(__m256i sum, __m256i codes, const uint32_t& x) {

@@ -16,6 +16,7 @@ struct V {
     static constexpr int STREAMS = 16;  // rows of words that few rows of activations meet at once
     static constexpr int CUT_SPAN = 2048;
     static constexpr int SINGLY_ROWS = 0;
+    static constexpr bool WHOLE_MULTIPLES = false;
     static constexpr bool CROSSED = true;
     static constexpr int CROSSED_COLUMNS = 2;
     // Each product broadcasts its activation from memory, so few vectors at once read no more. Sums of

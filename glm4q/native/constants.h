@@ -19,6 +19,7 @@ constexpr int LARGEST_HEAD = 256;  // numbers of a head's vectors: room of buffe
 constexpr int FEW_TOKENS = 8;  // of a step whose tokens have the same bits as if each ran alone
 
 constexpr int SEGMENT = 32;  // inputs that share a scale of 8-bit activations, at most
+constexpr int LARGEST_MULTIPLE = 8192;  // of a chunk's unit: scales of segments of 8-bit codes
 constexpr int LARGEST_INT16 = 32512;  // of activations: with the largest code of a weight, 16 bits
 constexpr int CHUNK = 128;   // inputs that are multiplied before a weight's scale, at most
 constexpr int WORD_BITS = 32;

@@ -1,6 +1,7 @@
 // Products by bfloat16 weights, which are widened in registers. Included by instruction_set.inl.
 
 constexpr int DENSE_AHEAD = 4096;  // numbers between a weight's prefetch and its use
+constexpr int OUTPUTS_AHEAD = 8;
 constexpr int FEW_ROWS = 8;  // whose sums have the same bits as if each row were alone
 
 // Computes the products of four outputs and R rows of activations.
@@ -56,10 +57,11 @@ inline void widen_strip(const uint16_t* const (&four)[4], int first, int count, 
     }
 }
 
-// Requests for the next four outputs, while so many blocks of rows meet these.
+// Requests for four outputs that are met soon, while so many blocks of rows meet these. The next four
+// would come too late where rows are few and inputs are few.
 inline Ahead next_outputs(const uint16_t* weight, int inputs, int blocks) {
     const size_t vectors = static_cast<size_t>((inputs + V::LANES - 1) / V::LANES);
-    return Ahead(weight + static_cast<size_t>(4) * inputs, sizeof(uint16_t) * 4 * inputs,
+    return Ahead(weight + static_cast<size_t>(OUTPUTS_AHEAD) * inputs, sizeof(uint16_t) * 4 * inputs,
                  vectors * blocks);
 }
 

@@ -36,11 +36,13 @@ Activations activations_in(const Weight& weight, int rows, void* scratch) {
     activations.codes = static_cast<uint32_t*>(scratch);
     const size_t words =
         static_cast<size_t>(rows) * weight.inputs * (weight.activation_bits / 8) / 4;
-    activations.scales = reinterpret_cast<float*>(activations.codes + words);
-    activations.sums = activations.scales + static_cast<size_t>(rows) * activations.segments;
-    activations.code_sums = reinterpret_cast<uint32_t*>(activations.sums);
+    activations.multiples = activations.codes + words;
+    activations.scales = reinterpret_cast<float*>(activations.multiples);
+    activations.code_sums =
+        activations.multiples + static_cast<size_t>(rows) * activations.segments;
     activations.crossed =
         activations.code_sums + static_cast<size_t>(rows) * activations.chunks;
+    activations.units = reinterpret_cast<float*>(activations.crossed);
     return activations;
 }
 

@@ -45,19 +45,22 @@ inline int segment_inputs(int group, int activation_bits) {
 //   codes   [chunk / 4, R] words of four inputs, or [chunk / 2, R] words of two if they are `wide`, in
 //           the order in which `Layout` unpacks words of the weight. The blocks of a chunk follow one
 //           another, as they are read.
-//   scales  [segments of the chunk, R], in the same order
-// and for each row of a chunk, [chunks, M]:
-//   sums       the sums of the numbers that the codes of a chunk stand for
-//   code_sums  in their place if codes are `wide`: the sums of the codes themselves
-//   crossed    only of codes that are `wide`: see linear_crossed.inl
+//   scales     [1, R] if codes are `wide`, in the same order: a chunk is one segment
+//   multiples  [segments of the chunk, R] in their place if not: scales as multiples of the chunk's unit,
+//              in the format of `multiple_word`
+// for each row of a chunk, [chunks, M]:
+//   code_sums  the sums of the codes, or of the codes times their multiples
+//   crossed    of codes that are `wide`: see linear_crossed.inl
+//   units      in their place if not
 struct Activations {
     int rows, inputs, segment, segments, chunk, chunks;
     bool wide;
     uint32_t* codes;
     float* scales;
-    float* sums;
+    uint32_t* multiples;
     uint32_t* code_sums;
     uint32_t* crossed;
+    float* units;
 
     // The place of the codes of `input` of the block that begins at row `top` and has `height` rows.
     size_t codes_place(int input, int top, int height) const {
@@ -77,9 +80,10 @@ struct Activations {
 };
 
 inline size_t activations_bytes(int rows, int inputs, int group, int activation_bits) {
+    const bool wide = activation_bits == 16;
     const int scales = inputs / segment_inputs(group, activation_bits);
-    const int sums = inputs / chunk_inputs(group) * (activation_bits / 8);  // `crossed` too
-    return static_cast<size_t>(rows) * (inputs * (activation_bits / 8) + 4 * (scales + sums));
+    const int sums = inputs / chunk_inputs(group) * 2;  // and `crossed` or units
+    return static_cast<size_t>(rows) * (inputs * (1 + wide) + 4 * (scales + sums));
 }
 
 // Blocks of nearly equal numbers of rows, at most `most` each.

@@ -9,8 +9,8 @@ void multiply_span(const Weight& weight, const Activations& x, void* out, Dtype 
     using Sum = Dots<WIDE, Codes::SMALL>;
     alignas(64) float sums[UNPACKED ? SUMS : NEAR_SUMS];
     constexpr bool CUT = CUTS && !UNPACKED;
-    alignas(64) uint32_t partial[CUT && WIDE ? NEAR_SUMS : 1];
-    alignas(64) float products[CUT && !WIDE ? NEAR_SUMS : 1];
+    alignas(64) uint32_t partial[CUT && Sum::WHOLE ? NEAR_SUMS : 1];
+    alignas(64) float products[CUT && !Sum::WHOLE ? NEAR_SUMS : 1];
     alignas(64) uint32_t unpacked[UNPACKED ? UNPACKED_WORDS : 1], crossed[UNPACKED_SPAN];
     alignas(64) float zeros[MOST_SPAN + V::LANES];
     uint8_t book[BOOK_SIZE] = {};
@@ -37,7 +37,8 @@ void multiply_span(const Weight& weight, const Activations& x, void* out, Dtype 
             }
             for (int block = first; block < last; block++) {
                 const int top = blocks.start(block), height = blocks.start(block + 1) - top;
-                meet_block<Codes, UNPACKED>(chunk, x, input, part, top, height);
+                meet_block<Codes, Sum, UNPACKED>(chunk, x, input, part, top, height);
+                if (UNPACKED && WIDE) ask_for_next_block<Codes>(chunk, x.chunk, height);
                 const int place = (top - above) * span;
                 const BlockSums to = {sums + place, partial + place, products + place, span};
                 add_rows<Codes, Sum, UNPACKED>(height, chunk, to, start, stop);

@@ -7,6 +7,14 @@ struct BlockSums {
     uint32_t* partial;
     float* products;
     int span;
+
+    template <class Sum>
+    auto totals() const {
+        if constexpr (Sum::WHOLE)
+            return partial;
+        else
+            return products;
+    }
 };
 
 template <bool WHOLE>
@@ -96,14 +104,14 @@ inline void multiply_segment(const Chunk& chunk, const uint32_t*& words, const u
 }
 
 // Adds products to the sums of outputs from `at` on; the span begins at output `first`.
-template <class Codes, int R, int C, bool WHOLE>
+template <class Codes, class Sum, int R, int C, bool WHOLE>
 inline void add_products(const Chunk& chunk, const typename V::Floats (&products)[R][C], int at,
                          const BlockSums& to, int first, int count) {
     GLM4Q_UNROLL
     for (int c = 0; c < C; c++) {
         const int place = at - first + c * V::LANES;
         const typename V::Floats scale = load_scales<WHOLE>(chunk, at + c * V::LANES, count);
-        if (Codes::SIXTEEN && !chunk.zeros) {
+        if (Sum::WHOLE && !chunk.zeros) {
             GLM4Q_UNROLL
             for (int r = 0; r < R; r++) {
                 float* sums = to.sums + r * to.span + place;
@@ -116,7 +124,7 @@ inline void add_products(const Chunk& chunk, const typename V::Floats (&products
         GLM4Q_UNROLL
         for (int r = 0; r < R; r++) {
             float* sums = to.sums + r * to.span + place;
-            const typename V::Floats less = V::fill(-chunk.template x_sum<Codes>(r));
+            const typename V::Floats less = V::fill(-chunk.x_sums[r]);
             V::store(sums, V::multiply_add(V::multiply_add(zero, less, products[r][c]), scale,
                                            V::load(sums)));
         }
@@ -156,35 +164,50 @@ inline bool multiply_wide(const Chunk& chunk, const uint32_t* words, int count, 
     return true;
 }
 
-// Makes products of 8-bit codes, whose segments have scales of their own: the parts of a chunk leave
-// products to each other. Returns whether the chunk ends.
-template <class Codes, class Sum, bool UNPACKED, int R, int C, bool WHOLE>
-inline bool multiply_narrow(const Chunk& chunk, const uint32_t* words, int count, float* partial,
+// Makes products of 8-bit codes, whose segments have multiples of their own: the parts of a chunk
+// leave totals to each other. Returns whether the chunk ends.
+template <class Codes, class Sum, bool UNPACKED, int R, int C, bool WHOLE, class Number>
+inline bool multiply_narrow(const Chunk& chunk, const uint32_t* words, int count, Number* partial,
                             int span, typename V::Floats (&products)[R][C]) {
     constexpr bool CUT = CUTS && !UNPACKED && R <= WAITING_ROWS;
     const uint32_t* codes = chunk.codes;
+    typename Sum::Total totals[R][C];
     GLM4Q_UNROLL
     for (int r = 0; r < R; r++) {
         GLM4Q_UNROLL
-        for (int c = 0; c < C; c++) products[r][c] = V::zero();
+        for (int c = 0; c < C; c++) {
+            if constexpr (Sum::WHOLE)
+                totals[r][c] = V::broadcast(static_cast<int32_t>(0 - chunk.too_much[r]));
+            else
+                totals[r][c] = V::zero();
+        }
     }
     if constexpr (CUT) {
-        if (!chunk.begins) load_vectors<R, C>(partial, span, products);
+        if (!chunk.begins) load_vectors<R, C>(partial, span, totals);
     }
     for (int segment = 0; segment < chunk.segments; segment++) {
         typename Sum::Sums acc[R][C];
         multiply_segment<Codes, Sum, UNPACKED, R, C, WHOLE, true>(chunk, words, codes, count, acc);
         GLM4Q_UNROLL
         for (int r = 0; r < R; r++) {
-            const typename V::Floats x_scale = V::fill(chunk.x_scales[segment * R + r]);
             GLM4Q_UNROLL
             for (int c = 0; c < C; c++)
-                products[r][c] = V::multiply_add(V::to_floats(Sum::total(acc[r][c])), x_scale,
-                                                 products[r][c]);
+                totals[r][c] = Sum::add_segment(totals[r][c], acc[r][c],
+                                                chunk.x_multiples[segment * R + r]);
         }
     }
     if constexpr (CUT) {
-        if (!chunk.ends) return store_vectors<R, C>(products, partial, span), false;
+        if (!chunk.ends) return store_vectors<R, C>(totals, partial, span), false;
+    }
+    GLM4Q_UNROLL
+    for (int r = 0; r < R; r++) {
+        GLM4Q_UNROLL
+        for (int c = 0; c < C; c++) {
+            products[r][c] = floats_of(totals[r][c]);
+            if (V::WHOLE_MULTIPLES)
+                products[r][c] =
+                    V::multiply_add(products[r][c], V::fill(chunk.x_units[r]), V::zero());
+        }
     }
     return true;
 }
@@ -202,12 +225,12 @@ inline void add_block(const Chunk& chunk, int at, const BlockSums& to, int first
             chunk, words, count, to.partial + place, to.span, products);
     else
         ends = multiply_narrow<Codes, Sum, UNPACKED, R, C, WHOLE>(
-            chunk, words, count, to.products + place, to.span, products);
-    if (ends) add_products<Codes, R, C, WHOLE>(chunk, products, at, to, first, count);
+            chunk, words, count, to.template totals<Sum>() + place, to.span, products);
+    if (ends) add_products<Codes, Sum, R, C, WHOLE>(chunk, products, at, to, first, count);
 }
 
 // Adds the products of an unpacked chunk of 16-bit codes, by half as many multiplications.
-template <class Codes, int R, int C, bool WHOLE>
+template <class Codes, class Sum, int R, int C, bool WHOLE>
 inline void add_crossed_block(const Chunk& chunk, int at, const BlockSums& to, int first,
                               int count) {
     typename V::Ints acc[R][C];
@@ -228,7 +251,7 @@ inline void add_crossed_block(const Chunk& chunk, int at, const BlockSums& to, i
         for (int c = 0; c < C; c++)
             products[r][c] = V::multiply_add(V::to_floats(acc[r][c]), x_scale, V::zero());
     }
-    add_products<Codes, R, C, WHOLE>(chunk, products, at, to, first, count);
+    add_products<Codes, Sum, R, C, WHOLE>(chunk, products, at, to, first, count);
 }
 
 // Adds one block of rows over the outputs `start` to `stop` of a span.
@@ -238,9 +261,9 @@ inline void add_span(const Chunk& chunk, const BlockSums& to, int start, int sto
     if constexpr (crosses<Codes, UNPACKED>()) {
         constexpr int C = V::CROSSED_COLUMNS;
         for (; at + C * V::LANES <= stop; at += C * V::LANES)
-            add_crossed_block<Codes, R, C, true>(chunk, at, to, start, 0);
+            add_crossed_block<Codes, Sum, R, C, true>(chunk, at, to, start, 0);
         for (; at < stop; at += V::LANES)
-            add_crossed_block<Codes, R, 1, false>(chunk, at, to, start,
+            add_crossed_block<Codes, Sum, R, 1, false>(chunk, at, to, start,
                                                      std::min(stop - at, V::LANES));
     } else {
         constexpr int C = V::columns(R);

@@ -35,17 +35,11 @@ struct Chunk {
     const uint32_t* crossed;  // [span], of an unpacked chunk: see linear_crossed.inl
     bool begins, ends;       // which parts of a chunk that is cut these rows are
     const uint32_t* codes;   // of the activations
-    const float* x_scales;   // [segments, R]
-    const float* x_sums;     // [R], of 8-bit codes
-    const uint32_t* x_code_sums;       // [R], of 16-bit codes
-    uint32_t too_much[V::BLOCK_ROWS];  // what whole sums of products of 16-bit codes have too much
-
-    // The sum of the numbers that row r stands for.
-    template <class Codes>
-    float x_sum(int r) const {
-        if (!Codes::SIXTEEN) return x_sums[r];
-        return static_cast<float>(static_cast<int32_t>(x_code_sums[r])) * x_scales[r];
-    }
+    const float* x_scales;         // [R], of 16-bit codes
+    const uint32_t* x_multiples;   // [segments, R], of 8-bit codes
+    const float* x_units;          // [R]
+    float x_sums[V::BLOCK_ROWS];   // of the numbers that a row's codes stand for
+    uint32_t too_much[V::BLOCK_ROWS];  // what whole sums of products have too much
 };
 
 template <class Codes, bool UNPACKED>
@@ -91,22 +85,33 @@ inline Chunk chunk_at(const Weight& weight, const Activations& x, int input, int
 }
 
 // Lets a chunk multiply the `height` rows of activations from `top` on, which are one block.
-template <class Codes, bool UNPACKED>
+template <class Codes, class Sum, bool UNPACKED>
 inline void meet_block(Chunk& chunk, const Activations& x, int input, int part, int top,
                        int height) {
     const int before = part * chunk.segments * chunk.rows;  // rows of words
     chunk.codes = x.codes + x.codes_place(input, top, height) / Codes::PER_STEP +
                   before * Codes::STEPS * height;
-    const int segment = Codes::SIXTEEN ? 0 : part * chunk.segments;
-    chunk.x_scales = x.scales + x.scales_place(input, top, height) + segment * height;
+    const size_t scales = x.scales_place(input, top, height);
+    chunk.x_scales = x.scales + scales;
+    chunk.x_multiples = x.multiples + scales + part * chunk.segments * height;
     const size_t place = x.sums_place(input, top);
-    chunk.x_sums = x.sums + place;
-    chunk.x_code_sums = x.code_sums + place;
-    for (int row = 0; row < height && Codes::SIXTEEN; row++) {
-        chunk.too_much[row] =
-            chunk.zeros ? 0 : static_cast<uint32_t>(Codes::MIDDLE) * chunk.x_code_sums[row];
+    chunk.x_units = x.units + place;
+    for (int row = 0; row < height; row++) {
+        const uint32_t sum = x.code_sums[place + row];
+        chunk.x_sums[row] = static_cast<float>(static_cast<int32_t>(sum)) *
+                            (Codes::SIXTEEN ? chunk.x_scales[row] : chunk.x_units[row]);
+        chunk.too_much[row] = chunk.zeros ? 0 : static_cast<uint32_t>(Codes::MIDDLE) * sum;
         if (crosses<Codes, UNPACKED>()) chunk.too_much[row] += x.crossed[place + row];
     }
+}
+
+// Asks for the codes of the next block of `height` rows, in the first-level cache. Codes of 16 bits
+// would be waited for; for codes of 8 bits the processor's own prefetching measured as fast.
+template <class Codes>
+inline void ask_for_next_block(const Chunk& chunk, int inputs, int height) {
+    const int words = inputs / Codes::PER_STEP * height;
+    for (int word = 0; word < words; word += 16)
+        __builtin_prefetch(chunk.codes + words + word, 0, 3);
 }
 
 // Unpacks the outputs `start` to `stop` of a chunk, and lets it begin there.

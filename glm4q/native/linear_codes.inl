@@ -46,19 +46,42 @@ struct Layout {
     }
 };
 
+// What `Activations` has of a segment's scale, a multiple of the chunk's unit: the scale as a float; or
+// where 16-bit sums of pairs are multiplied by it, the multiple itself for either half.
+inline uint32_t multiple_word(int multiple, float unit) {
+    if (V::WHOLE_MULTIPLES) return static_cast<uint32_t>(multiple) * 0x10001;
+    return bits_of_float(static_cast<float>(multiple) * unit);
+}
+
+inline float multiple_of(uint32_t word) {
+    if (V::WHOLE_MULTIPLES) return static_cast<float>(word & 0xffff);
+    return float_of_bits(word);
+}
+
+inline V::Floats floats_of(V::Floats total) { return total; }
+inline V::Floats floats_of(V::Ints total) { return V::to_floats(total); }
+
 // Sums of products of a segment, one for each lane: how a step is added, and what the sum is. Step 0
 // of the FIRST row of words begins the sum.
+//
+// Sums of a segment are added to a `Total` of the chunk: 8-bit codes by multiples of the chunk's unit. It
+// is a WHOLE number, or a float.
 template <bool WIDE, bool SMALL>
 struct Dots {
+    static constexpr bool WHOLE = false;
     using Sums = typename V::Ints;
+    using Total = typename V::Floats;
     template <bool FIRST>
     static void add(Sums& sums, typename V::Ints codes, int step, const uint32_t& x) {
         sums = V::dot_bytes(FIRST && step == 0 ? V::broadcast(0) : sums, codes, x);
     }
-    static typename V::Ints total(Sums sums) { return sums; }
+    static Total add_segment(Total total, Sums sums, const uint32_t& multiple) {
+        return V::multiply_add(V::to_floats(sums), V::fill(multiple_of(multiple)), total);
+    }
 };
 template <bool SMALL>
 struct Dots<true, SMALL> {
+    static constexpr bool WHOLE = true;
     using Sums = typename V::PairSums;
     static Sums zero() { return V::no_pairs(); }
     template <bool FIRST>
@@ -70,12 +93,21 @@ struct Dots<true, SMALL> {
 };
 template <>
 struct Dots<false, true> {
+    static constexpr bool WHOLE = V::WHOLE_MULTIPLES;
     using Sums = typename V::Ints;
+    using Total = std::conditional_t<WHOLE, typename V::Ints, typename V::Floats>;
     template <bool FIRST>
     static void add(Sums& sums, typename V::Ints codes, int step, const uint32_t& x) {
         sums = FIRST && step == 0 ? V::first_nibbles(codes, x) : V::dot_nibbles(sums, codes, x);
     }
-    static typename V::Ints total(Sums sums) { return V::sum_nibbles(sums); }
+    template <class Vectors = V>
+    static Total add_segment(Total total, Sums sums, const uint32_t& multiple) {
+        if constexpr (WHOLE)
+            return Vectors::add_multiple(total, sums, multiple);
+        else
+            return Vectors::multiply_add(Vectors::to_floats(sums),
+                                         Vectors::fill(multiple_of(multiple)), total);
+    }
 };
 
 template <int BITS>

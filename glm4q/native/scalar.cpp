@@ -23,6 +23,7 @@ struct V {
     static constexpr int STREAMS = 32;  // chunks are met whole
     static constexpr int CUT_SPAN = 0;
     static constexpr int SINGLY_ROWS = 0;
+    static constexpr bool WHOLE_MULTIPLES = false;
     static constexpr bool CROSSED = false;
     static constexpr int CROSSED_COLUMNS = 0;
     static constexpr int columns(int) { return 2; }

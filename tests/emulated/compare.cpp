@@ -58,11 +58,12 @@ Floats product(const InstructionSet& set, const Weight& weight, const Floats& x,
     const int segment = segment_inputs(group, codes_bits), chunk = chunk_inputs(group);
     std::vector<uint32_t> scratch(activations_bytes(rows, INPUTS, group, codes_bits) / 4);
     Activations codes = {rows,  INPUTS, segment, INPUTS / segment, chunk, INPUTS / chunk,
-                         codes_bits == 16, scratch.data(), nullptr, nullptr, nullptr, nullptr};
-    codes.scales = reinterpret_cast<float*>(codes.codes + rows * INPUTS * (codes_bits / 8) / 4);
-    codes.sums = codes.scales + rows * codes.segments;
-    codes.code_sums = reinterpret_cast<uint32_t*>(codes.sums);
+                         codes_bits == 16, scratch.data(), nullptr, nullptr, nullptr, nullptr, nullptr};
+    codes.multiples = codes.codes + rows * INPUTS * (codes_bits / 8) / 4;
+    codes.scales = reinterpret_cast<float*>(codes.multiples);
+    codes.code_sums = codes.multiples + rows * codes.segments;
     codes.crossed = codes.code_sums + rows * codes.chunks;
+    codes.units = reinterpret_cast<float*>(codes.crossed);
     const Blocks blocks(rows, set.block_rows);
     for (int block = 0; block < blocks.count; block++)
         set.quantize(x.data(), FLOAT32, weight.bits, codes, blocks.start(block),

@@ -158,7 +158,7 @@ def activations_bytes(rows: int, inputs: int, group: int, bits: int) -> int:
     """Bytes of scratch for the codes of rows of activations, which have so many bits."""
     chunk = chunk_inputs(group)
     segment = min(chunk, SEGMENT) if bits == 8 else chunk
-    sums = inputs // chunk * (bits // 8)  # 16-bit codes have the sums of their products as well
+    sums = inputs // chunk * 2  # of the codes; and sums of products of 16-bit codes, or units
     floats = inputs // segment + sums
     return rows * (inputs * bits // 8 + floats * FLOAT_BYTES)
 

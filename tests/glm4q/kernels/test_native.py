@@ -16,10 +16,10 @@ from glm4q.kernels.cpu.native import (
     Native,
     chunk_inputs,
 )
-from glm4q.kernels.cpu.records import LARGEST_INT16, SEGMENT
+from glm4q.kernels.cpu.records import LARGEST_INT16, LARGEST_MULTIPLE, SEGMENT
 from glm4q.kernels.dense import MOST_DENSE_ROWS
 from glm4q.kernels.spec import LinearSpec, multiply
-from glm4q.weights.packing import QuantizedWeight
+from glm4q.weights.packing import QuantizedWeight, pack
 from tests.glm4q.random_weights import BOOK, random_weight
 from tests.instruction_sets import NAMES, require
 
@@ -59,15 +59,22 @@ def emulate(x: Tensor, weight: QuantizedWeight, bits: int) -> Tensor:
     else:
         centered = (weight.book.double() * BOOK_STEPS).round()[weight.codes()] / BOOK_STEPS
     out = torch.zeros(len(x), weight.outputs, dtype=torch.float64)
-    segment, most = (
-        (min(group, SEGMENT), 127) if bits == 8 else (chunk_inputs(group), LARGEST_INT16)
-    )
+    chunk = chunk_inputs(group)
+    segment = min(chunk, SEGMENT) if bits == 8 else chunk
     for start in range(0, weight.inputs, segment):
         piece = x[:, start : start + segment].float()
         largest = piece.abs().amax(1, keepdim=True)
-        codes = (piece * torch.full_like(largest, most).div(largest)).round()
+        if bits == 8:
+            begin = start // chunk * chunk
+            of_chunk = x[:, begin : begin + chunk].float().abs().amax(1, keepdim=True)
+            unit = of_chunk / (127 * LARGEST_MULTIPLE)
+            scale = (largest / of_chunk * LARGEST_MULTIPLE).ceil().clamp(1) * unit
+            codes = (piece * scale.reciprocal()).round()
+        else:
+            scale = largest / LARGEST_INT16
+            codes = (piece * torch.full_like(largest, LARGEST_INT16).div(largest)).round()
         sums = codes.double() @ centered[start : start + segment]
-        out += sums * (weight.scales[start // group].float() * (largest / most)).double()
+        out += sums * (weight.scales[start // group].float() * scale).double()
     return out
 
 
@@ -86,6 +93,38 @@ def test_every_instruction_set_does_the_arithmetic_that_is_written_out(
     expected = emulate(x, weight, ACTIVATION_BITS[activations])
     spread = expected.square().mean().sqrt()
     assert (y - expected).abs().max() < 2e-6 * inputs**0.5 * spread
+
+
+@pytest.mark.parametrize("code", [0, 15])
+@pytest.mark.parametrize("instruction_set", NAMES)
+def test_the_largest_sums_do_not_overflow(instruction_set: str, code: int) -> None:
+    """All activations and all codes are the largest, so sums of 16 and of 32 bits are, too."""
+    spec = LinearSpec(40, 256, WeightFormat(4, 128, zero_bits=4), CPU)
+    kernel = _kernel(instruction_set, spec)
+    codes = torch.full((256, 40), code, dtype=torch.int32)
+    zeros = pack(torch.full((40, 2), 15 - code, dtype=torch.int32), 4).T.contiguous()
+    weight = QuantizedWeight(4, pack(codes, 4), torch.ones(2, 40).half(), zeros)
+    x = torch.ones(9, 256)
+    x[::2] = -3
+    y = multiply(kernel, spec, kernel.pack(weight), x)
+    expected = (2 * code - 15) * x.sum(1, keepdim=True).expand(9, 40)
+    assert torch.allclose(y, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("instruction_set", NAMES)
+def test_segments_of_unlike_sizes_are_rounded_by_their_own_steps(instruction_set: str) -> None:
+    """Steps are those of a segment's largest number, or of the chunk's if that is far larger."""
+    spec = LinearSpec(48, 256, WeightFormat(4, 128), CPU)
+    kernel, weight = _kernel(instruction_set, spec), random_weight(48, 256, spec.weight_format)
+    packed, exact = kernel.pack(weight), weight.dequantize().double()
+    sizes = torch.tensor([1, 1e-1, 1e-2, 1e-3, 3e-4, 1e-4, 1e-6, 0]).repeat_interleave(SEGMENT)
+    x = torch.randn(5, 256) * sizes
+    y = multiply(kernel, spec, packed, x)
+    assert (y - emulate(x, weight, 8)).abs().max() < 1e-5 * y.abs().max()
+    largest = x.view(5, 2, -1, SEGMENT).abs().amax(3)
+    steps = (largest + largest.amax(2, keepdim=True) / LARGEST_MULTIPLE) / 127
+    bound = (steps.flatten(1) / 2 * (1 + 1e-4)).repeat_interleave(SEGMENT, 1).double() @ exact.abs()
+    assert ((y - x.double() @ exact).abs() <= bound).all()
 
 
 @pytest.mark.parametrize("bits", [4, 8])

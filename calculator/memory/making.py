@@ -222,6 +222,7 @@ def _head_terms(config: ModelConfig, tokens: int) -> dict[str, int]:
         "attention's errors": 4 * outputs * config.head_dim
         + 4 * tokens * (12 * outputs + 2 * config.hidden_size)
         + 4 * 6 * (heads // kv_heads) * tokens**2,
+        "sums for keys and values": 2 * 4 * 4 * config.hidden_size**2,
         "rows of heads": 4 * 2 * outputs * config.hidden_size,
     }
 

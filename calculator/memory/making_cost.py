@@ -40,6 +40,9 @@ WEIGHTS_RATE = 8e10
 """Multiply-adds a second of rounding weights by those sums, whatever the samples, on the same. Both
 rates follow from 201 s of CPU time for a layer of 204 million numbers and 8 x 512 tokens, of which
 42 s go by tokens (benchmarks/RESULTS.md)."""
+HEAD_ROWS_RATE = 3e10
+"""The same where rows of q_proj and k_proj are rounded one of each head at a time: 4,352 rows of
+4,096 inputs took 14.7 s of one core. A CPU does this for a card as well."""
 QUALITY_RATE: Span = (2e10, 1e11)
 """Numbers of weights x tokens that two cores take a second while quality is measured: assumed."""
 GPTQ_BAND: Span = (0.6, 2.0)
@@ -169,6 +172,21 @@ def _stage_shapes(formats: Mapping[Weight, WeightFormat]) -> list[StageShape]:
     ]
 
 
+def _head_products(config: ModelConfig) -> int:
+    """Multiply-adds of a layer while the rows of q_proj and k_proj are rounded."""
+    heads = config.num_attention_heads + config.num_key_value_heads
+    return (1 + SWEEPS_OF_PRODUCTS) * heads * config.head_dim * config.hidden_size**2
+
+
+def _head_token_products(config: ModelConfig) -> int:
+    """Multiply-adds for a token to measure what attention makes of errors, and to sum by that."""
+    heads = config.num_attention_heads + config.num_key_value_heads
+    linears = 2 * heads * config.head_dim * config.hidden_size
+    scores = 4 * CALIBRATION.tokens * config.num_attention_heads * config.head_dim
+    mixed = 2 * CALIBRATION.tokens * config.hidden_size
+    return linears + scores + mixed + 3 * config.hidden_size**2
+
+
 def _cpu_seconds(
     formats: Mapping[Weight, WeightFormat],
     config: ModelConfig,
@@ -188,6 +206,8 @@ def _cpu_seconds(
         + stage.weight_products(SWEEPS_OF_PRODUCTS) / WEIGHTS_RATE
         for stage in _stage_shapes(formats)
     )
+    layer += tokens * _head_token_products(config) / TOKENS_RATE
+    layer += _head_products(config) * (1 / HEAD_ROWS_RATE - 1 / WEIGHTS_RATE)
     whole = config.num_hidden_layers * layer
     return whole * GPTQ_BAND[0] + fast, whole * GPTQ_BAND[1] + slow
 
@@ -195,7 +215,10 @@ def _cpu_seconds(
 def _card_seconds(
     formats: Mapping[Weight, WeightFormat], config: ModelConfig, source_bytes: int, card: CardRates
 ) -> Span:
-    """Files, launches and sums one after another; quality reads the files of both models again."""
+    """Files, launches, sums and the rows of heads one after another.
+
+    Quality reads the files of both models again.
+    """
     tokens = CALIBRATION_SAMPLES * CALIBRATION.tokens
     # Two streams, and two models whose quality is measured; sums and rounding are in float32.
     streamed = 4 * _layer_numbers(formats) * (tokens + HELD_OUT_TOKENS) / card.matrix
@@ -205,13 +228,20 @@ def _card_seconds(
         sums += 2 * tokens * (stage.token_products - passed)
         sums += 2 * stage.weight_products(2 * SWEEPS_OF_PRODUCTS)
         launches += COLUMN_LAUNCHES * stage.inputs * -(-stage.outputs // ROWS)
+    sums += 2 * tokens * _head_token_products(config)
     rounded = config.num_hidden_layers * sums / card.float32
+    by_host = config.num_hidden_layers * _head_products(config) / HEAD_ROWS_RATE
     least, most = (
         config.num_hidden_layers * launches * launch
+        + by_host * slower
         + (streamed + rounded) / efficiency
         + 2.5 * source_bytes / rate
-        for launch, efficiency, rate in zip(
-            LAUNCH_SECONDS, reversed(CARD_EFFICIENCY), reversed(FILE_RATE), strict=True
+        for launch, efficiency, rate, slower in zip(
+            LAUNCH_SECONDS,
+            reversed(CARD_EFFICIENCY),
+            reversed(FILE_RATE),
+            GPTQ_BAND,
+            strict=True,
         )
     )
     return least, most

@@ -8,6 +8,10 @@ An error e of a head's outputs at a token changes what o_proj returns by J e. Le
 vector of independent random numbers there. The gradient of its product with what o_proj returns is
 g = J^T p, and the mean of g g^T over probes is J^T J. So one pass back through attention tells it,
 without the rest of the model.
+
+The size of g also tells at which tokens an error counts. For keys these are few: most of the
+attention goes to the first token and some others. Errors of values are mixed by the same shares of
+attention before anything reads them, so that what counts for v_proj are its inputs as mixed.
 """
 
 from collections.abc import Mapping
@@ -22,13 +26,15 @@ from glm4q.model.decoder import DecoderLayer
 from glm4q.model.linear import Linear
 from quantize.calibrate.rotation import Rotation
 
-MEASURED_SAMPLES = 32
-"""With more samples, only each second, third and so on is measured: so many to twice as many."""
 
+@dataclass(frozen=True)
+class Measured:
+    """What attention makes of one sample."""
 
-def is_measured(sample: int, samples: int) -> bool:
-    """Whether a sample, which counts from 0, is among those that are measured."""
-    return sample % max(samples // MEASURED_SAMPLES, 1) == 0
+    sizes: dict[str, Tensor]
+    """The size of each token's gradients, float32 [T], by the module within the layer."""
+    shares: Tensor
+    """The shares of attention of one head, float32 [T, T]: each row sums to 1."""
 
 
 @dataclass(frozen=True)
@@ -53,22 +59,26 @@ class AttentionErrors:
         }
         return cls(config, rotation, sums)
 
-    def add(self, layer: DecoderLayer, x: Tensor, normed: Tensor, seed: int) -> None:
+    def add(self, layer: DecoderLayer, x: Tensor, normed: Tensor, seed: int) -> Measured:
         """Count the tokens of a sample: the stream before the layer, and what q_proj reads, [T, C].
 
         A token's probe is divided by the root mean square of its stream, as the norms to come do.
+        seed: of the probes; it also chooses the head whose shares are returned, each in its turn.
         """
         generator = torch.Generator().manual_seed(seed)
         probe = torch.randn(x.shape, generator=generator).to(x.device)
         probe /= x.float().square().mean(-1, keepdim=True).sqrt().clamp(min=1e-20)
         q, k, v = (self._heads(layer, name, normed) for name in "qkv")
+        q, k = self.rotation.rotate(q), self.rotation.rotate(k)
         by_mixed = probe.to(normed.dtype) @ _linear(layer, "o").weight
-        gradients = score_gradients(
-            self.rotation.rotate(q), self.rotation.rotate(k), v, self._split(by_mixed)
-        )
-        for total, gradient in zip(self.sums.values(), gradients, strict=True):
+        sizes = {}
+        gradients = score_gradients(q, k, v, self._split(by_mixed))
+        for (name, total), gradient in zip(self.sums.items(), gradients, strict=True):
             g = self.rotation.back.rotate(gradient)
             total.baddbmm_(g.mT, g)
+            sizes[name] = g.square().sum((0, 2)).sqrt()
+        head = seed % len(q)
+        return Measured(sizes, attention_shares(q[head], k[head * len(k) // len(q)]))
 
     def _heads(self, layer: DecoderLayer, name: str, normed: Tensor) -> Tensor:
         linear = _linear(layer, name)
@@ -86,17 +96,23 @@ def score_gradients(q: Tensor, k: Tensor, v: Tensor, by_mixed: Tensor) -> tuple[
     share keys and values are in memory at a time.
     """
     shared, scale = len(q) // len(k), q.shape[-1] ** -0.5
-    hidden = torch.ones(q.shape[1], q.shape[1], dtype=torch.bool, device=q.device).triu(1)
     by_q, by_k = torch.empty_like(q), torch.empty_like(k)
     for place, (key, value) in enumerate(zip(k, v, strict=True)):
         heads = slice(place * shared, (place + 1) * shared)
-        shares = ((q[heads] @ key.T) * scale).masked_fill_(hidden, -torch.inf).softmax(-1)
+        shares = attention_shares(q[heads], key)
         by_scores = by_mixed[heads] @ value.T
         by_scores -= (by_scores * shares).sum(-1, keepdim=True)
         by_scores *= shares.mul_(scale)
         by_q[heads] = by_scores @ key
         by_k[place] = (by_scores.mT @ q[heads]).sum(0)
     return by_q, by_k
+
+
+def attention_shares(q: Tensor, k: Tensor) -> Tensor:
+    """How much each token attends to itself and to those before it, [..., T, T]; k: [T, D]."""
+    scores = (q @ k.T) * q.shape[-1] ** -0.5
+    hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+    return scores.masked_fill_(hidden, -torch.inf).softmax(-1)
 
 
 def _linear(layer: DecoderLayer, name: str) -> Linear:

@@ -25,7 +25,7 @@ from glm4q.model.linear import Linear as DenseLinear
 from glm4q.model.loader import load_layer
 from glm4q.weights.checkpoint import read_weight
 from quantize.calibrate.activations import Activations
-from quantize.calibrate.attention_errors import AttentionErrors, is_measured
+from quantize.calibrate.attention_errors import AttentionErrors, Measured
 from quantize.calibrate.passes import pass_workspace
 from quantize.calibrate.rotation import Rotation
 from quantize.calibrate.stages import STAGES, Stage
@@ -35,6 +35,13 @@ from quantize.methods.codes import Codes
 from quantize.methods.moments import Moments
 
 STREAMS = ("source", "quantized")
+QUERIES, KEYS, VALUES = STAGES[0].linears
+"""They read one input. In the sums for queries all tokens count alike, in those for keys by what
+attention makes of an error there, and in those for values as attention mixes them."""
+
+UNMIXED = 0.3
+"""The share of sums over inputs that are not mixed, in those for values: on another text a head may
+attend to single tokens where it mixes many here."""
 
 
 def checking_samples(samples: int) -> range:
@@ -142,12 +149,11 @@ class CalibrationWalk:
                 for name, module in zip(STREAMS, modules, strict=True)
             )
             for place, stage in enumerate(STAGES):
-                errors = self._attention_errors(place)
-                seen, unseen = self._moments(place, ahead, behind, errors, layer)
                 prefix = f"model.layers.{layer}."
-                for sums in (seen, unseen):
-                    _refuse_infinite(sums, f"{prefix}{stage.linears[0]}")
-                self._quantize_stage(stage, prefix, behind, formats, (seen, unseen), done)
+                for names, sums in self._moments(layer, place, ahead, behind).items():
+                    for each in sums:
+                        _refuse_infinite(each, f"{prefix}{names[0]}")
+                    self._quantize_linears(stage, names, prefix, behind, formats, sums, done)
             for stream in (ahead, behind):
                 stream.leave(self._batches)
         return done
@@ -165,29 +171,29 @@ class CalibrationWalk:
             directory=self._directory,
         )
 
-    def _attention_errors(self, place: int) -> AttentionErrors | None:
-        """What is measured at the stage of q_proj and k_proj, by methods that make use of it."""
-        if self._method not in WITH_HEAD_ERRORS or "self_attn.q_proj" not in STAGES[place].linears:
-            return None
-        return AttentionErrors.zeros(self._stored.config, self._rotation)
-
     def _moments(
-        self,
-        place: int,
-        ahead: Stream,
-        behind: Stream,
-        errors: AttentionErrors | None,
-        layer: int,
-    ) -> tuple[Moments, Moments | None]:
-        """Take both streams a stage further, and sum over calibrating and over checking samples."""
+        self, layer: int, place: int, ahead: Stream, behind: Stream
+    ) -> dict[tuple[str, ...], list[Moments]]:
+        """Take both streams a stage further, and sum over its inputs for each group of its linears.
+
+        There are sums over calibrating samples and, where some check, over those.
+        """
         stage = STAGES[place]
         linear = ahead.module.get_submodule(stage.linears[0])
         assert isinstance(linear, DenseLinear)
         outputs, inputs = linear.weight.shape
-        kinds = [
-            Moments.zeros(inputs, outputs if stage.adds_to_stream else None, self._device)
-            for _ in range(2 if self._checking else 1)
-        ]
+        errors, groups = None, [stage.linears]
+        if self._method in WITH_HEAD_ERRORS and KEYS in stage.linears:
+            errors = AttentionErrors.zeros(self._stored.config, self._rotation)
+            if self._method != "auto":  # whose methods are compared by sums that all of them share
+                groups = [(QUERIES,), (KEYS,), (VALUES,)]
+        kinds = {
+            names: [
+                Moments.zeros(inputs, outputs if stage.adds_to_stream else None, self._device)
+                for _ in range(2 if self._checking else 1)
+            ]
+            for names in groups
+        }
         steps = zip(
             self._batches,
             ahead.advance(place, self._batches),
@@ -195,31 +201,41 @@ class CalibrationWalk:
             strict=True,
         )
         for (start, _), (x, feed), (x_quantized, feed_quantized) in steps:
-            sums = kinds[-1] if start in self._checking else kinds[0]
+            kind = -1 if start in self._checking else 0
             lack = None
             if stage.adds_to_stream:
                 lack = self._lack(linear, feed - feed_quantized, x - x_quantized)
-            sums.add(feed.flatten(0, 1), feed_quantized.flatten(0, 1), lack)
+            kinds[groups[0]][kind].add(feed.flatten(0, 1), feed_quantized.flatten(0, 1), lack)
             if errors is not None:
-                self._add_errors(errors, behind.module, layer, start, x_quantized, feed_quantized)
+                measured = self._measure(
+                    errors, behind.module, layer, start, x_quantized, feed_quantized
+                )
+                if len(groups) > 1:
+                    for names, change in (((KEYS,), _counted), ((VALUES,), _mixed)):
+                        kinds[names][kind].add(
+                            change(feed, measured), change(feed_quantized, measured)
+                        )
+        if len(groups) > 1:
+            for mixed, plain in zip(kinds[VALUES,], kinds[QUERIES,], strict=True):
+                mixed.blend(plain, UNMIXED)
         if errors is not None:
-            kinds[0].head_errors = dict(errors.sums)
-        return kinds[0], kinds[1] if len(kinds) == 2 else None
+            for sums in kinds.values():
+                sums[0].head_errors = dict(errors.sums)
+        return kinds
 
-    def _add_errors(
+    def _measure(
         self,
         errors: AttentionErrors,
         module: DecoderLayer,
         layer: int,
         start: int,
         x: Tensor,
-        feed: Tensor,
-    ) -> None:
-        """Measure the samples of a batch, [B, T, C] each, that are to be measured."""
-        samples = len(self._token_ids)
-        for place, (stream, normed) in enumerate(zip(x, feed, strict=True)):
-            if is_measured(start + place, samples):
-                errors.add(module, stream, normed, seed=layer * samples + start + place)
+        normed: Tensor,
+    ) -> list[Measured]:
+        """Measure the samples of a batch: x, and what q_proj reads, [B, T, C]."""
+        first = layer * len(self._token_ids) + start
+        batch = enumerate(zip(x, normed, strict=True), first)
+        return [errors.add(module, stream, read, seed) for seed, (stream, read) in batch]
 
     def _lack(self, linear: DenseLinear, change: Tensor, lead: Tensor) -> Tensor:
         """What a linear's output lacks where its input lacks `change` and the stream `lead`."""
@@ -229,16 +245,18 @@ class CalibrationWalk:
         # What is normed before it is added cannot make up for the stream by a linear's weights.
         return lack.add_(lead) if self._stored.config.model_type == "glm" else lack
 
-    def _quantize_stage(
+    def _quantize_linears(
         self,
         stage: Stage,
+        names: tuple[str, ...],
         prefix: str,
         stream: Stream,
         formats: Mapping[str, WeightFormat],
-        sums: tuple[Moments, Moments | None],
+        sums: list[Moments],
         done: QuantizedLayer,
     ) -> None:
-        weights = {name: stream.module.get_parameter(f"{name}.weight") for name in stage.linears}
+        """Quantize some linears of a stage, which share these sums."""
+        weights = {name: stream.module.get_parameter(f"{name}.weight") for name in names}
         linears = {
             name: Linear(weight.float(), formats[name])
             for name, weight in weights.items()
@@ -247,11 +265,12 @@ class CalibrationWalk:
         if not linears:
             return
         # A norm can take in scales only where all that read it are quantized.
-        foldable = stage.norm is not None and len(linears) == len(weights)
+        foldable = stage.norm is not None and len(linears) == len(stage.linears)
         norm = stream.module.get_parameter(f"{stage.norm}.weight") if foldable else None
-        quantized = quantize_stage(self._method, linears, *sums, norm)
+        seen, unseen = sums[0], sums[1] if len(sums) > 1 else None
+        quantized = quantize_stage(self._method, linears, seen, unseen, norm)
         for name, linear in linears.items():
-            done.reports.append(_report(f"{prefix}{name}", name, linear, quantized, sums[0]))
+            done.reports.append(_report(f"{prefix}{name}", name, linear, quantized, seen))
             weights[name].data = quantized.weights[name].to(self._dtype)
             done.codes[f"{prefix}{name}"] = quantized.codes[name]
         if quantized.scales is not None and norm is not None:
@@ -264,6 +283,23 @@ def _report(
 ) -> LinearReport:
     error = sums.relative_error(linear.weight, quantized.weights[name])
     return LinearReport(module, str(linear.weight_format), quantized.method, error)
+
+
+def _counted(feed: Tensor, measured: list[Measured]) -> Tensor:
+    """Scale tokens, [B, T, C], so that in sums of squares each counts as errors of its key do."""
+    counts = torch.stack([each.sizes[KEYS] for each in measured]).sqrt()
+    return _like(feed, feed.float() * counts.unsqueeze(-1)).flatten(0, 1)
+
+
+def _mixed(feed: Tensor, measured: list[Measured]) -> Tensor:
+    """Mix tokens, [B, T, C], as one head of attention does."""
+    shares = torch.stack([each.shares for each in measured])
+    return _like(feed, shares @ feed.float()).flatten(0, 1)
+
+
+def _like(feed: Tensor, numbers: Tensor) -> Tensor:
+    """Numbers in the dtype of the feed, unless that is float16, in which small ones vanish."""
+    return numbers if feed.dtype == torch.float16 else numbers.to(feed.dtype)
 
 
 def _refuse_infinite(sums: Moments | None, module: str) -> None:

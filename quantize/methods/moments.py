@@ -58,7 +58,8 @@ class Moments:
     @property
     def is_finite(self) -> bool:
         """Whether no sum has overflowed."""
-        ends = [end for each in self._sums() for end in each.aminmax()]
+        every = [*self._sums(), *self.head_errors.values()]
+        ends = [end for each in every for end in each.aminmax()]
         return bool(torch.stack(ends).isfinite().all())
 
     def merge(self, other: "Moments") -> None:
@@ -66,6 +67,13 @@ class Moments:
         for ours, theirs in zip(self._sums(), other._sums(), strict=True):
             ours += theirs
         self.tokens += other.tokens
+
+    def blend(self, other: "Moments", share: float) -> None:
+        """Add the sums of `other`, scaled so that their diagonal has this share of ours."""
+        size = other.hessian.diagonal().sum().clamp(min=torch.finfo(torch.float32).tiny)
+        scale = float(share * self.hessian.diagonal().sum() / size)
+        for ours, theirs in zip(self._sums(), other._sums(), strict=True):
+            ours.add_(theirs, alpha=scale)
 
     def _sums(self) -> list[Tensor]:
         return [each for each in (self.hessian, self.cross, self.lacking) if each is not None]

@@ -109,7 +109,12 @@ def _open_synthetic(model: Path | None, preset: str, shape: dict[str, Any]) -> S
         raise OptionError(f"synthetic must be one of {', '.join(PRESETS)}, not {preset}")
     one_of("weights", weights := shape.get("weights", "int4"), tuple(BITS))
     variant = Variant(weights, shape.get("group size", "128"), shape.get("lm head", "bf16"))
-    config = replace(config, num_hidden_layers=shape.get("layers", config.num_hidden_layers))
+    layers = shape.get("layers", config.num_hidden_layers)
+    if layers > config.num_hidden_layers:
+        raise OptionError(
+            f"layers must be at most {preset}'s {config.num_hidden_layers}, not {layers}"
+        )
+    config = replace(config, num_hidden_layers=layers)
     name = f"{preset.lower()} {variant} {config.num_hidden_layers} layers"
     directory = Path.home() / CACHE / name.replace(",", "").replace(" ", "-")
     with _status() as progress:

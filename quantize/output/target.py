@@ -217,6 +217,8 @@ def replace(new: Path, output: Path) -> None:
     if output.exists():
         os.replace(output, old)
     os.replace(new, output)
+    if old.is_symlink():  # what it points to is the user's
+        old.unlink()
     shutil.rmtree(old, ignore_errors=True)
 
 

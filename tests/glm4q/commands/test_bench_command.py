@@ -204,6 +204,16 @@ def test_command_makes_and_keeps_what_is_synthetic(
     assert StoredModel.open(tmp_path / "made").config.num_hidden_layers == 1
 
 
+def test_no_more_layers_than_the_model_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(PRESETS, "glm-4-9b", CONFIG)
+    asked = ["--synthetic", "glm-4-9b", "--layers", str(CONFIG.num_hidden_layers + 1)]
+    assert main(["bench", str(tmp_path / "made"), *asked]) == 2
+    assert f"at most glm-4-9b's {CONFIG.num_hidden_layers}, not" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_synthetic_checkpoint_that_the_disk_cannot_hold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

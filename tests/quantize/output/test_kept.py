@@ -172,3 +172,15 @@ def test_an_output_that_cannot_be_made_is_refused_before_anything_is_read(
     command = ["quantize", str(checkpoint), "-o", str(output), *options("int4", tmp_path)]
     assert main([*command, "--overwrite"]) == 2
     assert f"output {output}".replace("\udcff", "?") in capsys.readouterr().err
+
+
+def test_an_output_that_is_a_link_is_replaced_and_its_directory_stays(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    quantize_checkpoint(StoredModel.open(checkpoint), tmp_path / "mine", INT8)
+    (tmp_path / "out").symlink_to(tmp_path / "mine")
+    before = {each.name for each in tmp_path.iterdir()}
+    quantize_checkpoint(StoredModel.open(checkpoint), tmp_path / "out", INT8, overwrite=True)
+    assert {each.name for each in tmp_path.iterdir()} == before
+    assert not (tmp_path / "out").is_symlink()
+    assert StoredModel.open(tmp_path / "mine").is_quantized

@@ -41,8 +41,9 @@ WEIGHTS_RATE = 8e10
 rates follow from 201 s of CPU time for a layer of 204 million numbers and 8 x 512 tokens, of which
 42 s go by tokens (benchmarks/RESULTS.md)."""
 HEAD_ROWS_RATE = 3e10
-"""The same where rows of q_proj and k_proj are rounded one of each head at a time: 4,352 rows of
-4,096 inputs took 14.7 s of one core. A CPU does this for a card as well."""
+"""The same where rows of q_proj and k_proj are rounded a few of each head at a time: 14.7 s of one
+core for 4,352 rows of 4,096 inputs, where other programs leave it the memory, and up to 50
+where they do not. A CPU does this for a card as well."""
 QUALITY_RATE: Span = (2e10, 1e11)
 """Numbers of weights x tokens that two cores take a second while quality is measured: assumed."""
 GPTQ_BAND: Span = (0.6, 2.0)

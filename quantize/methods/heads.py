@@ -1,4 +1,4 @@
-"""Round the rows of a head one by one, each making up for the errors of those before it.
+"""Round the rows of a head one after another, each making up for the errors of those before it.
 
 GPTQ takes each row by itself, and lowers e H e^T. But an error of one output of q_proj or k_proj
 can undo another's: what attention makes of a head's errors E, [D, K], is tr(S E H E^T), where S
@@ -6,7 +6,7 @@ says which errors of the D outputs count together (quantize.calibrate.attention_
 outputs what the Hessian is to inputs, so GPTQ's step along the inputs is taken along the outputs as
 well, as YAQA does with whole matrices (https://arxiv.org/abs/2505.22988). With S = R D R^T, R an
 upper triangle with ones on its diagonal, a row is best rounded when the errors of the rows before
-it times its column of R are added to it. A row of every head is rounded at a time.
+it times its column of R are added to it. Some rows of every head are rounded at a time.
 """
 
 import torch
@@ -16,6 +16,9 @@ from calculator.model.formats import WeightFormat
 from quantize.methods import gptq
 from quantize.methods.codes import Codes, join
 
+STEPS = 32
+"""The rows of a head are rounded in so many steps. Those of one step do not make up for each other;
+with one row a step, a wide linear would wait for memory, and gain next to nothing."""
 DAMPING = 0.1
 """The share of the mean of its diagonal that is added to that of S."""
 
@@ -34,18 +37,23 @@ def quantize(
     target = weight.cpu().view(heads, size, -1)
     target = target.gather(1, order.unsqueeze(-1).expand_as(target))
     left, parts = target.clone(), []
-    for place in range(size):
-        codes = gptq.quantize_rows(left[:, place], factors, weight_format)
-        parts.append(codes)
-        wrong = target[:, place] - codes.dequantize()
-        after = slice(place + 1, size)
-        left[:, after].baddbmm_(root[:, place, after].unsqueeze(-1), wrong.unsqueeze(1))
-    every = join(parts)  # the first row of each head, then the second of each
-    rows = (order.argsort(1) * heads + torch.arange(heads).unsqueeze(1)).flatten()
+    at_once = max(size // STEPS, 1)
+    for first in range(0, size, at_once):
+        here, after = slice(first, first + at_once), slice(first + at_once, size)
+        rows = left[:, here].flatten(0, 1)
+        parts.append(gptq.quantize_rows(rows, factors, weight_format))
+        wrong = target[:, here] - parts[-1].dequantize().view_as(target[:, here])
+        left[:, after].baddbmm_(root[:, here, after].mT, wrong)
+    every = join(parts)  # the first rows of each head, then the next of each
+    place = order.argsort(1)  # of each row of a head
+    step = place // at_once * at_once  # where its step begins
+    count = (size - step).clamp(max=at_once)  # rows of its head in that step
+    index = step * heads + torch.arange(heads).unsqueeze(1) * count + place - step
+    index = index.flatten()
     return Codes(
-        every.codes[rows].to(device),
-        every.scales[rows].to(device),
-        every.zero_points[rows].to(device),
+        every.codes[index].to(device),
+        every.scales[index].to(device),
+        every.zero_points[index].to(device),
     )
 
 

@@ -8,7 +8,7 @@ from quantize.methods import gptq, heads
 from quantize.methods.codes import Codes
 from tests.quantize.calibrated import INT4
 
-HEADS, SIZE, INPUTS = 3, 16, 64
+HEADS, SIZE, INPUTS = 3, 80, 64  # in steps of two rows
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def cost(codes: Codes, weight: Tensor, errors: Tensor, factors: gptq.Factors) ->
 
 def test_errors_that_undo_each_other_cost_less(weight: Tensor, factors: gptq.Factors) -> None:
     generator = torch.Generator().manual_seed(2)
-    g = torch.randn(HEADS, 300, 4, generator=generator)  # four of sixteen directions count
-    g = g @ torch.randn(HEADS, 4, SIZE, generator=generator)
+    g = torch.randn(HEADS, 900, 8, generator=generator)  # eight of eighty directions count
+    g = g @ torch.randn(HEADS, 8, SIZE, generator=generator)
     errors = g.mT @ g
     alone = gptq.quantize_rows(weight, factors, INT4)
     together = heads.quantize(weight, errors, factors, INT4)
@@ -39,9 +39,15 @@ def test_errors_that_undo_each_other_cost_less(weight: Tensor, factors: gptq.Fac
 
 
 @pytest.mark.parametrize("size", [0.0, 1.0])
+@pytest.mark.parametrize("steps", [32, 11])  # of two rows, and of seven, the last of three
 def test_rows_that_cannot_make_up_for_each_other_are_rounded_by_themselves(
-    size: float, weight: Tensor, factors: gptq.Factors
+    size: float,
+    steps: int,
+    weight: Tensor,
+    factors: gptq.Factors,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(heads, "STEPS", steps)
     counts = torch.rand(HEADS, SIZE, generator=torch.Generator().manual_seed(3))  # rows go by these
     codes = heads.quantize(weight, size * torch.diag_embed(counts), factors, INT4)
     expected = gptq.quantize_rows(weight, factors, INT4)

@@ -62,7 +62,7 @@ def test_seed_chooses_the_samples(tiny_checkpoint: Path, tmp_path: Path) -> None
         ("", r"samples\.jsonl has 0 tokens"),
         ('{"token_ids": [1, 97]}', "outside of 0 to 96"),
         ('{"token_ids": [1, -1]}', "outside of 0 to 96"),
-        ('{"token_ids": [1, 2.5]}', "line 1, must have messages, conversations"),
+        ('{"token_ids": [1, 2.5]}', "whole numbers as token_ids, not 2.5"),
         ("[1, 2]", "line 1, must be a JSON object"),
         ('{"token_ids": [1]}\n{', "line 2, is not JSON"),
     ],

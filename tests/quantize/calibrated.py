@@ -25,16 +25,18 @@ def token_file(directory: Path, vocabulary: int = 96, tokens: int = 1024, seed: 
 
 
 def settings(
-    stored: StoredModel, directory: Path, *, batch: int = 4, seed: int = 0
+    stored: StoredModel, directory: Path, *, batch: int = 4, seed: int = 0, samples: int = 16
 ) -> CalibrationSettings:
-    """Sixteen samples of 64 random tokens, in float32."""
-    shown = calibration(stored, directory, seed=seed)
+    """Samples of 64 random tokens, in float32."""
+    shown = calibration(stored, directory, seed=seed, samples=samples)
     return CalibrationSettings(shown, CPU, torch.float32, batch)
 
 
-def calibration(stored: StoredModel, directory: Path, *, seed: int = 0) -> Calibration:
-    path = token_file(directory, stored.config.vocab_size, seed=seed)
-    return read_calibration(path, stored, samples=16, length=64)
+def calibration(
+    stored: StoredModel, directory: Path, *, seed: int = 0, samples: int = 16
+) -> Calibration:
+    path = token_file(directory, stored.config.vocab_size, tokens=64 * samples, seed=seed)
+    return read_calibration(path, stored, samples=samples, length=64)
 
 
 def quantized(

@@ -33,8 +33,10 @@ from tests.quantize.calibrated import CPU, INT4, settings
 
 AWQ = Recipe(INT4, WeightFormat(8, 32), method="awq")
 """Its scales were chosen for the weights alone, so training them gains much."""
-STEPS = 12 * HEALING_EPOCHS
-"""Of sixteen samples, four check."""
+SAMPLES = 32
+"""The divergence falls by 5 % with 16, which is what is asked, and by 6 to 8 % with 32."""
+STEPS = 24 * HEALING_EPOCHS
+"""Of the samples, eight check."""
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def make(source: StoredModel, output: Path, how: CalibrationSettings, **more: An
 
 @pytest.fixture(scope="module")
 def shown(source: StoredModel) -> CalibrationSettings:
-    return replace(settings(source, source.directory.parent), heals=True)
+    return replace(settings(source, source.directory.parent, samples=SAMPLES), heals=True)
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +95,8 @@ def test_answers_diverge_less_on_tokens_that_trained_nothing(
     assert record["steps"] == STEPS
     first, *others = record["divergences"]
     assert len(others) == HEALING_EPOCHS
-    # It falls by five or six percent, by the arithmetic of the CPU; half of that is asked.
-    assert min(others) < 0.975 * first
-    assert divergence(source, output) < 0.975 * divergence(source, unhealed)
+    assert min(others) < 0.95 * first
+    assert divergence(source, output) < 0.95 * divergence(source, unhealed)
 
 
 def test_only_what_has_16_bits_or_more_is_another(

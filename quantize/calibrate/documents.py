@@ -12,7 +12,6 @@ from typing import Any
 
 from calculator.errors import OptionError
 from quantize.calibrate.conversations import Conversation, read_conversation
-from quantize.calibrate.texts import read_text
 
 PROSE, LINES, WHOLE = (".txt", ".md"), (".jsonl", ".ndjson"), (".json",)
 SUFFIXES = (*PROSE, *LINES, *WHOLE)
@@ -24,6 +23,20 @@ class Document:
 
     place: str
     content: str | Conversation | list[int]
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 file, with or without a byte order mark. Raises OptionError."""
+    try:
+        data = path.read_bytes()
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise OptionError(
+            f"{path}, line {line}, is not UTF-8 text: byte 0x{data[error.start]:02x} cannot be read"
+        ) from None
+    except OSError as error:
+        raise OptionError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def read_documents(path: Path) -> Iterator[Document]:

@@ -26,6 +26,12 @@ from glm4q.model.loader import load_layer
 from glm4q.weights.checkpoint import read_weight
 from quantize.calibrate.activations import Activations
 from quantize.calibrate.attention_errors import AttentionErrors, Measured
+from quantize.calibrate.attention_sums import (
+    KEYS,
+    Sums,
+    add_by_attention,
+    add_unmixed,
+)
 from quantize.calibrate.passes import pass_workspace
 from quantize.calibrate.rotation import Rotation
 from quantize.calibrate.stages import STAGES, Stage
@@ -35,13 +41,6 @@ from quantize.methods.codes import Codes
 from quantize.methods.moments import Moments
 
 STREAMS = ("source", "quantized")
-QUERIES, KEYS, VALUES = STAGES[0].linears
-"""They read one input. In the sums for queries all tokens count alike, in those for keys by what
-attention makes of an error there, and in those for values as attention mixes them."""
-
-UNMIXED = 0.3
-"""The share of sums over inputs that are not mixed, in those for values: on another text a head may
-attend to single tokens where it mixes many here."""
 
 
 def checking_samples(samples: int) -> range:
@@ -171,9 +170,7 @@ class CalibrationWalk:
             directory=self._directory,
         )
 
-    def _moments(
-        self, layer: int, place: int, ahead: Stream, behind: Stream
-    ) -> dict[tuple[str, ...], list[Moments]]:
+    def _moments(self, layer: int, place: int, ahead: Stream, behind: Stream) -> Sums:
         """Take both streams a stage further, and sum over its inputs for each group of its linears.
 
         There are sums over calibrating samples and, where some check, over those.
@@ -181,19 +178,13 @@ class CalibrationWalk:
         stage = STAGES[place]
         linear = ahead.module.get_submodule(stage.linears[0])
         assert isinstance(linear, DenseLinear)
-        outputs, inputs = linear.weight.shape
-        errors, groups = None, [stage.linears]
+        errors = None
         if self._method in WITH_HEAD_ERRORS and KEYS in stage.linears:
             errors = AttentionErrors.zeros(self._stored.config, self._rotation)
-            if self._method != "auto":  # whose methods are compared by sums that all of them share
-                groups = [(QUERIES,), (KEYS,), (VALUES,)]
-        kinds = {
-            names: [
-                Moments.zeros(inputs, outputs if stage.adds_to_stream else None, self._device)
-                for _ in range(2 if self._checking else 1)
-            ]
-            for names in groups
-        }
+        # The methods that "auto" compares are compared by sums that all of them share.
+        by_attention = errors is not None and self._method != "auto"
+        groups = [(name,) for name in stage.linears] if by_attention else [stage.linears]
+        sums = {names: self._no_moments(stage, linear) for names in groups}
         steps = zip(
             self._batches,
             ahead.advance(place, self._batches),
@@ -205,37 +196,25 @@ class CalibrationWalk:
             lack = None
             if stage.adds_to_stream:
                 lack = self._lack(linear, feed - feed_quantized, x - x_quantized)
-            kinds[groups[0]][kind].add(feed.flatten(0, 1), feed_quantized.flatten(0, 1), lack)
+            sums[groups[0]][kind].add(feed.flatten(0, 1), feed_quantized.flatten(0, 1), lack)
             if errors is not None:
-                measured = self._measure(
-                    errors, behind.module, layer, start, x_quantized, feed_quantized
-                )
-                if len(groups) > 1:
-                    for names, change in (((KEYS,), _counted), ((VALUES,), _mixed)):
-                        kinds[names][kind].add(
-                            change(feed, measured), change(feed_quantized, measured)
-                        )
-        if len(groups) > 1:
-            for mixed, plain in zip(kinds[VALUES,], kinds[QUERIES,], strict=True):
-                mixed.blend(plain, UNMIXED)
+                first = layer * len(self._token_ids) + start
+                measured = _measure(errors, behind.module, first, x_quantized, feed_quantized)
+                if by_attention:
+                    add_by_attention(sums, kind, feed, feed_quantized, measured)
+        if by_attention:
+            add_unmixed(sums)
         if errors is not None:
-            for sums in kinds.values():
-                sums[0].head_errors = dict(errors.sums)
-        return kinds
+            for seen, *_ in sums.values():
+                seen.head_errors = dict(errors.sums)
+        return sums
 
-    def _measure(
-        self,
-        errors: AttentionErrors,
-        module: DecoderLayer,
-        layer: int,
-        start: int,
-        x: Tensor,
-        normed: Tensor,
-    ) -> list[Measured]:
-        """Measure the samples of a batch: x, and what q_proj reads, [B, T, C]."""
-        first = layer * len(self._token_ids) + start
-        batch = enumerate(zip(x, normed, strict=True), first)
-        return [errors.add(module, stream, read, seed) for seed, (stream, read) in batch]
+    def _no_moments(self, stage: Stage, linear: DenseLinear) -> list[Moments]:
+        """Return sums over no token: of calibrating samples, and of checking ones if there are."""
+        outputs, inputs = linear.weight.shape
+        rows = outputs if stage.adds_to_stream else None
+        kinds = 2 if self._checking else 1
+        return [Moments.zeros(inputs, rows, self._device) for _ in range(kinds)]
 
     def _lack(self, linear: DenseLinear, change: Tensor, lead: Tensor) -> Tensor:
         """What a linear's output lacks where its input lacks `change` and the stream `lead`."""
@@ -285,21 +264,15 @@ def _report(
     return LinearReport(module, str(linear.weight_format), quantized.method, error)
 
 
-def _counted(feed: Tensor, measured: list[Measured]) -> Tensor:
-    """Scale tokens, [B, T, C], so that in sums of squares each counts as errors of its key do."""
-    counts = torch.stack([each.sizes[KEYS] for each in measured]).sqrt()
-    return _like(feed, feed.float() * counts.unsqueeze(-1)).flatten(0, 1)
+def _measure(
+    errors: AttentionErrors, module: DecoderLayer, first: int, x: Tensor, normed: Tensor
+) -> list[Measured]:
+    """Measure the samples of a batch: x, and what q_proj reads, [B, T, C].
 
-
-def _mixed(feed: Tensor, measured: list[Measured]) -> Tensor:
-    """Mix tokens, [B, T, C], as one head of attention does."""
-    shares = torch.stack([each.shares for each in measured])
-    return _like(feed, shares @ feed.float()).flatten(0, 1)
-
-
-def _like(feed: Tensor, numbers: Tensor) -> Tensor:
-    """Numbers in the dtype of the feed, unless that is float16, in which small ones vanish."""
-    return numbers if feed.dtype == torch.float16 else numbers.to(feed.dtype)
+    first: the seed of the first sample; each next one has the next number.
+    """
+    batch = enumerate(zip(x, normed, strict=True), first)
+    return [errors.add(module, stream, read, seed) for seed, (stream, read) in batch]
 
 
 def _refuse_infinite(sums: Moments | None, module: str) -> None:

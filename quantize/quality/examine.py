@@ -15,9 +15,8 @@ from calculator.memory.making import WINDOW, MemoryEstimate
 from calculator.units import counted
 from glm4q import __version__
 from glm4q.measure.peaks import peak_bytes
-from quantize.calibrate.documents import read_lines
+from quantize.calibrate.documents import read_lines, read_text
 from quantize.calibrate.samples import Calibration, DocumentEncoder
-from quantize.calibrate.texts import read_text
 from quantize.output.target import Journal
 from quantize.quality.checkpoint_check import check_weights
 from quantize.quality.evaluate import LayerListener, evaluate

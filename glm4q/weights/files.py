@@ -6,81 +6,64 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from calculator.checkpoint.gguf_file import is_gguf
 from calculator.checkpoint.headers import BLOCK_BYTES, TensorHeader
 from calculator.errors import CheckpointError
 
-DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-
-
-class OpenFile(Protocol):
-    """A file that is mapped: pages are read as they are touched."""
-
-    def rows(self, header: TensorHeader, start: int, stop: int | None) -> Tensor: ...
+DTYPES = {
+    **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
+    **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8},
+    **{"U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8},
+    **{"BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2},
+}
 
 
 class Files(ExitStack):
-    """Files that stay open while weights are read, because opening one parses its whole header.
+    """Files that stay mapped while weights are read: pages are read as they are touched.
 
-    Their pages are freed when the file is closed and none of its tensors is left.
+    A file's pages are freed when these are closed and none of its tensors is left.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._open: dict[Path, OpenFile] = {}
+        self._maps: dict[Path, mmap.mmap] = {}
+        self.callback(self._maps.clear)
 
     def read(self, header: TensorHeader, start: int = 0, stop: int | None = None) -> Tensor:
-        """Rows of a tensor; blocks of GGUF as uint8, [rows, bytes]. Raises CheckpointError."""
+        """Rows of a tensor; blocks of GGUF as uint8, [rows, bytes]. Raises CheckpointError.
+
+        The header's checks are `calculator.checkpoint`'s. Nothing here calls Python from C: there,
+        an interrupt would become an error of the function that was interrupted.
+        """
         try:
-            if header.file not in self._open:
-                self._open[header.file] = self._opened(header.file)
-            return self._open[header.file].rows(header, start, stop)
-        except (SafetensorError, OSError) as error:
+            if header.file not in self._maps:
+                self._maps[header.file] = _mapped(header.file)
+            return _rows(self._maps[header.file], header, start, stop)
+        except (ValueError, OSError) as error:  # the file is shorter than it was, or gone
             raise CheckpointError(f"{header.file}: {header.name} cannot be read: {error}") from None
 
-    def _opened(self, path: Path) -> OpenFile:
-        if is_gguf(path):
-            return MappedFile(path)
-        return Safetensors(self.enter_context(safe_open(path, framework="pt")))
+
+def _mapped(path: Path) -> mmap.mmap:
+    with path.open("rb") as stream:
+        # torch warns about memory that cannot be written; this copy is never written.
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
 
 
-class Safetensors:
-    """A safetensors file."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-
-    def rows(self, header: TensorHeader, start: int, stop: int | None) -> Tensor:
-        if start == 0 and (stop is None or stop == header.shape[0]):
-            tensor: Tensor = self._file.get_tensor(header.name)
-            return tensor
-        part: Tensor = self._file.get_slice(header.name)[start:stop]
-        return part
-
-
-class MappedFile:
-    """A file whose tensors lie where their headers say."""
-
-    def __init__(self, path: Path) -> None:
-        with path.open("rb") as stream:
-            # torch warns about memory that cannot be written; this copy is never written.
-            self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
-
-    def rows(self, header: TensorHeader, start: int, stop: int | None) -> Tensor:
-        stop = header.shape[0] if stop is None else stop
-        row = header.nbytes // header.shape[0]
-        place, count = header.start + start * row, (stop - start) * row
-        data = torch.frombuffer(self._map, dtype=torch.uint8, offset=place, count=count)
-        if header.dtype in BLOCK_BYTES:
-            return data.view(stop - start, row)
-        return data.view(DTYPES[header.dtype]).view(stop - start, *header.shape[1:])
+def _rows(data: mmap.mmap, header: TensorHeader, start: int, stop: int | None) -> Tensor:
+    rows, *rest = header.shape or (1,)
+    stop = rows if stop is None else stop
+    row = header.nbytes // rows
+    place, count = header.start + start * row, (stop - start) * row
+    numbers = torch.frombuffer(data, dtype=torch.uint8, offset=place, count=count)
+    if header.dtype in BLOCK_BYTES:
+        return numbers.view(stop - start, row)
+    shape = (stop - start, *rest) if header.shape else ()
+    return numbers.view(DTYPES[header.dtype]).view(shape)
 
 
 @contextmanager

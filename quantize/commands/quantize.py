@@ -14,6 +14,7 @@ from calculator.options import parse_size
 from calculator.units import human_bytes
 from glm4q.commands.options import compute
 from glm4q.commands.options import output as written
+from glm4q.commands.process.signals import stops_stay_stops
 from glm4q.kernels.choose import candidates
 from glm4q.planning.devices import choose_device, choose_dtype
 from glm4q.weights.sources import open_source
@@ -143,7 +144,8 @@ def _on_a_device_that_holds_it(job: Job, dtype: str) -> Job:
 def _interrupts_named() -> Iterator[None]:
     """Say on stderr what an interrupted run leaves, and how to go on; the error's notes have it."""
     try:
-        yield
+        with stops_stay_stops():
+            yield
     except (KeyboardInterrupt, SystemExit) as error:
         notes = getattr(error, "__notes__", None) or ["nothing is finished, so nothing is kept"]
         typer.echo(f"glm4q: stopped; {'; '.join(notes)}", err=True)

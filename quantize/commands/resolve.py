@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from calculator.errors import Glm4qError, OptionError
+from glm4q.commands.process.signals import stops_stay_stops
 from glm4q.planning.named_model import ModelRequest
 from glm4q.terminal.consent import lines_are_typed
 from quantize.progress import QuantizeProgress
@@ -55,7 +56,8 @@ def _agree(making: Making, chosen: Chosen | None, *, yes: bool) -> None:
 def _interrupts_named(making: Making) -> Iterator[None]:
     """Say what an interrupted run leaves, and how to go on; an error's own notes have it too."""
     try:
-        yield
+        with stops_stay_stops():
+            yield
     except (KeyboardInterrupt, SystemExit):
         _say(f"glm4q: {making.origin.name} is not finished; {_kept(making) or 'nothing is kept'}")
         raise

@@ -1,9 +1,11 @@
 """What Ctrl-C, a closed terminal and a termination do to a command."""
 
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+_received: list[int] = []
+"""The signal that was received last, for `stops_stay_stops`."""
 
 
 def end_at_once_on_interrupt() -> None:
@@ -19,7 +21,27 @@ def end_at_once_on_interrupt() -> None:
 def raise_on_interrupt() -> None:
     """Let Ctrl-C raise KeyboardInterrupt."""
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+@contextmanager
+def stops_stay_stops() -> Iterator[None]:
+    """Stop, where a signal that was to stop the `with` block became an error of another kind.
+
+    What a signal raises in Python that was called from C, some extensions replace: torch by a
+    ValueError where it asks an object for its numbers. The error's notes go on with the stop. The
+    block must not handle KeyboardInterrupt and go on.
+    """
+    _received.clear()
+    try:
+        yield
+    except Exception as error:
+        if not _received:
+            raise
+        stop = _stop(_received[0])
+        for note in getattr(error, "__notes__", ()):
+            stop.add_note(note)
+        raise stop from error
 
 
 @contextmanager
@@ -49,9 +71,19 @@ def unwind_on_termination() -> None:
             signal.signal(number, _exit)
 
 
+def _stop(number: int) -> BaseException:
+    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    _received[:] = [number]
+    raise _stop(number)
+
+
 def _exit(number: int, frame: object) -> None:
     """Raise SystemExit. A shell that ends as well sends SIGHUP again, which must not cut short what
     this one begins: files that are written, processes that are ended.
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    sys.exit(128 + number)
+    _received[:] = [number]
+    raise _stop(number)

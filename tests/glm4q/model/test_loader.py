@@ -5,11 +5,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from calculator.checkpoint.stored import StoredModel
@@ -23,7 +21,6 @@ from glm4q.kernels.choose import candidates
 from glm4q.model.blocks import LayerBlock
 from glm4q.model.decoder import CausalLM
 from glm4q.model.loader import held_tensors, load_weight
-from glm4q.weights import files
 from tests.fixtures import MakeQuantized
 from tests.glm4q.memories import load_on_cpu, memory_of, runner_of, weight_kernels
 
@@ -193,16 +190,6 @@ for _ in range(2):  # the first time much is imported
     load_model(stored, lambda weight: kernels)
 print(peak_bytes() - before)
 """
-
-
-def test_each_file_is_opened_once(
-    quantized_tiny: MakeQuantized, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """To open one is to parse its whole header, which for each weight took most of a load."""
-    stored, opened = StoredModel.open(quantized_tiny(WeightFormat(4, 32))), Mock(wraps=safe_open)
-    monkeypatch.setattr(files, "safe_open", opened)
-    load_on_cpu(stored)
-    assert opened.call_count == len({header.file for header in stored.tensors.values()})
 
 
 @pytest.mark.demo

@@ -91,7 +91,9 @@ def test_product_equals_exact_arithmetic(
     assert error < 1e-6  # bfloat16 activations are taken as they are, and all sums are float32
     spec = LinearSpec(outputs, inputs, weight_format, CPU)
     reference = multiply_by(Reference(), spec, Reference().pack(weight), x.float())
-    torch.testing.assert_close(computed, reference, rtol=1e-3, atol=1e-3)
+    # Each addition of float32 rounds by 2**-24 of the sum, at most that of the sizes of all terms.
+    sizes = x.double().abs() @ weight.dequantize().double().abs()
+    assert ((computed - reference).abs() <= 2 * inputs * 2**-24 * sizes).all()
 
 
 @pytest.mark.parametrize("rows", [2, 40])

@@ -19,6 +19,7 @@ from calculator.questions.variants import (
     smallest_variant,
     with_host_layers,
 )
+from calculator.units import GIB
 
 if TYPE_CHECKING:
     from calculator.memory.making_cost import MakingCost
@@ -105,8 +106,7 @@ def is_here(question: Question) -> bool:
 
 def making_commands(question: Question) -> tuple[str, ...]:
     """Return the commands that make the variant and run it as planned."""
-    source = _source_argument(question)
-    repository = REPOSITORIES.get(source.lower(), source)
+    source, repository = _source_argument(question), _repository(question)
     variant, settings = question.subject.variant, question.settings
     runs = []
     if variant is None:
@@ -133,9 +133,33 @@ def making_commands(question: Question) -> tuple[str, ...]:
     return (*runs, f"glm4q chat {target} --kv {settings.kv}{context}{_layers(question)}")
 
 
+def filling_command(question: Question, source: str = "") -> str | None:
+    """Return the command that fills what an INT4 checkpoint leaves of the card by more bits.
+
+    source: a repository or directory, as a shell reads it; the question's where it is empty. None
+    where the question is not of one card that computes all layers for one sequence, or not of INT4.
+    """
+    variant, card, settings = question.subject.variant, question.card, question.settings
+    if variant is None or card is None or variant.weights != "int4" or question.gpus > 1:
+        return None
+    if settings.compute == "host" or settings.gpu_layers is not None or settings.batch > 1:
+        return None
+    if card.gpu is not None and not card.gpu.runs_glm4q:
+        return None
+    words = ["--for" if word == "--gpu" else word for word in card.arguments]
+    named = shlex.join(words or ["--vram", f"{card.usable_bytes / GIB:.2f}"])
+    where = f"{named} --context {settings.context} --kv {settings.kv}"
+    return f"glm4q quantize {source or _repository(question)} -o DIR {where}"
+
+
 def _layers(question: Question) -> str:
     layers = question.settings.gpu_layers
     return f" --gpu-layers {layers}" if layers is not None else ""
+
+
+def _repository(question: Question) -> str:
+    source = _source_argument(question)
+    return REPOSITORIES.get(source.lower(), source)
 
 
 def _source_argument(question: Question) -> str:

@@ -7,6 +7,7 @@ from calculator.dataclass import dataclass
 from calculator.questions.answer import (
     Answer,
     answer_cost,
+    filling_command,
     is_here,
     making_commands,
     smallest_card,
@@ -27,6 +28,9 @@ THEN: dict[Verdict, str] = {"fits": "fits", "tight": "fits, and is tight", "no":
 
 DESKTOP_BYTES = 1 << 30
 """What a desktop with a browser is assumed to take of a card: public logs show 350 to 1,600 MiB."""
+
+LEAST_SHARE = 0.05
+"""The room that INT4 must leave, beside its weights, for `quantize --for` to be worth the time."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ def _below(answer: Answer) -> list[str]:
             f"to make it: {' or '.join(times)}, {human_bytes(cost.memory_bytes)} of memory, "
             f"{human_bytes(cost.disk_bytes)} of disk{source}"
         )
+    lines += _fills(question)
     if verdict(question.margin_bytes or 0) == "tight":
         lines.append(
             "tight: a driver may move the last GiB of a card to host memory, which is slow; "
@@ -92,6 +97,17 @@ def _below(answer: Answer) -> list[str]:
         most = max_context(question, card.usable_bytes) if card else 0
         lines.append(f"largest context of this variant: {counted(most, 'token')}")
     return lines
+
+
+def _fills(question: Question) -> list[str]:
+    """How the room that INT4 leaves is filled, where that is worth the time."""
+    command, left = filling_command(question), question.margin_bytes or 0
+    if command is None or left < LEAST_SHARE * question.plan.weights_bytes:
+        return []
+    return [
+        f"or fill the card: {human_bytes(left)} are left to give matrices more than 4 bits, those "
+        f"first that lose most without: {command}"
+    ]
 
 
 def _with_desktop(question: Question) -> str:

@@ -30,6 +30,10 @@ from quantize.quality.recorded import SourceRecord
 from quantize.quality.report import read_report
 from quantize.recipe import Recipe
 
+BESIDE = (
+    "; this model's head is its embedding, which stays: the head of fewer bits is stored beside "
+    "it, and makes the checkpoint larger"
+)
 UNHEALED = "--heal trains by calibration samples, and method {method} uses none"
 
 
@@ -134,15 +138,17 @@ class Job:
         """One line: the memory and the disk that the run takes. Raises OptionError."""
         batch, need = self._batch_and_need
         line = f"planned: {human_bytes(need.total)} of memory at most"
+        tied = self.stored.config.tie_word_embeddings
+        beside = BESIDE if self.recipe.head.is_quantized and tied else ""
         settings = self._calibration_settings(batch)
         if settings is None:
-            return line
+            return line + beside
         samples, tokens = settings.calibration.token_ids.shape
         disk = settings.disk_bytes(self.stored)
         return (
             f"{line}, {human_bytes(disk)} of disk for hidden states; {self.recipe.method} on "
             f"{counted(samples, 'sample')} of {counted(tokens, 'token')}, {batch} at once"
-            f"{self._healing_words(samples, tokens)}"
+            f"{self._healing_words(samples, tokens)}{beside}"
         )
 
     def _healing_words(self, samples: int, tokens: int) -> str:

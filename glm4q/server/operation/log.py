@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 import time
+from asyncio import CancelledError
 from typing import Literal
 
 from calculator.errors import OptionError
@@ -37,6 +38,7 @@ def set_up_log(log_format: LogFormat) -> None:
     In plain text only warnings come, and errors with their traceback.
     """
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_without_cut_requests)
     if log_format == "json":
         handler.setFormatter(JsonFormatter())
     else:
@@ -46,6 +48,13 @@ def set_up_log(log_format: LogFormat) -> None:
     for name in (LOGGER.name, "uvicorn"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
+
+
+def _without_cut_requests(record: logging.LogRecord) -> bool:
+    """Show a request that the server cuts off as it ends in one line: it is no fault."""
+    if record.exc_info and isinstance(record.exc_info[1], CancelledError):
+        record.msg, record.args, record.exc_info = "a request was cut off", (), None
+    return True
 
 
 class JsonFormatter(logging.Formatter):

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+from asyncio import CancelledError
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from calculator.errors import MemoryFullError
-from glm4q.server.operation.log import LOGGER, JsonFormatter
+from glm4q.server.operation.log import LOGGER, JsonFormatter, LogFormat, set_up_log
 from tests.glm4q.server.scripted import CONTEXT, NAME, Running, serving, wait_for
 
 CHAT = "/v1/chat/completions"
@@ -112,3 +113,21 @@ def test_memory_is_given_back_when_nobody_asks_and_taken_again(
     events = [json.loads(line)["event"] for line in lines.getvalue().splitlines()]
     assert events[:2] == ["unloaded", "request"]
     assert events.count("loaded") == 2
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_request_that_the_end_of_the_server_cuts_off_is_one_line(
+    log_format: LogFormat, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvicorn reports it as an error of the application, with a traceback."""
+    uvicorn = logging.getLogger("uvicorn")
+    for logger in (LOGGER, uvicorn):
+        for name in ("handlers", "propagate", "level"):  # set back when the test ends
+            monkeypatch.setattr(logger, name, getattr(logger, name))
+    set_up_log(log_format)
+    uvicorn.error("Exception", exc_info=CancelledError())
+    uvicorn.error("Exception", exc_info=ValueError())
+    shown = capsys.readouterr().err
+    assert shown.count("a request was cut off") == 1
+    assert "CancelledError" not in shown
+    assert "ValueError" in shown

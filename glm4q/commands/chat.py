@@ -14,7 +14,13 @@ from glm4q.commands.run.answer_json import answer_as_json
 from glm4q.commands.run.base_model import base_model_note
 from glm4q.commands.run.conversation import converse
 from glm4q.commands.run.grammars import read_grammar
-from glm4q.commands.run.keeping import PrefixPlace, Running, begin_session, make_keeper
+from glm4q.commands.run.keeping import (
+    PrefixPlace,
+    Running,
+    begin_session,
+    make_keeper,
+    refuse_session,
+)
 from glm4q.commands.run.load import load, make_wish, parse_reserve
 from glm4q.commands.run.receipt import show_receipt
 from glm4q.commands.run.sampling import given_settings
@@ -75,6 +81,8 @@ def chat(
     shown = parse_think(think)
     if dialect is not None:
         find_dialect(dialect)
+    if session is not None:
+        refuse_session(session)
     if receipt is not None and not verify:
         raise OptionError("--receipt goes with --verify, whose comparison it keeps")
     offered = ToolOptions(

@@ -11,6 +11,7 @@ from glm4q.chat.sessions.keeper import SessionKeeper
 from glm4q.chat.sessions.session_file import SessionDirectory
 from glm4q.decode.prefixes.prefix_store import PrefixStore
 from glm4q.engine import LLM
+from glm4q.planning.disk import refuse_unwritable
 from glm4q.planning.fingerprint import Fingerprint
 from glm4q.terminal.user_directories import cache_directory, state_directory
 
@@ -36,6 +37,15 @@ def sessions_directory() -> SessionDirectory:
 def prefixes_directory() -> Path:
     """Return where cached prompts are kept, unless an option names another place."""
     return cache_directory() / "prefixes"
+
+
+def refuse_session(name: str) -> None:
+    """Raise SessionError or OptionError where no conversation can be kept under a name."""
+    directory = sessions_directory()
+    file = directory.file(name)
+    refuse_unwritable(file.parent, f"the file of session {name}")
+    if file.exists():
+        directory.read(name, touch=False)
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,16 @@ def test_a_damaged_session_is_refused_and_left_alone(
     assert not file.exists()
 
 
+def test_a_session_that_can_never_be_kept_is_refused_before_the_model_is_sought(
+    own_directories: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert main(["chat", "no-such-model", "--prompt", "a", "--session", "notes"]) == 2
+    shown = capsys.readouterr().err
+    assert "the file of session notes cannot be made" in shown
+    assert "cannot be written to" in shown
+
+
 def test_names_are_checked(chat_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sessions", "--remove", "never"]) == 2
     assert "there is no session never" in capsys.readouterr().err

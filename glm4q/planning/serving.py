@@ -40,21 +40,35 @@ def kernel_needs(kernels: WeightKernels) -> KernelNeedsOf:
         return KernelNeeds(
             max((need.scratch_bytes for need in each), default=0),
             max((need.operator_bytes for need in each), default=0)
-            + matmul_bytes(tokens, kernels.dtype, kernels.device),
+            + matmul_bytes(
+                tokens, kernels.dtype, kernels.device, of_layers=_torch_multiplies(kernels, tokens)
+            ),
         )
 
     return needs
 
 
-def matmul_bytes(tokens: int, dtype: torch.dtype, device: torch.device) -> int:
+def _torch_multiplies(kernels: WeightKernels, tokens: int) -> bool:
+    """Whether torch multiplies all tokens of a step by a weight of a layer: it never widens."""
+    return any(not choice.kernel.widens for _, choice in kernels.quantized.values()) or any(
+        not choice.kernel.widens(tokens, spec.inputs)
+        for weight, (spec, choice) in kernels.dense.items()
+        if weight.layer is not None
+    )
+
+
+def matmul_bytes(
+    tokens: int, dtype: torch.dtype, device: torch.device, *, of_layers: bool = True
+) -> int:
     """What torch.mm takes for itself: on a CPU oneDNN copies tiles of bfloat16, thread by thread.
 
     At most these were seen of a thread, with GLM-4-9B's shapes and the demo model's: 65 KiB for 1
     token and 1.4 MiB for 2,048; on a CPU with AMX 1.4 MiB for 8 tokens, 2.3 for 512, 5.9 for 2,048.
+    of_layers: whether torch multiplies by a layer's weights, or does smaller products alone.
     """
     if device.type != "cpu" or dtype != torch.bfloat16:
         return 0
-    if torch.cpu.get_capabilities().get("amx_bf16"):
+    if of_layers and torch.cpu.get_capabilities().get("amx_bf16"):
         of_a_thread = (1536 << 10) + 2560 * tokens
     else:
         of_a_thread = (192 << 10) + 768 * tokens

@@ -1,14 +1,16 @@
 """Every CPU kernel beside the reference and beside float matmuls, on GLM-4-9B's widest layer.
 
-    python -m benchmarks.kernels [--outputs 27392] [--inputs 4096]
+    python -m benchmarks.kernels [--outputs 27392] [--inputs 4096] [--rows 1 4 512]
+    OMP_NUM_THREADS=1 taskset -c 1 python -m benchmarks.kernels --isa avx2 avx_vnni
 
+With --isa only the native kernels are timed, each on the instruction sets that are named.
 Times are medians of interleaved runs; GB/s is the weight's bytes over the time.
 """
 
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -17,11 +19,13 @@ from torch.nn import functional as F
 from calculator.model.formats import NF4, WeightFormat
 from glm4q.kernels.choose import KERNELS
 from glm4q.kernels.cpu.extension import extension
-from glm4q.kernels.cpu.native import matmul_dense
-from glm4q.kernels.spec import LinearSpec, multiply
+from glm4q.kernels.cpu.native import Native, matmul_dense
+from glm4q.kernels.spec import Kernel, LinearSpec, multiply
 from glm4q.weights.packing import QuantizedWeight, pack
 
 RUNS = 5
+ROWS = (1, 4, 8, 16, 512)
+FORMATS = (WeightFormat(4, 128), WeightFormat(8, 128), NF4)
 Run = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -47,17 +51,22 @@ def candidates(outputs: int, inputs: int) -> dict[str, tuple[int, Run]]:
         found["native bfloat16"] = dense.nbytes, partial(native_dense, dense)
     numbers = torch.ones(outputs * inputs // 2)
     found["reading memory"] = numbers.nbytes, partial(read_memory, numbers)
-    for weight_format in (WeightFormat(4, 128), WeightFormat(8, 128), NF4):
+    return found | products(outputs, inputs, {kernel.name: kernel for kernel in KERNELS})
+
+
+def products(
+    outputs: int, inputs: int, kernels: Mapping[str, Kernel]
+) -> dict[str, tuple[int, Run]]:
+    """The multiplications by each format of weights with each kernel that takes it."""
+    found: dict[str, tuple[int, Run]] = {}
+    for weight_format in FORMATS:
         weight = random_weight(outputs, inputs, weight_format)
-        for kernel in KERNELS:
+        for name, kernel in kernels.items():
             spec = LinearSpec(outputs, inputs, weight_format, torch.device("cpu"))
             if kernel.refuses(spec) is None:
                 packed = kernel.pack(weight)
                 held = sum(tensor.nbytes for tensor in packed.values())
-                found[f"{kernel.name} {weight_format}"] = (
-                    held,
-                    partial(multiply, kernel, spec, packed),
-                )
+                found[f"{name} {weight_format}"] = held, partial(multiply, kernel, spec, packed)
     return found
 
 
@@ -83,10 +92,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--outputs", type=int, default=27_392)
     parser.add_argument("--inputs", type=int, default=4096)
+    parser.add_argument("--rows", type=int, nargs="+", default=ROWS)
+    parser.add_argument("--isa", nargs="+", help="instruction sets: avx2, avx_vnni ...")
     options = parser.parse_args()
-    compared = candidates(options.outputs, options.inputs)
+    if options.isa:
+        kernels = {name: Native(name) for name in options.isa}
+        compared = products(options.outputs, options.inputs, kernels)
+    else:
+        compared = candidates(options.outputs, options.inputs)
     print(f"[{options.outputs}, {options.inputs}], {torch.get_num_threads()} threads")
-    for rows in (1, 4, 8, 16, 512):
+    for rows in options.rows:
         x = torch.randn(rows, options.inputs, dtype=torch.bfloat16)
         times: dict[str, list[float]] = {name: [] for name in compared}
         for _ in range(RUNS + 1):

@@ -1,5 +1,6 @@
 // Vectors of AVX2: eight outputs at once. Included by avx2.cpp; and by avx_vnni.cpp and
-// avx_vnni_evex.cpp, which have instructions for products of words: GLM4Q_DOT_BYTES, GLM4Q_DOT_PAIRS.
+// avx_vnni_evex.cpp, which have instructions that multiply and add at once: GLM4Q_VNNI says how the
+// assembler is told their encoding.
 
 #define GLM4Q_DOTS_PAIRS
 
@@ -10,7 +11,6 @@ struct V {
     static constexpr int BYTES = 32;
     using PairSums = __m256i;
     using Book = __m256i;
-    static constexpr int BLOCK_ROWS = 4;  // 4 rows of 2 vectors: half of the 16 registers
     static constexpr int DIRECT_BLOCKS = 2;  // of rows that each unpack for themselves, at most
     // A vector: two or four for each line of the cache.
     static constexpr int requests(int bits) { return bits == 8 ? 2 : 1; }
@@ -18,10 +18,14 @@ struct V {
     static constexpr int CUT_SPAN = 4096;
     // So few rows leave registers for their codes: a vector is multiplied as soon as it is unpacked.
     static constexpr int SINGLY_ROWS = 2;
-#ifdef GLM4Q_DOT_PAIRS
+#ifdef GLM4Q_VNNI
+    // 6 rows of 2 vectors: an Intel core starts two products a cycle, and each takes five cycles until
+    // the next one can be added to its sum. So fewer than ten sums at once would wait.
+    static constexpr int BLOCK_ROWS = 6;
     static constexpr bool WHOLE_MULTIPLES = false;
     static constexpr bool CROSSED = false;  // one instruction multiplies and adds
 #else
+    static constexpr int BLOCK_ROWS = 4;  // 4 rows of 2 vectors: half of the 16 registers
     static constexpr bool WHOLE_MULTIPLES = true;
     static constexpr bool CROSSED = true;
 #endif
@@ -70,19 +74,33 @@ struct V {
         return load_half(padded);
     }
 
-#ifdef GLM4Q_DOT_BYTES
+#ifdef GLM4Q_VNNI
+    // In assembly, so that gcc keeps each sum in one register: it would move some to memory and back
+    // between products.
     static __m256i dot_bytes(__m256i sum, __m256i codes, const uint32_t& x) {
-        return GLM4Q_DOT_BYTES(sum, codes, broadcast(static_cast<int32_t>(x)));
+        asm(GLM4Q_VNNI "vpdpbusd %2, %1, %0"
+            : "+x"(sum)
+            : "x"(codes), "x"(broadcast(static_cast<int32_t>(x))));
+        return sum;
     }
     static __m256i dot_nibbles(__m256i sum, __m256i codes, const uint32_t& x) {
         return dot_bytes(sum, codes, x);
     }
     static __m256i first_nibbles(__m256i codes, const uint32_t& x) {
-        return dot_bytes(_mm256_setzero_si256(), codes, x);
+        return dot_bytes(begin_sum(), codes, x);
     }
-    static __m256i sum_nibbles(__m256i sum) { return sum; }
     static __m256i dot_pairs(__m256i sum, __m256i codes, const uint32_t& x) {
-        return GLM4Q_DOT_PAIRS(sum, codes, broadcast(static_cast<int32_t>(x)));
+        asm(GLM4Q_VNNI "vpdpwssd %2, %1, %0"
+            : "+x"(sum)
+            : "x"(codes), "x"(broadcast(static_cast<int32_t>(x))));
+        return sum;
+    }
+    // A sum of 8-bit codes begins at the bits of the float 1.5 * 2^23, so its bits are those of a float
+    // that is larger by just the sum: an exact subtraction makes the sum of it, on a port that does not
+    // multiply, where a conversion would take the time of a product.
+    static __m256i begin_sum() { return _mm256_castps_si256(fill(0x1.8p23f)); }
+    static __m256 end_sum(__m256i sum) {
+        return _mm256_sub_ps(_mm256_castsi256_ps(sum), fill(0x1.8p23f));
     }
 #else
     // For codes from 0 to 15. The sums of pairs are 16 bits wide; `Layout` shows that a segment's
@@ -133,6 +151,8 @@ struct V {
             : "x"(one), "x"(other), "x"(x_one), "x"(x_other));
         return sums;
     }
+    static __m256i begin_sum() { return _mm256_setzero_si256(); }
+    static __m256 end_sum(__m256i sum) { return to_floats(sum); }
 #endif
     static __m256i no_pairs() { return _mm256_setzero_si256(); }
     static __m256i sum_pairs(__m256i sums) { return sums; }

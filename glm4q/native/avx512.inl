@@ -70,9 +70,10 @@ struct V {
         return dot_bytes(sum, codes, x);
     }
     static __m512i first_nibbles(__m512i codes, const uint32_t& x) {
-        return dot_nibbles(broadcast(0), codes, x);
+        return dot_nibbles(begin_sum(), codes, x);
     }
-    static __m512i sum_nibbles(__m512i sum) { return sum; }
+    static __m512i begin_sum() { return _mm512_setzero_si512(); }
+    static __m512 end_sum(__m512i sum) { return to_floats(sum); }
     static __m512i no_pairs() { return _mm512_setzero_si512(); }
     static __m512i dot_pairs(__m512i sum, __m512i codes, const uint32_t& x) {
         asm("vpdpwssd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(codes), "m"(x));

@@ -15,8 +15,7 @@ GLM4Q_TARGET_BEGIN("avx2,fma,f16c,avxvnni")
 namespace glm4q::avx_vnni {
 namespace {
 
-#define GLM4Q_DOT_BYTES _mm256_dpbusd_avx_epi32
-#define GLM4Q_DOT_PAIRS _mm256_dpwssd_avx_epi32
+#define GLM4Q_VNNI "%{vex%} "
 #include "avx2.inl"
 #include "instruction_set.inl"
 

@@ -16,8 +16,7 @@ GLM4Q_TARGET_BEGIN("avx2,fma,f16c,avx512f,avx512vl,avx512vnni")
 namespace glm4q::avx_vnni_evex {
 namespace {
 
-#define GLM4Q_DOT_BYTES _mm256_dpbusd_epi32
-#define GLM4Q_DOT_PAIRS _mm256_dpwssd_epi32
+#define GLM4Q_VNNI ""
 #include "avx2.inl"
 #include "instruction_set.inl"
 

@@ -60,7 +60,7 @@ auto span_function(const Weight& weight) {
 void multiply(const Weight& weight, const Activations& x, void* out, Dtype dtype, int start,
               int stop) {
     const Blocks blocks(x.rows, V::BLOCK_ROWS);
-    const int at_once = PASS_ROWS / V::BLOCK_ROWS;
+    const int at_once = x.rows <= PASS_ROWS ? blocks.count : PASS_ROWS / V::BLOCK_ROWS;
     for (int first = 0; first < blocks.count; first += at_once) {
         const int last = std::min(first + at_once, blocks.count);
         const int rows = blocks.start(last) - blocks.start(first);

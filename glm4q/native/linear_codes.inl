@@ -16,6 +16,7 @@ struct Layout {
     // Small codes are below 16: products of a segment fit 16 bits, if they are added by pairs.
     static constexpr bool SMALL = BITS == 4 && !BOOK && !WIDE;
     static_assert(15 * 127 * 2 * (SEGMENT / 4) <= 32767, "sums of small codes overflow 16 bits");
+    static_assert(255 * 128 * SEGMENT < 1 << 22, "sums of 8-bit codes are no mantissas of floats");
 
     using Ints = typename V::Ints;
     using Steps = Ints[STEPS];
@@ -58,6 +59,16 @@ inline float multiple_of(uint32_t word) {
     return float_of_bits(word);
 }
 
+// std::conditional_t would do, but gcc warns that a vector as its argument loses attributes.
+template <bool WHOLE>
+struct TotalOf {
+    using Type = V::Floats;
+};
+template <>
+struct TotalOf<true> {
+    using Type = V::Ints;
+};
+
 inline V::Floats floats_of(V::Floats total) { return total; }
 inline V::Floats floats_of(V::Ints total) { return V::to_floats(total); }
 
@@ -73,10 +84,10 @@ struct Dots {
     using Total = typename V::Floats;
     template <bool FIRST>
     static void add(Sums& sums, typename V::Ints codes, int step, const uint32_t& x) {
-        sums = V::dot_bytes(FIRST && step == 0 ? V::broadcast(0) : sums, codes, x);
+        sums = V::dot_bytes(FIRST && step == 0 ? V::begin_sum() : sums, codes, x);
     }
     static Total add_segment(Total total, Sums sums, const uint32_t& multiple) {
-        return V::multiply_add(V::to_floats(sums), V::fill(multiple_of(multiple)), total);
+        return V::multiply_add(V::end_sum(sums), V::fill(multiple_of(multiple)), total);
     }
 };
 template <bool SMALL>
@@ -95,7 +106,7 @@ template <>
 struct Dots<false, true> {
     static constexpr bool WHOLE = V::WHOLE_MULTIPLES;
     using Sums = typename V::Ints;
-    using Total = std::conditional_t<WHOLE, typename V::Ints, typename V::Floats>;
+    using Total = typename TotalOf<WHOLE>::Type;
     template <bool FIRST>
     static void add(Sums& sums, typename V::Ints codes, int step, const uint32_t& x) {
         sums = FIRST && step == 0 ? V::first_nibbles(codes, x) : V::dot_nibbles(sums, codes, x);
@@ -105,7 +116,7 @@ struct Dots<false, true> {
         if constexpr (WHOLE)
             return Vectors::add_multiple(total, sums, multiple);
         else
-            return Vectors::multiply_add(Vectors::to_floats(sums),
+            return Vectors::multiply_add(Vectors::end_sum(sums),
                                          Vectors::fill(multiple_of(multiple)), total);
     }
 };

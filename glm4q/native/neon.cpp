@@ -91,7 +91,8 @@ struct V {
     static int32x4_t first_nibbles(int32x4_t codes, uint32_t x) {
         return dot_nibbles(broadcast(0), codes, x);
     }
-    static int32x4_t sum_nibbles(int32x4_t sum) { return sum; }
+    static int32x4_t begin_sum() { return vdupq_n_s32(0); }
+    static float32x4_t end_sum(int32x4_t sum) { return to_floats(sum); }
     static PairSums no_pairs() { return {vdupq_n_s32(0), vdupq_n_s32(0)}; }
     static PairSums dot_pairs(PairSums sums, int32x4_t codes, uint32_t x) {
         const int16x8_t numbers = vreinterpretq_s16_s32(codes);

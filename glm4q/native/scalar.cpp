@@ -65,7 +65,8 @@ struct V {
     static int32_t first_nibbles(int32_t codes, uint32_t x) {
         return dot_nibbles(broadcast(0), codes, x);
     }
-    static int32_t sum_nibbles(int32_t sum) { return sum; }
+    static int32_t begin_sum() { return 0; }
+    static float end_sum(int32_t sum) { return to_floats(sum); }
     static int32_t no_pairs() { return 0; }
     static int32_t dot_pairs(int32_t sum, int32_t codes, uint32_t x) {
         return sum + (codes & 0xffff) * static_cast<int16_t>(x & 0xffff) +

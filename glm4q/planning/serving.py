@@ -68,7 +68,7 @@ def matmul_bytes(
     """
     if device.type != "cpu" or dtype != torch.bfloat16:
         return 0
-    if of_layers and torch.cpu.get_capabilities().get("amx_bf16"):
+    if of_layers and torch.cpu._is_amx_tile_supported():
         of_a_thread = (1536 << 10) + 2560 * tokens
     else:
         of_a_thread = (192 << 10) + 768 * tokens

@@ -147,9 +147,10 @@ def filling_command(question: Question, source: str = "") -> str | None:
     if card.gpu is not None and not card.gpu.runs_glm4q:
         return None
     words = ["--for" if word == "--gpu" else word for word in card.arguments]
-    named = shlex.join(words or ["--vram", f"{card.usable_bytes / GIB:.2f}"])
-    where = f"{named} --context {settings.context} --kv {settings.kv}"
-    return f"glm4q quantize {source or _repository(question)} -o DIR {where}"
+    words = words or ["--vram", f"{card.usable_bytes / GIB:.2f}"]
+    words += ["--context", str(settings.context), "--kv", settings.kv]
+    words += [*question.free_arguments(), *variant.group_arguments()]
+    return f"glm4q quantize {source or _repository(question)} -o DIR {shlex.join(words)}"
 
 
 def _layers(question: Question) -> str:

@@ -163,11 +163,16 @@ class Question:
         if settings.draft_tokens != default_drafts(settings.batch):
             asked += ["--draft", str(settings.draft_tokens)]
         asked += ["--embedding", settings.embedding]
+        return asked + self.free_arguments() + self._card_arguments()
+
+    def free_arguments(self) -> list[str]:
+        """Return the options for what is left free of the card."""
+        settings, asked = self.settings, []
         if settings.display_reserve != RESERVE["gpu"]:
             asked += ["--reserve", _mebibytes(settings.display_reserve)]
         if settings.margin:
             asked += ["--margin", _mebibytes(settings.margin)]
-        return asked + self._card_arguments()
+        return asked
 
     def _card_arguments(self) -> list[str]:
         if self.others:

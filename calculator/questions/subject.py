@@ -57,9 +57,12 @@ class Variant:
 
     def arguments(self) -> tuple[str, ...]:
         """Return the options that ask for this variant."""
-        size = ("--group-size", self.group_size) if self.group_size != "128" else ()
         head = ("--lm-head", self.lm_head) if self.lm_head != "bf16" else ()
-        return ("--weights", self.weights, *size, *head)
+        return ("--weights", self.weights, *self.group_arguments(), *head)
+
+    def group_arguments(self) -> tuple[str, ...]:
+        """Return the option that asks for its groups."""
+        return ("--group-size", self.group_size) if self.group_size != "128" else ()
 
     def __str__(self) -> str:
         head = f", {self.lm_head} head" if self.lm_head != "bf16" else ""

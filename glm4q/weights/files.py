@@ -37,8 +37,8 @@ class Files(ExitStack):
     def read(self, header: TensorHeader, start: int = 0, stop: int | None = None) -> Tensor:
         """Rows of a tensor; blocks of GGUF as uint8, [rows, bytes]. Raises CheckpointError.
 
-        The header's checks are `calculator.checkpoint`'s. Nothing here calls Python from C: there,
-        an interrupt would become an error of the function that was interrupted.
+        `calculator.checkpoint` has checked the header. No function here calls Python from C: of an
+        interrupt that comes in such Python, C functions may make an error of their own.
         """
         try:
             if header.file not in self._maps:

@@ -75,6 +75,7 @@ def test_what_fills_the_card_is_offered_beside_int4(glm4: StoredModel) -> None:
     filled = option.Card(gpu="RTX 4060", context="8192", kv="int8")
     assert FillRequest(glm4, Path("DIR"), filled).question().settings.context == 8192
     assert "--vram 8" in (offer(vram="8") or "")
+    assert "--kv int8 --reserve 512M fetches" in (offer(gpu="4060", reserve=512 << 20) or "")
     assert offer(gpu="3060", weights="int8") is None
     assert offer(gpu="3060") is None  # INT8 fits
 

@@ -3,12 +3,12 @@
 import gc
 import sys
 
-from glm4q.commands.process.signals import end_at_once_on_interrupt
+from glm4q.commands.process.signals import end_at_once_on_stops
 
 
 def run() -> int:
     """Import the command line and run one command."""
-    end_at_once_on_interrupt()
+    end_at_once_on_stops()
     gc.disable()  # imports make no garbage, and the search for it is a tenth of a cold start
     from glm4q.cli import main  # after that: imports take long enough to be interrupted
 

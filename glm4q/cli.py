@@ -12,9 +12,8 @@ from calculator.errors import Glm4qError, is_out_of_memory
 from glm4q import __version__
 from glm4q.commands.process.lazy import CommandEntry, LazyGroup
 from glm4q.commands.process.signals import (
-    end_at_once_on_interrupt,
-    interrupts_as_before,
-    unwind_on_termination,
+    end_at_once_on_stops,
+    stops_as_before,
 )
 from glm4q.commands.process.streams import forget_width_of_nothing, tolerate_encodings
 
@@ -116,10 +115,9 @@ def glm4q(
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command. An error that is the input's fault becomes one line on stderr."""
-    # Where the program ends, an interrupt ends it at once: see glm4q/__main__.py.
-    with interrupts_as_before():
-        end_at_once_on_interrupt()  # until a command begins: see QuickCommand
-        unwind_on_termination()
+    # Where the program ends, a signal ends it at once: see glm4q/__main__.py.
+    with stops_as_before():
+        end_at_once_on_stops()  # until a command begins: see QuickCommand
         tolerate_encodings()
         forget_width_of_nothing()
         return _run(argv)

@@ -22,6 +22,7 @@ from calculator.report.sheets import Sheet
 from calculator.report.terminal import sheet_as_table
 from glm4q.commands.options import bench as option
 from glm4q.commands.options import compute, output
+from glm4q.commands.process.signals import stops_stay_stops
 from glm4q.measure import report
 from glm4q.measure.speed import measure
 from glm4q.measure.synthetic import has_random_weights, open_synthetic
@@ -41,6 +42,7 @@ EXAMPLES = (
 )
 
 
+@stops_stay_stops()
 def bench(
     model: option.Model = None,
     *,

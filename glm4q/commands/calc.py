@@ -10,6 +10,7 @@ from calculator.questions.answer import Answer, find_answer
 from calculator.questions.asked import Asked
 from calculator.report import answers
 from glm4q.commands.options import calc as option
+from glm4q.commands.process.signals import stops_stay_stops
 
 EXAMPLES = (
     "glm4q calc --gpu 4070",
@@ -144,6 +145,7 @@ def _format(word: str) -> answers.Format:
     return next(each for each in answers.FORMATS if each == word)
 
 
+@stops_stay_stops()
 def _verify(
     model: str,
     context: str | None,

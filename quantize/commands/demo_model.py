@@ -5,11 +5,13 @@ import typer
 from calculator.checkpoint.stored import StoredModel
 from calculator.model.architecture import num_parameters
 from glm4q.commands.options import output as written
+from glm4q.commands.process.signals import stops_stay_stops
 from quantize.demo_model import write_demo_model
 
 EXAMPLES = ("glm4q demo-model -o demo", "glm4q chat demo")
 
 
+@stops_stay_stops()
 def demo_model(output: written.OutputDirectory, overwrite: written.Overwrite = False) -> None:
     """Write SmolLM2-135M-Instruct as a GLM checkpoint.
 

@@ -15,6 +15,7 @@ from calculator.memory.making import WINDOW
 from calculator.units import human_bytes
 from glm4q.commands.options import compute, output
 from glm4q.commands.options.declare import option
+from glm4q.commands.process.signals import stops_stay_stops
 from glm4q.kernels.choose import candidates
 from glm4q.planning.devices import choose_device, choose_dtype
 from quantize.quality.evaluate import Evaluation
@@ -42,6 +43,7 @@ Against = Annotated[
 Window = Annotated[int, option("Tokens predicted from one start.", min=2)]
 
 
+@stops_stay_stops()
 def evaluate(
     checkpoints: Checkpoints,
     text: Text = None,

@@ -10,6 +10,7 @@ from calculator.options import one_of
 from calculator.units import human_bytes
 from glm4q.commands.options import output as written
 from glm4q.commands.options.declare import ANSWER, choice, option
+from glm4q.commands.process.signals import stops_stay_stops
 from quantize.export.checkpoint import ExportFormat, export_checkpoint
 from quantize.export.compressed_tensors import CompressedTensors
 from quantize.export.gguf import export_gguf
@@ -33,6 +34,7 @@ Output = Annotated[
 ]
 
 
+@stops_stay_stops()
 def export(
     checkpoint: Checkpoint, to: To, output: Output, overwrite: written.Overwrite = False
 ) -> None:

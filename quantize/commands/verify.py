@@ -6,6 +6,7 @@ import typer
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.units import counted
+from glm4q.commands.process.signals import stops_stay_stops
 from quantize.commands import options as option
 from quantize.output.checksums import CHECKSUMS
 from quantize.quality.checkpoint_check import (
@@ -24,6 +25,7 @@ EXAMPLES = (
 )
 
 
+@stops_stay_stops()
 def verify(checkpoint: option.Checkpoint, source: option.SourceCheckpoint = None) -> int:
     """Read a checkpoint again: shapes, scales, zero points, checksums, tokenizer and template.
 

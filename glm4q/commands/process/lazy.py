@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from calculator.errors import Glm4qError
 from glm4q.commands.process.config_file import Defaults, config_path, read_defaults
 from glm4q.commands.process.option_groups import spread_groups
-from glm4q.commands.process.signals import raise_on_interrupt
+from glm4q.commands.process.signals import unwind_on_stops
 from glm4q.commands.process.streams import each_warning_once
 
 
@@ -61,8 +61,8 @@ class QuickCommand(TyperCommand):
             raise
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; all imports are done, so Ctrl-C may raise KeyboardInterrupt."""
-        raise_on_interrupt()
+        """Run the command; all imports are done, so signals may raise what stops it."""
+        unwind_on_stops()
         if not gc.isenabled():
             gc.freeze()  # what is imported stays, and is never searched
             gc.enable()

@@ -1,27 +1,33 @@
 """What Ctrl-C, a closed terminal and a termination do to a command."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that stop a command."""
 _received: list[int] = []
 """The signal that was received last, for `stops_stay_stops`."""
 
 
-def end_at_once_on_interrupt() -> None:
-    """Let Ctrl-C end the process without Python's help, until `raise_on_interrupt`.
+def end_at_once_on_stops() -> None:
+    """Let Ctrl-C, SIGTERM and a closed terminal end the process without Python's help.
 
-    While torch and other extensions are imported, and while Python ends, its own KeyboardInterrupt
-    gets lost or ends in a traceback; there is nothing to clean up.
+    While torch and other extensions are imported, and while Python ends, what a signal raises gets
+    lost or ends in a traceback; there is nothing to clean up. A command begins by
+    `unwind_on_stops`.
     """
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as it is for jobs in the background
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for number in STOPS:
+        _handle(number, signal.SIG_DFL)
 
 
-def raise_on_interrupt() -> None:
-    """Let Ctrl-C raise KeyboardInterrupt."""
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, _interrupt)
+def unwind_on_stops() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt, and SIGTERM and a closed terminal SystemExit, so that
+    half-written files go.
+    """
+    _handle(signal.SIGINT, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        _handle(number, _exit)
 
 
 @contextmanager
@@ -29,8 +35,9 @@ def stops_stay_stops() -> Iterator[None]:
     """Stop, where a signal that was to stop the `with` block became an error of another kind.
 
     What a signal raises in Python that was called from C, some extensions replace: torch by a
-    ValueError where it asks an object for its numbers. The error's notes go on with the stop. The
-    block must not handle KeyboardInterrupt and go on.
+    ValueError where it asks an object for its numbers, numpy by a RuntimeError where its import is
+    cut off. The error's notes go on with the stop. The block, or the function that this decorates,
+    must not handle KeyboardInterrupt and go on.
     """
     _received.clear()
     try:
@@ -45,30 +52,34 @@ def stops_stay_stops() -> Iterator[None]:
 
 
 @contextmanager
-def interrupts_as_before() -> Iterator[None]:
-    """Let Ctrl-C do after the `with` block what it did before."""
-    before = signal.getsignal(signal.SIGINT)
+def stops_as_before() -> Iterator[None]:
+    """Let the signals that stop a command do after the `with` block what they did before."""
+    before = {number: signal.getsignal(number) for number in STOPS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
 def ending_at_once_on_interrupt() -> Iterator[None]:
     """Let Ctrl-C end the process without Python's help inside the `with` block."""
-    end_at_once_on_interrupt()
+    _handle(signal.SIGINT, signal.SIG_DFL)
     try:
         yield
     finally:
-        raise_on_interrupt()
+        _handle(signal.SIGINT, _interrupt)
 
 
-def unwind_on_termination() -> None:
-    """Let SIGTERM and a closed terminal raise SystemExit, so that half-written files go."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # `nohup` ignores SIGHUP
-            signal.signal(number, _exit)
+def _handle(
+    number: signal.Signals, handler: Callable[[int, object], None] | signal.Handlers
+) -> None:
+    """Set a signal's handler, unless it is ignored, as shells let jobs in the background ignore
+    SIGINT and `nohup` lets a command ignore SIGHUP.
+    """
+    if signal.getsignal(number) != signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 def _stop(number: int) -> BaseException:

@@ -12,7 +12,7 @@ from calculator.options import parse_count, parse_size, parse_tokens
 from calculator.questions.fit import Wish
 from glm4q.commands.options.compute import Compute
 from glm4q.commands.options.memory import Memory
-from glm4q.commands.process.signals import ending_at_once_on_interrupt
+from glm4q.commands.process.signals import ending_at_once_on_interrupt, stops_stay_stops
 from glm4q.decode.batch import Batch
 from glm4q.engine import LLM
 from glm4q.kernels.cpu.extension import slow_note
@@ -47,7 +47,8 @@ def load(
     note: Callable[[str], None] = print_note,
 ) -> LLM:
     """Load a checkpoint while the terminal says so, and note if its kernels are slow here."""
-    with ending_at_once_on_interrupt(), Console(file=sys.stderr).status(Text(f"loading {model}")):
+    status = Console(file=sys.stderr).status(Text(f"loading {model}"))
+    with ending_at_once_on_interrupt(), stops_stay_stops(), status:
         llm = LLM.load(model, **vars(compute), wish=wish, reserve=reserve)
     if slow := slow_note({tensor.device for tensor in llm.model.state_dict().values()}):
         note(slow)

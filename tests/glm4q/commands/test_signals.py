@@ -2,27 +2,23 @@
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
-from glm4q.commands.process.signals import (
-    raise_on_interrupt,
-    stops_stay_stops,
-    unwind_on_termination,
-)
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from calculator.checkpoint.stored import StoredModel
+from glm4q.cli import main
+from glm4q.commands.process.signals import STOPS, stops_stay_stops, unwind_on_stops
 
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
     """The handlers of a command, as if no shell had put pytest into the background."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    for number in SIGNALS:
+    before = {number: signal.getsignal(number) for number in STOPS}
+    for number in STOPS:
         signal.signal(number, signal.SIG_DFL)
-    raise_on_interrupt()
-    unwind_on_termination()
+    unwind_on_stops()
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -71,3 +67,28 @@ def test_an_error_without_a_signal_stays_what_it_is() -> None:
         torch.tensor(Interrupted(signal.SIGINT))
     with pytest.raises(ValueError, match="the block's own"), stops_stay_stops():
         raise ValueError("the block's own")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["eval", "here"],
+        ["bench", "here"],
+        ["verify", "here"],
+        ["export", "here", "--to", "gguf", "-o", "there"],
+        ["calc", "here", "--verify"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_command_ends_by_the_stop_whatever_became_of_it(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        torch.tensor(Interrupted(signal.SIGTERM))
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.setattr(StoredModel, "open", interrupted)
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 128 + signal.SIGTERM

@@ -95,7 +95,10 @@ def test_a_question_that_cannot_be_read_is_refused(
         read_question(prompt)
 
 
-def test_an_interrupt_while_modules_are_imported_ends_the_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_while_modules_are_imported_ends_the_process(
+    number: signal.Signals, tmp_path: Path
+) -> None:
     """A module that swallows KeyboardInterrupt, as imports of extensions do at times."""
     (tmp_path / "torch.py").write_text(
         "import time\n"
@@ -113,9 +116,9 @@ def test_an_interrupt_while_modules_are_imported_ends_the_process(tmp_path: Path
     )
     assert process.stdout
     assert process.stdout.readline() == "importing\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     rest, errors = process.communicate(timeout=30)
-    assert process.returncode == -signal.SIGINT
+    assert process.returncode == -number
     assert (rest, errors) == ("", "")
 
 
@@ -136,8 +139,8 @@ def test_a_closed_terminal_unwinds_a_command(number: signal.Signals) -> None:
     code = (
         "import signal, time\n"
         "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
-        "from glm4q.commands.process.signals import unwind_on_termination\n"
-        "unwind_on_termination()\n"
+        "from glm4q.commands.process.signals import unwind_on_stops\n"
+        "unwind_on_stops()\n"
         "try:\n    print('ready', flush=True); time.sleep(60)\n"
         "finally:\n    print('unwound', flush=True)\n"
     )

@@ -12,7 +12,7 @@ from prompt_toolkit.completion import DummyCompleter
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from glm4q.commands.process.signals import unwind_on_termination
+from glm4q.commands.process.signals import STOPS, unwind_on_stops
 from glm4q.terminal.keyboard.input import EditorReader
 
 
@@ -28,8 +28,8 @@ async def terminate_in_a_task(editor: Application[str]) -> None:
 @pytest.fixture
 def raising() -> Iterator[None]:
     """Handle terminations as commands do."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    unwind_on_termination()
+    before = {number: signal.getsignal(number) for number in STOPS}
+    unwind_on_stops()
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -31,9 +31,8 @@ from glm4q.planning.devices import dtype_name
 from glm4q.planning.machine import choose_machine
 from glm4q.planning.plan import plan_run
 from glm4q.terminal.screen.console import Console
+from glm4q.terminal.user_directories import cache_directory
 
-CACHE = Path(".cache") / "glm4q" / "synthetic"
-"""Synthetic checkpoints are kept here, in the user's home, unless a directory is named."""
 WIDTH = 200
 """Columns of tables in a file or a pipe, so that nothing is cut off."""
 EXAMPLES = (
@@ -118,7 +117,7 @@ def _open_synthetic(model: Path | None, preset: str, shape: dict[str, Any]) -> S
         )
     config = replace(config, num_hidden_layers=layers)
     name = f"{preset.lower()} {variant} {config.num_hidden_layers} layers"
-    directory = Path.home() / CACHE / name.replace(",", "").replace(" ", "-")
+    directory = cache_directory() / "synthetic" / name.replace(",", "").replace(" ", "-")
     with _status() as progress:
         progress("making random weights")
         return open_synthetic(model or directory, config, variant.formats(config))

@@ -1,5 +1,6 @@
 """The commands of a chat: what begins with a slash."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ def _toggle_raw(state: State, _: str) -> None:
 def _file(state: State, argument: str) -> str:
     if not argument:
         raise OptionError("/file needs a path, as in /file notes.txt")
-    path = Path(argument.strip('"')).expanduser()
+    path = Path(os.path.expanduser(argument.strip('"')))
     text = files.read_text(path)
     state.note(files.counts({path: state.run.count_tokens(text)}))
     return files.with_files("", {path: text})

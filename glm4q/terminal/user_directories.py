@@ -29,4 +29,12 @@ def data_directory() -> Path:
 
 def _user_directory(variable: str, usual: str) -> Path:
     stated = Path(os.environ.get(variable, ""))
-    return (stated if stated.is_absolute() else Path.home() / usual) / "glm4q"
+    return (stated if stated.is_absolute() else _home() / usual) / "glm4q"
+
+
+def _home() -> Path:
+    """Return the user's home directory, and / where there is none, as in a container that runs as a
+    user without a name: nothing of ours is found there, and nothing can be written.
+    """
+    home = Path(os.path.expanduser("~"))  # Path.home raises there
+    return home if home.is_absolute() else Path("/")

@@ -55,7 +55,7 @@ class SessionKeeper:
 
     def save(self, name: str) -> str | None:
         """Keep messages and cache. Returns why the cache could not be kept. Raises SessionError."""
-        self.directory.file(name)  # a wrong name is refused before anything is written
+        self.directory.refuse_unwritable(name)  # before all weights are read for the cache
         prefixes, fingerprint = self.open()
         row, tokens = self._session.row()
         tail, problem = None, None

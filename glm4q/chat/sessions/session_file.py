@@ -4,13 +4,15 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
 from calculator.atomic_write import write_atomically
-from calculator.errors import SessionError
+from calculator.errors import OptionError, SessionError
 from glm4q.chat.transcript import Conversation, Transcript
+from glm4q.planning.disk import refuse_unwritable
 from glm4q.planning.fingerprint import Fingerprint
 
 SUFFIX = ".json"
@@ -105,8 +107,17 @@ class SessionDirectory:
         except (ValueError, KeyError, TypeError, RecursionError):
             raise SessionError(f"{file} is damaged: it is no session; it is not used") from None
         if touch:
-            file.touch()
+            with suppress(OSError):  # whoever may only read it may still use it
+                file.touch()
         return saved
+
+    def refuse_unwritable(self, name: str) -> None:
+        """Raise SessionError where no session can be kept under this name."""
+        self.file(name)
+        try:
+            refuse_unwritable(self._path, f"the file of session {name}")
+        except OptionError as error:
+            raise SessionError(str(error)) from None
 
     def write(self, name: str, saved: SavedSession) -> None:
         """Keep a session; one of this name is replaced. Raises SessionError."""

@@ -6,6 +6,7 @@ No file of the current directory is read: it may have come with a download, and 
 code (`--tools`) and files.
 """
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -125,4 +126,4 @@ def _read(kind: type, value: Any, place: str) -> Any:
     }[kind]
     if not fits:
         raise OptionError(f"{place} must be {KINDS[kind]}, not {value!r}")
-    return Path(value).expanduser() if kind is Path else kind(value)
+    return Path(os.path.expanduser(value)) if kind is Path else kind(value)

@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,6 +142,8 @@ class WordReader:
     def _read(self, word: Any, ctx: Any) -> Any:
         if word == "" and self._is_name:  # an unset variable of a shell; Path("") is "."
             raise self._refusal("it is empty", ctx)
+        if self._is_name and isinstance(word, str):
+            word = os.path.expanduser(word)  # bash leaves the ~ of --output=~/made to the program
         if isinstance(word, self._kind):
             value = word
         else:

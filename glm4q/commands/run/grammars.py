@@ -1,6 +1,7 @@
 """What answers must match, as the options of `glm4q chat` say it."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,7 +35,8 @@ def read_grammar(
 
 def _read_schema(schema: str) -> dict[str, object] | bool:
     """Read the option itself where it begins as an object does, and otherwise a file."""
-    text = schema if schema.lstrip()[:1] == "{" else _read_text(Path(schema), "--json-schema")
+    path = Path(os.path.expanduser(schema))
+    text = schema if schema.lstrip()[:1] == "{" else _read_text(path, "--json-schema")
     try:
         read: dict[str, object] | bool = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -11,7 +11,6 @@ from glm4q.chat.sessions.keeper import SessionKeeper
 from glm4q.chat.sessions.session_file import SessionDirectory
 from glm4q.decode.prefixes.prefix_store import PrefixStore
 from glm4q.engine import LLM
-from glm4q.planning.disk import refuse_unwritable
 from glm4q.planning.fingerprint import Fingerprint
 from glm4q.terminal.user_directories import cache_directory, state_directory
 
@@ -40,11 +39,10 @@ def prefixes_directory() -> Path:
 
 
 def refuse_session(name: str) -> None:
-    """Raise SessionError or OptionError where no conversation can be kept under a name."""
+    """Raise SessionError where no conversation can be kept under a name."""
     directory = sessions_directory()
-    file = directory.file(name)
-    refuse_unwritable(file.parent, f"the file of session {name}")
-    if file.exists():
+    directory.refuse_unwritable(name)
+    if directory.file(name).exists():
         directory.read(name, touch=False)
 
 

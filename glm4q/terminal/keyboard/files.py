@@ -1,5 +1,6 @@
 """Files in a question: `/file PATH` and `@path` put a text file's contents into it."""
 
+import os
 import re
 from pathlib import Path
 
@@ -22,10 +23,10 @@ def mentioned_files(question: str) -> list[Path]:
 def _existing(name: str) -> Path | None:
     """Find a file of this name; punctuation behind a name does not belong to it."""
     for candidate in (name, name.rstrip(".,;:!?)")):
-        path = Path(candidate).expanduser()
-        if path.is_file():
-            return path
-    if "/" in name or Path(name).expanduser().exists():
+        path = os.path.expanduser(candidate)  # pathlib's raises where there is no such user
+        if os.path.isfile(path):  # False for what no file can be named, too
+            return Path(path)
+    if "/" in name or os.path.exists(os.path.expanduser(name)):
         raise OptionError(f"{name} is not a file; nothing was sent")
     return None
 

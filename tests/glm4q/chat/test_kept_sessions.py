@@ -155,3 +155,14 @@ def test_a_name_cannot_leave_the_directory(name: str, tmp_path: Path) -> None:
     with pytest.raises(SessionError, match="1 to 64 letters"):
         SessionDirectory(tmp_path).file(name)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_kept_is_refused_before_all_weights_are_read(
+    chat_checkpoint: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "sessions").write_text("a file, where a directory is needed")
+    chat = Chat(chat_checkpoint, tmp_path)
+    chat.ask("Hello")
+    with pytest.raises(SessionError, match="the file of session book cannot be made"):
+        chat.keeper.save("book")
+    assert not (tmp_path / "prefixes").exists()

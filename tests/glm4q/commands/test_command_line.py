@@ -1,11 +1,13 @@
 """The command line as a whole: help, examples, completion, what is imported, and refusals."""
 
 import os
+import pwd
 import re
 import shlex
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -124,6 +126,36 @@ def test_a_wrong_command_line_is_one_line(
 ) -> None:
     assert main(shlex.split(arguments)) == 2
     assert capsys.readouterr() == ("", f"glm4q: {message}\n")
+
+
+def test_a_tilde_that_the_shell_left_is_the_home_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """bash leaves the one of --output=~/there to the program: a directory ~ would be made."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    assert main(["calc", "--gpu", "4060", "--as", "json", "--output=~/plan.json"]) == 0
+    assert [each.name for each in home.iterdir()] == ["plan.json"]
+    assert main(["verify", "~/nothing"]) == 2
+    assert f"{home}/nothing" in capsys.readouterr().err
+
+
+def test_a_user_without_a_home_can_plan(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a container that runs as a number."""
+
+    def no_such_user(_: int) -> None:
+        raise KeyError
+
+    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", no_such_user)
+    assert main(["calc", "--gpu", "4060"]) == 0
+    assert main(["list"]) == 0
+    assert "/.local/share/glm4q has no entry" in capsys.readouterr().out
 
 
 def test_words_become_the_types_that_commands_ask_for() -> None:

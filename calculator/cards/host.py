@@ -1,9 +1,10 @@
 """The memory bandwidth of this machine, measured by copying."""
 
 import ctypes
-import os
 import time
 from threading import Thread
+
+from calculator.host_processors import usable_processors
 
 BLOCK_BYTES = 64 << 20
 """Larger than a processor's caches."""
@@ -16,7 +17,7 @@ def measure_bandwidth() -> float:
 
     The best of several copies counts: other programs can only slow a copy down.
     """
-    threads = min(os.cpu_count() or 1, MAX_THREADS)
+    threads = min(usable_processors(), MAX_THREADS)
     buffers = [
         (ctypes.create_string_buffer(BLOCK_BYTES), ctypes.create_string_buffer(BLOCK_BYTES))
         for _ in range(threads)

@@ -1,8 +1,11 @@
 """Where and in which dtype to compute."""
 
+import os
+
 import torch
 
 from calculator.errors import OptionError
+from calculator.host_processors import usable_processors
 from glm4q.kernels.dense import multiplies_bf16
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -10,7 +13,13 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def choose_device(name: str) -> torch.device:
-    """ "cuda", "cpu", or "auto": CUDA where there is one. Raises OptionError."""
+    """ "cuda", "cpu", or "auto": CUDA where there is one. Raises OptionError.
+
+    Whatever computes begins here, so torch's threads, and with them ours, become no more than can
+    run at the same time. OMP_NUM_THREADS is obeyed as it is.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), usable_processors()))
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name not in ("cuda", "cpu"):

@@ -15,7 +15,11 @@ from glm4q.commands.process.signals import (
     end_at_once_on_stops,
     stops_as_before,
 )
-from glm4q.commands.process.streams import forget_width_of_nothing, tolerate_encodings
+from glm4q.commands.process.streams import (
+    forget_width_of_nothing,
+    open_closed_streams,
+    tolerate_encodings,
+)
 
 USE, MAKE, CHECK = "Plan and chat", "Make checkpoints", "Measure and check"
 
@@ -118,6 +122,7 @@ def main(argv: list[str] | None = None) -> int:
     # Where the program ends, a signal ends it at once: see glm4q/__main__.py.
     with stops_as_before():
         end_at_once_on_stops()  # until a command begins: see QuickCommand
+        open_closed_streams()
         tolerate_encodings()
         forget_width_of_nothing()
         return _run(argv)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from calculator.errors import Glm4qError
+from calculator.errors import Glm4qError, OptionError
 from glm4q.commands.process.config_file import Defaults, config_path, read_defaults
 from glm4q.commands.process.option_groups import spread_groups
 from glm4q.commands.process.signals import unwind_on_stops
@@ -99,8 +99,17 @@ class LazyGroup(TyperGroup):
         """
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None:
+            _refuse_lost_directory()
             command = load_command(command.name or "", self.table[command.name or ""])
         return name, command, rest
+
+
+def _refuse_lost_directory() -> None:
+    """Raise OptionError where the current directory is gone: torch ends the process there."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise OptionError("the current directory was deleted: change to another one") from None
 
 
 def load_command(name: str, entry: CommandEntry) -> TyperCommand:

@@ -11,6 +11,17 @@ from typing import Any
 from calculator.errors import OptionError
 
 
+def open_closed_streams() -> None:
+    """Open the null device for each standard stream that the caller has closed.
+
+    Otherwise the next file that is opened takes its number, and what a library prints goes into it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)  # it takes the lowest number that is free
+            setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8"))
+
+
 def tolerate_encodings() -> None:
     """Replace what an output's encoding lacks, such as an emoji in GBK, by a question mark.
 
@@ -50,8 +61,6 @@ def read_piped(*, wait: bool) -> str | None:
     wait: read whatever it is. Otherwise a file or a pipe is read, and nothing that may stay silent
     for ever, such as a socket or a device.
     """
-    if sys.stdin is None:
-        return "" if wait else None
     if sys.stdin.isatty() or not (wait or _is_file_or_pipe()):
         return None
     text = sys.stdin.read()

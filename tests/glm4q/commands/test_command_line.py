@@ -142,6 +142,21 @@ def test_a_tilde_that_the_shell_left_is_the_home_directory(
     assert f"{home}/nothing" in capsys.readouterr().err
 
 
+def test_a_deleted_current_directory_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There torch would end the process with words of its own."""
+
+    def deleted() -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(os, "getcwd", deleted)
+    assert main(["verify", "/somewhere"]) == 2
+    assert capsys.readouterr().err == (
+        "glm4q: the current directory was deleted: change to another one\n"
+    )
+
+
 def test_a_user_without_a_home_can_plan(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -95,6 +95,20 @@ def test_a_question_that_cannot_be_read_is_refused(
         read_question(prompt)
 
 
+def test_streams_may_be_closed(chat_checkpoint: Path, tmp_path: Path) -> None:
+    """As services close them. What is opened next must not become a standard stream."""
+    answer = tmp_path / "answer"
+    code = (
+        "import os, sys; from glm4q.cli import main;"
+        f"code = main(sys.argv[1:]); made = os.open({str(answer)!r}, os.O_CREAT | os.O_WRONLY);"
+        "os.write(made, str((code, made > 2)).encode())"
+    )
+    closed = f'exec "{sys.executable}" -c "$0" "$@" <&- >&- 2>&-'
+    words = ["chat", str(chat_checkpoint), "--prompt", "Hi", "--max-tokens", "2", "--device", "cpu"]
+    subprocess.run(["sh", "-c", closed, code, *words], check=True, timeout=60)
+    assert answer.read_text() == "(0, True)"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_while_modules_are_imported_ends_the_process(
     number: signal.Signals, tmp_path: Path

@@ -14,12 +14,14 @@ from sse_starlette.sse import AppStatus
 from starlette.types import ASGIApp
 
 from calculator.errors import OptionError
+from glm4q.server.connection import Connection
 from glm4q.server.guard import LOOPBACK, Rules
 from glm4q.server.worker import Worker
 
 DRAIN_SECONDS = 120
 """How long answers that run may go on once the server is told to end."""
 KEEP_ALIVE_SECONDS = 75
+"""How long a connection may stay open without a request."""
 SWITCH_SECONDS = 0.0005
 """How long the thread that writes answers may keep Python's lock while the model's thread wants it.
 Python's own 5 ms are a third of a step of a small model.
@@ -88,22 +90,28 @@ def address(listener: socket.socket) -> str:
 
 def run(app: ASGIApp, listener: socket.socket, worker: Worker) -> None:
     """Serve until SIGTERM or Ctrl-C; then take no more requests, and end those that run."""
-    config = uvicorn.Config(
+    AppStatus.disable_automatic_graceful_drain()  # streams end by themselves, not by a signal
+    sys.setswitchinterval(SWITCH_SECONDS)
+    worker.start()
+    with _signals_end_quietly():
+        uvicorn.Server(configure(app)).run(sockets=[listener])
+    worker.stop()
+
+
+def configure(app: ASGIApp, silent_seconds: int = KEEP_ALIVE_SECONDS) -> uvicorn.Config:
+    """Set what HTTP's part of the server does."""
+    return uvicorn.Config(
         app,
+        http=Connection,
+        ws="none",
         log_config=None,  # that of operation/log.py
         log_level="warning",  # no line for each request: paths and addresses are nobody's business
         access_log=False,
         server_header=False,
         lifespan="off",
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_keep_alive=silent_seconds,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
-    AppStatus.disable_automatic_graceful_drain()  # streams end by themselves, not by a signal
-    sys.setswitchinterval(SWITCH_SECONDS)
-    worker.start()
-    with _signals_end_quietly():
-        uvicorn.Server(config).run(sockets=[listener])
-    worker.stop()
 
 
 @contextmanager

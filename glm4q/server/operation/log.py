@@ -3,6 +3,7 @@
 No event has a text of a message, a key, or an address.
 """
 
+import errno
 import json
 import logging
 import sys
@@ -33,27 +34,35 @@ def log_format_of(name: str) -> LogFormat:
 
 
 def set_up_log(log_format: LogFormat) -> None:
-    """Let events, and what uvicorn says, come to standard error as lines of JSON.
+    """Let events, and what uvicorn and asyncio say, come to standard error as lines of JSON.
 
     In plain text only warnings come, and errors with their traceback.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(_without_cut_requests)
+    handler.addFilter(_in_one_line)
     if log_format == "json":
         handler.setFormatter(JsonFormatter())
     else:
         handler.setFormatter(logging.Formatter("glm4q: %(message)s"))
     LOGGER.setLevel(logging.INFO if log_format == "json" else logging.WARNING)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    for name in (LOGGER.name, "uvicorn"):
+    for name in (LOGGER.name, "uvicorn", "asyncio"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
 
 
-def _without_cut_requests(record: logging.LogRecord) -> bool:
-    """Show a request that the server cuts off as it ends in one line: it is no fault."""
-    if record.exc_info and isinstance(record.exc_info[1], CancelledError):
-        record.msg, record.args, record.exc_info = "a request was cut off", (), None
+def _in_one_line(record: logging.LogRecord) -> bool:
+    """Show without a traceback what is no fault of the program: requests that the server cuts off
+    as it ends, and connections for which the system has no more files.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    line = None
+    if isinstance(error, CancelledError):
+        line = "a request was cut off"
+    elif isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        line = f"connections wait: {error.strerror}"
+    if line is not None:
+        record.msg, record.args, record.exc_info = line, (), None
     return True
 
 

@@ -22,7 +22,7 @@ from glm4q.decode.answer import End, Event, Token
 from glm4q.decode.sampling import Constraint, LogProbabilities, Sampler, SamplingParams
 from glm4q.server.app import make_app
 from glm4q.server.guard import LOOPBACK, Rules
-from glm4q.server.listen import listen
+from glm4q.server.listen import KEEP_ALIVE_SECONDS, configure, listen
 from glm4q.server.operation.log import AnswerLog
 from glm4q.server.operation.metrics import Metrics
 from glm4q.server.served import ServedModel
@@ -194,6 +194,7 @@ def serving(
     time_limit: float | None = None,
     card: Card | None = None,
     context: int = CONTEXT,
+    silent_seconds: int = KEEP_ALIVE_SECONDS,
 ) -> Iterator[Running]:
     """Serve a model that always says `text`. silent: it says nothing until the gate is set.
 
@@ -217,11 +218,8 @@ def serving(
         _served(checkpoint, tokenizer, context, thinks=thinks), worker, ping_seconds, send_seconds
     )
     listener = listen("127.0.0.1", 0)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            make_app(service, rules, metrics, card), log_level="critical", lifespan="off"
-        )
-    )
+    app = make_app(service, rules, metrics, card)
+    server = uvicorn.Server(configure(app, silent_seconds))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

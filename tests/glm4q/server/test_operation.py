@@ -1,5 +1,6 @@
 """What whoever runs the server sees: metrics, the log, and memory that is given back."""
 
+import errno
 import io
 import json
 import logging
@@ -116,18 +117,23 @@ def test_memory_is_given_back_when_nobody_asks_and_taken_again(
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_a_request_that_the_end_of_the_server_cuts_off_is_one_line(
+def test_what_is_no_fault_of_the_program_is_one_line(
     log_format: LogFormat, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """uvicorn reports it as an error of the application, with a traceback."""
-    uvicorn = logging.getLogger("uvicorn")
-    for logger in (LOGGER, uvicorn):
+    """uvicorn reports a request that the end of the server cuts off, and asyncio that no more files
+    can be opened, with a traceback.
+    """
+    uvicorn, asyncio = logging.getLogger("uvicorn"), logging.getLogger("asyncio")
+    for logger in (LOGGER, uvicorn, asyncio):
         for name in ("handlers", "propagate", "level"):  # set back when the test ends
             monkeypatch.setattr(logger, name, getattr(logger, name))
     set_up_log(log_format)
     uvicorn.error("Exception", exc_info=CancelledError())
     uvicorn.error("Exception", exc_info=ValueError())
+    asyncio.error("Exception", exc_info=OSError(errno.EMFILE, "Too many open files"))
     shown = capsys.readouterr().err
     assert shown.count("a request was cut off") == 1
+    assert shown.count("connections wait: Too many open files") == 1
     assert "CancelledError" not in shown
+    assert "OSError" not in shown
     assert "ValueError" in shown

@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,36 @@ def test_a_body_that_does_not_come_is_not_waited_for(chat_checkpoint: Path) -> N
                 answer += slow.recv(4096)
             assert answer.startswith(b"HTTP/1.1 408")
         assert httpx2.post(f"{server.url}{CHAT}", json=body()).status_code == 200
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+def test_a_connection_that_asks_nothing_is_closed(before: bytes, chat_checkpoint: Path) -> None:
+    """Also one that sends the head of a request byte by byte, at first or behind an answer."""
+    with serving(chat_checkpoint, "yes", silent_seconds=1) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=5) as connection:
+            connection.sendall(before)
+            answer = connection.recv(4096) if before else b""
+            assert answer.startswith(b"HTTP/1.1 200" if before else b"")
+            begun = time.monotonic()
+            with pytest.raises(ConnectionError):
+                _send_slowly(connection, seconds=10)
+            assert 0.5 < time.monotonic() - begun < 5
+
+
+def _send_slowly(connection: socket.socket, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        connection.sendall(b"G")
+        time.sleep(0.1)
+
+
+def test_an_answer_that_takes_longer_than_a_silent_connection_comes(chat_checkpoint: Path) -> None:
+    with serving(chat_checkpoint, "yes", silent=True, silent_seconds=1) as server:
+        later = threading.Timer(2, server.decoder.gate.set)
+        later.start()
+        assert httpx2.post(f"{server.url}{CHAT}", json=body(), timeout=20).status_code == 200
+        later.join()
 
 
 def test_a_stream_that_nobody_reads_holds_up_nobody_and_loses_its_row(

@@ -31,6 +31,8 @@ class SessionKeeper:
         self._opened: tuple[PrefixStore, Fingerprint] | None = None
         self.name: str | None = None
         """The name under which the conversation was last saved or loaded."""
+        self._version: str | None = None
+        """What the file of that name held then."""
         self.always = False
         """Whether it is saved after each answer."""
 
@@ -54,7 +56,10 @@ class SessionKeeper:
                 self.open()
 
     def save(self, name: str) -> str | None:
-        """Keep messages and cache. Returns why the cache could not be kept. Raises SessionError."""
+        """Keep messages and cache. Returns why the cache could not be kept.
+
+        Raises SessionError, also where another chat has changed this conversation meanwhile.
+        """
         self.directory.refuse_unwritable(name)  # before all weights are read for the cache
         prefixes, fingerprint = self.open()
         row, tokens = self._session.row()
@@ -64,9 +69,19 @@ class SessionKeeper:
         except PrefixError as error:
             problem = f"the cache is not kept: {error}"
         saved = SavedSession(self._model, fingerprint, self._session.conversation, tail)
+        self._refuse_changed(name)
         self.directory.write(name, saved)
-        self.name = name
+        self.name, self._version = name, self.directory.version(name)
         return problem
+
+    def _refuse_changed(self, name: str) -> None:
+        """Raise SessionError where what another chat kept under our name would be overwritten."""
+        kept = self.directory.version(name)
+        if name == self.name and kept not in (None, self._version):
+            raise SessionError(
+                f"session {name} was changed by another chat meanwhile, and is not overwritten: "
+                "keep this conversation under another name"
+            )
 
     def save_if_always(self) -> str | None:
         """Save after an answer, where the user asked for that. Returns what went wrong."""
@@ -91,7 +106,7 @@ class SessionKeeper:
         Then the conversation is read again from its messages, with the next question. Raises
         SessionError where the session is missing or damaged; the conversation so far then stays.
         """
-        saved = self.directory.read(name)
+        version, saved = self.directory.version(name), self.directory.read(name)
         _, fingerprint = self.open()
         difference = fingerprint.difference(saved.fingerprint)
         conversation = saved.conversation
@@ -101,7 +116,7 @@ class SessionKeeper:
         ):
             conversation = replace(conversation, transcript=Transcript())  # other token ids
         self._session.resume(conversation)
-        self.name = name
+        self.name, self._version = name, version
         problem = f"it comes from a run with {difference}" if difference else None
         if problem is None and saved.tail is not None:
             problem = self._session.restore(saved.tail).problem

@@ -87,6 +87,13 @@ class SessionDirectory:
             )
         return self._path / f"{name}{SUFFIX}"
 
+    def version(self, name: str) -> str | None:
+        """Return what tells a session's content from any other; None where there is no file."""
+        try:
+            return hashlib.sha256(self.file(name).read_bytes()).hexdigest()
+        except OSError:
+            return None
+
     def read(self, name: str, *, touch: bool = True) -> SavedSession:
         """Read a session. Raises SessionError where there is none, or where it is damaged.
 

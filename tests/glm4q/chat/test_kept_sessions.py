@@ -166,3 +166,21 @@ def test_what_cannot_be_kept_is_refused_before_all_weights_are_read(
     with pytest.raises(SessionError, match="the file of session book cannot be made"):
         chat.keeper.save("book")
     assert not (tmp_path / "prefixes").exists()
+
+
+def test_what_another_chat_has_kept_meanwhile_is_not_overwritten(
+    chat_checkpoint: Path, tmp_path: Path
+) -> None:
+    first, second = (Chat(chat_checkpoint, tmp_path) for _ in range(2))
+    first.ask("Hello")
+    first.keeper.save("book")
+    second.keeper.load("book")
+    second.ask("And then?")
+    second.keeper.save("book")
+    first.ask("What else?")
+    with pytest.raises(SessionError, match="session book was changed by another chat meanwhile"):
+        first.keeper.save("book")
+    assert len(second.keeper.directory.read("book").conversation.messages) == 4
+    first.keeper.save("mine")
+    second.ask("And then?")
+    second.keeper.save("book")

@@ -41,7 +41,21 @@ export async function allConversations() {
 
 export async function save(conversation) {
   kept.set(conversation.id, conversation);
-  await act("readwrite", (store) => store.put(structuredClone(conversation)));
+  await act("readwrite", (store) => {
+    const read = store.get(conversation.id);
+    read.onsuccess = () => store.put(together(read.result, conversation));
+    return read;
+  });
+}
+
+// Another tab may have kept messages of its own in this conversation: they stay beside ours. A
+// message never gets shorter, so the longer one is the newer.
+function together(stored, conversation) {
+  const messages = { ...stored?.messages };
+  for (const [id, message] of Object.entries(conversation.messages)) {
+    if (!(messages[id]?.content.length > message.content.length)) messages[id] = message;
+  }
+  return { ...conversation, messages, chosen: { ...stored?.chosen, ...conversation.chosen } };
 }
 
 export async function remove(id) {

@@ -107,6 +107,24 @@ def test_a_retry_ends_the_answer_that_still_grows(visit: Visit) -> None:
     visit.waits_for(".status", "Stopped.")
 
 
+def test_two_tabs_lose_nothing_of_one_conversation(visit: Visit) -> None:
+    visit.ask("Hello")
+    visit.is_kept("yes")
+    other = Visit(visit.page.context.new_page(), visit.server)
+    other.open()
+    other.waits_for(".conversation .title", "Hello").click()
+    other.waits_for(".content", "yes")
+    other.ask("From the other tab")
+    other.is_kept("From the other tab")
+    visit.ask("From the first tab")
+    visit.is_kept("From the first tab")
+    visit.page.reload()
+    visit.waits_for(".content", "yes")
+    assert visit.messages == ["Hello", "yes", "From the first tab", "yes"]
+    visit.page.get_by_role("button", name="Earlier version").last.click()
+    assert visit.messages == ["Hello", "yes", "From the other tab", "yes"]
+
+
 def test_settings_go_with_the_request_and_thoughts_are_folded(visit: Visit) -> None:
     page = visit.page
     page.get_by_role("button", name="Settings").click()

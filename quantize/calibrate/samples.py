@@ -67,6 +67,8 @@ def read_calibration(
     files; the built-in set if None. The tokenizer and the chat template are those of `stored`.
     Raises OptionError or TokenizerError.
     """
+    if length > (context := stored.config.max_position_embeddings):
+        raise OptionError(f"a sample has at most the model's context, {context:,} tokens")
     encoder, vocabulary = DocumentEncoder(stored), stored.config.vocab_size
     documents = read_documents(path) if path else read_lines(built_in_text(), "the built-in set")
     stream: list[int] = []

@@ -63,7 +63,7 @@ CalibrationText = Annotated[
 ]
 Samples = Annotated[int, _calibration("The most samples.", min=1)]
 Length = Annotated[int, _calibration("Tokens of a sample.", min=8)]
-Seed = Annotated[int, _calibration("The seed that chooses the samples.", min=0)]
+Seed = Annotated[int, _calibration("The seed that chooses the samples.", min=0, max=2**63 - 1)]
 HeldOutText = Annotated[
     Path | None, _calibration("The text on which quality is measured.", default=BUILT_IN)
 ]

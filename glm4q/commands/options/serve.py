@@ -10,14 +10,14 @@ LOG_FORMATS = ("text", "json")
 ENGINES = ("glm4q", "vllm")
 
 
-def _network(text: str, default: str | bool = True) -> Any:
-    return option(text, topic="Network", default=default)
+def _network(text: str, default: str | bool = True, **more: Any) -> Any:
+    return option(text, topic="Network", default=default, **more)
 
 
 Host = Annotated[
     str, _network("The address to listen on. Other machines reach it only with an API key.")
 ]
-Port = Annotated[int, _network("The port; 0 takes a free one.")]
+Port = Annotated[int, _network("The port; 0 takes a free one.", min=0, max=65_535)]
 ApiKeyFile = Annotated[Path | None, _network("A file with the key that clients must send.", False)]
 CorsOrigin = Annotated[
     str | None,

@@ -114,6 +114,7 @@ def test_the_list_of_commands_imports_none_of_them() -> None:
         ("quantise", "No such command 'quantise'. Did you mean 'quantize'?"),
         ("bench --runs two", "Invalid value for '--runs': 'two' is not a whole number"),
         ("bench --layers 0", "Invalid value for '--layers': 0 is below the least, 1"),
+        ("serve x --port 99999", "Invalid value for '--port': 99999 is above the most, 65535"),
         ("verify", "Missing argument 'CKPT'."),
         ("eval one --loud", "No such option: --loud"),
         ("list --store ''", "Invalid value for '--store': it is empty"),

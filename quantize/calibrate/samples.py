@@ -67,8 +67,6 @@ def read_calibration(
     files; the built-in set if None. The tokenizer and the chat template are those of `stored`.
     Raises OptionError or TokenizerError.
     """
-    if length > (context := stored.config.max_position_embeddings):
-        raise OptionError(f"a sample has at most the model's context, {context:,} tokens")
     encoder, vocabulary = DocumentEncoder(stored), stored.config.vocab_size
     documents = read_documents(path) if path else read_lines(built_in_text(), "the built-in set")
     stream: list[int] = []
@@ -77,12 +75,12 @@ def read_calibration(
         if token_ids and not 0 <= min(token_ids) <= max(token_ids) < vocabulary:
             raise OptionError(f"{document.place}, has a token id outside of 0 to {vocabulary - 1}")
         stream += token_ids
-    windows = torch.tensor(stream[: len(stream) // length * length]).view(-1, length)
-    if not len(windows):
+    if len(stream) < length:
         raise OptionError(
             f"{path or 'the built-in set'} has {counted(len(stream), 'token')}, and one sample "
             f"needs {length}"
         )
+    windows = torch.tensor(stream[: len(stream) // length * length]).view(-1, length)
     name = path.name if path else "built in"
     return Calibration(windows[_spread(len(windows), samples, seed)], name, seed)
 

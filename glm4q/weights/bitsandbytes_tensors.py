@@ -13,7 +13,7 @@ from torch import Tensor
 from calculator.checkpoint.layouts.bitsandbytes_headers import STATE
 from calculator.errors import CheckpointError
 from calculator.model.formats import NF4_BLOCK, NF4_NESTED_BLOCK
-from glm4q.weights.module import ModuleTensors
+from glm4q.weights.module import ModuleTensors, all_finite
 from glm4q.weights.packing import QuantizedWeight
 
 LARGEST_CODE = 127
@@ -32,7 +32,7 @@ def read_bitsandbytes(module: ModuleTensors) -> QuantizedWeight:
             f"read in multiples of {blocks}"
         )
     read = _llm_int8(module) if weight_format.scheme == "llm-int8" else _nf4(module)
-    if not read.scales.isfinite().all():
+    if not all_finite(read.scales):
         raise CheckpointError(f"{module.name}'s scales are not all finite")
     return read
 

@@ -17,8 +17,9 @@ from glm4q.weights.compressed_tensors import read_compressed
 from glm4q.weights.files import Files, opened
 from glm4q.weights.gguf_tensors import expand, read_gguf_module
 from glm4q.weights.gptq_tensors import read_gptq
-from glm4q.weights.module import ModuleTensors
+from glm4q.weights.module import ModuleTensors, all_finite
 from glm4q.weights.packing import WORD_BITS, QuantizedWeight, join
+from glm4q.weights.pages import map_at_once
 
 
 def read_weight(
@@ -46,9 +47,10 @@ def read_weight(
                 rows = files.read(header, max(start, first) + offset, min(stop, last) + offset)
                 parts.append(expand(rows, header.dtype) if header.dtype in BLOCK_BYTES else rows)
             first = last
+    for rows in parts:
+        map_at_once(rows)
     rows = parts[0] if len(parts) == 1 else torch.cat(parts)
-    # The extremes are finite only where every number is, and finding them copies none.
-    if not all(map(torch.isfinite, torch.aminmax(rows))):
+    if not all_finite(rows):
         raise CheckpointError(
             f"{stored.directory}: {weight.name} holds a number that is not finite"
         )

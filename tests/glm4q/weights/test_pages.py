@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from calculator.checkpoint.headers import TensorHeader, read_header
 from glm4q.weights import pages
 from glm4q.weights.files import Files
-from glm4q.weights.pages import converted, give_back
+from glm4q.weights.pages import converted, give_back, map_at_once
 
 SIZE = 32 << 20
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts pages as Linux tells them")
@@ -42,6 +42,19 @@ def test_pages_of_a_read_weight_leave_memory(tmp_path: Path) -> None:
     assert mapped > 0.9 * SIZE
     assert left < 0.1 * SIZE
     assert torch.equal(kept, expected)
+
+
+def test_pages_that_are_mapped_at_once_are_in_memory_before_they_are_read(tmp_path: Path) -> None:
+    expected, header = _written(tmp_path)
+    before = _file_pages()
+    with Files() as files:
+        read = files.read(header)
+        map_at_once(read)
+        mapped = _file_pages() - before
+        assert torch.equal(read, expected)
+    if mapped < 0.1 * SIZE:
+        pytest.skip("Linux maps pages at once from 5.14 on")
+    assert mapped > 0.9 * SIZE
 
 
 def test_a_weight_that_is_converted_never_lies_in_memory_twice(

@@ -10,6 +10,12 @@ LLAMA_VERSION := 0.3.36
 LLAMA_DONE := $(LLAMA)/$(LLAMA_VERSION).done
 LLAMA_AVX2 := build/peers/llama-avx2
 LLAMA_AVX2_DONE := $(LLAMA_AVX2)/$(LLAMA_VERSION).done
+LLAMA_AVX_VNNI := build/peers/llama-avx-vnni
+LLAMA_AVX_VNNI_DONE := $(LLAMA_AVX_VNNI)/$(LLAMA_VERSION).done
+# pip would take the wheel that it once built from this source with other flags out of its cache.
+PIP_LLAMA := -m pip --disable-pip-version-check install --quiet --no-cache-dir \
+	--no-binary llama-cpp-python llama-cpp-python==$(LLAMA_VERSION)
+AVX2_FLAGS := -DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON
 IK := build/peers/ik
 IK_VERSION := 0.1.5
 IK_DONE := $(IK)/$(IK_VERSION).done
@@ -235,15 +241,17 @@ $(VENV)/demo.done: $(VENV)/bin/python pyproject.toml constraints.txt $(wildcard 
 # llama.cpp for this very machine, in an environment of its own: it needs cmake and a C++ compiler.
 $(LLAMA_DONE):
 	$(PYTHON) -m venv $(LLAMA)
-	CMAKE_ARGS="-DGGML_NATIVE=ON" nice $(LLAMA)/bin/python -m pip --disable-pip-version-check \
-		install --quiet --no-binary llama-cpp-python llama-cpp-python==$(LLAMA_VERSION)
+	CMAKE_ARGS="-DGGML_NATIVE=ON" nice $(LLAMA)/bin/python $(PIP_LLAMA)
 	touch $@
 
 $(LLAMA_AVX2_DONE):
 	$(PYTHON) -m venv $(LLAMA_AVX2)
-	CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON" \
-		nice $(LLAMA_AVX2)/bin/python -m pip --disable-pip-version-check \
-		install --quiet --no-binary llama-cpp-python llama-cpp-python==$(LLAMA_VERSION)
+	CMAKE_ARGS="$(AVX2_FLAGS)" nice $(LLAMA_AVX2)/bin/python $(PIP_LLAMA)
+	touch $@
+
+$(LLAMA_AVX_VNNI_DONE):
+	$(PYTHON) -m venv $(LLAMA_AVX_VNNI)
+	CMAKE_ARGS="$(AVX2_FLAGS) -DGGML_AVX_VNNI=ON" nice $(LLAMA_AVX_VNNI)/bin/python $(PIP_LLAMA)
 	touch $@
 
 $(IK_DONE):

@@ -36,12 +36,13 @@ MODELS = Path("build/peers/models")
 PEERS = {
     "built": ("build/peers/llama/bin/python", "llama_worker.py"),
     "avx2": ("build/peers/llama-avx2/bin/python", "llama_worker.py"),
+    "avx-vnni": ("build/peers/llama-avx-vnni/bin/python", "llama_worker.py"),
     "wheel": ("build/peers/xllamacpp/bin/python", "xllamacpp_worker.py"),
     "ik": ("build/peers/ik/bin/python", "ik_worker.py"),
     "ik-repacked": ("build/peers/ik/bin/python", "ik_worker.py"),
 }
-"""llama.cpp compiled for this very machine, for AVX2, and as a wheel for any machine; and
-ik_llama.cpp's wheel, with weights as the file has them or rearranged while it loads."""
+"""llama.cpp compiled for this very machine, for AVX2, for AVX-VNNI too, and as a wheel for any
+machine; and ik_llama.cpp's wheel, with weights as the file has them or rearranged as it loads."""
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 CASES = {
     "demo": None,

@@ -14,12 +14,12 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from pydoc_data.topics import topics
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from calculator.checkpoint.stored import StoredModel
 from quantize.calibrate.samples import read_calibration
@@ -86,9 +86,9 @@ def rotate(source: Path) -> None:
 
 
 def run(command: list[str], told: str = "", directory: Path | None = None) -> float:
-    """Seconds of a process that has to succeed."""
+    """CPU seconds of a process that has to succeed: other programs may use the machine as well."""
     environment = {**os.environ, "TORCHDYNAMO_DISABLE": "1", "GPTQMODEL_CPU_WORKERS": "3"}
-    begun = time.perf_counter()
+    begun = cpu_seconds()
     with tempfile.TemporaryFile("w+") as asked, tempfile.TemporaryFile("w+") as log:
         asked.write(told)
         asked.seek(0)
@@ -98,7 +98,22 @@ def run(command: list[str], told: str = "", directory: Path | None = None) -> fl
         if ran.returncode:
             log.seek(0)
             sys.exit(f"{' '.join(command)[:200]} failed:\n{log.read()[-2000:]}")
-    return time.perf_counter() - begun
+    return cpu_seconds() - begun
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of all processes that this one has waited for."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+def quantize_by_peer(source: Path, output: Path, token_ids: Tensor) -> float:
+    """Quantize by GPTQModel with these samples, [samples, T], in a process of its own.
+
+    Returns the CPU seconds that it took. Its logs are left beside `output`.
+    """
+    told = [str(source), str(output), token_ids.tolist()]
+    return run([sys.executable, "-c", PEER], json.dumps(told), output.parent)
 
 
 def peak_mib(output: Path) -> int:
@@ -145,9 +160,8 @@ def main() -> None:
         if not options.without_peer:
             stored = StoredModel.open(source)
             shown = read_calibration(text, stored, samples=options.samples, length=LENGTH)
-            told = [str(source), str(directory / "GPTQModel, fp32"), shown.token_ids.tolist()]
-            peer = [sys.executable, "-c", PEER]  # which leaves logs where it runs
-            costs["GPTQModel, fp32"] = run(peer, json.dumps(told), directory)
+            output = directory / "GPTQModel, fp32"
+            costs[output.name] = quantize_by_peer(source, output, shown.token_ids)
         report(directory, source, costs)
 
 
@@ -158,7 +172,7 @@ def report(directory: Path, source: Path, costs: dict[str, float]) -> None:
     found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     base = found[0]["perplexity"]
     print(f"source: perplexity {base:.3f} on {found[0]['tokens']:,} tokens")
-    print("| | perplexity | over source | KL, nats | same token | seconds | peak MiB |")
+    print("| | perplexity | over source | KL, nats | same token | CPU seconds | peak MiB |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for name, each in zip(costs, found[1:], strict=True):
         divergence = each["divergence"]

@@ -6,7 +6,9 @@ QUALITY.md names by domain. Two texts are unlike them: Python's documentation to
 Python's library. `--rotated` takes the twin of the demo model whose residual stream is rotated.
 
     python -m benchmarks.sample_quality [--rotated] [--samples 16 1000] [--kernel reference]
-                                        [--method gptq] [--heal]
+                                        [--method gptq] [--heal] [--peer]
+
+`--peer` lets GPTQModel quantize with the same samples, and judges it beside ours (`make peers`).
 """
 
 import argparse
@@ -21,7 +23,7 @@ from pydoc_data.topics import topics
 
 import torch
 
-from benchmarks.gptq_quality import rotate
+from benchmarks.gptq_quality import quantize_by_peer, rotate
 from calculator.checkpoint.stored import StoredModel
 from calculator.memory.making import WINDOW
 from glm4q.kernels.choose import candidates
@@ -77,6 +79,10 @@ def measure(
             assert part.divergence
             cells.append(f"{part.perplexity / base - 1:+.2%} | {part.divergence.kl_divergence:.4f}")
         print(f"| {name} | {text.tokens:,} | {base:.3f} | {' | '.join(cells)} |")
+    over_all = " | ".join(
+        f" | {result.divergence.kl_divergence:.4f}" for result in results if result.divergence
+    )
+    print(f"| all tokens | {first.tokens:,} | | {over_all} |")
 
 
 def main() -> None:
@@ -86,6 +92,7 @@ def main() -> None:
     parser.add_argument("--calibration", type=Path, help="default: the built-in samples")
     parser.add_argument("--method", default="gptq", choices=("gptq", "awq", "auto"))
     parser.add_argument("--heal", action="store_true", help="train scales and norms at the end")
+    parser.add_argument("--peer", action="store_true", help="GPTQModel on the same samples as well")
     parser.add_argument("--kernel", default="reference", help="auto: the kernels of this CPU")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -98,14 +105,19 @@ def main() -> None:
             shown = read_calibration(
                 options.calibration, stored, samples=samples, length=DEFAULT_LENGTH
             )
-            begun, output = time.perf_counter(), source.parent / f"{len(shown.token_ids)} samples"
+            begun, output = time.process_time(), source.parent / f"{len(shown.token_ids)} samples"
             how = CalibrationSettings(
                 shown, torch.device("cpu"), torch.bfloat16, heals=options.heal
             )
             recipe = make_recipe(weights="int4", group_size="64", method=options.method)
             quantize_checkpoint(stored, output, recipe, calibration=how)
-            print(f"{output.name}: {time.perf_counter() - begun:.0f} s", flush=True)
+            print(f"{output.name}: {time.process_time() - begun:.0f} CPU seconds", flush=True)
             outputs.append(output)
+            if options.peer:
+                output = source.parent / f"GPTQModel, {output.name}"
+                seconds = quantize_by_peer(source, output, shown.token_ids)
+                print(f"{output.name}: {seconds:.0f} CPU seconds", flush=True)
+                outputs.append(output)
         measure(outputs, stored, read_texts(stored), options.kernel)
         for output in outputs:
             shutil.rmtree(output)

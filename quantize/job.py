@@ -10,7 +10,7 @@ import torch
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import MemoryFullError, OptionError, is_out_of_memory
-from calculator.host_memory import available_bytes
+from calculator.host.memory import available_bytes
 from calculator.memory.healing import healing_memory, healing_seconds
 from calculator.memory.making import CalibrationPass, MemoryEstimate, estimate_memory, largest_batch
 from calculator.units import counted, human_bytes

@@ -4,7 +4,7 @@ import ctypes
 import time
 from threading import Thread
 
-from calculator.host_processors import usable_processors
+from calculator.host.processors import usable_processors
 
 BLOCK_BYTES = 64 << 20
 """Larger than a processor's caches."""

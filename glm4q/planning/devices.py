@@ -5,7 +5,7 @@ import os
 import torch
 
 from calculator.errors import OptionError
-from calculator.host_processors import usable_processors
+from calculator.host.processors import usable_processors
 from glm4q.kernels.dense import multiplies_bf16
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from calculator.host_memory import available_bytes
+from calculator.host.memory import available_bytes
 from calculator.memory.plan import CUDA_CONTEXT_BYTES
 from calculator.memory.settings import Device
 from glm4q import __version__

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import MemoryFullError, OptionError
-from calculator.host_memory import available_bytes
+from calculator.host.memory import available_bytes
 from calculator.memory.plan import MemoryPlan
 from calculator.memory.settings import RESERVE, Device, Settings
 from calculator.questions.fit import Fit, Wish, fit, with_other_cache

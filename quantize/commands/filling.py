@@ -12,7 +12,7 @@ import torch
 from calculator.cards.card import find_card
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import OptionError
-from calculator.host_memory import available_bytes
+from calculator.host.memory import available_bytes
 from calculator.memory.making import sensing_memory, states_bytes
 from calculator.memory.settings import RESERVE, Settings, default_drafts
 from calculator.options import one_of, parse_size, parse_tokens

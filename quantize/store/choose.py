@@ -8,7 +8,7 @@ import torch
 from calculator.cards.card import Card, find_card, find_machine_card
 from calculator.checkpoint.stored import StoredModel
 from calculator.errors import DoesNotFitError, OptionError
-from calculator.host_memory import available_bytes
+from calculator.host.memory import available_bytes
 from calculator.memory.settings import RESERVE, Settings
 from calculator.options import one_of
 from calculator.questions.fit import CONVERSATION

@@ -22,7 +22,6 @@ from glm4q.chat.tool_messages import ToolResult
 from glm4q.decode.batch import Batch
 from glm4q.decode.sampling import Sampler
 from glm4q.tools.calls import CallStyle, ToolCall
-from tests.chat_checkpoint import END
 from tests.glm4q.chat.schemas import SCHEMAS, Schema, closed
 
 WILD = SamplingParams(temperature=1.5)
@@ -137,7 +136,7 @@ def test_a_call_that_is_required_comes_first_and_then_text_is_free(llm: LLM, cho
         """The time."""
         return "noon"
 
-    params = replace(WILD, max_tokens=60, logit_bias={END: -100})
+    params = replace(WILD, max_tokens=60, logit_bias=dict.fromkeys(llm.stop_token_ids, -100.0))
     chat = llm.session(tools=[weather, clock], tool_choice=choice, params=params)
     for _ in range(2):  # each question is answered so
         call, result, *others = chat.stream("Say it.")

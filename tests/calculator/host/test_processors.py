@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from calculator.host_processors import usable_processors
+from calculator.host.processors import usable_processors
 
 MOUNTS = {
     2: "30 22 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from calculator.host_memory import available_bytes
+from calculator.host.memory import available_bytes
 
 HOST = 64 << 30
 GIB = 1 << 30

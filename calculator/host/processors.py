@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from calculator.control_groups import file_lines, group_directories
+from calculator.host.control_groups import file_lines, group_directories
 
 
 def usable_processors(root: Path = Path("/")) -> int:

@@ -7,8 +7,8 @@ that it is nested in, stand in its control groups.
 from collections.abc import Iterator
 from pathlib import Path
 
-from calculator.control_groups import file_lines, group_directories
 from calculator.dataclass import dataclass
+from calculator.host.control_groups import file_lines, group_directories
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def visit(browser: Any, server: Running) -> Iterator[Visit]:
 
 def test_an_answer_streams_and_is_stopped_with_what_it_has(visit: Visit) -> None:
     decoder, cancelled = visit.server.decoder, visit.server.decoder.cancelled
-    visit.server.says("word " * 20_000)
+    visit.server.says("word " * 100_000)  # a busy browser must not see its end before the stop
     decoder.gate.clear()
     visit.type("Count")
     visit.waits_for(".status", "Reading the prompt")

@@ -27,10 +27,8 @@ FILES = {
         ("total_inactive_file", "total_active_file"),
     ),
     2: GroupFiles(
-        (
-            "memory.max",
-            "memory.high",
-        ),  # above `high` a program is slowed down until it stands still
+        # Above `high` a program is slowed down until it stands still.
+        ("memory.max", "memory.high"),
         "memory.current",
         ("inactive_file", "active_file", "slab_reclaimable"),
     ),

@@ -46,6 +46,7 @@ def set_up_log(log_format: LogFormat) -> None:
         handler.setFormatter(logging.Formatter("glm4q: %(message)s"))
     LOGGER.setLevel(logging.INFO if log_format == "json" else logging.WARNING)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of each write to a gone client
     for name in (LOGGER.name, "uvicorn", "asyncio"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False

@@ -29,9 +29,11 @@ def test_a_request_that_takes_too_long_ends_with_the_error_of_its_api(
     chat_checkpoint: Path,
 ) -> None:
     with serving(chat_checkpoint, "yes", rows=1, silent=True, time_limit=0.3) as server:
-        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none")
         begun = time.monotonic()
-        with pytest.raises(openai.InternalServerError) as late:  # unmodified: it may try again
+        with (
+            openai.OpenAI(base_url=f"{server.url}/v1", api_key="none") as client,
+            pytest.raises(openai.InternalServerError) as late,  # unmodified: it may try again
+        ):
             client.chat.completions.create(**body())
         assert late.value.status_code == 504
         assert late.value.code == "request_timeout"
@@ -40,8 +42,10 @@ def test_a_request_that_takes_too_long_ends_with_the_error_of_its_api(
         wait_for(lambda: server.decoder.free == 1)
         streamed = httpx2.post(f"{server.url}{CHAT}", json=body(stream=True)).text
         assert json.loads(streamed.strip().splitlines()[-1][6:])["error"]["type"] == "timeout_error"
-        other = anthropic.Anthropic(base_url=server.url, api_key="none")
-        with pytest.raises(anthropic.APIStatusError) as slow:
+        with (
+            anthropic.Anthropic(base_url=server.url, api_key="none") as other,
+            pytest.raises(anthropic.APIStatusError) as slow,
+        ):
             other.messages.create(model=NAME, max_tokens=9, messages=body()["messages"])
         assert slow.value.status_code == 504
         assert isinstance(slow.value.body, dict)

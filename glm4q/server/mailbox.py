@@ -32,6 +32,6 @@ class Mailbox:
 
     def _hand_over(self) -> None:
         self._woken = False  # first: what is posted from now on wakes the loop again
-        while self._events:
+        for _ in range(len(self._events)):  # no more: the model's thread may post without end
             queue, event = self._events.popleft()
             queue.put_nowait(event)

@@ -103,6 +103,8 @@ class Reply:
                 self._worker.cancel([self.job])
                 event = End("stop")
                 break
+            if not self._queue.empty():  # the model is ahead, and the client may have gone
+                await asyncio.sleep(0)
         for part in self._parser.feed(self._text.rest()):
             yield part
         for part in self._parser.finish(whole=event.reason == "stop"):

@@ -1,6 +1,6 @@
 """Answers decoded together beside one alone: tokens a second, by how many there are.
 
-    python -m benchmarks.batched_decode CHECKPOINT [--counts 1 2 4 8] [--isa avx2]
+    python -m benchmarks.batched_decode CHECKPOINT [--counts 1 2 4 8] [--isa avx2] [--device cuda]
     python -m benchmarks.batched_decode CHECKPOINT --isa avx2 --peer ik-repacked --file FILE.gguf
 
 With a peer, both programs are measured in turns, each in a process of its own; FILE has the same
@@ -58,7 +58,7 @@ def measure(options: argparse.Namespace) -> list[float]:
     for count in options.counts:
         room = PROMPT + count + options.tokens
         wish = Wish(context=room, batch=count, draft_tokens=0)
-        llm = LLM.load(options.checkpoint, device="cpu", wish=wish)
+        llm = LLM.load(options.checkpoint, device=options.device, wish=wish)
         steps.append(seconds_per_step(llm, count, options.tokens, CLOCKS[options.clock]))
         del llm
     return steps
@@ -106,6 +106,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--isa", help="the newest instruction set that glm4q may use")
     parser.add_argument("--clock", choices=CLOCKS, default="run", help="cpu-time: of one thread")
+    parser.add_argument("--device", default="cpu", help="without a peer")
     parser.add_argument("--peer", choices=[peer for peer in PEERS if peer != "built"])
     parser.add_argument("--file", type=Path, help="the peer's")
     parser.add_argument("--rounds", type=int, default=3)

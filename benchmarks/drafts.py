@@ -1,6 +1,6 @@
 """Answers with and without drafts, in turns, of the same loaded model: the ratio of their speeds.
 
-python -m benchmarks.drafts CHECKPOINT [--isa avx2] [--rounds 5] [--cpu-time]
+python -m benchmarks.drafts CHECKPOINT [--isa avx2] [--rounds 5] [--cpu-time] [--device cuda]
 
 Some prompts ask for what stands in them, others for what stands nowhere. A model of the demo's size
 copies a passage and changes little of it, so where code is to be repeated with a change, the answer
@@ -193,6 +193,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--isa", help="the newest instruction set: avx2 ...")
     parser.add_argument("--cpu-time", action="store_true")
+    parser.add_argument("--device", default="cpu")
     asked = parser.parse_args()
     clock = time.perf_counter
     if asked.cpu_time:
@@ -200,7 +201,7 @@ def main() -> None:
         clock = time.process_time
     if asked.isa:
         limit_to(asked.isa)
-    llm = LLM.load(asked.checkpoint, device="cpu", wish=Wish(context=2048))
+    llm = LLM.load(asked.checkpoint, device=asked.device, wish=Wish(context=2048))
     most = llm.rows.runner.memory.draft_tokens
     print(
         "| answer | quotes | plain, tokens/s | with drafts | ratio | tokens a step | right guesses "

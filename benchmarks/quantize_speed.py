@@ -3,6 +3,7 @@ tensors in one run, whole layers from file to file beside llama.cpp's own quanti
 layer, from which the time for the model follows.
 
     python -m benchmarks.quantize_speed [--samples 8] [--layers 4] [--without-gptq]
+    python -m benchmarks.quantize_speed --without-rounding --without-llama --device cuda
 """
 
 import argparse
@@ -44,7 +45,6 @@ from tests.instruction_sets import limit_to
 BUILD = Path("build")
 LENGTH = 512
 ROUNDS = 7
-CPU = torch.device("cpu")
 FORMATS = {"Q4_0": WeightFormat(4, 32), "Q8_0": WeightFormat(8, 32)}
 
 
@@ -156,7 +156,7 @@ def write_bf16_gguf(stored: StoredModel, file: Path) -> None:
     writer.close()
 
 
-def one_layer(samples: int) -> None:
+def one_layer(samples: int, device: torch.device) -> None:
     """GPTQ of a layer of random weights on random states: as long as of a trained one."""
     config = replace(PRESETS["glm-4-9b-chat"], num_hidden_layers=1, vocab_size=1024)
     with tempfile.TemporaryDirectory() as temporary:
@@ -168,8 +168,8 @@ def one_layer(samples: int) -> None:
             torch.randint(1024, (samples, LENGTH)),
             source,
             method="gptq",
-            device=CPU,
-            dtype=choose_dtype("auto", CPU),
+            device=device,
+            dtype=choose_dtype("auto", device),
             batch=4,
         )
         walk.begin()
@@ -182,7 +182,7 @@ def one_layer(samples: int) -> None:
     layers = PRESETS["glm-4-9b-chat"].num_hidden_layers
     print(
         f"GPTQ, INT4 g128, {samples} samples of {LENGTH} tokens: {seconds:.0f} s for a layer "
-        f"({cpu_seconds:.0f} s of {torch.get_num_threads()} CPUs), so "
+        f"on {device} ({cpu_seconds:.0f} s of {torch.get_num_threads()} CPUs), so "
         f"{seconds * layers / 3600:.1f} hours for the {layers} layers of GLM-4-9B-Chat"
     )
     print(clock.table())
@@ -209,6 +209,7 @@ def main() -> None:
     parser.add_argument("--without-llama", action="store_true")
     parser.add_argument("--without-rounding", action="store_true")
     parser.add_argument("--isa", help="of no newer instruction set than this one (avx2)")
+    parser.add_argument("--device", type=torch.device, default="cpu", help="of GPTQ")
     options = parser.parse_args()
     if options.isa:
         limit_to(options.isa)
@@ -217,7 +218,7 @@ def main() -> None:
     if not options.without_llama:
         beside_llama(options.layers)
     if not options.without_gptq:
-        one_layer(options.samples)
+        one_layer(options.samples, options.device)
     print(describe_machine("gguf"))
 
 

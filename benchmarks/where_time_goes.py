@@ -6,6 +6,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
+import torch
+
 from glm4q.model.linear import Linear
 from quantize.calibrate.walk import CalibrationWalk
 from quantize.methods import choice, gptq, moments, rtn
@@ -68,6 +70,9 @@ class Clock:
 
 
 def _now() -> tuple[float, float]:
+    """The clock and the CPU's time, when a card has done what was begun."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
     return time.perf_counter(), time.process_time()
 
 

@@ -22,7 +22,7 @@ from benchmarks.server.running import NAME, figures, serve
 ROWS, QUEUE, TOKENS = 8, 16, 32
 CHAT = "/v1/chat/completions"
 PROMPTS = [f"Tell me something about the number {number}." for number in range(16)]
-OPTIONS = ("--parallel", str(ROWS), "--queue", str(QUEUE), "--context", "5k", "--device", "cpu")
+OPTIONS = "--parallel", str(ROWS), "--queue", str(QUEUE), "--context", "5k"
 
 
 def body(prompt: str, tokens: int = TOKENS) -> dict[str, Any]:
@@ -157,8 +157,11 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=2000, help="of the check of memory")
     parser.add_argument("--checks", nargs="+", choices=CHECKS, default=list(CHECKS))
     parser.add_argument("--max-pause", help="milliseconds, as an option of the server")
+    parser.add_argument("--device", default="cpu", help="as an option of the server")
     options = parser.parse_args()
-    more = () if options.max_pause is None else ("--max-pause", options.max_pause)
+    more = ["--device", options.device]
+    if options.max_pause is not None:
+        more += ["--max-pause", options.max_pause]
     with serve(options.checkpoint, *OPTIONS, *more) as url:
         for name in options.checks:
             asyncio.run(CHECKS[name](url, options))

@@ -106,6 +106,7 @@ def _attention(kv: str, tokens: int) -> float:
     step["queries"].normal_()
     step["hadamard"].normal_()
     step["cached"].fill_(CONTEXT - tokens - 1)
+    memory.cache.write_rows(step["cache_rows"])
     cache = memory.cache.layers()[0]
     cache.length = CONTEXT - 1
     if tokens > 1:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from calculator.errors import NumericError
-from glm4q.decode.steps.graphs import Recorded
+from glm4q.decode.steps.graphs import Records
 from glm4q.decode.steps.layer_runs import FusedRun, LayersRun, SingleRun, row_steps
 from glm4q.decode.steps.mixed import MixedSteps
 from glm4q.kernels.choose import LayersKernels
@@ -16,6 +16,10 @@ from glm4q.memory.allocation import Memory, Part
 from glm4q.memory.kv.cache import KVCache
 from glm4q.memory.workspace import Step
 from glm4q.model.decoder import CausalLM
+
+MOST_RECORDED = 16
+"""Sequences of a step that is recorded, at most: a record takes memory that no plan counts, and the
+products of more tokens take longer than their launches."""
 
 
 class Runner:
@@ -28,7 +32,9 @@ class Runner:
             self._bind(number, part, chosen)
             for number, (part, chosen) in enumerate(zip(memory.parts, kernels, strict=True))
         ]
-        self._recorded = {tokens: Recorded() for tokens in self._recordable()}
+        self._recordable = self._numbers_of_tokens()
+        self._records = Records()
+        """A decoding step for each number of new tokens and of sequences."""
         self.mixed = self._mixed()
         """Runs prompts beside answers that go on; None where each kind has steps of its own."""
 
@@ -38,17 +44,25 @@ class Runner:
             return None
         return MixedSteps(self.model, self.memory, run)
 
-    def _recordable(self) -> frozenset[int]:
+    def _numbers_of_tokens(self) -> frozenset[int]:
         """The numbers of tokens whose steps are the same launches each time, on one device.
 
         Steps with a draft are recorded for the longest one alone; others are filled up to it.
         """
         kernel = self.kernels[0].one_token[1].kernel
-        if self.memory.cache.batch > 1 or len(self.kernels) > 1:
-            return frozenset()
-        if not kernel.reads_length_on_device:
+        if len(self.kernels) > 1 or not kernel.reads_length_on_device:
             return frozenset()
         return frozenset({1, 1 + self.memory.draft_tokens if kernel.rows_alike else 1})
+
+    def _is_recorded(self, tokens: int, sequences: int) -> bool:
+        """Whether a decoding step of so many new tokens of each sequence is recorded.
+
+        Which rows of the cache the sequences have, and how long they are, the step reads on the
+        device: so one record serves as many others.
+        """
+        if tokens > 1 and sequences > 1:
+            return False
+        return tokens in self._recordable and sequences <= MOST_RECORDED
 
     def _bind(self, number: int, part: Part, chosen: LayersKernels) -> LayersRun:
         if isinstance(chosen.layers[1].kernel, NativeLayers):
@@ -75,8 +89,9 @@ class Runner:
         tokens = input_ids.shape[1]
         self.begin(input_ids, caches)
         work = partial(self._finish, caches, tokens, tokens if is_decoding else last)
-        if is_decoding and tokens in self._recorded:
-            self._recorded[tokens](work)
+        sequences = sum(cache.batch for cache in caches)
+        if is_decoding and self._is_recorded(tokens, sequences):
+            self._records.run((tokens, sequences), work)
         else:
             work()
         for cache in caches:
@@ -90,7 +105,7 @@ class Runner:
         Nobody looks at what comes after the draft: the cache's length does not count it.
         """
         tokens = input_ids.shape[1]
-        longest = max(self._recorded, default=1)
+        longest = max(self._recordable, default=1)
         if not 1 < tokens < longest or any(
             cache.length + longest > cache.max_seq_len for cache in caches
         ):
@@ -150,6 +165,7 @@ class Runner:
         for step, _ in steps:
             for own, cache in zip(row_steps(step, caches), caches, strict=True):
                 own["cached"].fill_(cache.length)
+                cache.write_rows(own["cache_rows"])
         self._embed(input_ids, steps)
 
     def _embed(self, input_ids: Tensor, steps: Sequence[tuple[Step, range]]) -> None:

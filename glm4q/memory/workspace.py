@@ -33,6 +33,7 @@ DTYPES = {
 
 HANDED_ON: dict[BufferName, int] = {
     "cached": 0,
+    "cache_rows": 0,
     "rotation": 1,
     "fresh": 0,
     "queries": 0,

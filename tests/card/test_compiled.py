@@ -4,6 +4,8 @@ The machine stops at a stray or misaligned address, at shared memory that no bar
 blocks that disagree. `make card` runs every launch for every architecture; here is a sample.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import silu
@@ -171,6 +173,24 @@ def test_attention(capability: int, kv: str, tokens: int) -> None:
         assert sum(int((a != b).sum()) for a, b in caches) <= 2
         names = [launched.name for launched in driver.launched]
         assert names == [*(["append"] if tokens == 1 else []), "attend", "merge"]
+
+
+@pytest.mark.parametrize(("capability", "kv"), [(75, "int8"), (86, "int4"), (120, "bf16")])
+def test_sequences_attend_together_each_to_its_own_row_of_the_cache(
+    capability: int, kv: str
+) -> None:
+    """Three sequences of several lengths, in one launch of each kernel, from rows out of order."""
+    config = replace(
+        SMALL_HEADS, num_hidden_layers=1, hidden_size=96, intermediate_size=64, vocab_size=50
+    )
+    prompts = [torch.randint(50, (1, tokens)) for tokens in (9, 62, 1)]
+    with played_driver(capability) as driver:
+        ours, theirs = interpreted.follow(
+            config, kv, prompts, lowering=lowering_of(divmod(capability, 10))
+        )
+    assert (ours - theirs).norm() < 2e-2 * theirs.norm()
+    names = [launched.name for launched in driver.launched if launched.name != "rms_norm"]
+    assert names[-3:] == ["append", "attend", "merge"]
 
 
 @pytest.mark.parametrize("kv", ["bf16", "int4"])

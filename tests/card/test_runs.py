@@ -21,6 +21,7 @@ if compiler() is None:
 from calculator.model.formats import WeightFormat
 from calculator.questions.fit import Wish
 from glm4q.decode.batch import Batch
+from glm4q.decode.generate import token_ids
 from glm4q.decode.sampling import SamplingParams
 from glm4q.engine.loaded import GPU_DRAFTS
 from tests.card.conftest import ASYMMETRIC, INT4, INT8
@@ -297,7 +298,7 @@ def test_a_replayed_step_launches_the_same_kernels_at_the_same_addresses(
 
 
 @pytest.mark.parametrize("batch", [2, 3])
-def test_a_step_of_several_answers_waits_only_for_their_tokens(
+def test_a_step_of_several_answers_is_replayed_and_waits_only_for_their_tokens(
     batch: int, checkpoints: Path
 ) -> None:
     case = Case("RTX 3060", INT4, "int8", extra={"batch": batch})
@@ -306,13 +307,50 @@ def test_a_step_of_several_answers_waits_only_for_their_tokens(
         answers = [together.join(PROMPT, GREEDY) for _ in range(batch)]
         while any(answer.unrun > 1 for answer in answers):
             together.step()
+        for _ in range(2):  # plain, and recorded
+            together.step()
         with card.trace.only() as trace:
             assert len(together.step()) == batch
+    assert len(trace.of("replay")) == 1
+    assert all(is_sampler(event.place) for event in trace.of("allocate"))
     waits = [event.place for event in trace.of("wait")]
     assert 1 <= len(waits) <= batch
     assert all(place.startswith("glm4q/decode/sampling.py") for place in waits), waits
     assert trace.bytes("to device") == batch * ID_BYTES
     assert trace.bytes("to host") <= 2 * batch * ID_BYTES
+
+
+@pytest.mark.parametrize("kv", ["int8", pytest.param("int4", marks=pytest.mark.card)])
+def test_one_record_serves_sequences_in_any_rows_of_the_cache(kv: str, checkpoints: Path) -> None:
+    """Answers leave and join, so two of three rows decode: first 1 and 2, then 0 and 2."""
+    case, prompts = Case("RTX 3060", INT4, kv), (PROMPT, PROMPT[:5], PROMPT[3:14], PROMPT[2:9])
+    long = replace(GREEDY, max_tokens=24)
+    with simulated_card(case.card) as (card, driver):
+        run = case.load(checkpoints, "cuda")
+        alone = []
+        for prompt in prompts:
+            run.forget()
+            alone.append(list(run.answer(prompt, long)))
+        together = Batch(case.load(checkpoints, "cuda", batch=3).runner)
+        first, second, third = (together.join(prompt, long) for prompt in prompts[:3])
+        seen = []
+        for leaves in (first, second):
+            for _ in range(4):
+                together.step()
+            together.cancel(leaves)
+            for _ in range(3):
+                together.step()
+            driver.launched.clear()
+            with card.trace.only() as trace:
+                together.step()
+            assert len(trace.of("replay")) == 1
+            seen.append([[*map(_address, each.arguments)] for each in driver.launched])
+            if leaves is first:
+                fourth = together.join(prompts[3], long)
+        assert seen[0] == seen[1]
+        for answer, expected in zip((third, fourth), alone[2:], strict=True):
+            tokens = token_ids(together.stream(answer))
+            assert [*tokens] == expected
 
 
 @pytest.mark.parametrize("embedding", ["host", "gpu"])

@@ -105,7 +105,7 @@ def _memory(kv: str) -> Memory:
 
 def _plain(runner: Runner) -> Runner:
     """Have the runner replay nothing."""
-    runner._recorded = {}
+    runner._recordable = frozenset()
     return runner
 
 
@@ -114,7 +114,7 @@ def test_replayed_steps_say_what_plain_steps_say(kv: str) -> None:
     model = random_model(CONFIG).to(CUDA, torch.bfloat16)
     prompt = torch.randint(CONFIG.vocab_size, (1, 60))
     recorded, plain = runner_of(model, _memory(kv)), _plain(runner_of(model, _memory(kv)))
-    assert recorded._recorded
+    assert recorded._recordable
     for runner in (recorded, plain):
         runner(prompt)
     for token in range(WARM_UP + 8):
@@ -149,6 +149,7 @@ def test_attention_of_a_prompt_is_faster_than_torch_s() -> None:
     for tensor in step["queries"], step["hadamard"], *memory.cache.tensors:
         tensor.fill_(1)
     step["cached"].fill_(16_384)
+    memory.cache.write_rows(step["cache_rows"])
     cache = memory.cache.layers()[0]
     cache.length = 16_384 + 512
     spec = AttentionSpec(CONFIG, "int8", 17_000, CUDA, several=True)

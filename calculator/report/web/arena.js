@@ -16,7 +16,7 @@ function stepBuffers(config, { batch, tokens, tile, logits, scratch, head }) {
   const inner = config.intermediate_size, kept = mask("projections", "append"), last = mask("feed-forward output");
   return [
     ["token_ids", 8 * each, INPUT], ["hidden_states", 2 * each * C, ALL], ["angles", 8 * 2 * tokens * pairs, INPUT],
-    ["frequencies", 8 * pairs, LAYERS], ["positions", 8 * tokens, INPUT], ["cached", 8 * batch, LAYERS],
+    ["frequencies", 8 * pairs, LAYERS], ["positions", 8 * tokens, INPUT], ["cached", 8 * batch, LAYERS], ["cache_rows", 8 * batch, LAYERS],
     ["rotation", 4 * 2 * each * pairs, LAYERS], ["tile_angles", 8 * 2 * tile * pairs, INPUT], ["tile_positions", 8 * tile, INPUT],
     ["tile_rotation", 4 * 2 * tile * pairs, LAYERS], ["future", tokens * tokens, LAYERS], ["hadamard", 4 * 64 * 64, LAYERS],
     ["normed", 2 * each * C, NORMS | LINEARS & ~mask("head")], ["wide", 4 * each * C, NORMS], ["root_mean_square", 4 * each, NORMS],

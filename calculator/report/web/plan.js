@@ -75,7 +75,7 @@ function planOne(model, config, ask, range) {
   const runs = [...(hostLayers ? [["host", hostLayers]] : []), ["gpu", config.num_hidden_layers - hostLayers]];
   for (const [device, layers] of runs) terms.push(...kvTerms(config, ask, device, layers));
   for (const [device] of runs) terms.push(["workspace", device, arenaBytes(config, ask, weights.scratch, device === "gpu")]);
-  terms.push(["sampling", "gpu", 44 * ask.users * config.vocab_size]);
+  terms.push(["sampling", "gpu", 46 * ask.users * config.vocab_size]);
   if (ask.embedding === "host") {
     terms.push(["embedding rows", "host", 2 * ask.users * Math.min(ask.chunk, ask.context) * config.hidden_size]);
   }

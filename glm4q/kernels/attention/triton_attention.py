@@ -34,7 +34,10 @@ kept in the buffer of one tile."""
 
 @dataclass(frozen=True)
 class TritonAttention:
-    """Attends by our GPU kernels, which read on the device how many tokens are cached."""
+    """Attends by our GPU kernels.
+
+    They read on the device where in the cache each sequence lies, and how many tokens it has.
+    """
 
     lowering: Lowering = Lowering.DOT
     reads_length_on_device = True
@@ -69,11 +72,11 @@ class TritonAttention:
         # The first tokens of a prompt set the centres of INT4 keys together; no draft comes first.
         if step.alike and isinstance(cache, LayerCache) and not cache.sets_centers:
             return self._one_after_another(step, cache)
-        if step.shape.tokens > 1 or isinstance(cache, LayerRows):
+        if step.shape.tokens > 1:
             return append_and_attend(step, cache, self.attend)
         from glm4q.kernels.gpu.launch import run_all  # Triton is not there on every machine
 
-        cache.length += 1
+        cache.advance(1)
         run_all(self.launches(step, cache).append_and_attend())
         return step["attended"]
 
@@ -82,11 +85,10 @@ class TritonAttention:
         from glm4q.kernels.gpu.attention.launches import AttentionLaunches
         from glm4q.kernels.gpu.launch import run_all
 
-        cache.length += step.shape.tokens
+        cache.advance(step.shape.tokens)
         each = [
             AttentionLaunches(
-                own, cache.keys, cache.values, cache.layer, self.lowering,
-                ahead, step["rotation"][0].numel(),
+                own, *cache.whole, cache.layer, self.lowering, ahead, step["rotation"][0].numel()
             )
             for ahead, own in enumerate(step.tokens)
         ]  # fmt: skip
@@ -104,10 +106,10 @@ class TritonAttention:
             hadamard_transform(step["queries"], step, step["transformed_queries_on_gpu"])
         run_all(self.launches(step, cache).attend())
 
-    def launches(self, step: Step, cache: LayerCache) -> "AttentionLaunches":
+    def launches(self, step: Step, cache: LayerCache | LayerRows) -> "AttentionLaunches":
         from glm4q.kernels.gpu.attention.launches import AttentionLaunches
 
-        return AttentionLaunches(step, cache.keys, cache.values, cache.layer, self.lowering)
+        return AttentionLaunches(step, *cache.whole, cache.layer, self.lowering)
 
 
 def _refuses_gluon(spec: AttentionSpec) -> str | None:

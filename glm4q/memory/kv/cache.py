@@ -74,6 +74,11 @@ class KVCache:
         """The place of each sequence in the whole cache, and its length."""
         return [(self._first + place, self.length) for place in range(self.batch)]
 
+    def write_rows(self, rows: Tensor) -> None:
+        """Write the place of each sequence in the whole cache, int64 [B]."""
+        for number, (place, _) in enumerate(self.sequences):
+            rows[number].fill_(place)
+
     @property
     def tensors(self) -> list[Tensor]:
         """All that is held."""
@@ -94,7 +99,7 @@ class KVCache:
     def layers(self) -> list["LayerCache"]:
         """Make each layer's view for one forward pass."""
         return [
-            LayerCache(*self.stores[part], layer, length=self.length)
+            LayerCache(*self.stores[part], layer, length=self.length, whole=self.whole.stores[part])
             for part, layer in self._places
         ]
 
@@ -120,9 +125,12 @@ class LayerCache:
         layer: int,
         *,
         length: int = 0,
+        whole: tuple[KVStore, KVStore] | None = None,
     ) -> None:
+        """whole: the stores of all sequences, where keys and values are a row of them."""
         self.keys, self.values, self.layer = keys, values, layer
         self.length = length
+        self.whole = (keys, values) if whole is None else whole
 
     @property
     def room(self) -> int:
@@ -140,6 +148,10 @@ class LayerCache:
         k = step["fresh"]
         keys, values = (Dense((1, *k.shape), torch.float32, k.device) for _ in range(2))
         return cls(keys, values, 0)
+
+    def advance(self, tokens: int) -> None:
+        """Count tokens of each sequence that a kernel has appended."""
+        self.length += tokens
 
     def by_row(self, step: Step) -> Iterable[tuple[Step, "LayerCache"]]:
         """What attends at once, in its step: all sequences, since they are of one length."""
@@ -175,6 +187,11 @@ class LayerRows:
 
     def __init__(self, rows: Sequence[LayerCache]) -> None:
         self._rows = rows
+        self.layer, self.whole = rows[0].layer, rows[0].whole
+
+    def advance(self, tokens: int) -> None:
+        for cache in self._rows:
+            cache.advance(tokens)
 
     def by_row(self, step: Step) -> Iterable[tuple[Step, LayerCache]]:
         """Each sequence in a step of its own."""

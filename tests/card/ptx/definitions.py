@@ -28,6 +28,10 @@ def _truncated(a: int, b: int) -> int:
     return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
 
 
+def _upper_half(size: int) -> Callable[[int, int], int]:
+    return lambda a, b: a * b >> size
+
+
 def _shift_right(size: int) -> Callable[[int, int], int]:
     return lambda a, by: a >> min(by, size - 1) if a < 0 or by < size else 0
 
@@ -94,12 +98,12 @@ def whole_numbers() -> dict[str, Definition]:
         for size in (16, 32):
             narrow, wide = kinds[size], kinds[2 * size]
             known[f"mul.wide.{letter}{size}"] = wide, (narrow, narrow), lambda a, b: a * b
+            known[f"mul.hi.{letter}{size}"] = narrow, (narrow,) * 2, _upper_half(size)
             known[f"mad.wide.{letter}{size}"] = (
                 wide,
                 (narrow, narrow, wide),
                 lambda a, b, c: a * b + c,
             )
-        known[f"mul.hi.{letter}32"] = kinds[32], (kinds[32],) * 2, lambda a, b: a * b >> 32
     known["neg.s32"] = S32, (S32,), lambda a: -a
     known["neg.s64"] = S64, (S64,), lambda a: -a
     known["abs.s32"] = S32, (S32,), abs

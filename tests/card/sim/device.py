@@ -42,6 +42,10 @@ class Graph:
         self.work: list[Callable[[], object]] = []
         self.names: list[str] = []
 
+    def pool(self) -> tuple[int, int]:
+        """The name of the memory that records share."""
+        return 0, 1
+
     def replay(self) -> None:
         device = SimDevice.current()
         device.trace.note("replay", "graph")

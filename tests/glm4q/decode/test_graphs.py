@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from glm4q.decode.steps.graphs import Recorded
+from glm4q.decode.steps.graphs import Records
 from glm4q.kernels.attention.streaming import StreamingAttention
 from tests import tiny
 from tests.glm4q.memories import memory_on_cpu, random_model, runner_of
@@ -22,6 +22,9 @@ class PlayedGraph:
     def __init__(self) -> None:
         self.work: list[Any] = []
         self.replays = 0
+
+    def pool(self) -> str:
+        return "the first one's"
 
     def replay(self) -> None:
         self.replays += 1
@@ -39,7 +42,8 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[PlayedGraph]:
         return made[-1]
 
     @contextmanager
-    def graph(into: PlayedGraph) -> Any:
+    def graph(into: PlayedGraph, pool: str | None = None) -> Any:
+        assert pool == (None if into is made[0] else into.pool())
         PlayedGraph.recording = into
         yield
         PlayedGraph.recording = None
@@ -58,13 +62,13 @@ def _launch(kernel: Any) -> None:
 
 
 def test_work_is_done_once_each_time_however_it_is_run(played: list[PlayedGraph]) -> None:
-    done: list[int] = []
-    record = Recorded()
+    done: list[str] = []
+    records = Records()
     for _ in range(4):
-        record(lambda: _launch(lambda: done.append(1)))
-    assert len(done) == 4
-    assert len(played) == 1
-    assert played[0].replays == 3  # the first run warms up
+        for kind in ("one", "other"):
+            records.run(kind, partial(_launch, partial(done.append, kind)))
+    assert done == ["one", "other"] * 4
+    assert [each.replays for each in played] == [3, 3]  # the first run warms up
 
 
 class ReadsLength(StreamingAttention):
@@ -93,4 +97,4 @@ def test_replayed_steps_say_what_plain_steps_say(
 
 def test_nothing_is_recorded_on_a_cpu() -> None:
     runner = runner_of(random_model(tiny.BASE), memory_on_cpu(tiny.BASE, 16))
-    assert not runner._recorded
+    assert not runner._recordable

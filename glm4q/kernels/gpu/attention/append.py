@@ -13,10 +13,10 @@ def rotate(
     is_key,
     is_first,
     rotation,
+    sines,
     wanted,
     D: tl.constexpr,
     PAIRS: tl.constexpr,
-    SIN: tl.constexpr,
 ):
     """Load the vector at `x` in float32, and rotate its first 2 * PAIRS numbers where `wanted`.
 
@@ -25,7 +25,7 @@ def rotate(
     d = tl.arange(0, D)
     rotated = (d < 2 * PAIRS) & wanted
     cos = tl.load(rotation + d // 2, mask=rotated, other=1)
-    sin = tl.load(rotation + SIN + d // 2, mask=rotated, other=0)
+    sin = tl.load(rotation + sines + d // 2, mask=rotated, other=0)
     here, other = tl.load(x + d).to(tl.float32), tl.load(x + (d ^ 1)).to(tl.float32)
     if center is not None:
         here -= tl.load(center + d, mask=is_key, other=0)
@@ -35,14 +35,15 @@ def rotate(
     return here * cos + tl.where(d % 2 == 0, -other, other) * sin
 
 
-@triton.jit(do_not_specialize=["ahead"])
+@triton.jit(do_not_specialize=["ahead", "sines"])
 def append(
     q,  # [B, 1, H, D]
     k,  # [B, 1, Hkv, D]
     v,  # [B, 1, Hkv, D]
-    rotation,  # float32 [PAIRS]: cosines; sines lie SIN numbers behind them
+    rotation,  # float32 [B, PAIRS]: cosines; sines lie so many numbers behind them
     hadamard,  # float32 [64, 64]
-    cached,  # int64 [1]: tokens in the cache before this one
+    cached,  # int64 [B]: tokens of each sequence in the cache before this one
+    cache_rows,  # int64 [B]: the row of the cache that each sequence has
     ahead,  # tokens of a draft that come before and run with it
     queries,  # float32 [B, Hkv, G, D]
     transformed,  # float32 [B, Hkv, G, D]: the queries' Hadamard transform, for INT4 keys
@@ -50,12 +51,13 @@ def append(
     key_scales,
     value_codes,
     value_scales,
-    centers,  # float32 [B, Hkv, 1, D], or None
+    centers,  # float32 [rows, Hkv, 1, D], or None
+    sines,
     room,
     scale,
+    HEADS: tl.constexpr,  # Hkv
     SHARED: tl.constexpr,
     PAIRS: tl.constexpr,
-    SIN: tl.constexpr,
     D: tl.constexpr,
     KEYS: tl.constexpr,
     VALUES: tl.constexpr,
@@ -69,16 +71,19 @@ def append(
         source = v + head * D
     else:
         source = k + head * D
-    is_key = each == SHARED
+    is_key, sequence = each == SHARED, head // HEADS
+    rotation += sequence * PAIRS
+    past = tl.load(cached + sequence) + ahead
+    stored = tl.load(cache_rows + sequence) * HEADS + head % HEADS
     if centers is None:
-        x = rotate(source, None, is_key, False, rotation, not is_value, D, PAIRS, SIN)
+        x = rotate(source, None, is_key, False, rotation, sines, not is_value, D, PAIRS)
     else:
-        is_first, center, d = tl.load(cached) + ahead == 0, centers + head * D, tl.arange(0, D)
-        x = rotate(source, center, is_key, is_first, rotation, not is_value, D, PAIRS, SIN)
+        is_first, center, d = past == 0, centers + stored * D, tl.arange(0, D)
+        x = rotate(source, center, is_key, is_first, rotation, sines, not is_value, D, PAIRS)
         tl.store(center + d, tl.load(source + d).to(tl.float32), mask=is_key & is_first)
     if (is_value and VALUES == "int4") or (is_key and KEYS == "int4"):
         x = hadamard_transform(x, hadamard, D)
-    place = head.to(tl.int64) * room + tl.load(cached) + ahead
+    place = stored * room + past
     if each < SHARED:
         row = (head * SHARED + each) * D + tl.arange(0, D)
         tl.store(queries + row, x * scale)

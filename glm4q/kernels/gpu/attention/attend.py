@@ -40,10 +40,11 @@ def attend(
     key_scales,
     value_codes,
     value_scales,
-    centers,  # float32 [B, Hkv, 1, D], the centres that were subtracted from keys; or None
+    centers,  # float32 [rows, Hkv, 1, D], the centres that were subtracted from keys; or None
     frequencies,  # float64 [PAIRS]
     tile_rotation,  # float32 [2, TILE, PAIRS]
-    cached,  # int64 [1]: tokens in the cache before the newest T
+    cached,  # int64 [B]: tokens of each sequence in the cache before the newest T
+    cache_rows,  # int64 [B]: the row of the cache that each sequence has
     ahead,  # tokens of a draft that come before and run with them
     mixed,  # float32 [B * Hkv, splits, G * T, D]
     softmax,  # float32 [B * Hkv, 2, splits, G * T]: greatest score, sum of exponentials to 2
@@ -53,6 +54,7 @@ def attend(
     tokens,  # T
     BLOCK_R: tl.constexpr,
     BLOCK_S: tl.constexpr,
+    HEADS: tl.constexpr,  # Hkv
     D: tl.constexpr,
     PAIRS: tl.constexpr,
     BLOCK_P: tl.constexpr,
@@ -68,19 +70,20 @@ def attend(
     first = (head * rows + r) * D
     query, unit = load_queries(queries + first, ours, KEYS, D)
     magic = halves.magic_bits(room)
-    past = tl.load(cached).to(tl.int32) + ahead
+    past = tl.load(cached + head // HEADS).to(tl.int32) + ahead
+    stored = tl.load(cache_rows + head // HEADS) * HEADS + head % HEADS
     own = past + r % tokens
     run = tl.cdiv(tl.cdiv(past + tokens, splits), BLOCK_S) * BLOCK_S
     last = tl.minimum((split + 1) * run, tl.max(tl.where(ours, own, 0), 0) + 1)
     if centers is not None:
-        along, across = factors(plain_queries + first, ours, centers + head * D, PAIRS, BLOCK_P)
+        along, across = factors(plain_queries + first, ours, centers + stored * D, PAIRS, BLOCK_P)
         along, across, center_unit = in_float16_s_range(along, across)
         center_unit *= LOG2_E / unit[:, None]
         revolutions = revolutions_of_a_token(frequencies, PAIRS, BLOCK_P)
         tile_cos, tile_sin = tile_table(tile_rotation, TILE, BLOCK_S, PAIRS, BLOCK_P)
         angle = revolutions * (split * run)
-    key_codes, key_scales = first_of_head(key_codes, key_scales, head, room, KEYS, D)
-    value_codes, value_scales = first_of_head(value_codes, value_scales, head, room, VALUES, D)
+    key_codes, key_scales = first_of_head(key_codes, key_scales, stored, room, KEYS, D)
+    value_codes, value_scales = first_of_head(value_codes, value_scales, stored, room, VALUES, D)
     best = tl.full((BLOCK_R,), LOWEST, tl.float32)
     total = tl.zeros((BLOCK_R, WIDTH), tl.float32)
     sums, value_unit = no_values(BLOCK_R, WIDTH, VALUES, D), tl.to_tensor(SMALLEST)

@@ -58,10 +58,11 @@ def attend(
     key_scales,
     value_codes,
     value_scales,
-    centers,  # float32 [B, Hkv, 1, D], the centres that were subtracted from keys; or None
+    centers,  # float32 [rows, Hkv, 1, D], the centres that were subtracted from keys; or None
     frequencies,  # float64 [PAIRS]
     tile_rotation,  # float32 [2, TILE, PAIRS]
-    cached,  # int64 [1]: tokens in the cache before the newest T
+    cached,  # int64 [B]: tokens of each sequence in the cache before the newest T
+    cache_rows,  # int64 [B]: the row of the cache that each sequence has
     ahead,  # tokens of a draft that come before and run with them
     mixed,  # float32 [B * Hkv, splits, G * T, D]
     softmax,  # float32 [B * Hkv, 2, splits, G * T]: greatest score, sum of exponentials to 2
@@ -73,6 +74,7 @@ def attend(
     SEVERAL: gl.constexpr,  # whether T is more than 1
     BLOCK_R: gl.constexpr,
     BLOCK_S: gl.constexpr,
+    HEADS: gl.constexpr,  # Hkv
     D: gl.constexpr,
     PAIRS: gl.constexpr,
     BLOCK_P: gl.constexpr,
@@ -92,7 +94,8 @@ def attend(
     unit, ours = load_rows(queries + first, here, BLOCK_R, KEYS, D, M)
     # Weights count in powers of 2, of which a card computes the exponential at once.
     unit = unit * LOG2_E
-    past = gl.load(cached).to(gl.int32) + ahead
+    past = gl.load(cached + head // HEADS).to(gl.int32) + ahead
+    stored = gl.load(cache_rows + head // HEADS) * HEADS + head % HEADS
     run = gl.cdiv(gl.cdiv(past + tokens, splits), BLOCK_S) * BLOCK_S
     if SEVERAL:
         own = past + r % tokens
@@ -101,13 +104,13 @@ def attend(
         last = gl.minimum((split + 1) * run, past + 1)
     if centers is not None:
         centered = load_centers(
-            plain_queries + first, here, centers + head * D, tile_rotation, LOG2_E / unit,
+            plain_queries + first, here, centers + stored * D, tile_rotation, LOG2_E / unit,
             BLOCK_R, BLOCK_S, D, PAIRS, BLOCK_P, TILE, M,
         )  # fmt: skip
         revolutions = revolutions_of_a_token(frequencies, PAIRS, BLOCK_P)
         angle = revolutions * (split * run)
-    key_codes, key_scales = first_of_head(key_codes, key_scales, head, room, KEYS, D)
-    value_codes, value_scales = first_of_head(value_codes, value_scales, head, room, VALUES, D)
+    key_codes, key_scales = first_of_head(key_codes, key_scales, stored, room, KEYS, D)
+    value_codes, value_scales = first_of_head(value_codes, value_scales, stored, room, VALUES, D)
     keys = gl.allocate_shared_memory(gl.float16, [BLOCK_S, D], SHARED)
     values = gl.allocate_shared_memory(gl.float16, [BLOCK_S, D], SHARED)
     LINE: gl.constexpr = line_of(M, gl.num_warps())

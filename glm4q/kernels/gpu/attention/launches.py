@@ -42,12 +42,13 @@ class AttentionLaunches:
     step: Step
     keys: KVStore
     values: KVStore
+    """Those of all sequences: "cache_rows" says which of them the step has."""
     layer: int
     lowering: Lowering = Lowering.DOT
     ahead: int = 0
     """Tokens of a draft that come before this one and run with it."""
     sines: int | None = None
-    """Numbers from a token's cosines to its sines, where the tables are not of one token."""
+    """Numbers from a token's cosines to its sines, where the tables have more than the step's."""
 
     def append(self) -> list[Launch]:
         """Append one token, and leave its queries for `attend_from_one`."""
@@ -78,8 +79,13 @@ class AttentionLaunches:
 
     @property
     def _heads(self) -> int:
-        """The number of key heads in all sequences."""
+        """The number of key heads in all sequences of the step."""
         return self.step["queries"].shape[:2].numel()
+
+    @property
+    def _heads_of_one(self) -> int:
+        """The number of key heads of one sequence."""
+        return self.step["queries"].shape[1]
 
     @property
     def _rows(self) -> int:
@@ -148,6 +154,7 @@ class AttentionLaunches:
             "rotation",
             "hadamard",
             "cached",
+            "cache_rows",
             "queries",
         )
         return Launch(
@@ -158,13 +165,14 @@ class AttentionLaunches:
                 "transformed": step["transformed_queries_on_gpu"],
                 **self._stored(),
                 "ahead": self.ahead,
+                "sines": step["rotation"][0].numel() if self.sines is None else self.sines,
                 "room": self._room,
                 "scale": self._size**-0.5,
             },
             {
+                "HEADS": self._heads_of_one,
                 "SHARED": self._rows,
                 "PAIRS": self._pairs,
-                "SIN": self._pairs if self.sines is None else self.sines,
                 "D": self._size,
                 **self._kinds(),
             },
@@ -216,6 +224,7 @@ class AttentionLaunches:
             "frequencies": step["frequencies"],
             "tile_rotation": step["tile_rotation"],
             "cached": step["cached"],
+            "cache_rows": step["cache_rows"],
             "ahead": self.ahead,
             **self._results,
             "room": self._room,
@@ -226,6 +235,7 @@ class AttentionLaunches:
 
     def _sizes(self) -> dict[str, Constant]:
         return {
+            "HEADS": self._heads_of_one,
             "D": self._size,
             "PAIRS": self._pairs,
             "BLOCK_P": max(triton.next_power_of_2(self._pairs), SMALLEST_TILE),

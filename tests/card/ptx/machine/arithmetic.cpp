@@ -93,6 +93,12 @@ uint32_t permute(uint32_t a, uint32_t b, uint32_t selector) {
     return result;
 }
 
+// The upper half of a product that is twice as wide.
+template <typename S, typename D>
+void add_upper_half(std::vector<Opcode>& all, const char* name) {
+    all.push_back(each_lane<S, S, S>(name, [](S a, S b) { return S(D(a) * D(b) >> 8 * sizeof(S)); }));
+}
+
 template <class S, class D>
 void add_wide(std::vector<Opcode>& all, const char* mul, const char* mad) {
     all.push_back(each_lane<D, S, S>(mul, [](S a, S b) { return D(a) * D(b); }));
@@ -141,6 +147,10 @@ void add_arithmetic(std::vector<Opcode>& all) {
     add_wide<uint16_t, uint32_t>(all, "mul.wide.u16", "mad.wide.u16");
     add_wide<int32_t, int64_t>(all, "mul.wide.s32", "mad.wide.s32");
     add_wide<uint32_t, uint64_t>(all, "mul.wide.u32", "mad.wide.u32");
+    add_upper_half<int16_t, int32_t>(all, "mul.hi.s16");
+    add_upper_half<uint16_t, uint32_t>(all, "mul.hi.u16");
+    add_upper_half<int32_t, int64_t>(all, "mul.hi.s32");
+    add_upper_half<uint32_t, uint64_t>(all, "mul.hi.u32");
     add_choice<uint16_t>(all, "selp.b16", "mov.b16");
     add_choice<uint32_t>(all, "selp.b32", "mov.b32");
     add_choice<uint64_t>(all, "selp.b64", "mov.b64");
@@ -152,10 +162,6 @@ void add_arithmetic(std::vector<Opcode>& all) {
     all.push_back(each_lane<int32_t, int32_t>("neg.s32", [](int32_t a) { return int32_t(0u - uint32_t(a)); }));
     all.push_back(each_lane<int64_t, int64_t>("neg.s64", [](int64_t a) { return int64_t(0ul - uint64_t(a)); }));
     all.push_back(each_lane<int32_t, int32_t>("abs.s32", [](int32_t a) { return a < 0 ? int32_t(0u - uint32_t(a)) : a; }));
-    all.push_back(each_lane<uint32_t, uint32_t, uint32_t>(
-        "mul.hi.u32", [](uint32_t a, uint32_t b) { return uint32_t(uint64_t(a) * b >> 32); }));
-    all.push_back(each_lane<int32_t, int32_t, int32_t>(
-        "mul.hi.s32", [](int32_t a, int32_t b) { return int32_t(int64_t(a) * b >> 32); }));
     all.push_back(each_lane<uint32_t, uint32_t, uint32_t, uint32_t>("bfe.u32", [](uint32_t a, uint32_t b, uint32_t c) { return bit_field(a, b, c); }));
     all.push_back(each_lane<int32_t, int32_t, uint32_t, uint32_t>("bfe.s32", [](int32_t a, uint32_t b, uint32_t c) { return bit_field(a, b, c); }));
     all.push_back(each_lane<uint32_t, uint32_t, uint32_t, uint32_t>("prmt.b32", [](uint32_t a, uint32_t b, uint32_t c) { return permute(a, b, c); }));

@@ -108,15 +108,17 @@ def attend(
     return ours, theirs, list(zip(our_cache, their_cache, strict=True))
 
 
-def follow(config: ModelConfig, kv: str, prompts: list[Tensor]) -> tuple[Tensor, Tensor]:
+def follow(
+    config: ModelConfig, kv: str, prompts: list[Tensor], lowering: Lowering = Lowering.DOT
+) -> tuple[Tensor, Tensor]:
     """Logits of two more tokens, one after the other, of all prompts together: by both attentions.
 
-    The prompts, [1, T], run alone, into rows of one cache.
+    The prompts, [1, T], run alone, into rows of one cache, the first into its last row.
     """
     from glm4q.kernels.attention.streaming import StreamingAttention
     from glm4q.kernels.attention.triton_attention import TritonAttention
 
-    kernels = TritonAttention(), StreamingAttention()
+    kernels = TritonAttention(lowering), StreamingAttention()
     by_ours, by_torch = (_logits(config, kv, prompts, kernel) for kernel in kernels)
     return by_ours, by_torch
 
@@ -141,7 +143,8 @@ def _logits(config: ModelConfig, kv: str, prompts: list[Tensor], attention: Any)
     model, batch, dtype = random_model(config).bfloat16(), len(prompts), torch.bfloat16
     memory = memory_on_cpu(config, 80, batch=batch, chunk=64, kv=kv, dtype=dtype)
     runner = runner_of(model, memory, attention=attention)
-    rows = [memory.cache.row(row) for row in range(batch)]
+    runner._recordable = frozenset()  # on a CPU there is nothing that records
+    rows = [memory.cache.row(row) for row in reversed(range(batch))]
     for prompt, row in zip(prompts, rows, strict=True):
         runner(prompt, [row])
     return torch.stack([runner(torch.full((batch, 1), token), rows).clone() for token in (3, 5)])
@@ -172,6 +175,7 @@ def _filled(
     for count in ([tokens] if tokens else []) + [new]:
         ((step, _),) = memory.steps(count)
         step["cached"].fill_(cache.length)
+        memory.cache.write_rows(step["cache_rows"])
         prepare_attention(config, step, centered=memory.cache.centered)
         if count == tokens and not cache.length:
             cache.append_keys(cache.center_keys(step["fresh"].copy_(given[0])), step)

@@ -18,8 +18,8 @@ from glm4q.memory.workspace import Step
 from glm4q.model.decoder import CausalLM
 
 MOST_RECORDED = 16
-"""Sequences of a step that is recorded, at most: a record takes memory that no plan counts, and the
-products of more tokens take longer than their launches."""
+"""Sequences of a step that is recorded, at most: products of more tokens take longer than their
+launches."""
 
 
 class Runner:
@@ -81,11 +81,11 @@ class Runner:
         step.
         """
         caches = (self.memory.cache,) if caches is None else caches
-        new = input_ids.shape[1]
+        given, new = caches, input_ids.shape[1]
         # Several tokens that come first are a prompt, even where all of their logits are asked for.
         is_decoding = last == new and (new == 1 or all(cache.length for cache in caches))
         if is_decoding:
-            input_ids = self._filled_up(input_ids, caches)
+            input_ids, caches = self._filled_up(input_ids, caches)
         tokens = input_ids.shape[1]
         self.begin(input_ids, caches)
         work = partial(self._finish, caches, tokens, tokens if is_decoding else last)
@@ -94,23 +94,31 @@ class Runner:
             self._records.run((tokens, sequences), work)
         else:
             work()
-        for cache in caches:
+        for cache in given:
             cache.advance(new)
         step, _ = self.steps(caches, tokens)[-1]
-        return step["logits"][: last * step.shape.batch]
+        return step["logits"][: last * sum(cache.batch for cache in given)]
 
-    def _filled_up(self, input_ids: Tensor, caches: Sequence[KVCache]) -> Tensor:
-        """Repeat a draft's last token up to a length that is recorded, where there is room.
+    def _filled_up(
+        self, input_ids: Tensor, caches: Sequence[KVCache]
+    ) -> tuple[Tensor, Sequence[KVCache]]:
+        """Fill a decoding step up to one of the few sizes that are recorded, where there is room.
 
-        Nobody looks at what comes after the draft: the cache's length does not count it.
+        Nobody looks at what is added. A draft's last token is repeated; the cache's length does not
+        count it. Of several sequences the last one is repeated: it writes the same numbers to the
+        same place once more.
         """
-        tokens = input_ids.shape[1]
-        longest = max(self._recordable, default=1)
-        if not 1 < tokens < longest or any(
-            cache.length + longest > cache.max_seq_len for cache in caches
-        ):
-            return input_ids
-        return torch.cat((input_ids, input_ids[:, -1:].expand(-1, longest - tokens)), 1)
+        tokens, sequences = input_ids.shape[1], len(caches)
+        longest, most = max(self._recordable, default=1), self.memory.cache.batch
+        if 1 < tokens < longest:
+            if all(cache.length + longest <= cache.max_seq_len for cache in caches):
+                repeated = input_ids[:, -1:].expand(-1, longest - tokens)
+                input_ids = torch.cat((input_ids, repeated), 1)
+        elif tokens == 1 < sequences and self._is_recorded(1, sequences):
+            added = min(1 << (sequences - 1).bit_length(), most) - sequences
+            input_ids = torch.cat((input_ids, input_ids[-1:].expand(added, -1)))
+            caches = [*caches, *[caches[-1]] * added]
+        return input_ids, caches
 
     @torch.inference_mode()
     def hidden_states(self, input_ids: Tensor, caches: Sequence[KVCache] | None = None) -> Step:

@@ -85,7 +85,10 @@ def test_the_tests_of_a_card_pass_on_a_simulated_one(tmp_path: Path) -> None:
         test_on_device.test_replayed_steps_say_what_plain_steps_say("int8")
         test_on_device.test_attention_by_our_kernels_says_what_torch_s_says("int4")
         test_on_device.test_the_tokens_of_a_draft_have_the_bits_that_they_have_alone(
-            4, "int8", tmp_path
+            4, "int8", tmp_path / "draft"
+        )
+        test_on_device.test_sequences_together_have_the_bits_that_they_have_alone(
+            4, "int8", tmp_path / "sequences"
         )
 
 

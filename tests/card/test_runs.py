@@ -322,7 +322,7 @@ def test_a_step_of_several_answers_is_replayed_and_waits_only_for_their_tokens(
 
 @pytest.mark.parametrize("kv", ["int8", pytest.param("int4", marks=pytest.mark.card)])
 def test_one_record_serves_sequences_in_any_rows_of_the_cache(kv: str, checkpoints: Path) -> None:
-    """Answers leave and join, so two of three rows decode: first 1 and 2, then 0 and 2."""
+    """Four answers, of which the first two leave; three are filled up to four."""
     case, prompts = Case("RTX 3060", INT4, kv), (PROMPT, PROMPT[:5], PROMPT[3:14], PROMPT[2:9])
     long = replace(GREEDY, max_tokens=24)
     with simulated_card(case.card) as (card, driver):
@@ -331,26 +331,28 @@ def test_one_record_serves_sequences_in_any_rows_of_the_cache(kv: str, checkpoin
         for prompt in prompts:
             run.forget()
             alone.append(list(run.answer(prompt, long)))
-        together = Batch(case.load(checkpoints, "cuda", batch=3).runner)
-        first, second, third = (together.join(prompt, long) for prompt in prompts[:3])
-        seen = []
-        for leaves in (first, second):
-            for _ in range(4):
-                together.step()
-            together.cancel(leaves)
-            for _ in range(3):
-                together.step()
+        together = Batch(case.load(checkpoints, "cuda", batch=4).runner)
+        first, second, *others = (together.join(prompt, long) for prompt in prompts)
+        for _ in range(4):
+            together.step()
+        launched = []
+        for leaves in (None, first):
+            if leaves:
+                together.cancel(leaves)
             driver.launched.clear()
             with card.trace.only() as trace:
                 together.step()
             assert len(trace.of("replay")) == 1
-            seen.append([[*map(_address, each.arguments)] for each in driver.launched])
-            if leaves is first:
-                fourth = together.join(prompts[3], long)
-        assert seen[0] == seen[1]
-        for answer, expected in zip((third, fourth), alone[2:], strict=True):
-            tokens = token_ids(together.stream(answer))
-            assert [*tokens] == expected
+            launched.append([[*map(_address, each.arguments)] for each in driver.launched])
+        assert launched[0] == launched[1]
+        together.cancel(second)
+        for _ in range(2):  # two alone have a record of their own
+            together.step()
+        with card.trace.only() as trace:
+            together.step()
+        assert len(trace.of("replay")) == 1
+        for answer, expected in zip(others, alone[2:], strict=True):
+            assert [*token_ids(together.stream(answer))] == expected
 
 
 @pytest.mark.parametrize("embedding", ["host", "gpu"])

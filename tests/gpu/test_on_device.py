@@ -187,3 +187,26 @@ def test_the_tokens_of_a_draft_have_the_bits_that_they_have_alone(
     for count in (4, 4, 4, 2, 3):
         cache.truncate(60)
         assert torch.equal(runner(tokens[:, :count], last=count), alone[:count])
+
+
+@pytest.mark.parametrize(("bits", "kv"), [(4, "int8"), (8, "int4"), (4, "bf16")])
+def test_sequences_together_have_the_bits_that_they_have_alone(
+    bits: int, kv: str, tmp_path: Path
+) -> None:
+    """Three of four rows of the cache, out of order: plain, recorded and replayed steps of four."""
+    formats = assign_formats(CONFIG, WeightFormat(bits, 128), WeightFormat(8, 128))
+    stored = open_synthetic(tmp_path / "model", CONFIG, formats)
+    machine = choose_machine("cuda", "auto", "auto")
+    wish = Wish(context=600, kv=kv, batch=4, draft_tokens=0)
+    run_plan = plan_run(stored, machine, wish, reserve=0)
+    runner = new_runner(load_as_planned(stored, run_plan), run_plan, machine)
+    rows = [runner.memory.cache.row(row) for row in (2, 0, 3)]
+    tokens, lengths = torch.randint(CONFIG.vocab_size, (3, 1)), (60, 7, 33)
+    alone = []
+    for row, token, length in zip(rows, tokens.split(1), lengths, strict=True):
+        runner(torch.randint(CONFIG.vocab_size, (1, length)), [row])
+        alone.append(runner(token, [row]).clone())
+    for _ in range(4):
+        for row, length in zip(rows, lengths, strict=True):
+            row.truncate(length)
+        assert torch.equal(runner(tokens, rows), torch.cat(alone))

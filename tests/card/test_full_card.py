@@ -213,8 +213,8 @@ def no_graph_fits() -> Iterator[None]:
     plain = torch.cuda.graph
 
     @contextmanager
-    def graph(*arguments: Any) -> Iterator[None]:
-        with plain(*arguments):
+    def graph(*arguments: Any, **options: Any) -> Iterator[None]:
+        with plain(*arguments, **options):
             yield
         raise RuntimeError("CUDA error: out of memory")
 

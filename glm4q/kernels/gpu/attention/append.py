@@ -64,17 +64,17 @@ def append(
 ):
     """Take one of the G + 2 vectors of a key/value head: a query, the key or the value."""
     head, each = tl.program_id(0), tl.program_id(1)
-    is_value = each > SHARED
+    sequence = head // HEADS
+    past = tl.load(cached + sequence) + ahead
+    stored = tl.load(cache_rows + sequence) * HEADS + head % HEADS
+    is_key, is_value = each == SHARED, each > SHARED
     if each < SHARED:
         source = q + (head * SHARED + each) * D
     elif is_value:
         source = v + head * D
     else:
         source = k + head * D
-    is_key, sequence = each == SHARED, head // HEADS
     rotation += sequence * PAIRS
-    past = tl.load(cached + sequence) + ahead
-    stored = tl.load(cache_rows + sequence) * HEADS + head % HEADS
     if centers is None:
         x = rotate(source, None, is_key, False, rotation, sines, not is_value, D, PAIRS)
     else:

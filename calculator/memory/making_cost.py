@@ -52,7 +52,8 @@ expect 1.8 times as long, which was not measured."""
 
 COLUMN_LAUNCHES = 40
 """Launches of torch's operators for each input of a weight and each ROWS of its outputs: 12 in
-`round_block` of quantize/methods/gptq.py, and 7 in each of the 4 sweeps of refine.py."""
+`compensate` of quantize/methods/blocks/by_torch.py, and 7 in each of the 4 sweeps of its
+`descend`."""
 LAUNCH_SECONDS: Span = (4e-6, 12e-6)
 """What the host takes to launch an operator of torch: assumed."""
 CARD_EFFICIENCY: Span = (0.25, 0.65)

@@ -19,7 +19,8 @@ from torch import Tensor
 from calculator.errors import CheckpointError
 from calculator.memory.making import ROWS
 from calculator.model.formats import WeightFormat
-from quantize.methods import native, rtn
+from quantize.methods import rtn
+from quantize.methods.blocks.choose import choose_blocks
 from quantize.methods.codes import Codes, join
 from quantize.methods.products import add_product
 from quantize.methods.refine import refine
@@ -122,13 +123,13 @@ def compensate(rows: Tensor, start: Codes, factors: Factors, bits: int) -> tuple
     # Weights plus what makes up for errors so far; where they are rounded, E.
     left = rows.clone()
     result = replace(start, codes=torch.empty_like(start.codes))  # in that order
-    block = native.compensate if native.serves(left) else round_block
+    blocks = choose_blocks(left)
     for begin in range(0, inputs, STRETCH):
         end = min(begin + STRETCH, inputs)
         errors = torch.empty(len(rows), end - begin, device=rows.device)
         for first in range(begin, end, BLOCK):
             last = min(first + BLOCK, end)
-            wrong = block(rows, left, factors.root, group, result, bits, first, last)
+            wrong = blocks.compensate(rows, left, factors.root, group, result, bits, first, last)
             left[:, last:end].addmm_(wrong, factors.root[first:last, last:end])
             errors[:, first - begin : last - begin] = wrong
         if end < inputs:
@@ -140,35 +141,3 @@ def compensate(rows: Tensor, start: Codes, factors: Factors, bits: int) -> tuple
     in_place = order.argsort()
     codes = result.codes.index_select(1, in_place)
     return replace(start, codes=codes), slope.index_select(1, in_place)
-
-
-def round_block(
-    rows: Tensor,
-    left: Tensor,
-    root: Tensor,
-    group: Tensor,
-    result: Codes,
-    bits: int,
-    first: int,
-    last: int,
-) -> Tensor:
-    """Round the columns `first` to `last` of `left`, [n, K], into `result`.
-
-    rows: the weights themselves, [n, K]; group: [K], of each column. Leaves in `left` what rounding
-    took from it there. Returns errors, [n, last - first]: the columns of `rows` less their rounded
-    weights.
-    """
-    groups = group[first:last]
-    scales, zeros = result.scales[:, groups].float().T, result.zero_points[:, groups].float().T
-    # One input a row: what the loop touches lies together.
-    block, within = left[:, first:last].T.contiguous(), root[first:last, first:last]
-    errors = rows[:, first:last].T.contiguous()
-    for place in range(last - first):
-        code = (block[place] / scales[place]).round_().add_(zeros[place]).clamp_(0, 2**bits - 1)
-        result.codes[:, first + place] = code
-        rounded = (code - zeros[place]).mul_(scales[place])
-        block[place] -= rounded
-        errors[place] -= rounded
-        block[place + 1 :].addr_(within[place, place + 1 :], errors[place])
-    left[:, first:last] = block.T
-    return errors.T

@@ -36,6 +36,11 @@ def serves(tensor: Tensor) -> bool:
     return extension() is not None and tensor.device.type == "cpu" and tensor.dtype in DTYPES
 
 
+def refuses(weight: Tensor) -> str | None:
+    """Why the loops over blocks of columns do not take weights that lie where this one does."""
+    return None if serves(weight) else "takes weights on a CPU for which the extension was built"
+
+
 def multiplies_bf16(tensor: Tensor) -> bool:
     """Whether `gram` is faster here than float32 products: there are instructions for bfloat16."""
     number = find_instruction_set(INSTRUCTION_SET)
@@ -115,7 +120,7 @@ def compensate(
     first: int,
     last: int,
 ) -> Tensor:
-    """Do what `gptq.round_block` does; group: int32."""
+    """Do what `by_torch.compensate` does; group: int32."""
     outputs, inputs = sizes(left, "the weight", 2)
     _, groups = sizes(codes.scales, "scales", 2)
     errors = torch.empty(outputs, max(last - first, 0))
@@ -148,7 +153,7 @@ def descend(
     last: int,
     rescales: bool,
 ) -> Tensor:
-    """Do what `refine.round_block` does; zeros: uint8."""
+    """Do what `by_torch.descend` does; zeros: uint8."""
     outputs, inputs = sizes(centered, "codes", 2)
     _, groups = sizes(scales, "scales", 2)
     change = torch.empty(outputs, max(last - first, 0))

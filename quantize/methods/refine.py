@@ -13,9 +13,9 @@ scales come as far as four with scales.
 import torch
 from torch import Tensor
 
-from quantize.methods import native
-from quantize.methods.codes import Codes, half
-from quantize.methods.products import add_product
+from quantize.methods.blocks import by_torch
+from quantize.methods.blocks.choose import choose_blocks
+from quantize.methods.codes import Codes
 
 SWEEPS = 4
 LONGEST_BLOCK = 128
@@ -50,82 +50,25 @@ def _sweep(
     *,
     rescales: bool,
 ) -> None:
-    """Go over all columns once, in place; the arguments are those of `round_block`."""
+    """Go over all columns once, in place; the arguments are those of `Blocks.descend`."""
     outputs, inputs = centered.shape
     group = inputs // scales.shape[1]
     size = min(group, LONGEST_BLOCK)
     rescales = rescales and group == size
-    block = native.descend if native.serves(slope) else round_block
-    subtract = _subtract if rescales or not native.serves(slope) else native.subtract
+    blocks = choose_blocks(slope)
+    # A new scale moves all codes of a group, where C++ would look for those that moved.
+    subtract = by_torch.subtract if rescales else blocks.subtract
     step = max(STRETCH // size, 1) * size
     for begin in range(0, inputs, step):
         end = min(begin + step, inputs)
         changes = torch.empty(outputs, end - begin, device=slope.device)
         for first in range(begin, end, size):
             last = min(first + size, end)
-            change = block(centered, scales, zeros, slope, hessian, bits, first, last, rescales)
+            change = blocks.descend(
+                centered, scales, zeros, slope, hessian, bits, first, last, rescales
+            )
             subtract(slope, change, hessian[first:last], begin, end)
             changes[:, first - begin : last - begin] = change
         for first, last in ((0, begin), (end, inputs)):
             if first < last:
                 subtract(slope, changes, hessian[begin:end], first, last)
-
-
-def _subtract(out: Tensor, change: Tensor, matrix: Tensor, first: int, last: int) -> None:
-    """Subtract change times matrix from the columns `first` to `last` of `out`."""
-    add_product(out[:, first:last], change, matrix[:, first:last], sign=-1)
-
-
-def round_block(
-    centered: Tensor,
-    scales: Tensor,
-    zeros: Tensor,
-    slope: Tensor,
-    hessian: Tensor,
-    bits: int,
-    first: int,
-    last: int,
-    rescales: bool,
-) -> Tensor:
-    """Better codes for the columns `first` to `last`, and a better scale first if asked for.
-
-    centered [n, K] and scales [n, groups] are changed in place; slope: e H, [n, K]; rescales: the
-    columns are a group, whose scale may change. Returns how
-    much more the dequantized columns are now, [n, last - first].
-    """
-    size = centered.shape[1] // scales.shape[1]
-    part, group = slice(first, last), first // size
-    within = hessian[part, part]
-    here = slope[:, part].T.contiguous()  # [block, n]: one input a row
-    codes, scale = centered[:, part].T.contiguous(), scales[:, group].clone()
-    before = codes * scale
-    if rescales:
-        scale = _best_scale(codes, scale, here, within)
-        here -= within @ (codes * scale - before)
-    _best_codes(codes, scale, here, within, zeros[:, group].float(), bits)
-    centered[:, part], scales[:, group] = codes.T, scale
-    return (codes * scale - before).T
-
-
-def _best_scale(codes: Tensor, scale: Tensor, slope: Tensor, within: Tensor) -> Tensor:
-    """The scale, [n], of least error for codes [block, n], rounded to float16."""
-    curvature = (codes * (within @ codes)).sum(0)
-    step = (codes * slope).sum(0) / curvature.clamp(min=torch.finfo(torch.float32).tiny)
-    better = half(scale + step)
-    # Rounded to float16, a step may come out worse than none.
-    gain = 2 * (better - scale) * (codes * slope).sum(0) - (better - scale).square() * curvature
-    return torch.where(gain > 0, better, scale)
-
-
-def _best_codes(
-    codes: Tensor, scale: Tensor, slope: Tensor, within: Tensor, zero: Tensor, bits: int
-) -> None:
-    """Round each input of a block anew, codes [block, n] and its slope in place."""
-    lowest, highest = -zero, 2**bits - 1 - zero
-    steps = 1 / (scale * within.diagonal().unsqueeze(-1))  # [block, n]
-    for place in range(codes.shape[0]):
-        wanted = torch.addcmul(codes[place], slope[place], steps[place])
-        code = wanted.round_().clamp_(lowest, highest)
-        moved = (code - codes[place]).mul_(scale)
-        codes[place] = code
-        slope.addr_(within[place], moved, alpha=-1)

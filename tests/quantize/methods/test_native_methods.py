@@ -6,6 +6,7 @@ from torch import Tensor
 
 from calculator.model.formats import WeightFormat
 from quantize.methods import gptq, native, refine, rtn
+from quantize.methods.blocks import by_torch
 from quantize.methods.codes import Codes, Packed
 from tests.instruction_sets import NAMES, require
 
@@ -26,7 +27,9 @@ def instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
     return str(request.param)
 
 
-def by_torch(weight: Tensor, weight_format: WeightFormat, importance: Tensor | None) -> Codes:
+def rounded_by_torch(
+    weight: Tensor, weight_format: WeightFormat, importance: Tensor | None
+) -> Codes:
     return rtn._quantize_tile(weight, weight_format, importance)
 
 
@@ -40,7 +43,7 @@ def test_rounding_is_that_of_torch(
     importance = torch.rand(INPUTS) if weighed else None
     found, expected = (
         rtn.quantize(weight, weight_format, importance),
-        by_torch(weight, weight_format, importance),
+        rounded_by_torch(weight, weight_format, importance),
     )
     # Sums in another order may round a scale the other way, and a code that lies between two.
     assert (found.scales != expected.scales).float().mean() < 0.02
@@ -86,11 +89,11 @@ def test_a_block_of_gptq_is_that_of_torch(weight_format: WeightFormat) -> None:
     factors = gptq.factor(x.T @ x)
     order = factors.order
     group = order.div(INPUTS // weight_format.groups(INPUTS), rounding_mode="floor").int()
-    start = by_torch(weight, weight_format, None)
+    start = rounded_by_torch(weight, weight_format, None)
     found = [Codes(torch.zeros_like(start.codes), start.scales, start.zero_points) for _ in "ab"]
     rows = weight[:, order].contiguous()
     left = [rows + 0.01 * rows.flip(0) for _ in found]
-    blocks = native.compensate, gptq.round_block
+    blocks = native.compensate, by_torch.compensate
     errors = [
         block(rows, each, factors.root, group, codes, weight_format.bits, 64, 128)
         for block, each, codes in zip(blocks, left, found, strict=True)
@@ -109,13 +112,13 @@ def test_a_block_of_the_descent_is_that_of_torch(
 ) -> None:
     weight, x = torch.randn(ROWS, INPUTS), torch.randn(600, INPUTS)
     hessian, size = x.T @ x, min(weight_format.group_size or INPUTS, refine.LONGEST_BLOCK)
-    start = by_torch(weight, weight_format, None)
+    start = rounded_by_torch(weight, weight_format, None)
     groups = start.scales.shape[1]
     zeros = start.zero_points.float().repeat_interleave(INPUTS // groups, -1)
     slope = (weight - start.dequantize()) @ hessian
     rescales = rescales and size == INPUTS // groups
     ran = []
-    for block in (native.descend, refine.round_block):
+    for block in (native.descend, by_torch.descend):
         centered, scales = start.codes - zeros, start.scales.float()
         arguments = centered, scales, start.zero_points, slope, hessian, weight_format.bits
         change = block(*arguments, size, 2 * size, rescales)

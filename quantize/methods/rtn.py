@@ -8,6 +8,7 @@ squared error is w w - (q w)^2 / (q q): so the best of all is known without roun
 import torch
 from torch import Tensor
 
+from calculator.memory.making import ROWS
 from calculator.model.formats import WeightFormat
 from glm4q.weights.packing import middle
 from quantize.methods import native
@@ -18,7 +19,8 @@ CLIPS = {4: (1.0, 0.9, 0.8), 8: (1.0,)}
 clipped at 0.8 to 1; 8 bits have room for the extremes. Eleven starts leave 2 % less error."""
 
 TILE_NUMBERS = 1 << 19
-"""Weights searched at once: a tile and its trial copies stay in a core's cache."""
+"""Weights searched at once: a tile and its trial copies stay in a core's cache. A GPU, which is
+told of each operation, takes the ROWS that the plan of memory counts."""
 
 
 def quantize(
@@ -32,7 +34,7 @@ def quantize(
         packed = Packed.empty(weight.shape, weight_format)
         native.round_rows(weight, weight_format, CLIPS[weight_format.bits], importance, packed)
         return packed.codes(weight_format.bits)
-    rows = max(TILE_NUMBERS // weight.shape[1], 1)
+    rows = ROWS if weight.is_cuda else max(TILE_NUMBERS // weight.shape[1], 1)
     return join([_quantize_tile(tile, weight_format, importance) for tile in weight.split(rows)])
 
 

@@ -20,6 +20,7 @@ from benchmarks.gpu_launches import (
     decode,
     product,
     prompts,
+    rounding,
     several,
 )
 from calculator.cards.gpus import Gpu, find_gpu
@@ -169,7 +170,7 @@ def prompt_rows() -> Iterator[str]:
 
 def launch_rows() -> Iterator[str]:
     for capability in ARCHITECTURES:
-        kinds = *decode(capability, KVS), *several(capability), *prompts(capability)
+        kinds = *decode(capability, KVS), *several(capability), *prompts(capability), *rounding()
         for name, launch in kinds:
             compiled = compile_for(launch, capability)
             yield (
@@ -228,7 +229,7 @@ lanes there, of which an RTX 2060 has a quarter of its tensor cores' rate.
 ## Every launch
 
 A layer of 4,096 outputs and inputs, a head of 151,552 outputs, a cache with room for 8,192
-tokens.
+tokens. The last ones are those of `glm4q quantize` for a block of columns of 1,024 rows.
 
 | capability | launch | blocks | warps of each | registers | shared bytes | spilled bytes |
 |---:|---|---:|---:|---:|---:|---:|

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from calculator.memory.making import ROWS
 from calculator.memory.plan import Planner
 from calculator.memory.settings import Settings
 from calculator.model.formats import NF4, WeightFormat, assign_formats
@@ -16,6 +17,11 @@ from glm4q.kernels.gpu.launch import Launch
 from glm4q.kernels.gpu.norm import norm
 from glm4q.kernels.gpu.products.linear import Product
 from glm4q.memory.allocation import Memory
+from quantize.methods.codes import Codes
+from quantize.methods.gptq import BLOCK
+from quantize.methods.gpu.compensate import compensate
+from quantize.methods.gpu.descend import descend
+from quantize.methods.refine import LONGEST_BLOCK
 
 HIDDEN = 4096
 LAYER = HIDDEN, HIDDEN
@@ -100,6 +106,33 @@ def prompts(capability: int) -> Iterator[tuple[str, Launch]]:
         for tokens in (3, 512):
             for launch in attention(kv, capability, tokens):
                 yield f"{kv} x {tokens} {launch.kernel.__name__}", launch
+
+
+def rounding() -> Iterator[tuple[str, Launch]]:
+    """What GPTQ and coordinate descent take for a block of a layer's columns."""
+    for weight_format in WeightFormat(4, 128), WeightFormat(8, 64, zero_bits=8):
+        bits, groups = weight_format.bits, weight_format.groups(HIDDEN)
+        size = min(HIDDEN // groups, LONGEST_BLOCK)
+        numbers, matrix = _floats(ROWS, HIDDEN), _floats(HIDDEN, HIDDEN)
+        codes = Codes(
+            _empty(ROWS, HIDDEN, dtype=torch.uint8),
+            _empty(ROWS, groups, dtype=torch.float16),
+            _empty(ROWS, groups, dtype=torch.uint8),
+        )
+        group, errors = _empty(HIDDEN, dtype=torch.int32), _floats(ROWS, BLOCK)
+        yield (
+            f"{weight_format} gptq",
+            compensate(numbers, numbers, matrix, group, codes, bits, 0, BLOCK, errors),
+        )
+        zeros, scales, change = codes.zero_points, _floats(ROWS, groups), _floats(ROWS, size)
+        for rescales, name in ((True, "descent with scales"), (False, "descent")):
+            block = 0, size, rescales
+            launch = descend(numbers, scales, zeros, numbers, matrix, bits, *block, change)
+            yield f"{weight_format} {name}", launch
+
+
+def _floats(*shape: int) -> Tensor:
+    return _empty(*shape, dtype=torch.float32)
 
 
 def _empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:

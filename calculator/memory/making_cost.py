@@ -43,7 +43,7 @@ rates follow from 201 s of CPU time for a layer of 204 million numbers and 8 x 5
 HEAD_ROWS_RATE = 3e10
 """The same where rows of q_proj and k_proj are rounded a few of each head at a time: 14.7 s of one
 core for 4,352 rows of 4,096 inputs, where other programs leave it the memory, and up to 50
-where they do not. A CPU does this for a card as well."""
+where they do not. Without Triton a CPU does this for a card as well, and so it is predicted."""
 QUALITY_RATE: Span = (2e10, 1e11)
 """Numbers of weights x tokens that two cores take a second while quality is measured: assumed."""
 GPTQ_BAND: Span = (0.6, 2.0)
@@ -52,8 +52,9 @@ expect 1.8 times as long, which was not measured."""
 
 COLUMN_LAUNCHES = 40
 """Launches of torch's operators for each input of a weight and each ROWS of its outputs: 12 in
-`compensate` of quantize/methods/blocks/by_torch.py, and 7 in each of the 4 sweeps of its
-`descend`."""
+`compensate` of quantize/methods/blocks/by_torch.py, and 7 in each of the 4 sweeps of its `descend`.
+Triton's kernels beside it have one for each block of columns: their time was not measured, so what
+is predicted is the time without them."""
 LAUNCH_SECONDS: Span = (4e-6, 12e-6)
 """What the host takes to launch an operator of torch: assumed."""
 CARD_EFFICIENCY: Span = (0.25, 0.65)

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from calculator.model.formats import WeightFormat
 from quantize.methods import gptq
+from quantize.methods.blocks import by_torch
+from quantize.methods.blocks.choose import choose_blocks
 from quantize.methods.codes import Codes, join
 
 STEPS = 32
@@ -31,10 +33,11 @@ def quantize(
     weight: float32 [heads * D, K]; errors: S of each head, float32 [heads, D, D].
     """
     device, (heads, size) = weight.device, errors.shape[:2]
-    # A GPU would launch its operators anew for each row, so this is the host's work.
-    factors = factors.cpu()
-    order, root = factor(errors.cpu())
-    target = weight.cpu().view(heads, size, -1)
+    if choose_blocks(weight) is by_torch:
+        # A GPU would launch some operators for each column of each step, so the host does it.
+        weight, errors, factors = weight.cpu(), errors.cpu(), factors.cpu()
+    order, root = factor(errors)
+    target = weight.view(heads, size, -1)
     target = target.gather(1, order.unsqueeze(-1).expand_as(target))
     left, parts = target.clone(), []
     at_once = max(size // STEPS, 1)
@@ -48,7 +51,8 @@ def quantize(
     place = order.argsort(1)  # of each row of a head
     step = place // at_once * at_once  # where its step begins
     count = (size - step).clamp(max=at_once)  # rows of its head in that step
-    index = step * heads + torch.arange(heads).unsqueeze(1) * count + place - step
+    head = torch.arange(heads, device=place.device).unsqueeze(1)
+    index = step * heads + head * count + place - step
     index = index.flatten()
     return Codes(
         every.codes[index].to(device),

@@ -24,7 +24,7 @@ from calculator.cards.measured import read_receipt
 from calculator.model.formats import NF4, WeightFormat
 from calculator.model.presets import PRESETS
 from tests.card.sim.played import simulated_card
-from tests.gpu import test_on_device
+from tests.gpu import test_on_device, test_rounding_on_device
 
 SMALL = replace(
     PRESETS["glm-4-9b-chat"],
@@ -89,6 +89,13 @@ def test_the_tests_of_a_card_pass_on_a_simulated_one(tmp_path: Path) -> None:
         )
         test_on_device.test_sequences_together_have_the_bits_that_they_have_alone(
             4, "int8", tmp_path / "sequences"
+        )
+
+
+def test_rounding_s_test_passes_on_a_simulated_card() -> None:
+    with simulated_card("RTX 4070"), patch.object(test_rounding_on_device, "SHAPE", (3, 128)):
+        test_rounding_on_device.test_one_launch_for_each_block_rounds_as_torch_s_loops_do(
+            WeightFormat(4, 64, zero_bits=4)
         )
 
 

@@ -1,1 +1,1 @@
-"""What rounds a block of columns, one column after another: in C++ or by torch."""
+"""What rounds a block of columns, one column after another: in C++, in Triton or by torch."""

@@ -1,4 +1,4 @@
-"""The methods' inner loops by torch's operators: the reference of those in C++.
+"""The methods' inner loops by torch's operators: the reference of those in C++ and in Triton.
 
 On a GPU they are bound by launches: 12 for each column of GPTQ, and 7 for each of the descent.
 """

@@ -5,7 +5,7 @@ from typing import Protocol
 from torch import Tensor
 
 from quantize.methods import native
-from quantize.methods.blocks import by_torch
+from quantize.methods.blocks import by_torch, by_triton
 from quantize.methods.codes import Codes
 
 
@@ -46,7 +46,7 @@ class Blocks(Protocol):
         """Subtract the product of a change, few of whose numbers are not 0."""
 
 
-BLOCKS: tuple[Blocks, ...] = (native, by_torch)
+BLOCKS: tuple[Blocks, ...] = (native, by_triton, by_torch)
 
 
 def choose_blocks(weight: Tensor) -> Blocks:

@@ -11,7 +11,7 @@ from benchmarks.gpu_architectures import (
     WARP,
 )
 from benchmarks.gpu_compiled import Compiled, compile_for
-from benchmarks.gpu_launches import KVS, attention, decode, product, prompts, several
+from benchmarks.gpu_launches import KVS, attention, decode, product, prompts, rounding, several
 from calculator.model.formats import NF4, WeightFormat
 from glm4q.kernels.gpu.launch import Launch
 
@@ -46,6 +46,16 @@ def test_attention_of_prompts_fits_and_hardly_spills(capability: int) -> None:
         compiled = compile_for(launch, capability)
         _assert_fits(compiled, name)
         assert compiled.spilled_bytes <= 96, name  # beside 1,020 bytes in registers
+
+
+@pytest.mark.parametrize("capability", ARCHITECTURES)
+def test_rounding_kernels_fit_and_spill_nothing(capability: int) -> None:
+    """A warp keeps a row of a block in registers."""
+    for name, launch in rounding():
+        compiled = compile_for(launch, capability)
+        _assert_fits(compiled, name)
+        assert compiled.spilled_bytes == 0, name
+        assert compiled.registers <= 96, name
 
 
 @pytest.mark.parametrize("capability", [75, 86])

@@ -1,0 +1,1 @@
+"""GPTQ's and coordinate descent's loops in Triton. They are imported only where a GPU runs them."""

@@ -27,7 +27,7 @@ EXTRAS = {
     "calculator/report/pictures/png.py": "png",
 }
 """Files and folders of a feature -> the extra that it is installed with."""
-BROUGHT = {"glm4q/kernels/": "triton"}
+BROUGHT = {"glm4q/kernels/": "triton", "quantize/methods/gpu/": "triton"}
 """torch for CUDA has Triton among its own requirements; torch for the CPU needs none."""
 BUILD = "glm4q/native/build.py"
 """Runs when the package is built, with what [build-system] requires."""

@@ -20,8 +20,6 @@ if compiler() is None:
 
 from calculator.model.formats import WeightFormat
 from calculator.questions.fit import Wish
-from glm4q.decode.batch import Batch
-from glm4q.decode.generate import token_ids
 from glm4q.decode.sampling import SamplingParams
 from glm4q.engine.loaded import GPU_DRAFTS
 from tests.card.conftest import ASYMMETRIC, INT4, INT8
@@ -218,17 +216,6 @@ WAITING = "glm4q/decode/", "glm4q/memory/staging.py", "glm4q/model/"
 """Whence a run waits for the card: a token is read, rows of the host's embedding are copied."""
 
 
-def test_answers_together_are_those_alone(checkpoints: Path) -> None:
-    case = Case("RTX 3060", INT4, "int8")
-    prompts, short = [PROMPT, PROMPT[:5]], replace(GREEDY, max_tokens=4)
-    with simulated_card(case.card):
-        together = case.load(checkpoints, "cuda", batch=2).answers(prompts, short)
-        run = case.load(checkpoints, "cuda")
-        for prompt, answer in zip(prompts, together, strict=True):
-            assert list(run.answer(prompt, short)) == answer
-            run.forget()
-
-
 ID_BYTES = 8
 STEPS = [
     Case("RTX 3060", INT4, "int8"),
@@ -287,7 +274,7 @@ def test_a_replayed_step_launches_the_same_kernels_at_the_same_addresses(
             assert len(trace.of("replay")) == 1
             seen.append(
                 [
-                    (launched.name, launched.grid, *(_address(each) for each in launched.arguments))
+                    (launched.name, launched.grid, *(address(each) for each in launched.arguments))
                     for launched in driver.launched
                 ]
             )
@@ -295,64 +282,6 @@ def test_a_replayed_step_launches_the_same_kernels_at_the_same_addresses(
             assert all(is_sampler(event.place) for event in trace.of("allocate"))
         assert seen[0] == seen[1]
         assert len(seen[0]) > 10  # products of bf16 weights are torch's, and no launches of ours
-
-
-@pytest.mark.parametrize("batch", [2, 3])
-def test_a_step_of_several_answers_is_replayed_and_waits_only_for_their_tokens(
-    batch: int, checkpoints: Path
-) -> None:
-    case = Case("RTX 3060", INT4, "int8", extra={"batch": batch})
-    with simulated_card(case.card) as (card, _):
-        together = Batch(case.load(checkpoints, "cuda").runner)
-        answers = [together.join(PROMPT, GREEDY) for _ in range(batch)]
-        while any(answer.unrun > 1 for answer in answers):
-            together.step()
-        for _ in range(2):  # plain, and recorded
-            together.step()
-        with card.trace.only() as trace:
-            assert len(together.step()) == batch
-    assert len(trace.of("replay")) == 1
-    assert all(is_sampler(event.place) for event in trace.of("allocate"))
-    waits = [event.place for event in trace.of("wait")]
-    assert 1 <= len(waits) <= batch
-    assert all(place.startswith("glm4q/decode/sampling.py") for place in waits), waits
-    assert trace.bytes("to device") == batch * ID_BYTES
-    assert trace.bytes("to host") <= 2 * batch * ID_BYTES
-
-
-@pytest.mark.parametrize("kv", ["int8", pytest.param("int4", marks=pytest.mark.card)])
-def test_one_record_serves_sequences_in_any_rows_of_the_cache(kv: str, checkpoints: Path) -> None:
-    """Four answers, of which the first two leave; three are filled up to four."""
-    case, prompts = Case("RTX 3060", INT4, kv), (PROMPT, PROMPT[:5], PROMPT[3:14], PROMPT[2:9])
-    long = replace(GREEDY, max_tokens=24)
-    with simulated_card(case.card) as (card, driver):
-        run = case.load(checkpoints, "cuda")
-        alone = []
-        for prompt in prompts:
-            run.forget()
-            alone.append(list(run.answer(prompt, long)))
-        together = Batch(case.load(checkpoints, "cuda", batch=4).runner)
-        first, second, *others = (together.join(prompt, long) for prompt in prompts)
-        for _ in range(4):
-            together.step()
-        launched = []
-        for leaves in (None, first):
-            if leaves:
-                together.cancel(leaves)
-            driver.launched.clear()
-            with card.trace.only() as trace:
-                together.step()
-            assert len(trace.of("replay")) == 1
-            launched.append([[*map(_address, each.arguments)] for each in driver.launched])
-        assert launched[0] == launched[1]
-        together.cancel(second)
-        for _ in range(2):  # two alone have a record of their own
-            together.step()
-        with card.trace.only() as trace:
-            together.step()
-        assert len(trace.of("replay")) == 1
-        for answer, expected in zip(others, alone[2:], strict=True):
-            assert [*token_ids(together.stream(answer))] == expected
 
 
 @pytest.mark.parametrize("embedding", ["host", "gpu"])
@@ -407,7 +336,7 @@ def test_the_tokens_of_a_draft_have_the_bits_that_they_have_alone(
         assert not trace.of("allocate")
 
 
-def _address(argument: object) -> object:
+def address(argument: object) -> object:
     return argument.data_ptr() if isinstance(argument, torch.Tensor) else argument
 
 

@@ -28,8 +28,8 @@ llama.cpp saw 451 to 456 MiB on an RTX 4090. An H200 takes more: docs/first-gpu.
 
 SAMPLING_BYTES = 46
 """Bytes of each logit while a token is chosen: copies without the unlikely, a sorted copy with its
-order, probabilities and their sums. tests/glm4q/memory/test_workspace.py measures up to 44 on a
-CPU; an H200 took 45.8, of which its sort takes 32."""
+order, probabilities and their sums. An H200 took 45.8, of which 32 are its sort; a CPU, which
+sorts only the likeliest, takes less (tests/glm4q/memory/test_workspace.py)."""
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def _resident(compiled: Compiled, capability: int) -> int:
 def prompt_loops(capability: int) -> Iterator[tuple[str, Compiled]]:
     """The main loops of a prompt's chunk: attention, and products."""
     for kv in KVS:
-        yield f"attention {kv}", compile_for(attention(kv, capability, PROMPT)[0], capability)
+        yield f"attention {kv}", compile_for(attention(kv, capability, PROMPT)[1], capability)
     for weight_format in WeightFormat(4, 128), WeightFormat(8, 128):
         launches = product(LAYER, PROMPT, weight_format, capability)
         (matmul,) = (each for each in launches if each.kernel.__name__ == "matmul")

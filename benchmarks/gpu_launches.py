@@ -66,8 +66,8 @@ def attention(kv: str, capability: int, tokens: int = 1, context: int = 8192) ->
     memory = Memory.allocate(plan, {"gpu": META, "host": META}, torch.bfloat16)
     ((step, _),) = memory.steps(tokens)
     ((keys, values),) = memory.cache.stores
-    launches = AttentionLaunches(step, keys, values, 0, lowering_of(divmod(capability, 10)))
-    return launches.append_and_attend() if tokens == 1 else launches.attend()
+    lowering = lowering_of(divmod(capability, 10))
+    return AttentionLaunches(step, keys, values, 0, lowering).append_and_attend()
 
 
 def decode(

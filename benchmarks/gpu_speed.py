@@ -109,10 +109,8 @@ def _attention(kv: str, tokens: int) -> float:
     memory.cache.write_rows(step["cache_rows"])
     cache = memory.cache.layers()[0]
     cache.length = CONTEXT - 1
-    if tokens > 1:
-        return seconds(partial(kernel.attend, step, cache))
-    launches = kernel.launches(step, cache).append_and_attend()
-    return replayed_seconds([partial(run_all, launches)] * 4)
+    run = partial(run_all, kernel.launches(step, cache).append_and_attend())
+    return seconds(run) if tokens > 1 else replayed_seconds([run] * 4)
 
 
 def _fill(tensor: Tensor) -> None:

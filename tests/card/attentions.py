@@ -57,7 +57,12 @@ class AttentionCase:
         if name == "attend":
             splits, _, heads = grid
             return [(x, y, z) for x in range(splits) for y in self.chosen for z in range(heads)]
-        return [(x, row, 0) for x in range(grid[0]) for row in self._rows()]
+        rows, all_heads = self._rows(), range(grid[-1])
+        if name == "merge":
+            return [(row, head, 0) for row in rows for head in all_heads]
+        queries = {(row % self.tokens, row // self.tokens) for row in rows}
+        stored = {(token, each) for token in range(grid[0]) for each in range(SHARED, grid[1])}
+        return [(token, each, head) for token, each in queries | stored for head in all_heads]
 
     def _rows(self) -> list[int]:
         runs = (range(MOST_ROWS * each, MOST_ROWS * (each + 1)) for each in self.chosen)

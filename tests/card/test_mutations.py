@@ -232,7 +232,7 @@ LAUNCHES: dict[str, tuple[Callable[[], None], Callable[[], AbstractContextManage
         lambda: patch.object(
             AttentionLaunches,
             "append_and_attend",
-            lambda self: [self._attend(), self._append(), self._merge("attended")],
+            lambda self: [self._attend(), self._append(), self._merge()],
         ),
     ),
     "Turing: scales of the next group": (

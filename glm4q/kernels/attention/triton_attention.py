@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from calculator.memory.workspace import KV_GROUP
-from glm4q.kernels.attention.append_tokens import append_and_attend
 from glm4q.kernels.attention.attention_spec import LARGEST_HEAD, AttentionSpec
 from glm4q.kernels.cuda import (
     AMPERE,
@@ -17,7 +16,6 @@ from glm4q.kernels.cuda import (
     refuses_triton,
 )
 from glm4q.memory.kv.cache import LayerCache, LayerRows
-from glm4q.memory.kv.hadamard import hadamard_transform
 from glm4q.memory.workspace import Step
 
 if TYPE_CHECKING:
@@ -72,11 +70,11 @@ class TritonAttention:
         # The first tokens of a prompt set the centres of INT4 keys together; no draft comes first.
         if step.alike and isinstance(cache, LayerCache) and not cache.sets_centers:
             return self._one_after_another(step, cache)
-        if step.shape.tokens > 1:
-            return append_and_attend(step, cache, self.attend)
         from glm4q.kernels.gpu.launch import run_all  # Triton is not there on every machine
 
-        cache.advance(1)
+        if step.shape.tokens > 1 and cache.sets_centers:
+            cache.center_keys(step["fresh"].copy_(step["k"].transpose(1, 2)))
+        cache.advance(step.shape.tokens)
         run_all(self.launches(step, cache).append_and_attend())
         return step["attended"]
 
@@ -95,16 +93,8 @@ class TritonAttention:
         for one in each:
             run_all(one.append())
         for one in each:
-            run_all(one.attend_from_one())
+            run_all(one.attend())
         return step["attended"]
-
-    def attend(self, step: Step, cache: LayerCache) -> None:
-        """Attend from tokens that are in the cache: from "queries" to "mixed"."""
-        from glm4q.kernels.gpu.launch import run_all
-
-        if cache.keys.hadamard:
-            hadamard_transform(step["queries"], step, step["transformed_queries_on_gpu"])
-        run_all(self.launches(step, cache).attend())
 
     def launches(self, step: Step, cache: LayerCache | LayerRows) -> "AttentionLaunches":
         from glm4q.kernels.gpu.attention.launches import AttentionLaunches

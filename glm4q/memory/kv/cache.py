@@ -189,6 +189,11 @@ class LayerRows:
         self._rows = rows
         self.layer, self.whole = rows[0].layer, rows[0].whole
 
+    @property
+    def sets_centers(self) -> bool:
+        """Whether the keys of a sequence that are written next set its centres."""
+        return any(cache.sets_centers for cache in self._rows)
+
     def advance(self, tokens: int) -> None:
         for cache in self._rows:
             cache.advance(tokens)

@@ -1,4 +1,4 @@
-"""Rotate one token's queries and key by its position, and put key and value into the cache."""
+"""Rotate new tokens' queries and keys by their positions, and cache their keys and values."""
 
 import triton
 import triton.language as tl
@@ -35,18 +35,18 @@ def rotate(
     return here * cos + tl.where(d % 2 == 0, -other, other) * sin
 
 
-@triton.jit(do_not_specialize=["ahead", "sines"])
+@triton.jit(do_not_specialize=["ahead", "sines", "tokens"])
 def append(
-    q,  # [B, 1, H, D]
-    k,  # [B, 1, Hkv, D]
-    v,  # [B, 1, Hkv, D]
-    rotation,  # float32 [B, PAIRS]: cosines; sines lie so many numbers behind them
+    q,  # [B, T, H, D]
+    k,  # [B, T, Hkv, D]
+    v,  # [B, T, Hkv, D]
+    rotation,  # float32 [B, T, PAIRS]: cosines; sines lie so many numbers behind them
     hadamard,  # float32 [64, 64]
-    cached,  # int64 [B]: tokens of each sequence in the cache before this one
+    cached,  # int64 [B]: tokens of each sequence in the cache before the newest T
     cache_rows,  # int64 [B]: the row of the cache that each sequence has
     ahead,  # tokens of a draft that come before and run with it
-    queries,  # float32 [B, Hkv, G, D]
-    transformed,  # float32 [B, Hkv, G, D]: the queries' Hadamard transform, for INT4 keys
+    queries,  # float32 [B, Hkv, G * T, D]
+    transformed,  # float32 [B, Hkv, G * T, D]: the queries' Hadamard transform, for INT4 keys
     key_codes,
     key_scales,
     value_codes,
@@ -55,6 +55,7 @@ def append(
     sines,
     room,
     scale,
+    tokens,  # T
     HEADS: tl.constexpr,  # Hkv
     SHARED: tl.constexpr,
     PAIRS: tl.constexpr,
@@ -62,30 +63,35 @@ def append(
     KEYS: tl.constexpr,
     VALUES: tl.constexpr,
 ):
-    """Take one of the G + 2 vectors of a key/value head: a query, the key or the value."""
-    head, each = tl.program_id(0), tl.program_id(1)
+    """Take one of the G + 2 vectors that a token has for a key/value head: a query, key or value.
+
+    A token that comes first and alone sets the centres; those of several were set before.
+    """
+    token, each, head = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     sequence = head // HEADS
-    past = tl.load(cached + sequence) + ahead
+    new = sequence * tokens + token
+    here = new * HEADS + head % HEADS
+    past = tl.load(cached + sequence) + ahead + token
     stored = tl.load(cache_rows + sequence) * HEADS + head % HEADS
     is_key, is_value = each == SHARED, each > SHARED
     if each < SHARED:
-        source = q + (head * SHARED + each) * D
+        source = q + (here * SHARED + each) * D
     elif is_value:
-        source = v + head * D
+        source = v + here * D
     else:
-        source = k + head * D
-    rotation += sequence * PAIRS
+        source = k + here * D
+    rotation += new * PAIRS
     if centers is None:
         x = rotate(source, None, is_key, False, rotation, sines, not is_value, D, PAIRS)
     else:
-        is_first, center, d = past == 0, centers + stored * D, tl.arange(0, D)
+        is_first, center, d = (past == 0) & (tokens == 1), centers + stored * D, tl.arange(0, D)
         x = rotate(source, center, is_key, is_first, rotation, sines, not is_value, D, PAIRS)
         tl.store(center + d, tl.load(source + d).to(tl.float32), mask=is_key & is_first)
     if (is_value and VALUES == "int4") or (is_key and KEYS == "int4"):
         x = hadamard_transform(x, hadamard, D)
     place = stored * room + past
     if each < SHARED:
-        row = (head * SHARED + each) * D + tl.arange(0, D)
+        row = ((head * SHARED + each) * tokens + token) * D + tl.arange(0, D)
         tl.store(queries + row, x * scale)
         if KEYS == "int4":
             tl.store(transformed + row, hadamard_transform(x, hadamard, D) * scale)

@@ -231,15 +231,17 @@ def merge(
     mixed,  # float32 [B * Hkv, splits, G * T, D]
     softmax,  # float32 [B * Hkv, 2, splits, G * T]
     hadamard,  # float32 [64, 64]
-    out,  # [B * Hkv, G * T, D]
+    out,  # [B, T, Hkv, G, D]
     splits,
     rows,  # G * T
+    tokens,  # T
+    HEADS: tl.constexpr,  # Hkv
     BLOCK_SPLITS: tl.constexpr,
     D: tl.constexpr,
     HADAMARD: tl.constexpr,
 ):
     """Merge the ranges' results of one row, weighted by their sums of exponentials."""
-    head, r = tl.program_id(0), tl.program_id(1)
+    r, head = tl.program_id(0), tl.program_id(1)
     d = tl.arange(0, D)
     split = tl.arange(0, BLOCK_SPLITS)
     there = split < splits
@@ -253,4 +255,5 @@ def merge(
     x = tl.sum(parts * shrink[:, None], 0) / whole
     if HADAMARD:
         x = hadamard_transform(x, hadamard, D)
-    tl.store(out + (head * rows + r) * D + d, x)
+    token = (head // HEADS) * tokens + r % tokens
+    tl.store(out + ((token * HEADS + head % HEADS) * (rows // tokens) + r // tokens) * D + d, x)

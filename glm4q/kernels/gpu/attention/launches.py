@@ -1,4 +1,4 @@
-"""The launches of a layer's attention: append a token, attend to ranges of the cache, merge."""
+"""The launches of a layer's attention: append tokens, attend to ranges of the cache, merge."""
 
 from dataclasses import dataclass
 
@@ -51,24 +51,19 @@ class AttentionLaunches:
     """Numbers from a token's cosines to its sines, where the tables have more than the step's."""
 
     def append(self) -> list[Launch]:
-        """Append one token, and leave its queries for `attend_from_one`."""
+        """Append the tokens, and leave their queries for `attend`.
+
+        Several tokens that come first have set the centres of keys before, where there are any.
+        """
         return [self._append()]
 
-    def attend_from_one(self) -> list[Launch]:
-        """Attend from a token that was appended: to "attended"."""
-        return [self._attend(), self._merge("attended")]
+    def attend(self) -> list[Launch]:
+        """Attend from tokens that were appended: to "attended"."""
+        return [self._attend(), self._merge()]
 
     def append_and_attend(self) -> list[Launch]:
-        """Append one token and attend from it: from "q", "k" and "v" to "attended"."""
-        return [*self.append(), *self.attend_from_one()]
-
-    def attend(self) -> list[Launch]:
-        """Attend from tokens that are in the cache: from "queries" to "mixed".
-
-        If keys are cached under the Hadamard transform, "transformed_queries_on_gpu" holds the
-        queries under the same transform.
-        """
-        return [self._attend(), self._merge("mixed")]
+        """Append the tokens and attend from them: from "q", "k" and "v" to "attended"."""
+        return [*self.append(), *self.attend()]
 
     @property
     def splits(self) -> int:
@@ -146,7 +141,7 @@ class AttentionLaunches:
         return {"KEYS": KINDS[type(self.keys)], "VALUES": KINDS[type(self.values)]}
 
     def _append(self) -> Launch:
-        step = self.step
+        step, tokens = self.step, self.step.shape.tokens
         names: tuple[BufferName, ...] = (
             "q",
             "k",
@@ -159,7 +154,7 @@ class AttentionLaunches:
         )
         return Launch(
             append,
-            (self._heads, self._rows + 2),
+            (tokens, self._rows // tokens + 2, self._heads),
             {
                 **{name: step[name] for name in names},
                 "transformed": step["transformed_queries_on_gpu"],
@@ -168,10 +163,11 @@ class AttentionLaunches:
                 "sines": step["rotation"][0].numel() if self.sines is None else self.sines,
                 "room": self._room,
                 "scale": self._size**-0.5,
+                "tokens": tokens,
             },
             {
                 "HEADS": self._heads_of_one,
-                "SHARED": self._rows,
+                "SHARED": self._rows // tokens,
                 "PAIRS": self._pairs,
                 "D": self._size,
                 **self._kinds(),
@@ -243,19 +239,21 @@ class AttentionLaunches:
             **self._kinds(),
         }
 
-    def _merge(self, out: BufferName) -> Launch:
+    def _merge(self) -> Launch:
         step = self.step
         return Launch(
             merge,
-            (self._heads, self._rows),
+            (self._rows, self._heads),  # a card takes few of the second
             {
                 **self._results,
                 "hadamard": step["hadamard"],
-                "out": step[out],
+                "out": step["attended"],
                 "splits": self.splits,
                 "rows": self._rows,
+                "tokens": step.shape.tokens,
             },
             {
+                "HEADS": self._heads_of_one,
                 "BLOCK_SPLITS": triton.next_power_of_2(self.splits),
                 "D": self._size,
                 "HADAMARD": self.values.hadamard,

@@ -66,7 +66,7 @@ def test_tensor_cores_multiply(capability: int) -> None:
         (launch,) = (each for each in launches if each.kernel.__name__ == name)
         assert _multiplies_by_tensor_cores(launch, capability)
     assert _multiplies_by_tensor_cores(attention("int8", capability)[1], capability)
-    assert _multiplies_by_tensor_cores(attention("int8", capability, 512)[0], capability)
+    assert _multiplies_by_tensor_cores(attention("int8", capability, 512)[1], capability)
 
 
 def _multiplies_by_tensor_cores(launch: Launch, capability: int) -> bool:

@@ -105,6 +105,7 @@ class Asked:
     """
 
     mixed = None
+    recorded_prompts = ()
 
     def __init__(self, runner: TokenRunner, memory: Memory, text: Sequence[int] | None) -> None:
         """text: the prompt and its scripted answer."""

@@ -183,7 +183,9 @@ class Batch:
     def _run_chunk(self, chunk: Chunk) -> None:
         """Run a chunk of prompts in a step of its own."""
         begun = self._clock()
-        self._run(chunk.answers, chunk.tokens)
+        one_by_one = chunk.tokens <= max(self._runner.recorded_prompts, default=0)
+        for some in [[each] for each in chunk.answers] if one_by_one else [chunk.answers]:
+            self._run(some, chunk.tokens)
         if self.pause is not None:
             self._wait_for_device()
             self.pause.note_chunk(chunk.rows, self._clock() - begun)

@@ -12,14 +12,19 @@ from glm4q.decode.steps.layer_runs import FusedRun, LayersRun, SingleRun, row_st
 from glm4q.decode.steps.mixed import MixedSteps
 from glm4q.kernels.choose import LayersKernels
 from glm4q.kernels.layers import NativeLayers
+from glm4q.kernels.triton_linear import TritonLinear
 from glm4q.memory.allocation import Memory, Part
 from glm4q.memory.kv.cache import KVCache
 from glm4q.memory.workspace import Step
 from glm4q.model.decoder import CausalLM
+from glm4q.model.linear import QuantLinear
 
 MOST_RECORDED = 16
 """Sequences of a step that is recorded, at most: products of more tokens take longer than their
 launches."""
+RECORDED_PROMPTS = 16, 32, 64
+"""Tokens to which the end of a prompt is filled up, so that it can be recorded. So few take little
+longer than reading the weights, and hundreds of launches from the host take longer than that."""
 
 
 class Runner:
@@ -33,8 +38,10 @@ class Runner:
             for number, (part, chosen) in enumerate(zip(memory.parts, kernels, strict=True))
         ]
         self._recordable = self._numbers_of_tokens()
+        self.recorded_prompts = self._lengths_of_prompts()
+        """Tokens of a prompt that a record runs; shorter ones are filled up."""
         self._records = Records()
-        """A decoding step for each number of new tokens and of sequences."""
+        """A decoding step for each number of new tokens and of sequences; short prompts."""
         self.mixed = self._mixed()
         """Runs prompts beside answers that go on; None where each kind has steps of its own."""
 
@@ -53,6 +60,16 @@ class Runner:
         if len(self.kernels) > 1 or not kernel.reads_length_on_device:
             return frozenset()
         return frozenset({1, 1 + self.memory.draft_tokens if kernel.rows_alike else 1})
+
+    def _lengths_of_prompts(self) -> tuple[int, ...]:
+        several = self.kernels[0].several_tokens[1].kernel
+        if not self._recordable or not several.reads_length_on_device:
+            return ()
+        # Others take memory of their own for several tokens, and a record would keep it.
+        linears = (each for each in self.model.modules() if isinstance(each, QuantLinear))
+        if not all(isinstance(each.kernel, TritonLinear) for each in linears):
+            return ()
+        return tuple(each for each in RECORDED_PROMPTS if each <= self.memory.chunk)
 
     def _is_recorded(self, tokens: int, sequences: int) -> bool:
         """Whether a decoding step of so many new tokens of each sequence is recorded.
@@ -81,23 +98,55 @@ class Runner:
         step.
         """
         caches = (self.memory.cache,) if caches is None else caches
-        given, new = caches, input_ids.shape[1]
+        new = input_ids.shape[1]
         # Several tokens that come first are a prompt, even where all of their logits are asked for.
-        is_decoding = last == new and (new == 1 or all(cache.length for cache in caches))
-        if is_decoding:
-            input_ids, caches = self._filled_up(input_ids, caches)
-        tokens = input_ids.shape[1]
+        if last == new and (new == 1 or all(cache.length for cache in caches)):
+            step = self._decode(input_ids, caches)
+        elif (tokens := self._recorded_prompt(new, caches)) and last == 1:
+            step = self._run_recorded_prompt(input_ids, caches, tokens)
+        else:
+            self.begin(input_ids, caches)
+            step = self._finish(caches, new, last)
+        for cache in caches:
+            cache.advance(new)
+        return step["logits"][: last * sum(cache.batch for cache in caches)]
+
+    def _decode(self, input_ids: Tensor, caches: Sequence[KVCache]) -> Step:
+        """Run the newest tokens of answers, by a record where there is one."""
+        input_ids, caches = self._filled_up(input_ids, caches)
+        tokens, sequences = input_ids.shape[1], sum(cache.batch for cache in caches)
         self.begin(input_ids, caches)
-        work = partial(self._finish, caches, tokens, tokens if is_decoding else last)
-        sequences = sum(cache.batch for cache in caches)
-        if is_decoding and self._is_recorded(tokens, sequences):
+        work = partial(self._finish, caches, tokens, tokens)
+        if self._is_recorded(tokens, sequences):
             self._records.run((tokens, sequences), work)
         else:
             work()
-        for cache in given:
-            cache.advance(new)
+        return self.steps(caches, tokens)[-1][0]
+
+    def _recorded_prompt(self, new: int, caches: Sequence[KVCache]) -> int | None:
+        """The number of tokens that so many of a prompt are filled up to; None for no record."""
+        tokens = next((each for each in self.recorded_prompts if each >= new), None)
+        sets_centers = any(cache.centered and not cache.length for cache in caches)
+        if tokens is None or sets_centers or sum(cache.batch for cache in caches) > 1:
+            return None  # what is added would count in the centres
+        has_room = all(cache.length + tokens <= cache.max_seq_len for cache in caches)
+        return tokens if has_room else None
+
+    def _run_recorded_prompt(
+        self, input_ids: Tensor, caches: Sequence[KVCache], tokens: int
+    ) -> Step:
+        """Run a few tokens of a prompt by a record of so many, and the head after the last one.
+
+        Those that are added come after them, so no token sees them, and the cache's length does
+        not count them.
+        """
+        new = input_ids.shape[1]
+        added = input_ids[:, -1:].expand(-1, tokens - new)
+        self.begin(torch.cat((input_ids, added), 1), caches)
+        self._records.run(("prompt", tokens), partial(self._run_layers, caches, tokens))
         step, _ = self.steps(caches, tokens)[-1]
-        return step["logits"][: last * sum(cache.batch for cache in given)]
+        self.model.logits(step, stop=new)
+        return step
 
     def _filled_up(
         self, input_ids: Tensor, caches: Sequence[KVCache]
@@ -189,9 +238,11 @@ class Runner:
         if last is not first:
             x.copy_(rows)
 
-    def _finish(self, caches: Sequence[KVCache], tokens: int, last: int) -> None:
+    def _finish(self, caches: Sequence[KVCache], tokens: int, last: int) -> Step:
         """Go from embedded tokens to logits, all on buffers that stay where they are."""
-        self.model.logits(self._run_layers(caches, tokens), last)
+        step = self._run_layers(caches, tokens)
+        self.model.logits(step, last)
+        return step
 
     def _run_layers(self, caches: Sequence[KVCache], tokens: int) -> Step:
         steps = self.steps(caches, tokens)

@@ -100,9 +100,12 @@ class CausalLM(nn.Module):
         for layer, attend_there in zip(layers, attend, strict=True):
             self.model.layers[layer](step, attend_there)
 
-    def logits(self, step: Step, last: int = 1) -> Tensor:
-        """Compute the logits of the last tokens of each sequence: float32 [B * last, V]."""
-        x = step["hidden_states"][:, -last:]
+    def logits(self, step: Step, last: int = 1, stop: int | None = None) -> Tensor:
+        """Compute the logits of the last tokens of each sequence: float32 [B * last, V].
+
+        stop: the number of tokens, where others come after them that nobody asks about.
+        """
+        x = step["hidden_states"][:, :stop][:, -last:]
         return self._head(step["normed"].view(-1)[: x.numel()].view(x.shape).copy_(x), step)
 
     def logits_of_rows(self, step: Step, rows: Sequence[int]) -> Tensor:

@@ -16,6 +16,7 @@ class ScriptedRunner:
     """Each pass answers with the next token of the script, whatever it is asked."""
 
     mixed = None
+    recorded_prompts = ()
 
     def __init__(self, script: list[int], vocab_size: int, memory: Memory) -> None:
         self.script, self.memory = list(script), memory

@@ -57,6 +57,7 @@ class Countdown:
     """Says after each token the next of a fixed text; remembers how much each pass ran."""
 
     mixed = None
+    recorded_prompts = ()
 
     def __init__(self, text: Sequence[int], vocab_size: int, memory: Memory) -> None:
         self.text, self.memory, self.passes = text, memory, list[int]()
@@ -180,6 +181,7 @@ class CountingRunner:
     """Counts the passes that an answer takes."""
 
     mixed = None
+    recorded_prompts = ()
 
     def __init__(self, model: CausalLM, memory: Memory) -> None:
         self._runner, self.memory = runner_of(model, memory), memory

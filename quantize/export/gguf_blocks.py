@@ -4,8 +4,6 @@ Q4_0 and Q8_0 are symmetric, so a block holds exactly what a symmetric group hol
 longer group is repeated. https://github.com/ggml-org/llama.cpp, ggml/src/ggml-common.h.
 """
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
@@ -15,6 +13,7 @@ from calculator.model.formats import WeightFormat
 from glm4q.weights.packing import QuantizedWeight, middle
 
 BLOCK = 32
+SCALE_BYTES = 2
 OUTPUTS_AT_ONCE = 1024
 BLOCK_TYPES = {4: "Q4_0", 8: "Q8_0"}
 
@@ -36,27 +35,31 @@ def refuse_unfit_block(weight: Weight, weight_format: WeightFormat) -> None:
 
 def block_bytes(bits: int) -> int:
     """The bytes of one block: a float16 scale and 32 codes."""
-    return 2 + BLOCK * bits // 8
+    return SCALE_BYTES + BLOCK * bits // 8
 
 
 def as_blocks(quantized: QuantizedWeight) -> Tensor:
     """Pack a weight into blocks, uint8 [N, K / 32 * block bytes]."""
-    return torch.cat(list(_runs(quantized)))
-
-
-def _runs(quantized: QuantizedWeight) -> Iterator[Tensor]:
-    for start in range(0, quantized.outputs, OUTPUTS_AT_ONCE):
-        part = quantized.columns(start, min(start + OUTPUTS_AT_ONCE, quantized.outputs))
-        codes = part.codes().T.unflatten(-1, (-1, BLOCK))  # [n, blocks, 32]
+    bits, outputs = quantized.bits, quantized.outputs
+    blocks = torch.empty(outputs, quantized.inputs // BLOCK, block_bytes(bits), dtype=torch.uint8)
+    for start in range(0, outputs, OUTPUTS_AT_ONCE):
+        stop = min(start + OUTPUTS_AT_ONCE, outputs)
+        part = quantized.columns(start, stop)
+        words = part.qweight.T.contiguous()  # [n, words of a row], the first code lowest in a word
+        codes = words.view(torch.uint8).unflatten(-1, (-1, BLOCK * bits // 8))
         repeats = codes.shape[1] // part.scales.shape[0]
         scales = part.scales.T.repeat_interleave(repeats, -1).unsqueeze(-1).contiguous()
-        blocks = torch.cat([scales.view(torch.uint8), _packed(codes, quantized.bits)], -1)
-        yield blocks.flatten(1)
+        blocks[start:stop, :, :SCALE_BYTES] = scales.view(torch.uint8)
+        blocks[start:stop, :, SCALE_BYTES:] = _packed(codes, bits)
+    return blocks.flatten(1)
 
 
 def _packed(codes: Tensor, bits: int) -> Tensor:
-    """Pack the codes of each block, uint8 [n, blocks, 32 * bits / 8]."""
+    """Bring the bytes of each block's codes into llama.cpp's order, uint8 [n, blocks, 4 * bits].
+
+    INT8: codes less 128. INT4: code 0 with code 16 in a byte, then 1 with 17; here 0 lies with 1.
+    """
     if bits == 8:
-        return (codes - middle(bits)).to(torch.int8).view(torch.uint8)
-    first, second = codes.split(BLOCK // 2, -1)
-    return (first | second << 4).to(torch.uint8)
+        return codes ^ middle(bits)
+    first, second = codes.split(BLOCK // 4, -1)
+    return torch.stack([first & 0xF | second << 4, first >> 4 | second & 0xF0], -1).flatten(-2)

@@ -1,7 +1,8 @@
 """A checkpoint of random numbers in a model's true shapes: its speed without its download.
 
-Codes, scales and rows are random; files and layout are those of any other GPTQ checkpoint, so all
-that reads it, loader and kernels, cannot tell the difference.
+Codes, scales and rows are random, and each layer has the numbers of the first; files and layout are
+those of any other GPTQ checkpoint, so all that reads it, loader and kernels, cannot tell the
+difference.
 """
 
 import json
@@ -75,11 +76,12 @@ def _write(directory: Path, config: ModelConfig, formats: Mapping[Weight, Weight
         name = weight.module if weight.layer is None else f"layer-{weight.layer:03}"
         shards.setdefault(f"{name}.safetensors", {})[weight] = weight_format
     names: dict[str, str] = {}
+    drawn: dict[tuple[str, WeightFormat], dict[str, Tensor]] = {}
     for file, held in shards.items():
         tensors = {
-            name: tensor
+            f"{weight.module}.{part}": tensor
             for weight, weight_format in held.items()
-            for name, tensor in _tensors(weight, weight_format)
+            for part, tensor in _drawn_once(weight, weight_format, drawn).items()
         }
         save_tensors(tensors, directory / file)
         names |= dict.fromkeys(tensors, file)
@@ -91,20 +93,38 @@ def _write(directory: Path, config: ModelConfig, formats: Mapping[Weight, Weight
     (directory / "config.json").write_text(json.dumps(written))
 
 
+def _drawn_once(
+    weight: Weight,
+    weight_format: WeightFormat,
+    drawn: dict[tuple[str, WeightFormat], dict[str, Tensor]],
+) -> dict[str, Tensor]:
+    """Return a weight's tensors by their parts; those of a layer are drawn for the first layer.
+
+    To draw each layer anew takes a third of the time of writing the checkpoint.
+    """
+    if weight.layer is None:
+        return dict(_tensors(weight, weight_format))
+    key = weight.name.removeprefix(f"model.layers.{weight.layer}."), weight_format
+    if key not in drawn:
+        drawn[key] = dict(_tensors(weight, weight_format))
+    return drawn[key]
+
+
 def _tensors(weight: Weight, weight_format: WeightFormat) -> Iterator[tuple[str, Tensor]]:
+    """Yield the parts of a weight with their names."""
     if not weight_format.is_quantized:
-        yield weight.name, _dense(weight)
+        yield weight.name.removeprefix(f"{weight.module}."), _dense(weight)
         return
     outputs, inputs = weight.shape
     groups, pack = weight_format.groups(inputs), PACK_BITS // weight_format.bits
     words = torch.empty(inputs // pack, outputs, dtype=torch.int32)
-    yield f"{weight.module}.qweight", words.random_(-(2**31), 2**31 - 1)
+    yield "qweight", words.random_(-(2**31), 2**31 - 1)
     zeros = torch.full((groups, outputs // pack), ZERO_WORDS[weight_format.bits], dtype=torch.int32)
-    yield f"{weight.module}.qzeros", zeros
+    yield "qzeros", zeros
     spread = 2**weight_format.bits / 12**0.5  # of codes that are all equally likely
     scales = torch.rand(groups, outputs).add_(0.5).mul_(SPREAD / spread)
-    yield f"{weight.module}.scales", scales.half()
-    yield f"{weight.module}.g_idx", torch.arange(inputs, dtype=torch.int32) // (inputs // groups)
+    yield "scales", scales.half()
+    yield "g_idx", torch.arange(inputs, dtype=torch.int32) // (inputs // groups)
 
 
 def _dense(weight: Weight) -> Tensor:

@@ -12,6 +12,9 @@ LLAMA_AVX2 := build/peers/llama-avx2
 LLAMA_AVX2_DONE := $(LLAMA_AVX2)/$(LLAMA_VERSION).done
 LLAMA_AVX_VNNI := build/peers/llama-avx-vnni
 LLAMA_AVX_VNNI_DONE := $(LLAMA_AVX_VNNI)/$(LLAMA_VERSION).done
+LLAMA_CUDA := build/peers/llama-cuda
+LLAMA_CUDA_DONE := $(LLAMA_CUDA)/$(LLAMA_VERSION).done
+CUDA_ARCHITECTURES ?= native
 # pip would take the wheel that it once built from this source with other flags out of its cache.
 PIP_LLAMA := -m pip --disable-pip-version-check install --quiet --no-cache-dir \
 	--no-binary llama-cpp-python llama-cpp-python==$(LLAMA_VERSION)
@@ -31,7 +34,7 @@ QUESTION := What is the capital of France?
 .PHONY: demo chat transcript wheel test test-avx2 test-neon test-avx-vnni check format sanitize peers clean
 .PHONY: npm-clients npm-agents bench-load bench-calc bench-kernels bench-kv bench-cards bench-quality bench-speed bench-llama
 .PHONY: bench-server bench-server-llama check-vllm bench-transformers bench-context bench-batch bench-llama-wheel bench-ik
-.PHONY: bench-draft bench-memory
+.PHONY: bench-draft bench-memory bench-llama-cuda
 
 demo: $(VENV)/demo.done
 	rm -rf $(DEMO)
@@ -171,6 +174,11 @@ BENCH_LLAMA ?=
 bench-llama: $(VENV)/demo.done $(LLAMA_DONE)
 	$(BIN)/python -m benchmarks.llama_speed $(BENCH_LLAMA)
 
+# Both on the GPU that is here: llama.cpp with all layers on it. Both caches hold 16 bits a number.
+bench-llama-cuda: $(VENV)/demo.done $(LLAMA_CUDA_DONE)
+	$(BIN)/python -m benchmarks.llama_speed --peer cuda --cases glm-int4 glm-int8 \
+		--depths 0,4096,32768 $(BENCH_LLAMA)
+
 # Both with AVX2 alone: llama.cpp compiled for it, and ik_llama.cpp's wheel, which has no other code.
 # A few minutes instead: make bench-ik BENCH_IK="--layers 2 --rounds 1 --runs 3 --cpu-time", where
 # other programs use the machine; PEERS_IK="ik ik-repacked" leaves llama.cpp out.
@@ -252,6 +260,13 @@ $(LLAMA_AVX2_DONE):
 $(LLAMA_AVX_VNNI_DONE):
 	$(PYTHON) -m venv $(LLAMA_AVX_VNNI)
 	CMAKE_ARGS="$(AVX2_FLAGS) -DGGML_AVX_VNNI=ON" nice $(LLAMA_AVX_VNNI)/bin/python $(PIP_LLAMA)
+	touch $@
+
+# It needs nvcc too. Where there is no GPU, CUDA_ARCHITECTURES=89 compiles for one (8.9: an RTX 40).
+$(LLAMA_CUDA_DONE):
+	$(PYTHON) -m venv $(LLAMA_CUDA)
+	CMAKE_ARGS="-DGGML_CUDA=ON -DGGML_NATIVE=ON -DCMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)" \
+		nice $(LLAMA_CUDA)/bin/python $(PIP_LLAMA)
 	touch $@
 
 $(IK_DONE):

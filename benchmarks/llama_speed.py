@@ -2,10 +2,12 @@
 
     python -m benchmarks.llama_speed [--cases demo glm-int4 glm-int8] [--depths 0] [--rounds 3]
         [--peer built] [--isa avx2]
+    python -m benchmarks.llama_speed --peer cuda [--cases glm-int4] [--depths 0,4096]
 
 glm-int4 and glm-int8 are GLM-4-9B's true shapes with random integers, which take about 13 and 21
 GB of disk together with their GGUF files and are kept under build/peers/models; demo is the trained
 demo model. The GGUF files are `glm4q export`'s, so both programs multiply by the same integers.
+With the peer "cuda" both compute on the GPU, and both caches hold 16 bits a number.
 """
 
 import argparse
@@ -26,6 +28,7 @@ from calculator.checkpoint.stored import StoredModel
 from calculator.model.formats import WeightFormat
 from calculator.model.presets import PRESETS
 from calculator.questions.subject import Variant
+from glm4q.measure.report import machine_name
 from glm4q.measure.synthetic import open_synthetic
 from quantize.demo_model import write_demo_model
 from quantize.export.gguf import export_gguf
@@ -37,12 +40,16 @@ PEERS = {
     "built": ("build/peers/llama/bin/python", "llama_worker.py"),
     "avx2": ("build/peers/llama-avx2/bin/python", "llama_worker.py"),
     "avx-vnni": ("build/peers/llama-avx-vnni/bin/python", "llama_worker.py"),
+    "cuda": ("build/peers/llama-cuda/bin/python", "llama_worker.py"),
     "wheel": ("build/peers/xllamacpp/bin/python", "xllamacpp_worker.py"),
     "ik": ("build/peers/ik/bin/python", "ik_worker.py"),
     "ik-repacked": ("build/peers/ik/bin/python", "ik_worker.py"),
 }
-"""llama.cpp compiled for this very machine, for AVX2, for AVX-VNNI too, and as a wheel for any
-machine; and ik_llama.cpp's wheel, with weights as the file has them or rearranged as it loads."""
+"""llama.cpp compiled for this very machine, for AVX2, for AVX-VNNI too, for a GPU, and as a wheel
+for any machine; and ik_llama.cpp's wheel, with weights as the file has them or rearranged as it
+loads."""
+CARD = "cuda"
+"""The peer that computes on a GPU; glm4q does beside it."""
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 CASES = {
     "demo": None,
@@ -72,6 +79,10 @@ class Measurement:
     isa: str | None
     """The newest instruction set that glm4q may use."""
 
+    @property
+    def on_card(self) -> bool:
+        return self.peer == CARD
+
 
 @dataclass(frozen=True)
 class Times:
@@ -89,7 +100,8 @@ class Times:
             found = ask(command if how.isa is None else [*command, how.isa])
         else:
             command = GLM4Q if how.isa is None else [*LIMITED, how.isa]
-            command = [*command, "bench", str(directory), "--json", "--device", "cpu"]
+            command = [*command, "bench", str(directory), "--json"]
+            command += ["--device", CARD, "--kv", "bf16"] if how.on_card else ["--device", "cpu"]
             command += ["--depths", how.depths, "--runs", str(how.runs)]
             found = ask([*command, "--prompt", str(PROMPT), "--decode", str(DECODE)])
         prefill = [PROMPT / speed for speed in found["prefill_tokens_per_second"]]
@@ -100,7 +112,7 @@ class Times:
     def of_llama(cls, file: Path, how: Measurement) -> tuple[Self, dict[str, Any]]:
         threads = 1 if how.cpu_time else torch.get_num_threads()
         numbers = map(str, (PROMPT, DECODE, how.runs, threads))
-        command = "cpu-time" if how.cpu_time else "run"
+        command = "cpu-time" if how.cpu_time else "card" if how.on_card else "run"
         command = command + "-repacked" if how.peer == "ik-repacked" else command
         found = ask([*worker(how.peer), command, str(file), how.depths, *numbers])
         prefill, decode = (
@@ -147,7 +159,7 @@ def write_tokenizer(path: Path) -> None:
     path.write_text(json.dumps({"model": model, "pre_tokenizer": split, "added_tokens": []}))
 
 
-def read_bytes(file: Path, depth: int) -> int:
+def read_bytes(file: Path, depths: list[int]) -> list[int]:
     """What llama.cpp reads for a token: all but the embedding, and its float16 cache."""
     reader = gguf.GGUFReader(file)
     sizes = {tensor.name: tensor.n_bytes for tensor in reader.tensors}
@@ -157,8 +169,8 @@ def read_bytes(file: Path, depth: int) -> int:
         int(reader.fields[f"{arch}.{name}"].contents())
         for name in ("block_count", "attention.head_count_kv", "attention.key_length")
     )
-    cached = 2 * layers * heads * size * F16_BYTES * depth
-    return sum(sizes.values()) - embedding + cached
+    cached = 2 * layers * heads * size * F16_BYTES
+    return [sum(sizes.values()) - embedding + cached * depth for depth in depths]
 
 
 def compare(case: str, options: argparse.Namespace) -> None:
@@ -176,13 +188,14 @@ def compare(case: str, options: argparse.Namespace) -> None:
     print(f"| | glm4q, median (best) | {options.peer}, median (best) | ratio of medians |")
     print("|---|---:|---:|---:|")
     row("load, s", 0, [each.load for each in mine], [each.load for each in theirs])
+    read = read_bytes(file, found["depths"])
     for place, depth in enumerate(found["depths"]):
         for phase, tokens in (("prefill", PROMPT), ("decode", 1)):
             seconds = [[getattr(each, phase)[place] for each in side] for side in (mine, theirs)]
             row(f"{phase} at {depth:,}, tokens/s", tokens, *seconds)
         own = found["decode_bytes_per_token"][place]
         print(f"| a token at {depth:,} reads, MB | {own / 1e6:,.0f} "
-              f"| {read_bytes(file, depth) / 1e6:,.0f} | |")  # fmt: skip
+              f"| {read[place] / 1e6:,.0f} | |")  # fmt: skip
     if not options.cpu_time:
         print(f"memory read at {found['read_bandwidth_bytes_per_second'] / 1e9:.1f} GB/s")
 
@@ -218,10 +231,14 @@ def main() -> None:
         "--cpu-time", action="store_true", help="of one thread, where others use the machine"
     )
     options = parser.parse_args()
+    if options.cpu_time and options.peer == CARD:
+        parser.error("--cpu-time is a CPU's, and --peer cuda computes on a GPU")
     if options.isa is not None:
         os.environ.update(AVX2)  # for torch, in glm4q's processes
     for case in options.cases:
         compare(case, options)
+    if options.peer == CARD:
+        print(machine_name(torch.device(CARD)))
     print(describe_machine())
 
 

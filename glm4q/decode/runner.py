@@ -22,9 +22,10 @@ from glm4q.model.linear import QuantLinear
 MOST_RECORDED = 16
 """Sequences of a step that is recorded, at most: products of more tokens take longer than their
 launches."""
-RECORDED_PROMPTS = 16, 32, 64
-"""Tokens to which the end of a prompt is filled up, so that it can be recorded. So few take little
-longer than reading the weights, and hundreds of launches from the host take longer than that."""
+RECORDED_PROMPTS = 16, 32, 64, 128, 256, 384, 512
+"""Tokens to which a piece of a prompt is filled up, so that it can be recorded: hundreds of
+launches take a host longer than so few tokens take a card. They are the heights of tiles of
+`glm4q.kernels.gpu.products.cut`, so products take no longer for what is added."""
 
 
 class Runner:
@@ -41,7 +42,7 @@ class Runner:
         self.recorded_prompts = self._lengths_of_prompts()
         """Tokens of a prompt that a record runs; shorter ones are filled up."""
         self._records = Records()
-        """A decoding step for each number of new tokens and of sequences; short prompts."""
+        """A decoding step for each number of new tokens and of sequences; pieces of prompts."""
         self.mixed = self._mixed()
         """Runs prompts beside answers that go on; None where each kind has steps of its own."""
 
@@ -135,7 +136,7 @@ class Runner:
     def _run_recorded_prompt(
         self, input_ids: Tensor, caches: Sequence[KVCache], tokens: int
     ) -> Step:
-        """Run a few tokens of a prompt by a record of so many, and the head after the last one.
+        """Run a piece of a prompt by a record of so many tokens, and the head after the last one.
 
         Those that are added come after them, so no token sees them, and the cache's length does
         not count them.

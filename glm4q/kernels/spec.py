@@ -42,6 +42,11 @@ class Finish:
     added: bool = False
     """Whether it is added to what `out` holds, and does not replace it."""
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the product is stored as it is."""
+        return self.bias is None and not self.gated and not self.added
+
 
 PLAIN = Finish()
 

@@ -183,11 +183,13 @@ class _SpeedRun:
     def warm_up(self, workload: Workload, depth: int, *, is_cuda: bool) -> float:
         """Run once, uncounted, what is measured at the depth. Return the seconds of the prompt.
 
-        A GPU compiles kernels for the prompt's chunks and for the depth, and records a step as a
-        graph. A CPU runs a short prompt and a token: a whole prompt would take it seconds.
+        A GPU compiles kernels for the prompt's chunks and for the depth, and records chunks and a
+        step as graphs. A CPU runs a short prompt and a token: a whole prompt would take it seconds.
         """
         prompt = workload.prompt if is_cuda else min(workload.prompt, CPU_WARM_PROMPT)
         seconds = self._seconds(depth, prompt, 1)
+        for _ in range(WARM_UP if is_cuda else 0):  # then it is recorded
+            self._seconds(depth, prompt, 1)
         tokens = min(workload.decode, WARM_STEPS if is_cuda else 1)
         for _ in range(0, WARM_STEPS if is_cuda else 1, tokens):
             self._seconds(depth, 1, tokens)

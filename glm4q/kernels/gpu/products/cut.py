@@ -63,7 +63,9 @@ class Cut:
         if rows <= FEW_ROWS:
             splits = min(ceil(BLOCKS / blocks), tiles)
         else:
-            splits = min(max(MANY_BLOCKS // (blocks * ceil(rows / block_m)), 1), tiles)
+            wanted = max(MANY_BLOCKS // (blocks * ceil(rows / block_m)), 1)
+            # A kernel is compiled for each number of splits: powers of two are few.
+            splits = min(1 << (wanted.bit_length() - 1), tiles)
         split_tiles = ceil(tiles / splits)
         return cls(
             rows,

@@ -37,7 +37,7 @@ SCANNED = gl.constexpr(256)
 """Inputs of a row that a warp looks through at once for the largest."""
 
 
-@gluon.jit
+@gluon.jit(do_not_specialize_on_alignment=["rows"])
 def few_rows(
     x,  # [M, K]
     qweight,  # int32 [K / per word, N]

@@ -94,7 +94,7 @@ class Product:
         """Return all launches that compute `out`."""
         cut = self.cut
         split = cut.splits > 1
-        if (self.finish != PLAIN or self.beside) and not split:
+        if (not self.finish.is_plain or self.beside) and not split:
             raise KernelError("a product that is not split is finished by no launch of its own")
         if self.beside and not self._by_few_rows:
             raise KernelError("only the kernel for few tokens multiplies several weights at once")

@@ -28,7 +28,7 @@ def row_units(x, units, inputs, x_stride, BLOCK_K: tl.constexpr):
     tl.store(units + row, power_of_two(tl.max(largest, 0)) / HIGHEST)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["rows"])
 def matmul(
     x,  # [M, K]
     qweight,  # int32 [K / per word, N]

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["rows"])
 def add_splits(
     partial,  # float32 [splits, M, N]: N is the number of all weights' outputs
     bias,  # [N], or None

@@ -61,7 +61,7 @@ def words_layout(inputs, outputs, per_word, warps):
     )
 
 
-@gluon.jit
+@gluon.jit(do_not_specialize_on_alignment=["rows"])
 def matmul(
     x,  # [M, K]
     qweight,  # int32 [K / per word, N]

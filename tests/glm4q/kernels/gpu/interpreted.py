@@ -143,7 +143,7 @@ def _logits(config: ModelConfig, kv: str, prompts: list[Tensor], attention: Any)
     model, batch, dtype = random_model(config).bfloat16(), len(prompts), torch.bfloat16
     memory = memory_on_cpu(config, 80, batch=batch, chunk=64, kv=kv, dtype=dtype)
     runner = runner_of(model, memory, attention=attention)
-    runner._recordable = frozenset()  # on a CPU there is nothing that records
+    runner._recordable, runner.recorded_prompts = frozenset(), ()  # a CPU records nothing
     rows = [memory.cache.row(row) for row in reversed(range(batch))]
     for prompt, row in zip(prompts, rows, strict=True):
         runner(prompt, [row])

@@ -102,6 +102,9 @@ def serve(
         llm = load(find_checkpoint(request), wish, kept, computing, note)
         if base := base_model_note(llm):
             note(base)
+        if llm.machine.device.type == "cuda":
+            note("compiling and recording what the GPU runs, so that no answer waits for it")
+            llm.record_all()
         if prefix_store is not None:
             prefixes.open(llm, note)
         served, metrics = _describe(llm, name, dialect, loop_guard, note), Metrics()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from calculator.errors import NumericError
-from glm4q.decode.steps.graphs import Records
+from glm4q.decode.steps.graphs import WARM_UP, Records
 from glm4q.decode.steps.layer_runs import FusedRun, LayersRun, SingleRun, row_steps
 from glm4q.decode.steps.mixed import MixedSteps
 from glm4q.kernels.choose import LayersKernels
@@ -45,6 +45,33 @@ class Runner:
         """A decoding step for each number of new tokens and of sequences; pieces of prompts."""
         self.mixed = self._mixed()
         """Runs prompts beside answers that go on; None where each kind has steps of its own."""
+
+    def record_all(self) -> None:
+        """Compile and record every kind of step now, so that no answer waits for it.
+
+        The rows of the cache must be empty. Where steps are not recorded, nothing is done.
+        """
+        if not self._recordable:
+            return
+        cache, token = self.memory.cache, torch.zeros(1, 1, dtype=torch.int64)
+        rows = [cache.row(number) for number in range(min(cache.batch, MOST_RECORDED))]
+        for row in rows:  # the first token may set centres, and what sets them is not recorded
+            self(token, [row])
+        together = {1 << place for place in range(len(rows).bit_length())} | {len(rows)}
+        for _ in range(WARM_UP + 1):
+            for tokens in (*self.recorded_prompts, min(self.memory.chunk, cache.max_seq_len - 1)):
+                self._try(token.expand(1, tokens), rows[:1])
+            for sequences in together:
+                self._try(token.expand(sequences, 1), rows[:sequences])
+            for tokens in self._recordable:
+                self._try(token.expand(1, tokens), rows[:1], last=tokens)
+
+    def _try(self, input_ids: Tensor, rows: Sequence[KVCache], last: int = 1) -> None:
+        """Run tokens after the first one of each row, where there is room, and forget them."""
+        if 1 + input_ids.shape[1] <= rows[0].max_seq_len:
+            self(input_ids, rows, last)
+            for row in rows:
+                row.truncate(1)
 
     def _mixed(self) -> MixedSteps | None:
         (run, *others), several = self._runs, self.memory.cache.batch > 1

@@ -123,6 +123,16 @@ class LoadedModel:
         """
         return Batch(self.new_runner())
 
+    def record_all(self) -> None:
+        """Have a GPU compile and record every kind of step before the first answer.
+
+        In a machine's first process that takes some 15 seconds, in later ones 1 or 2. A server does
+        it, where one client would wait for what another one needs.
+        """
+        runner = self.rows.runner
+        if isinstance(runner, Runner):
+            runner.record_all()
+
     def with_cache(self, kv: str, context: int | None = None) -> Self:
         """Go on with the same weights and rows, in a KV cache of another format or length.
 

@@ -14,6 +14,13 @@ from pathlib import Path
 
 from glm4q.decode.batch import Batch
 from glm4q.decode.runner import Runner
+from glm4q.kernels.gpu.attention.append import append
+from glm4q.kernels.gpu.attention.attend import merge
+from glm4q.kernels.gpu.attention.gluon_attend import attend
+from glm4q.kernels.gpu.norm import rms_norm
+from glm4q.kernels.gpu.products.few_rows import few_rows
+from glm4q.kernels.gpu.products.matmul import matmul
+from glm4q.kernels.gpu.products.splits import add_splits
 from glm4q.memory.kv.cache import KVCache
 from tests.card.conftest import INT4
 from tests.card.sim.played import simulated_card
@@ -91,3 +98,37 @@ def test_short_prompts_that_come_together_are_a_record_each(checkpoints: Path) -
             for answer in answers:
                 together.cancel(answer)
         assert len(trace.of("replay")) == 2
+
+
+def compiled() -> int:
+    """Codes of all kernels of a decoder that are compiled, on every card so far."""
+    kernels = (few_rows, matmul, add_splits, rms_norm, append, attend, merge)
+    return sum(len(codes) for each in kernels for codes, *_ in each.device_caches.values())
+
+
+@pytest.mark.parametrize(
+    ("kv", "batch", "drafts"),
+    [("int8", 3, 0), pytest.param("int4", 3, 0, marks=pytest.mark.card), ("int4", 1, 2)],
+)
+def test_a_server_compiles_and_records_every_kind_of_step_before_it_answers(
+    kv: str, batch: int, drafts: int, checkpoints: Path
+) -> None:
+    case = Case("RTX 3060", INT4, kv, extra={"batch": batch, "draft_tokens": drafts})
+    with simulated_card(case.card) as (card, _):
+        runner = case.load(checkpoints, "cuda").runner
+        runner.record_all()
+        known, rows = compiled(), cache_rows(runner)
+        assert known
+        for row in rows:
+            runner(torch.tensor([PROMPT[:12]]), [row])
+        kinds = [(tokens, 1, 1) for tokens in (7, 16, 20, 32)]
+        kinds += [(1, count, 1) for count in range(1, batch + 1)]
+        kinds += [(1 + drafts, 1, 1 + drafts)] if drafts else []
+        for tokens, count, last in kinds:
+            with card.trace.only() as trace:
+                runner(torch.full((count, tokens), 5), rows[:count], last)
+            assert len(trace.of("replay")) == 1
+            for row in rows[:count]:
+                row.truncate(12)
+        runner(torch.full((1, runner.memory.cache.max_seq_len - 12), 5), rows[:1])
+        assert compiled() == known

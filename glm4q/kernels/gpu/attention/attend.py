@@ -32,7 +32,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 FEW_ROWS = tl.constexpr(16)
 
 
-@triton.jit(do_not_specialize=["ahead"], do_not_specialize_on_alignment=["tokens"])
+@triton.jit(do_not_specialize=["ahead"], do_not_specialize_on_alignment=["rows", "tokens"])
 def attend(
     queries,  # float32 [B, Hkv, G * T, D], scaled, and Hadamard-transformed where keys are
     plain_queries,  # the queries without the Hadamard transform
@@ -226,7 +226,7 @@ def mixed_by(weights, units, unit, v, sums):
     return tl.dot(weights, v, sums)
 
 
-@triton.jit(do_not_specialize_on_alignment=["tokens"])
+@triton.jit(do_not_specialize_on_alignment=["rows", "tokens"])
 def merge(
     mixed,  # float32 [B * Hkv, splits, G * T, D]
     softmax,  # float32 [B * Hkv, 2, splits, G * T]

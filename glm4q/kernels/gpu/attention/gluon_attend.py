@@ -50,7 +50,7 @@ def line_of(layout, warps):
     return gl.BlockedLayout([1], [32], [warps], [0])
 
 
-@gluon.jit(do_not_specialize=["ahead"], do_not_specialize_on_alignment=["tokens"])
+@gluon.jit(do_not_specialize=["ahead"], do_not_specialize_on_alignment=["rows", "tokens"])
 def attend(
     queries,  # float32 [B, Hkv, G * T, D], scaled, and Hadamard-transformed where keys are
     plain_queries,  # the queries without the Hadamard transform

@@ -43,20 +43,21 @@ rates follow from 201 s of CPU time for a layer of 204 million numbers and 8 x 5
 HEAD_ROWS_RATE = 3e10
 """The same where rows of q_proj and k_proj are rounded a few of each head at a time: 14.7 s of one
 core for 4,352 rows of 4,096 inputs, where other programs leave it the memory, and up to 50
-where they do not. Without Triton a CPU does this for a card as well, and so it is predicted."""
+where they do not."""
 QUALITY_RATE: Span = (2e10, 1e11)
 """Numbers of weights x tokens that two cores take a second while quality is measured: assumed."""
 GPTQ_BAND: Span = (0.6, 2.0)
 """Machines differ from the one that was measured: with AVX2 alone the rates of its products let
 expect 1.8 times as long, which was not measured."""
 
-COLUMN_LAUNCHES = 40
-"""Launches of torch's operators for each input of a weight and each ROWS of its outputs: 12 in
-`compensate` of quantize/methods/blocks/by_torch.py, and 7 in each of the 4 sweeps of its `descend`.
-Triton's kernels beside it have one for each block of columns: their time was not measured, so what
-is predicted is the time without them."""
-LAUNCH_SECONDS: Span = (4e-6, 12e-6)
-"""What the host takes to launch an operator of torch: assumed."""
+BLOCK_CALLS = 20
+"""Calls of the card for each BLOCK inputs of a weight and each ROWS of its outputs, in GPTQ and in
+all sweeps of coordinate descent, by quantize/methods/blocks/by_triton.py: 61,000 in a layer of
+GLM-4-9B, counted on the simulated card of tests/card."""
+BLOCK = 64
+CALL_SECONDS: Span = (2e-5, 1.2e-4)
+"""What the host takes for one: on an H200 with a slow host that layer took 6.3 s, with all else 103
+microseconds for each call (docs/first-gpu.md); the least is assumed."""
 CARD_EFFICIENCY: Span = (0.25, 0.65)
 """Large products are assumed to reach this share of the rates on a card's data sheet."""
 SWEEPS_OF_PRODUCTS = 2
@@ -218,33 +219,27 @@ def _cpu_seconds(
 def _card_seconds(
     formats: Mapping[Weight, WeightFormat], config: ModelConfig, source_bytes: int, card: CardRates
 ) -> Span:
-    """Files, launches, sums and the rows of heads one after another.
+    """Files, calls of the card and sums one after another, where Triton is there.
 
     Quality reads the files of both models again.
     """
     tokens = CALIBRATION_SAMPLES * CALIBRATION.tokens
     # Two streams, and two models whose quality is measured; sums and rounding are in float32.
     streamed = 4 * _layer_numbers(formats) * (tokens + HELD_OUT_TOKENS) / card.matrix
-    sums, launches = 0.0, 0
+    sums, calls = 0.0, 0
     for stage in _stage_shapes(formats):
         passed = 2 * stage.outputs * stage.inputs
         sums += 2 * tokens * (stage.token_products - passed)
         sums += 2 * stage.weight_products(2 * SWEEPS_OF_PRODUCTS)
-        launches += COLUMN_LAUNCHES * stage.inputs * -(-stage.outputs // ROWS)
-    sums += 2 * tokens * _head_token_products(config)
+        calls += BLOCK_CALLS * -(-stage.inputs // BLOCK) * -(-stage.outputs // ROWS)
+    sums += 2 * (tokens * _head_token_products(config) + _head_products(config))
     rounded = config.num_hidden_layers * sums / card.float32
-    by_host = config.num_hidden_layers * _head_products(config) / HEAD_ROWS_RATE
     least, most = (
-        config.num_hidden_layers * launches * launch
-        + by_host * slower
+        config.num_hidden_layers * calls * call
         + (streamed + rounded) / efficiency
         + 2.5 * source_bytes / rate
-        for launch, efficiency, rate, slower in zip(
-            LAUNCH_SECONDS,
-            reversed(CARD_EFFICIENCY),
-            reversed(FILE_RATE),
-            GPTQ_BAND,
-            strict=True,
+        for call, efficiency, rate in zip(
+            CALL_SECONDS, reversed(CARD_EFFICIENCY), reversed(FILE_RATE), strict=True
         )
     )
     return least, most

@@ -54,15 +54,15 @@ class AttentionCase:
     def blocks(self, name: str, grid: Block) -> Sequence[Block] | None:
         if self.whole:
             return None
+        x, y, z = (range(size) for size in grid)
         if name == "attend":
-            splits, _, heads = grid
-            return [(x, y, z) for x in range(splits) for y in self.chosen for z in range(heads)]
-        rows, all_heads = self._rows(), range(grid[-1])
+            return [(split, block, head) for split in x for block in self.chosen for head in z]
+        rows = self._rows()
         if name == "merge":
-            return [(row, head, 0) for row in rows for head in all_heads]
+            return [(row, head, 0) for row in rows for head in y]
         queries = {(row % self.tokens, row // self.tokens) for row in rows}
-        stored = {(token, each) for token in range(grid[0]) for each in range(SHARED, grid[1])}
-        return [(token, each, head) for token, each in queries | stored for head in all_heads]
+        stored = {(token, each) for token in x for each in range(SHARED, len(y))}
+        return [(token, each, head) for token, each in queries | stored for head in z]
 
     def _rows(self) -> list[int]:
         runs = (range(MOST_ROWS * each, MOST_ROWS * (each + 1)) for each in self.chosen)

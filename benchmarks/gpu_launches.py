@@ -21,6 +21,7 @@ from quantize.methods.codes import Codes
 from quantize.methods.gptq import BLOCK
 from quantize.methods.gpu.compensate import compensate
 from quantize.methods.gpu.descend import descend
+from quantize.methods.operands import Compensation, Descent
 from quantize.methods.refine import LONGEST_BLOCK
 
 HIDDEN = 4096
@@ -120,14 +121,12 @@ def rounding() -> Iterator[tuple[str, Launch]]:
             _empty(ROWS, groups, dtype=torch.uint8),
         )
         group, errors = _empty(HIDDEN, dtype=torch.int32), _floats(ROWS, BLOCK)
-        yield (
-            f"{weight_format} gptq",
-            compensate(numbers, numbers, matrix, group, codes, bits, 0, BLOCK, errors),
-        )
-        zeros, scales, change = codes.zero_points, _floats(ROWS, groups), _floats(ROWS, size)
+        compensation = Compensation(numbers, numbers, matrix, group, codes, bits)
+        yield f"{weight_format} gptq", compensate(compensation, 0, BLOCK, errors)
+        scales, change = _floats(ROWS, groups), _floats(ROWS, size)
+        descent = Descent(numbers, scales, codes.zero_points, numbers, matrix, bits)
         for rescales, name in ((True, "descent with scales"), (False, "descent")):
-            block = 0, size, rescales
-            launch = descend(numbers, scales, zeros, numbers, matrix, bits, *block, change)
+            launch = descend(descent, 0, size, change, rescales=rescales)
             yield f"{weight_format} {name}", launch
 
 

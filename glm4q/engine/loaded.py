@@ -126,8 +126,7 @@ class LoadedModel:
     def record_all(self) -> None:
         """Have a GPU compile and record every kind of step before the first answer.
 
-        In a machine's first process that takes some 15 seconds, in later ones 1 or 2. A server does
-        it, where one client would wait for what another one needs.
+        A server does it, where one client would wait for what another one is the first to need.
         """
         runner = self.rows.runner
         if isinstance(runner, Runner):

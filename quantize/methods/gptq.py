@@ -22,6 +22,7 @@ from calculator.model.formats import WeightFormat
 from quantize.methods import rtn
 from quantize.methods.blocks.choose import choose_blocks
 from quantize.methods.codes import Codes, join
+from quantize.methods.operands import Compensation
 from quantize.methods.products import add_product
 from quantize.methods.refine import refine
 
@@ -124,12 +125,13 @@ def compensate(rows: Tensor, start: Codes, factors: Factors, bits: int) -> tuple
     left = rows.clone()
     result = replace(start, codes=torch.empty_like(start.codes))  # in that order
     blocks = choose_blocks(left)
+    rounding = Compensation(rows, left, factors.root, group, result, bits)
     for begin in range(0, inputs, STRETCH):
         end = min(begin + STRETCH, inputs)
         errors = torch.empty(len(rows), end - begin, device=rows.device)
         for first in range(begin, end, BLOCK):
             last = min(first + BLOCK, end)
-            wrong = blocks.compensate(rows, left, factors.root, group, result, bits, first, last)
+            wrong = blocks.compensate(rounding, first, last)
             left[:, last:end].addmm_(wrong, factors.root[first:last, last:end])
             errors[:, first - begin : last - begin] = wrong
         if end < inputs:

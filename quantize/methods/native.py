@@ -25,7 +25,8 @@ from glm4q.kernels.cpu.records import (
     SubtractionRecord,
 )
 from glm4q.weights.packing import WORD_BITS
-from quantize.methods.codes import Codes, Packed
+from quantize.methods.codes import Packed
+from quantize.methods.operands import Compensation, Descent
 
 INSTRUCTION_SET = "auto"
 """The best one of this machine."""
@@ -110,60 +111,42 @@ def _columns(
     return address(tensor[:1], name, dtype, (1, shape[1]))
 
 
-def compensate(
-    rows: Tensor,
-    left: Tensor,
-    root: Tensor,
-    group: Tensor,
-    codes: Codes,
-    bits: int,
-    first: int,
-    last: int,
-) -> Tensor:
-    """Do what `by_torch.compensate` does; group: int32."""
-    outputs, inputs = sizes(left, "the weight", 2)
+def compensate(of: Compensation, first: int, last: int) -> Tensor:
+    """Do what `by_torch.compensate` does."""
+    codes = of.codes
+    outputs, inputs = sizes(of.left, "the weight", 2)
     _, groups = sizes(codes.scales, "scales", 2)
     errors = torch.empty(outputs, max(last - first, 0))
     record = CompensationRecord(
-        _block((outputs, inputs, groups), bits, first, last),
-        address(rows, "the weight", torch.float32, (outputs, inputs)),
-        address(left, "what is left", torch.float32, (outputs, inputs)),
-        address(root, "the root", torch.float32, (inputs, inputs)),
-        address(group, "group", torch.int32, (inputs,)),
+        _block((outputs, inputs, groups), of.bits, first, last),
+        address(of.rows, "the weight", torch.float32, (outputs, inputs)),
+        address(of.left, "what is left", torch.float32, (outputs, inputs)),
+        address(of.root, "the root", torch.float32, (inputs, inputs)),
+        address(of.group, "group", torch.int32, (inputs,)),
         address(codes.scales, "scales", torch.float16, (outputs, groups)),
         address(codes.zero_points, "zero points", torch.uint8, (outputs, groups)),
         address(codes.codes, "codes", torch.uint8, (outputs, inputs)),
         address(errors, "errors", torch.float32, (outputs, last - first)),
     )
-    low, high = (int(number) for number in group[first:last].aminmax())
+    low, high = (int(number) for number in of.group[first:last].aminmax())
     require(low >= 0 and high < groups, f"group must be from 0 to {groups - 1}: {low} to {high}")
     native = required_extension()
     native.compensate(find_instruction_set(INSTRUCTION_SET), record, torch.get_num_threads())
     return errors
 
 
-def descend(
-    centered: Tensor,
-    scales: Tensor,
-    zeros: Tensor,
-    slope: Tensor,
-    hessian: Tensor,
-    bits: int,
-    first: int,
-    last: int,
-    rescales: bool,
-) -> Tensor:
-    """Do what `by_torch.descend` does; zeros: uint8."""
-    outputs, inputs = sizes(centered, "codes", 2)
-    _, groups = sizes(scales, "scales", 2)
+def descend(of: Descent, first: int, last: int, *, rescales: bool) -> Tensor:
+    """Do what `by_torch.descend` does."""
+    outputs, inputs = sizes(of.centered, "codes", 2)
+    _, groups = sizes(of.scales, "scales", 2)
     change = torch.empty(outputs, max(last - first, 0))
     record = DescentRecord(
-        _block((outputs, inputs, groups), bits, first, last),
-        address(centered, "codes", torch.float32, (outputs, inputs)),
-        address(scales, "scales", torch.float32, (outputs, groups)),
-        address(zeros, "zero points", torch.uint8, (outputs, groups)),
-        address(slope, "the slope", torch.float32, (outputs, inputs)),
-        address(hessian, "the Hessian", torch.float32, (inputs, inputs)),
+        _block((outputs, inputs, groups), of.bits, first, last),
+        address(of.centered, "codes", torch.float32, (outputs, inputs)),
+        address(of.scales, "scales", torch.float32, (outputs, groups)),
+        address(of.zeros, "zero points", torch.uint8, (outputs, groups)),
+        address(of.slope, "the slope", torch.float32, (outputs, inputs)),
+        address(of.hessian, "the Hessian", torch.float32, (inputs, inputs)),
         rescales,
         address(change, "the change", torch.float32, (outputs, last - first)),
     )

@@ -16,6 +16,7 @@ from torch import Tensor
 from quantize.methods.blocks import by_torch
 from quantize.methods.blocks.choose import choose_blocks
 from quantize.methods.codes import Codes
+from quantize.methods.operands import Descent
 
 SWEEPS = 4
 LONGEST_BLOCK = 128
@@ -35,24 +36,16 @@ def refine(start: Codes, slope: Tensor, hessian: Tensor, bits: int, sweeps: int 
     scales, zeros = start.scales.float(), start.zero_points
     spread = zeros.float().repeat_interleave(inputs // groups, -1)
     centered = start.codes.float().sub_(spread)  # [n, K]: codes less zero points
+    descent = Descent(centered, scales, zeros, slope, hessian, bits)
     for sweep in range(sweeps):
-        _sweep(centered, scales, zeros, slope, hessian, bits, rescales=sweep % 2 == 0)
+        _sweep(descent, rescales=sweep % 2 == 0)
     return Codes(centered.add_(spread).byte(), scales.half(), zeros)
 
 
-def _sweep(
-    centered: Tensor,
-    scales: Tensor,
-    zeros: Tensor,
-    slope: Tensor,
-    hessian: Tensor,
-    bits: int,
-    *,
-    rescales: bool,
-) -> None:
-    """Go over all columns once, in place; the arguments are those of `Blocks.descend`."""
-    outputs, inputs = centered.shape
-    group = inputs // scales.shape[1]
+def _sweep(of: Descent, *, rescales: bool) -> None:
+    """Go over all columns once, in place; the slope follows what changes."""
+    (outputs, inputs), slope, hessian = of.centered.shape, of.slope, of.hessian
+    group = inputs // of.scales.shape[1]
     size = min(group, LONGEST_BLOCK)
     rescales = rescales and group == size
     blocks = choose_blocks(slope)
@@ -64,9 +57,7 @@ def _sweep(
         changes = torch.empty(outputs, end - begin, device=slope.device)
         for first in range(begin, end, size):
             last = min(first + size, end)
-            change = blocks.descend(
-                centered, scales, zeros, slope, hessian, bits, first, last, rescales
-            )
+            change = blocks.descend(of, first, last, rescales=rescales)
             subtract(slope, change, hessian[first:last], begin, end)
             changes[:, first - begin : last - begin] = change
         for first, last in ((0, begin), (end, inputs)):

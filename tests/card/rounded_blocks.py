@@ -11,6 +11,7 @@ from quantize.methods import gptq, refine, rtn
 from quantize.methods.blocks import by_torch, by_triton
 from quantize.methods.blocks.choose import Blocks
 from quantize.methods.codes import Codes
+from quantize.methods.operands import Compensation, Descent
 from tests.card.triton_driver import played_driver
 
 BEGINS = 64
@@ -61,7 +62,8 @@ class BlockCase:
         codes = replace(self.start, codes=torch.full_like(self.start.codes, 3))
         last = min(BEGINS + gptq.BLOCK, self.inputs)
         bits = self.weight_format.bits
-        errors = blocks.compensate(rows, left, factors.root, group, codes, bits, BEGINS, last)
+        rounding = Compensation(rows, left, factors.root, group, codes, bits)
+        errors = blocks.compensate(rounding, BEGINS, last)
         scales = self.start.scales[:, group.long()].float()
         return codes, left / scales, errors
 
@@ -69,10 +71,9 @@ class BlockCase:
         """The second block's codes less zero points, scales, and the change."""
         spread = self.start.zero_points.float().repeat_interleave(self.inputs // self.groups, -1)
         centered, scales = self.start.codes - spread, self.start.scales.float()
-        zeros, first, last = self.start.zero_points, *self.second
-        bits, slope = self.weight_format.bits, self.slope.clone()
-        block = first, last, rescales
-        change = blocks.descend(centered, scales, zeros, slope, self.hessian, bits, *block)
+        zeros, bits, slope = self.start.zero_points, self.weight_format.bits, self.slope.clone()
+        descent = Descent(centered, scales, zeros, slope, self.hessian, bits)
+        change = blocks.descend(descent, *self.second, rescales=rescales)
         assert torch.equal(slope, self.slope)
         return centered, scales, change
 

@@ -21,6 +21,7 @@ from glm4q.kernels import cuda
 from quantize.methods import gptq, heads, rtn
 from quantize.methods.blocks import by_torch, by_triton, choose
 from quantize.methods.codes import Codes
+from quantize.methods.operands import Compensation, Descent
 from tests.card.ptx.machine import MachineFault
 from tests.card.rounded_blocks import BlockCase, check_compensation, check_descent
 from tests.card.sim.played import simulated_card
@@ -179,11 +180,11 @@ def test_what_a_kernel_would_misread_is_refused() -> None:
     group = torch.zeros(96, dtype=torch.int32)
     for wrong in (rows.T.contiguous().T, rows.double(), rows[:3]):
         with pytest.raises(KernelError, match="the weight must be"):
-            by_triton.compensate(wrong, rows, hessian, group, start, 4, 0, 64)
+            by_triton.compensate(Compensation(wrong, rows, hessian, group, start, 4), 0, 64)
     with pytest.raises(KernelError, match="group must be"):
-        by_triton.compensate(rows, rows, hessian, group.long(), start, 4, 0, 64)
-    scales, zeros = start.scales.float(), start.zero_points
+        by_triton.compensate(Compensation(rows, rows, hessian, group.long(), start, 4), 0, 64)
+    given = rows, start.scales.float(), start.zero_points, rows
     with pytest.raises(KernelError, match="a block must be 1 to 128 of 96 inputs, not 64 to 128"):
-        by_triton.descend(rows, scales, zeros, rows, hessian, 4, 64, 128, False)
+        by_triton.descend(Descent(*given, hessian, 4), 64, 128, rescales=False)
     with pytest.raises(KernelError, match="the Hessian must be"):
-        by_triton.descend(rows, scales, zeros, rows, hessian[:64], 4, 0, 64, False)
+        by_triton.descend(Descent(*given, hessian[:64], 4), 0, 64, rescales=False)

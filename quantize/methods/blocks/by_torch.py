@@ -6,7 +6,8 @@ On a GPU they are bound by launches: 12 for each column of GPTQ, and 7 for each 
 import torch
 from torch import Tensor
 
-from quantize.methods.codes import Codes, half
+from quantize.methods.codes import half
+from quantize.methods.operands import Compensation, Descent
 from quantize.methods.products import add_product
 
 
@@ -14,66 +15,44 @@ def refuses(weight: Tensor) -> None:
     """Nothing: torch computes wherever a weight lies."""
 
 
-def compensate(
-    rows: Tensor,
-    left: Tensor,
-    root: Tensor,
-    group: Tensor,
-    result: Codes,
-    bits: int,
-    first: int,
-    last: int,
-) -> Tensor:
-    """Round the columns `first` to `last` of `left`, [n, K], into `result`.
+def compensate(of: Compensation, first: int, last: int) -> Tensor:
+    """Round the columns `first` to `last` of `left`.
 
-    rows: the weights themselves, [n, K]; group: [K], of each column. Leaves in `left` what rounding
-    took from it there. Returns errors, [n, last - first]: the columns of `rows` less their rounded
-    weights.
+    Returns errors, float32 [n, last - first]: the columns of `rows` less their rounded weights.
     """
-    groups = group[first:last]
-    scales, zeros = result.scales[:, groups].float().T, result.zero_points[:, groups].float().T
+    groups, codes = of.group[first:last], of.codes
+    scales, zeros = codes.scales[:, groups].float().T, codes.zero_points[:, groups].float().T
     # One input a row: what the loop touches lies together.
-    block, within = left[:, first:last].T.contiguous(), root[first:last, first:last]
-    errors = rows[:, first:last].T.contiguous()
+    block, within = of.left[:, first:last].T.contiguous(), of.root[first:last, first:last]
+    errors = of.rows[:, first:last].T.contiguous()
     for place in range(last - first):
-        code = (block[place] / scales[place]).round_().add_(zeros[place]).clamp_(0, 2**bits - 1)
-        result.codes[:, first + place] = code
+        code = (block[place] / scales[place]).round_().add_(zeros[place])
+        codes.codes[:, first + place] = code.clamp_(0, 2**of.bits - 1)
         rounded = (code - zeros[place]).mul_(scales[place])
         block[place] -= rounded
         errors[place] -= rounded
         block[place + 1 :].addr_(within[place, place + 1 :], errors[place])
-    left[:, first:last] = block.T
+    of.left[:, first:last] = block.T
     return errors.T
 
 
-def descend(
-    centered: Tensor,
-    scales: Tensor,
-    zeros: Tensor,
-    slope: Tensor,
-    hessian: Tensor,
-    bits: int,
-    first: int,
-    last: int,
-    rescales: bool,
-) -> Tensor:
+def descend(of: Descent, first: int, last: int, *, rescales: bool) -> Tensor:
     """Better codes for the columns `first` to `last`, and a better scale first if asked for.
 
-    centered [n, K] and scales [n, groups] are changed in place; slope: e H, [n, K]; rescales: the
-    columns are a group, whose scale may change. Returns how
-    much more the dequantized columns are now, [n, last - first].
+    rescales: the columns are a group, whose scale may change. Returns how much more the dequantized
+    columns are now, float32 [n, last - first].
     """
-    size = centered.shape[1] // scales.shape[1]
+    size = of.centered.shape[1] // of.scales.shape[1]
     part, group = slice(first, last), first // size
-    within = hessian[part, part]
-    here = slope[:, part].T.contiguous()  # [block, n]: one input a row
-    codes, scale = centered[:, part].T.contiguous(), scales[:, group].clone()
+    within = of.hessian[part, part]
+    here = of.slope[:, part].T.contiguous()  # [block, n]: one input a row
+    codes, scale = of.centered[:, part].T.contiguous(), of.scales[:, group].clone()
     before = codes * scale
     if rescales:
         scale = _best_scale(codes, scale, here, within)
         here -= within @ (codes * scale - before)
-    _best_codes(codes, scale, here, within, zeros[:, group].float(), bits)
-    centered[:, part], scales[:, group] = codes.T, scale
+    _best_codes(codes, scale, here, within, of.zeros[:, group].float(), of.bits)
+    of.centered[:, part], of.scales[:, group] = codes.T, scale
     return (codes * scale - before).T
 
 

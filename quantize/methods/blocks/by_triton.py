@@ -8,7 +8,7 @@ from torch import Tensor
 
 from glm4q.kernels.cuda import refuses_triton
 from quantize.methods.blocks import by_torch
-from quantize.methods.codes import Codes
+from quantize.methods.operands import Compensation, Descent
 
 subtract = by_torch.subtract
 
@@ -20,37 +20,17 @@ def refuses(weight: Tensor) -> str | None:
     return None if weight.dtype == torch.float32 else f"takes float32, not {weight.dtype}"
 
 
-def compensate(
-    rows: Tensor,
-    left: Tensor,
-    root: Tensor,
-    group: Tensor,
-    result: Codes,
-    bits: int,
-    first: int,
-    last: int,
-) -> Tensor:
+def compensate(of: Compensation, first: int, last: int) -> Tensor:
     from quantize.methods.gpu.compensate import compensate  # Triton is not there on every machine
 
-    errors = rows.new_empty(len(rows), last - first)
-    compensate(rows, left, root, group, result, bits, first, last, errors).run()
+    errors = of.rows.new_empty(len(of.rows), last - first)
+    compensate(of, first, last, errors).run()
     return errors
 
 
-def descend(
-    centered: Tensor,
-    scales: Tensor,
-    zeros: Tensor,
-    slope: Tensor,
-    hessian: Tensor,
-    bits: int,
-    first: int,
-    last: int,
-    rescales: bool,
-) -> Tensor:
+def descend(of: Descent, first: int, last: int, *, rescales: bool) -> Tensor:
     from quantize.methods.gpu.descend import descend
 
-    change = slope.new_empty(len(slope), last - first)
-    block = first, last, rescales
-    descend(centered, scales, zeros, slope, hessian, bits, *block, change).run()
+    change = of.slope.new_empty(len(of.slope), last - first)
+    descend(of, first, last, change, rescales=rescales).run()
     return change

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from quantize.methods import native
 from quantize.methods.blocks import by_torch, by_triton
-from quantize.methods.codes import Codes
+from quantize.methods.operands import Compensation, Descent
 
 
 class Blocks(Protocol):
@@ -15,31 +15,10 @@ class Blocks(Protocol):
     def refuses(self, weight: Tensor) -> str | None:
         """Why it does not take weights that lie where this one does, or None where it does."""
 
-    def compensate(
-        self,
-        rows: Tensor,
-        left: Tensor,
-        root: Tensor,
-        group: Tensor,
-        result: Codes,
-        bits: int,
-        first: int,
-        last: int,
-    ) -> Tensor:
+    def compensate(self, of: Compensation, first: int, last: int) -> Tensor:
         """Round the columns `first` to `last` of `left` by GPTQ."""
 
-    def descend(
-        self,
-        centered: Tensor,
-        scales: Tensor,
-        zeros: Tensor,
-        slope: Tensor,
-        hessian: Tensor,
-        bits: int,
-        first: int,
-        last: int,
-        rescales: bool,
-    ) -> Tensor:
+    def descend(self, of: Descent, first: int, last: int, *, rescales: bool) -> Tensor:
         """Better codes for the columns `first` to `last`."""
 
     def subtract(self, out: Tensor, change: Tensor, matrix: Tensor, first: int, last: int) -> None:

@@ -10,55 +10,46 @@ import triton.language as tl
 from torch import Tensor
 
 from glm4q.kernels.gpu.launch import Launch
-from quantize.methods.codes import Codes
 from quantize.methods.gpu.checks import require_block, require_matrix, require_rows
 from quantize.methods.gpu.lanes import columns_of_a_tile, nearest_code
+from quantize.methods.operands import Compensation
 
 
-def compensate(
-    rows: Tensor,
-    left: Tensor,
-    root: Tensor,
-    group: Tensor,
-    result: Codes,
-    bits: int,
-    first: int,
-    last: int,
-    errors: Tensor,
-) -> Launch:
+def compensate(of: Compensation, first: int, last: int, errors: Tensor) -> Launch:
     """Do what `by_torch.compensate` does, and write errors into float32 [n, last - first].
 
     Tensors lie without gaps, but for `root`, which may lie in any order. Raises KernelError.
     """
-    (outputs, inputs), groups, here = left.shape, result.scales.shape[1], slice(first, last)
+    (outputs, inputs), codes, here = of.left.shape, of.codes, slice(first, last)
+    groups = codes.scales.shape[1]
     require_block(first, last, inputs)
-    require_rows(rows, "the weight", torch.float32, (outputs, inputs))
-    require_rows(left, "what is left", torch.float32, (outputs, inputs))
-    require_rows(result.codes, "codes", torch.uint8, (outputs, inputs))
-    require_rows(result.scales, "scales", torch.float16, (outputs, groups))
-    require_rows(result.zero_points, "zero points", torch.uint8, (outputs, groups))
-    require_rows(group, "group", torch.int32, (inputs,))
+    require_rows(of.rows, "the weight", torch.float32, (outputs, inputs))
+    require_rows(of.left, "what is left", torch.float32, (outputs, inputs))
+    require_rows(codes.codes, "codes", torch.uint8, (outputs, inputs))
+    require_rows(codes.scales, "scales", torch.float16, (outputs, groups))
+    require_rows(codes.zero_points, "zero points", torch.uint8, (outputs, groups))
+    require_rows(of.group, "group", torch.int32, (inputs,))
     require_rows(errors, "errors", torch.float32, (outputs, last - first))
-    require_matrix(root, "the root", inputs)
+    require_matrix(of.root, "the root", inputs)
     return Launch(
         compensate_row,
         (outputs,),
         {
-            "rows": rows[:, here],
-            "left": left[:, here],
-            "root": root[here, here],
-            "group": group[here],
-            "scales": result.scales,
-            "zero_points": result.zero_points,
-            "codes": result.codes[:, here],
+            "rows": of.rows[:, here],
+            "left": of.left[:, here],
+            "root": of.root[here, here],
+            "group": of.group[here],
+            "scales": codes.scales,
+            "zero_points": codes.zero_points,
+            "codes": codes.codes[:, here],
             "errors": errors,
             "count": last - first,
             "inputs": inputs,
             "groups": groups,
-            "root_row": root.stride(0),
-            "root_column": root.stride(1),
+            "root_row": of.root.stride(0),
+            "root_column": of.root.stride(1),
         },
-        {"LARGEST": 2**bits - 1, "COLUMNS": columns_of_a_tile(last - first)},
+        {"LARGEST": 2**of.bits - 1, "COLUMNS": columns_of_a_tile(last - first)},
         warps=1,
     )
 

@@ -13,56 +13,46 @@ from glm4q.kernels.gpu.launch import Launch
 from quantize.methods.codes import LARGEST_SCALE, SMALLEST_SCALE
 from quantize.methods.gpu.checks import require_block, require_matrix, require_rows
 from quantize.methods.gpu.lanes import columns_of_a_tile, nearest_code
+from quantize.methods.operands import Descent
 
 TINY = tl.constexpr(2.0**-126)
 """The smallest float32 that is not subnormal."""
 LEAST, MOST = tl.constexpr(SMALLEST_SCALE), tl.constexpr(LARGEST_SCALE)
 
 
-def descend(
-    centered: Tensor,
-    scales: Tensor,
-    zeros: Tensor,
-    slope: Tensor,
-    hessian: Tensor,
-    bits: int,
-    first: int,
-    last: int,
-    rescales: bool,
-    change: Tensor,
-) -> Launch:
+def descend(of: Descent, first: int, last: int, change: Tensor, *, rescales: bool) -> Launch:
     """Do what `by_torch.descend` does, and write the change into float32 [n, last - first].
 
     Tensors lie without gaps, but for the Hessian, which is symmetric and may lie in any order.
     Raises KernelError.
     """
-    (outputs, inputs), groups, here = centered.shape, scales.shape[1], slice(first, last)
+    (outputs, inputs), groups, here = of.centered.shape, of.scales.shape[1], slice(first, last)
     require_block(first, last, inputs)
-    require_rows(centered, "codes", torch.float32, (outputs, inputs))
-    require_rows(scales, "scales", torch.float32, (outputs, groups))
-    require_rows(zeros, "zero points", torch.uint8, (outputs, groups))
-    require_rows(slope, "the slope", torch.float32, (outputs, inputs))
+    require_rows(of.centered, "codes", torch.float32, (outputs, inputs))
+    require_rows(of.scales, "scales", torch.float32, (outputs, groups))
+    require_rows(of.zeros, "zero points", torch.uint8, (outputs, groups))
+    require_rows(of.slope, "the slope", torch.float32, (outputs, inputs))
     require_rows(change, "the change", torch.float32, (outputs, last - first))
-    require_matrix(hessian, "the Hessian", inputs)
+    require_matrix(of.hessian, "the Hessian", inputs)
     return Launch(
         descend_row,
         (outputs,),
         {
-            "centered": centered[:, here],
-            "scales": scales,
-            "zeros": zeros,
-            "slope": slope[:, here],
-            "hessian": hessian[here, here],
+            "centered": of.centered[:, here],
+            "scales": of.scales,
+            "zeros": of.zeros,
+            "slope": of.slope[:, here],
+            "hessian": of.hessian[here, here],
             "change": change,
             "group": first // (inputs // groups),
             "count": last - first,
             "inputs": inputs,
             "groups": groups,
-            "hessian_row": hessian.stride(0),
-            "hessian_column": hessian.stride(1),
+            "hessian_row": of.hessian.stride(0),
+            "hessian_column": of.hessian.stride(1),
         },
         {
-            "LARGEST": 2**bits - 1,
+            "LARGEST": 2**of.bits - 1,
             "RESCALES": rescales,
             "COLUMNS": columns_of_a_tile(last - first),
         },

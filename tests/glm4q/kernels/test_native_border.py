@@ -31,6 +31,7 @@ from glm4q.model.linear import QuantLinear
 from glm4q.weights.packing import QuantizedWeight
 from quantize.methods import native as methods
 from quantize.methods.codes import Codes, Packed
+from quantize.methods.operands import Compensation, Descent
 from tests import tiny
 from tests.glm4q.random_weights import BOOK, random_weight
 
@@ -166,7 +167,7 @@ def _compensate() -> Call:
     def run(given: Tensors) -> None:
         codes = Codes(given["codes"], given["scales"], given["zeros"])
         weights = given["rows"], given["left"], given["root"]
-        methods.compensate(*weights, given["group"], codes, 4, 32, 64)
+        methods.compensate(Compensation(*weights, given["group"], codes, 4), 32, 64)
 
     weights = {name: torch.randn(21, 64) for name in ("rows", "left")}
     group = torch.arange(64, dtype=torch.int32) // 32
@@ -175,17 +176,8 @@ def _compensate() -> Call:
 
 def _descend() -> Call:
     def run(given: Tensors) -> None:
-        methods.descend(
-            given["codes"],
-            given["scales"],
-            given["zeros"],
-            given["slope"],
-            given["hessian"],
-            4,
-            32,
-            64,
-            True,
-        )
+        tensors = given["codes"], given["scales"], given["zeros"], given["slope"], given["hessian"]
+        methods.descend(Descent(*tensors, 4), 32, 64, rescales=True)
 
     tensors = {name: tensor.float() for name, tensor in _codes().items()}
     tensors["zeros"] = tensors["zeros"].to(torch.uint8)

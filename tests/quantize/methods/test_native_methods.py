@@ -8,6 +8,7 @@ from calculator.model.formats import WeightFormat
 from quantize.methods import gptq, native, refine, rtn
 from quantize.methods.blocks import by_torch
 from quantize.methods.codes import Codes, Packed
+from quantize.methods.operands import Compensation, Descent
 from tests.instruction_sets import NAMES, require
 
 pytestmark = pytest.mark.usefixtures("several_threads")
@@ -95,7 +96,7 @@ def test_a_block_of_gptq_is_that_of_torch(weight_format: WeightFormat) -> None:
     left = [rows + 0.01 * rows.flip(0) for _ in found]
     blocks = native.compensate, by_torch.compensate
     errors = [
-        block(rows, each, factors.root, group, codes, weight_format.bits, 64, 128)
+        block(Compensation(rows, each, factors.root, group, codes, weight_format.bits), 64, 128)
         for block, each, codes in zip(blocks, left, found, strict=True)
     ]
     same = found[0].codes == found[1].codes
@@ -120,8 +121,8 @@ def test_a_block_of_the_descent_is_that_of_torch(
     ran = []
     for block in (native.descend, by_torch.descend):
         centered, scales = start.codes - zeros, start.scales.float()
-        arguments = centered, scales, start.zero_points, slope, hessian, weight_format.bits
-        change = block(*arguments, size, 2 * size, rescales)
+        tensors = centered, scales, start.zero_points, slope, hessian
+        change = block(Descent(*tensors, weight_format.bits), size, 2 * size, rescales=rescales)
         ran.append((centered, scales, change))
     (ours, our_scales, our_change), (theirs, their_scales, their_change) = ran
     same = (ours == theirs).all(-1)

@@ -43,8 +43,8 @@ def _agree(making: Making, chosen: Chosen | None, *, yes: bool) -> None:
     if not sys.stdin.isatty() or not sys.stderr.isatty():
         raise OptionError(f"{name} is not in the store, and without a terminal only --yes makes it")
     while True:
-        print("Make it? y or n: ", end="", file=sys.stderr, flush=True)
-        with lines_are_typed():
+        with lines_are_typed():  # before the question: what comes after it is an answer
+            print("Make it? y or n: ", end="", file=sys.stderr, flush=True)
             answer = sys.stdin.readline()
         if answer.strip().lower() in ("y", "yes"):
             return

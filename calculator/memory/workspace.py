@@ -128,7 +128,7 @@ LENT: Mapping[str, Lent] = {
     # one range's sums: a GPU then uses a single range.
     "unsplit_sums": Lent("mixed_hadamard", ("attention",), like="mixed"),
     # The queries for keys that are cached under the Hadamard transform. On a GPU "mixed_hadamard"
-    # may hold sums, and the kernel that appends a token already leaves the queries in "mixed".
+    # may hold sums, and the kernel that appends tokens already leaves the queries in "mixed".
     "transformed_queries": Lent("mixed_hadamard", ("attention",), like="queries"),
     "transformed_queries_on_gpu": Lent("mixed", ("append", "attention"), like="queries"),
 }

@@ -24,7 +24,7 @@ MOST_RECORDED = 16
 launches."""
 RECORDED_PROMPTS = 16, 32, 64, 128, 256, 384, 512
 """Tokens to which a piece of a prompt is filled up, so that it can be recorded: hundreds of
-launches take a host longer than so few tokens take a card. They are the heights of tiles of
+launches take a host longer than so few tokens take a card. They fill the tiles of
 `glm4q.kernels.gpu.products.cut`, so products take no longer for what is added."""
 
 
@@ -63,7 +63,7 @@ class Runner:
                 self._try(token.expand(1, tokens), rows[:1])
             for sequences in together:
                 self._try(token.expand(sequences, 1), rows[:sequences])
-            for tokens in self._recordable:
+            for tokens in self._recordable - {1}:
                 self._try(token.expand(1, tokens), rows[:1], last=tokens)
 
     def _try(self, input_ids: Tensor, rows: Sequence[KVCache], last: int = 1) -> None:
@@ -90,6 +90,7 @@ class Runner:
         return frozenset({1, 1 + self.memory.draft_tokens if kernel.rows_alike else 1})
 
     def _lengths_of_prompts(self) -> tuple[int, ...]:
+        """The numbers of tokens to which pieces of a prompt are filled up, so as to be recorded."""
         several = self.kernels[0].several_tokens[1].kernel
         if not self._recordable or not several.reads_length_on_device:
             return ()

@@ -58,13 +58,16 @@ def load(
 def reloader(llm: LLM) -> Callable[[], Batch]:
     """Make a function that loads a model as it was planned, once its memory was given back.
 
-    The function keeps nothing of the model itself. It raises MemoryFullError.
+    The function keeps nothing of the model itself, and records its steps as those of the first one
+    were. It raises MemoryFullError.
     """
     directory, machine, run_plan = llm.directory, llm.machine, llm.run_plan
 
     def reload() -> Batch:
         check_room(run_plan, machine)
-        return LLM.load_as_planned(StoredModel.open(directory), machine, run_plan).rows
+        again = LLM.load_as_planned(StoredModel.open(directory), machine, run_plan)
+        again.record_all()
+        return again.rows
 
     return reload
 

@@ -72,7 +72,7 @@ class TritonAttention:
             return self._one_after_another(step, cache)
         from glm4q.kernels.gpu.launch import run_all  # Triton is not there on every machine
 
-        if step.shape.tokens > 1 and cache.sets_centers:
+        if step.shape.tokens > 1 and cache.sets_centers:  # `append` takes them off the keys
             cache.center_keys(step["fresh"].copy_(step["k"].transpose(1, 2)))
         cache.advance(step.shape.tokens)
         run_all(self.launches(step, cache).append_and_attend())

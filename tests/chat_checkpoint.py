@@ -54,6 +54,12 @@ def save_chat_checkpoint(directory: Path) -> Path:
     return directory
 
 
+def take_likeliest(checkpoint: Path) -> None:
+    """Let a copy of that checkpoint pick the likeliest token, so that no answer ends at once."""
+    path = checkpoint / "generation_config.json"
+    _write(path, {**json.loads(path.read_text(encoding="utf-8")), "do_sample": False})
+
+
 def tokenizer_of_bytes(merges: Sequence[tuple[str, str]] = ()) -> tokenizers.Tokenizer:
     """Make a tokenizer of a token for every byte, those that merges make, and control tokens."""
     texts = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *map("".join, merges)]

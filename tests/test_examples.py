@@ -1,10 +1,12 @@
 """examples/: few, short, and each runs on a tiny checkpoint."""
 
 import runpy
+import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.chat_checkpoint import take_likeliest
 from tests.paths import ROOT
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -29,7 +31,9 @@ def test_an_example_runs(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    places = {"CHECKPOINT": str(chat_checkpoint), "OUTPUT": str(tmp_path / "output")}
+    checkpoint = shutil.copytree(chat_checkpoint, tmp_path / "checkpoint")
+    take_likeliest(checkpoint)
+    places = {"CHECKPOINT": str(checkpoint), "OUTPUT": str(tmp_path / "output")}
     arguments = [places.get(word, word) for word in ARGUMENTS[example.stem]]
     monkeypatch.setattr("sys.argv", [str(example), *arguments])
     runpy.run_path(str(example), run_name="__main__")

@@ -19,16 +19,17 @@ def ask(checkpoint: Path, *options: str) -> int:
 def test_log_probabilities_stand_in_the_json(
     chat_checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ask(chat_checkpoint, "--json", "--logprobs", "2", "--temperature", "0") == 0
+    likeliest = ("--json", "--temperature", "0")
+    assert ask(chat_checkpoint, *likeliest, "--logprobs", "2") == 0
     answer = json.loads(capsys.readouterr().out)
     assert len(answer["logprobs"]) == answer["tokens"]["answer"] == 3
     for token in answer["logprobs"]:
         assert token["top"][0] == {"token": token["token"], "logprob": token["logprob"]}
         assert len(token["top"]) == 2
         assert sum(math.exp(each["logprob"]) for each in token["top"]) < 1
-    assert ask(chat_checkpoint, "--json", "--logprobs", "0") == 0
+    assert ask(chat_checkpoint, *likeliest, "--logprobs", "0") == 0
     assert json.loads(capsys.readouterr().out)["logprobs"][0]["top"] == []
-    assert ask(chat_checkpoint, "--json") == 0
+    assert ask(chat_checkpoint, *likeliest) == 0
     assert "logprobs" not in json.loads(capsys.readouterr().out)
 
 

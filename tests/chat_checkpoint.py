@@ -55,7 +55,7 @@ def save_chat_checkpoint(directory: Path) -> Path:
 
 
 def take_likeliest(checkpoint: Path) -> None:
-    """Let a copy of that checkpoint pick the likeliest token, so that no answer ends at once."""
+    """Change a copy of that checkpoint to pick the likeliest token, so that no answer is empty."""
     path = checkpoint / "generation_config.json"
     _write(path, {**json.loads(path.read_text(encoding="utf-8")), "do_sample": False})
 

@@ -86,8 +86,8 @@ def test_what_the_model_calls_with_is_valid_at_any_temperature(checkpoint: Path)
         return "noted"
 
     llm = LLM.load(checkpoint, device="cpu", context=1024)
-    never_at_once = dict.fromkeys(llm.stop_token_ids, -100.0)
-    params = SamplingParams(temperature=1.5, max_tokens=80, logit_bias=never_at_once)
+    never_ends = dict.fromkeys(llm.stop_token_ids, -100.0)
+    params = SamplingParams(temperature=1.5, max_tokens=80, logit_bias=never_ends)
     question = "Remind me to buy bread on the 5th."
     answer = llm.chat(question, params, tools=[add_note], tool_choice="add_note")
     first = answer.results[0].call
